@@ -1,0 +1,128 @@
+"""The portable weight layout: int8 in sixteen interleaved rows, which tinygrad's own code generator turns into full vector loads."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from tinygrad import Tensor, dtypes
+
+from ext.tinygrad.kernels.blocks import Blocks, to_blocks
+from ext.tinygrad.kernels.matrix import QuantMatrix
+
+LANES = 16  # rows side by side: one 512-bit float vector, two 256-bit ones
+
+
+def _interleave(values: np.ndarray, rows: int, groups: int) -> np.ndarray:
+    """(rows, groups * n) to (rows / LANES, groups, n, LANES), rows padded with zeros to a multiple of LANES."""
+    padded = np.zeros((-(-rows // LANES) * LANES, values.shape[1]), values.dtype)
+    padded[:rows] = values
+    return np.ascontiguousarray(padded.reshape(-1, LANES, groups, values.shape[1] // groups).transpose(0, 2, 3, 1))
+
+
+def _narrowest(values: np.ndarray) -> np.ndarray:
+    """float16 where it holds the same numbers (the simple ggml types), float32 otherwise (products of the K types)."""
+    with np.errstate(over="ignore"):
+        half = values.astype(np.float16)
+    return half if np.array_equal(half.astype(np.float32), values) else values
+
+
+@dataclass(frozen=True)
+class LaneWeight:
+    """Integers with a scale, and perhaps a minimum, for every `group` columns; nothing of the file's precision is lost."""
+
+    shape: tuple[int, int]
+    quants: Tensor  # (rows / LANES, groups, group, LANES) int8
+    scales: Tensor  # (rows / LANES, groups, 1, LANES) float16 or float32
+    minima: Tensor | None
+
+    @classmethod
+    def pack(cls, blocks: Blocks, device: str) -> "LaneWeight":
+        rows, cols = blocks.quants.shape
+        groups = cols // blocks.group
+
+        def put(values: np.ndarray) -> Tensor:
+            return Tensor(_interleave(values, rows, groups), device=device).realize()
+
+        minima = None if blocks.minima is None else put(_narrowest(blocks.minima))
+        return cls((rows, cols), put(blocks.quants), put(_narrowest(blocks.scales)), minima)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return tuple(t for t in (self.quants, self.scales, self.minima) if t is not None)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(t.nbytes() for t in self.tensors)
+
+    def to_tensor(self) -> Tensor:
+        rows, cols = self.shape
+        values = self.quants.cast(dtypes.float32) * self.scales.cast(dtypes.float32)
+        if self.minima is not None:
+            values = values + self.minima.cast(dtypes.float32)
+        return values.permute(0, 3, 1, 2).reshape(-1, cols)[:rows]
+
+    def matmul(self, x: Tensor) -> Tensor:
+        """x @ weight.T: (T, cols) -> (T, rows)."""
+        blocks, groups, group, lanes = self.quants.shape
+        T = x.shape[0]
+        parts = x.reshape(T, 1, groups, group, 1)
+        sums = (self.quants.cast(dtypes.float32) * parts).sum(3) * self.scales.cast(dtypes.float32).reshape(blocks, groups, lanes)
+        if self.minima is not None:
+            # one number per group of x, shared by every row: cheaper as a kernel of its own
+            totals = x.reshape(T, 1, groups, group).sum(3, keepdim=True).contiguous()
+            sums = sums + self.minima.cast(dtypes.float32).reshape(blocks, groups, lanes) * totals
+        return sums.sum(2).reshape(T, blocks * lanes)[:, : self.shape[0]]
+
+    def rows_at(self, ids: Tensor) -> Tensor:
+        """Rows by number: (T,) int32 -> (T, cols)."""
+        blocks, groups, group, lanes = self.quants.shape
+        high, low = ids // lanes, ids % lanes
+
+        def pick(t: Tensor) -> Tensor:
+            return t.cast(dtypes.float32).permute(0, 3, 1, 2)[high, low]
+
+        values = pick(self.quants) * pick(self.scales)
+        if self.minima is not None:
+            values = values + pick(self.minima)
+        return values.reshape(ids.shape[0], groups * group)
+
+
+@dataclass(frozen=True)
+class DenseWeight:
+    """Floats as they are: float32 stays exact, float16 and what has no integer form stay float16."""
+
+    values: Tensor  # (rows, cols) float32 or float16
+
+    @classmethod
+    def pack(cls, matrix: QuantMatrix, device: str) -> "DenseWeight":
+        values = matrix.dequantize()
+        if matrix.type != "F32":
+            values = _narrowest(values)
+        return cls(Tensor(np.ascontiguousarray(values), device=device).realize())
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        rows, cols = self.values.shape
+        return int(rows), int(cols)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return (self.values,)
+
+    @property
+    def nbytes(self) -> int:
+        return self.values.nbytes()
+
+    def to_tensor(self) -> Tensor:
+        return self.values.cast(dtypes.float32)
+
+    def matmul(self, x: Tensor) -> Tensor:
+        return x @ self.to_tensor().T
+
+    def rows_at(self, ids: Tensor) -> Tensor:
+        return self.values[ids].cast(dtypes.float32)
+
+
+def pack(matrix: QuantMatrix, device: str) -> LaneWeight | DenseWeight:
+    """The portable layout that loses nothing: lanes of integers where the type is made of them, floats otherwise."""
+    blocks = to_blocks(matrix)
+    return DenseWeight.pack(matrix, device) if blocks is None else LaneWeight.pack(blocks, device)

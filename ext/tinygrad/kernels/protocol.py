@@ -1,0 +1,71 @@
+"""The seam between a transformer and the device: seven operations, each one name for the model whatever serves it.
+
+Shapes: T new tokens, D dim, F hidden_dim, V vocab, H query heads, KvH key/value heads, Hd head_dim. Activations are float32. `start_pos` is the
+position of the first new token, an int or a bound Variable. `rows` of a cache is a little more than its capacity, so that a padded prefill chunk
+never writes outside.
+"""
+
+from typing import Protocol
+
+import numpy as np
+from tinygrad import Tensor, UOp
+
+from ext.tinygrad.kernels.matrix import QuantMatrix
+
+
+class PackedWeight(Protocol):
+    """A weight matrix in the layout its kernels read."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...  # (rows, cols), as the checkpoint has it
+    @property
+    def nbytes(self) -> int: ...  # on the device
+    @property
+    def tensors(self) -> tuple[Tensor, ...]: ...  # the buffers, in a fixed order
+    def to_tensor(self) -> Tensor: ...  # float32 (rows, cols)
+
+
+class Kernels(Protocol):
+    """Fused operations of a decoder block."""
+
+    name: str
+
+    def pack(self, matrix: QuantMatrix, device: str) -> PackedWeight:
+        """Lay a matrix out for this kernel set and put it on the device."""
+
+    def embed(self, ids: Tensor, weight: PackedWeight) -> Tensor:
+        """(T,) int32 to the rows of the embedding, (T, D)."""
+
+    def norm_qkv(
+        self,
+        x: Tensor,  # (T, D)
+        norm: Tensor,  # (D,)
+        eps: float,
+        wq: PackedWeight,  # (H * Hd, D)
+        wk: PackedWeight,  # (KvH * Hd, D)
+        wv: PackedWeight,
+        rope: Tensor,  # (rows, Hd / 2, 2): cos and sin by position
+        cache_k: Tensor,  # (KvH, rows, Hd), float16 or float32
+        cache_v: Tensor,
+        start_pos: int | UOp,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """RMSNorm, the three projections, RoPE on adjacent pairs; keys and values are stored at start_pos. -> q (T, H, Hd) and the caches after the store."""
+
+    def attend(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: int | UOp) -> Tensor:
+        """Causal attention: token t sees positions 0 … start_pos + t. (T, H, Hd) -> (T, H * Hd)."""
+
+    def linear_residual(self, x: Tensor, weight: PackedWeight, residual: Tensor) -> Tensor:
+        """residual + x @ weight.T: (T, K) and (T, D) -> (T, D)."""
+
+    def norm_gated(self, x: Tensor, norm: Tensor, eps: float, w_gate: PackedWeight, w_up: PackedWeight) -> Tensor:
+        """RMSNorm, then SwiGLU's silu(gate) * up: (T, D) -> (T, F)."""
+
+    def norm_linear(self, x: Tensor, norm: Tensor, eps: float, weight: PackedWeight) -> Tensor:
+        """RMSNorm, then the output head: (T, D) -> (T, V)."""
+
+
+def rope_table(rows: int, head_dim: int, theta: float) -> np.ndarray:
+    """cos and sin of position times frequency, float32 (rows, Hd / 2, 2); RoFormer (arXiv 2104.09864), computed in float64."""
+    frequencies = theta ** (-np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)  # (Hd / 2,)
+    angles = np.outer(np.arange(rows, dtype=np.float64), frequencies)  # (rows, Hd / 2)
+    return np.stack([np.cos(angles), np.sin(angles)], axis=-1).astype(np.float32)
