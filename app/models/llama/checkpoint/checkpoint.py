@@ -1,0 +1,65 @@
+"""What every checkpoint format offers, and the shapes a LLaMA's tensors must have."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from app.models.llama.config import LlamaConfig
+from ext.tinygrad.kernels.matrix import QuantMatrix
+
+if TYPE_CHECKING:
+    from app.models.llama.tokenizer import Tokenizer
+
+
+class Checkpoint(Protocol):
+    """Weights on disk under canonical (Meta's) names, RoPE pairs adjacent; everything is checked when it opens."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def config(self) -> LlamaConfig: ...
+    @property
+    def tensor_names(self) -> Collection[str]: ...
+    @property
+    def nbytes(self) -> int:
+        """Bytes of tensor data on disk."""
+        ...
+
+    def matrix(self, name: str) -> QuantMatrix:
+        """A 2-D tensor as stored, (rows, cols); nothing is copied or read yet."""
+        ...
+
+    def vector(self, name: str) -> np.ndarray:
+        """A 1-D tensor as float32."""
+        ...
+
+    def tokenizer(self) -> "Tokenizer": ...
+
+    def fingerprint(self) -> str:
+        """A cheap key that stays the same for the same content and changes with it."""
+        ...
+
+
+def expected_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
+    """Canonical name → shape of every tensor this model needs, (out, in) for matrices."""
+    c = config
+    q_rows, kv_rows = c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim
+    layer: dict[str, tuple[int, ...]] = {
+        "attention_norm.weight": (c.dim,),
+        "attention.wq.weight": (q_rows, c.dim),
+        "attention.wk.weight": (kv_rows, c.dim),
+        "attention.wv.weight": (kv_rows, c.dim),
+        "attention.wo.weight": (c.dim, q_rows),
+        "ffn_norm.weight": (c.dim,),
+        "feed_forward.w1.weight": (c.hidden_dim, c.dim),
+        "feed_forward.w2.weight": (c.dim, c.hidden_dim),
+        "feed_forward.w3.weight": (c.hidden_dim, c.dim),
+    }
+    shapes: dict[str, tuple[int, ...]] = {"tok_embeddings.weight": (c.vocab_size, c.dim)}
+    shapes |= {f"layers.{n}.{name}": shape for n in range(c.n_layers) for name, shape in layer.items()}
+    shapes["norm.weight"] = (c.dim,)
+    if not c.tied:
+        shapes["output.weight"] = (c.vocab_size, c.dim)
+    return shapes
