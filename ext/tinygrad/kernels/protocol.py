@@ -64,8 +64,12 @@ class Kernels(Protocol):
         """RMSNorm, then the output head: (T, D) -> (T, V)."""
 
 
-def rope_table(rows: int, head_dim: int, theta: float) -> np.ndarray:
-    """cos and sin of position times frequency, float32 (rows, Hd / 2, 2); RoFormer (arXiv 2104.09864), computed in float64."""
-    frequencies = theta ** (-np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)  # (Hd / 2,)
+def rope_table(rows: int, head_dim: int, rope_dim: int, theta: float) -> np.ndarray:
+    """cos and sin of position times frequency, float32 (rows, Hd / 2, 2); RoFormer (arXiv 2104.09864), computed in float64.
+
+    Only the first rope_dim entries of a head turn; the others have an angle of zero, so kernels need not know of them.
+    """
+    frequencies = np.zeros(head_dim // 2)
+    frequencies[: rope_dim // 2] = theta ** (-np.arange(0, rope_dim, 2, dtype=np.float64) / rope_dim)
     angles = np.outer(np.arange(rows, dtype=np.float64), frequencies)  # (rows, Hd / 2)
     return np.stack([np.cos(angles), np.sin(angles)], axis=-1).astype(np.float32)

@@ -14,8 +14,9 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
     """RoPE on adjacent pairs: x (T, n, Hd), angles (T, Hd / 2, 2) as cos and sin; arXiv 2104.09864."""
     T, n, head_dim = x.shape
-    even, odd = x.reshape(T, n, head_dim // 2, 2).unbind(-1)  # (T, n, Hd / 2) each
-    cos, sin = (part.unsqueeze(1) for part in angles.unbind(-1))  # (T, 1, Hd / 2) each
+    pairs = x.reshape(T, n, head_dim // 2, 2)
+    even, odd = pairs[..., 0], pairs[..., 1]  # (T, n, Hd / 2) each
+    cos, sin = angles[..., 0].unsqueeze(1), angles[..., 1].unsqueeze(1)  # (T, 1, Hd / 2) each
     return Tensor.stack(even * cos - odd * sin, odd * cos + even * sin, dim=-1).reshape(T, n, head_dim)
 
 
@@ -68,8 +69,8 @@ class TwinKernels:
         heads = q.reshape(T, n_kv_heads, n_heads // n_kv_heads, head_dim).permute(1, 2, 0, 3)  # (KvH, H / KvH, T, Hd)
         scores = (heads * head_dim**-0.5) @ k.transpose(-1, -2)  # (KvH, H / KvH, T, S)
         if T > 1:
-            limits = Tensor.arange(T, device=q.device).reshape(T, 1) + start_pos  # a Variable is no shape here: the mask spans all rows
-            scores = (Tensor.arange(rows, device=q.device) <= limits).where(scores, float("-inf"))
+            limits = Tensor.arange(T).reshape(T, 1) + start_pos  # a Variable is no shape here: the mask spans all rows
+            scores = (Tensor.arange(rows) <= limits).where(scores, float("-inf"))
         return (scores.softmax(-1) @ v).permute(2, 0, 1, 3).reshape(T, n_heads * head_dim).contiguous()
 
     def linear_residual(self, x: Tensor, weight: LaneWeight | DenseWeight, residual: Tensor) -> Tensor:

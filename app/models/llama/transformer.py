@@ -1,0 +1,107 @@
+"""The LLaMA decoder (arXiv 2302.13971) as calls to a kernel set: short here, fast there."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tinygrad import Tensor, UOp
+
+from app.models.llama.checkpoint.checkpoint import Checkpoint
+from app.models.llama.config import LlamaConfig
+from app.models.llama.kv_cache import LayerCache
+from ext.tinygrad.kernels.protocol import Kernels, PackedWeight, rope_table
+
+
+@dataclass(frozen=True)
+class Block:
+    """Attention and feed-forward, each normed before and added to the residual stream; names are the checkpoint's."""
+
+    attention_norm: Tensor  # (D,)
+    wq: PackedWeight  # (H * Hd, D)
+    wk: PackedWeight  # (KvH * Hd, D)
+    wv: PackedWeight  # (KvH * Hd, D)
+    wo: PackedWeight  # (D, H * Hd)
+    ffn_norm: Tensor  # (D,)
+    w1: PackedWeight  # gate, (F, D)
+    w2: PackedWeight  # down, (D, F)
+    w3: PackedWeight  # up, (F, D)
+
+    def __call__(self, x: Tensor, cache: LayerCache, rope: Tensor, start_pos: UOp, eps: float, kernels: Kernels) -> tuple[Tensor, LayerCache]:
+        q, k, v = kernels.norm_qkv(x, self.attention_norm, eps, self.wq, self.wk, self.wv, rope, cache.k, cache.v, start_pos)
+        x = kernels.linear_residual(kernels.attend(q, k, v, start_pos), self.wo, x)  # (T, D)
+        h = kernels.norm_gated(x, self.ffn_norm, eps, self.w1, self.w3)  # (T, F)
+        return kernels.linear_residual(h, self.w2, x), LayerCache(k, v)  # (T, D)
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """Weights on a device and the pass over them; the cache is handed in, so one model serves many conversations."""
+
+    config: LlamaConfig
+    kernels: Kernels
+    tok_embeddings: PackedWeight  # (V, D)
+    blocks: tuple[Block, ...]
+    norm: Tensor  # (D,)
+    output: PackedWeight  # (V, D); tok_embeddings again where the model ties them
+    rope: Tensor  # (rows, Hd / 2, 2)
+
+    @classmethod
+    def from_checkpoint(
+        cls, checkpoint: Checkpoint, kernels: Kernels, device: str, cache_rows: int, on_bytes: Callable[[int], None] = lambda n: None
+    ) -> "Transformer":
+        """Read, lay out and place every weight; `on_bytes` hears how many bytes of the file each one was."""
+        config = checkpoint.config
+
+        def matrix(name: str) -> PackedWeight:
+            stored = checkpoint.matrix(f"{name}.weight")
+            packed = kernels.pack(stored, device)
+            on_bytes(stored.nbytes)
+            return packed
+
+        def vector(name: str) -> Tensor:
+            stored = checkpoint.vector(f"{name}.weight")
+            on_bytes(stored.nbytes)
+            return Tensor(stored, device=device).realize()
+
+        def block(i: int) -> Block:
+            attention, feed_forward = f"layers.{i}.attention", f"layers.{i}.feed_forward"
+            return Block(
+                attention_norm=vector(f"layers.{i}.attention_norm"),
+                **{w: matrix(f"{attention}.{w}") for w in ("wq", "wk", "wv", "wo")},
+                ffn_norm=vector(f"layers.{i}.ffn_norm"),
+                **{w: matrix(f"{feed_forward}.{w}") for w in ("w1", "w2", "w3")},
+            )
+
+        embeddings = matrix("tok_embeddings")
+        return cls(
+            config=config,
+            kernels=kernels,
+            tok_embeddings=embeddings,
+            blocks=tuple(block(i) for i in range(config.n_layers)),
+            norm=vector("norm"),
+            output=embeddings if config.tied else matrix("output"),
+            rope=Tensor(rope_table(cache_rows, config.head_dim, config.rope_dim, config.rope_theta), device=device).realize(),
+        )
+
+    @property
+    def weights(self) -> list[PackedWeight]:
+        """Every matrix once."""
+        matrices = [w for b in self.blocks for w in (b.wq, b.wk, b.wv, b.wo, b.w1, b.w2, b.w3)]
+        return [self.tok_embeddings, *matrices, *([] if self.output is self.tok_embeddings else [self.output])]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the matrices on the device."""
+        return sum(w.nbytes for w in self.weights)
+
+    def hidden(self, ids: Tensor, caches: Sequence[LayerCache], start_pos: UOp) -> tuple[Tensor, list[LayerCache]]:
+        """(T,) ids to the residual stream after the last block, (T, D), and the caches after their stores."""
+        x, filled = self.kernels.embed(ids, self.tok_embeddings), []
+        for block, cache in zip(self.blocks, caches, strict=True):
+            x, stored = block(x, cache, self.rope, start_pos, self.config.norm_eps, self.kernels)
+            filled.append(stored)
+        return x, filled
+
+    def logits(self, ids: Tensor, caches: Sequence[LayerCache], start_pos: UOp) -> Tensor:
+        """(T,) ids to float32 (T, V)."""
+        x, _ = self.hidden(ids, caches, start_pos)
+        return self.kernels.norm_linear(x, self.norm, self.config.norm_eps, self.output)

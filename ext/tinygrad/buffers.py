@@ -1,0 +1,26 @@
+"""Host bytes in and out of a tensor's buffer, without the graph that Tensor.assign and Tensor.numpy would build for each."""
+
+import numpy as np
+from tinygrad import Tensor
+from tinygrad.device import Buffer
+
+
+def _buffer(tensor: Tensor) -> Buffer:
+    buffer = tensor.uop.base.realized
+    assert isinstance(buffer, Buffer), "the tensor must be realized on one device"
+    return buffer.ensure_allocated()
+
+
+def write(tensor: Tensor, values: np.ndarray) -> None:
+    """Overwrite a realized contiguous tensor."""
+    assert values.nbytes == tensor.nbytes(), f"{values.nbytes} bytes into {tensor.nbytes()}"
+    buffer = _buffer(tensor)
+    buffer.allocator._copyin(buffer._buf, memoryview(np.ascontiguousarray(values).reshape(-1).view(np.uint8)))
+
+
+def read(tensor: Tensor, out: np.ndarray) -> np.ndarray:
+    """Wait for a realized contiguous tensor and copy it into `out`, which is returned."""
+    assert out.nbytes == tensor.nbytes() and out.flags.c_contiguous, f"{tensor.nbytes()} bytes into {out.nbytes}"
+    buffer = _buffer(tensor)
+    buffer.allocator._copyout(memoryview(out.reshape(-1).view(np.uint8)), buffer._buf)
+    return out
