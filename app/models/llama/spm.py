@@ -1,0 +1,80 @@
+"""SentencePiece BPE (LLaMA 1 and 2, Mistral): the model file rebuilt from a GGUF's pieces, scores and types.
+
+The wire format is protocol buffers' (https://protobuf.dev/programming-guides/encoding), the fields those of
+sentencepiece_model.proto; writing the few that matter by hand spares a dependency on protobuf.
+"""
+
+import struct
+
+from gguf import TokenType
+from sentencepiece import SentencePieceProcessor
+
+from app.models.llama.vocabulary import Vocabulary
+
+SPACE = "▁"
+BPE = 2  # TrainerSpec.ModelType
+VARINT, BYTES, FLOAT = 0, 2, 5
+
+
+class SentencePiece:
+    """Encodes plain text; control pieces are the caller's business: SentencePiece itself never matches them in a text."""
+
+    def __init__(self, vocabulary: Vocabulary, prefix_space: bool) -> None:
+        self.prefix_space = prefix_space
+        self._tokens, self._types = vocabulary.tokens, vocabulary.types
+        self._processor = SentencePieceProcessor()
+        try:
+            self._processor.LoadFromSerializedProto(model_proto(vocabulary))
+        except RuntimeError as error:
+            raise vocabulary.fail(f"has a vocabulary that SentencePiece refuses ({str(error).splitlines()[0]})") from None
+
+    def encode(self, text: str) -> list[int]:
+        return list(self._processor.EncodeAsIds(text))
+
+    def token_bytes(self, n: int) -> bytes:
+        token = self._tokens[n]
+        if self._types[n] == TokenType.BYTE:
+            return bytes([int(token[3:5], 16)])  # <0x0A>
+        return token.replace(SPACE, " ").encode("utf-8", "replace")
+
+
+def model_proto(vocabulary: Vocabulary) -> bytes:
+    """A ModelProto with the vocabulary's ids in order; the space before the first word is left to the caller."""
+    if vocabulary.scores is None:
+        raise vocabulary.fail("has SentencePiece tokens but no scores (tokenizer.ggml.scores)")
+    types = vocabulary.types
+    unknown = [n for n, kind in enumerate(types) if kind == TokenType.UNKNOWN]
+    if len(unknown) != 1:
+        raise vocabulary.fail(f"marks {len(unknown)} tokens as unknown where SentencePiece needs one")
+    n_bytes = sum(kind == TokenType.BYTE for kind in types)
+    # sentencepiece itself checks that they are <0x00> to <0xFF>
+    if n_bytes not in (0, 256):
+        raise vocabulary.fail(f"has {n_bytes} byte tokens; 256 or none are possible")
+    control, pieces = vocabulary.control_ids, []
+    for n, (token, score) in enumerate(zip(vocabulary.tokens, vocabulary.scores.tolist(), strict=True)):
+        kind = TokenType.CONTROL if n in control and n != unknown[0] else types[n]
+        piece = token.encode("utf-8", "replace")
+        body = b"\x0a" + _varint(len(piece)) + piece + b"\x15" + struct.pack("<f", score) + b"\x18" + _varint(kind)
+        pieces.append(b"\x0a" + _varint(len(body)) + body)
+    trainer = _number(3, BPE) + _number(4, len(types)) + _number(35, int(n_bytes == 256)) + _number(40, unknown[0])
+    normalizer = _bytes(1, b"identity") + _number(3, 0) + _number(4, 0) + _number(5, 1)  # no prefix, keep spaces, spaces as ▁
+    return b"".join(pieces) + _bytes(2, trainer) + _bytes(3, normalizer)
+
+
+def _varint(value: int) -> bytes:
+    if value < 128:
+        return bytes((value,))
+    out = bytearray()
+    while value >= 128:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _number(field: int, value: int) -> bytes:
+    return _varint(field << 3 | VARINT) + _varint(value)
+
+
+def _bytes(field: int, value: bytes) -> bytes:
+    return _varint(field << 3 | BYTES) + _varint(len(value)) + value

@@ -1,0 +1,169 @@
+"""Text to ids and back: special tokens, BOS and streaming, the same over both kinds of vocabulary."""
+
+import codecs
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from app.models.llama.vocabulary import TokenizerError, Vocabulary, strings
+
+__all__ = ["StreamDecoder", "Tokenizer", "TokenizerError"]
+
+
+class PlainEncoder(Protocol):
+    """A vocabulary's way with text that holds no special tokens."""
+
+    prefix_space: bool  # a text starts with one space more than was written
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def token_bytes(self, n: int) -> bytes: ...
+
+
+class Tokenizer:
+    """`stop_ids` are all ids that end a text or a turn; `add_bos` is the model's own rule, which `encode` follows."""
+
+    def __init__(self, vocabulary: Vocabulary, encoder: PlainEncoder, add_bos: bool, chat_template: str | None) -> None:
+        self._vocabulary, self._encoder = vocabulary, encoder
+        self.chat_template = chat_template
+        self.bos_id, self.eos_id = vocabulary.bos_id, vocabulary.eos_id
+        self.add_bos = add_bos and self.bos_id is not None
+        self.stop_ids = vocabulary.stop_ids
+        self.special_ids = {vocabulary.tokens[n]: n for n in vocabulary.control_ids}
+        literals = {vocabulary.tokens[n]: n for n in vocabulary.literal_ids}
+        self._with_special, self._without_special = _Splitter(literals | self.special_ids), _Splitter(literals)
+        self._bytes: dict[int, bytes] = {n: b"" for n in vocabulary.control_ids}
+        self._bytes |= {n: token.encode("utf-8", "replace") for token, n in literals.items()}
+
+    @classmethod
+    def from_gguf(cls, metadata: Mapping[str, Any], path: Path | str = "the model") -> "Tokenizer":
+        """Raises TokenizerError for a kind of vocabulary that is not supported, by name, and for a damaged one."""
+        vocabulary = Vocabulary.from_gguf(metadata, path)
+        model = metadata.get("tokenizer.ggml.model")
+        encoder: PlainEncoder
+        if model == "gpt2":
+            from app.models.llama.byte_bpe import BOS_BY_DEFAULT, ByteLevelBPE
+
+            pre = str(metadata.get("tokenizer.ggml.pre", "default"))
+            encoder = ByteLevelBPE(vocabulary, strings(metadata.get("tokenizer.ggml.merges")), pre, vocabulary.control_ids)
+            add_bos = pre in BOS_BY_DEFAULT
+        elif model == "llama":
+            from app.models.llama.spm import SentencePiece
+
+            encoder = SentencePiece(vocabulary, bool(metadata.get("tokenizer.ggml.add_space_prefix", True)))
+            add_bos = True
+        else:
+            raise vocabulary.fail(f"has a tokenizer of kind {model!r}", "Townhall supports gpt2 (byte-level BPE) and llama (SentencePiece)")
+        template = metadata.get("tokenizer.chat_template")
+        add_bos = bool(metadata.get("tokenizer.ggml.add_bos_token", add_bos))
+        return cls(vocabulary, encoder, add_bos, template if isinstance(template, str) else None)
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self._vocabulary.tokens)
+
+    @property
+    def bos_token(self) -> str:
+        return "" if self.bos_id is None else self._vocabulary.tokens[self.bos_id]
+
+    @property
+    def eos_token(self) -> str:
+        return "" if self.eos_id is None else self._vocabulary.tokens[self.eos_id]
+
+    def encode(self, text: str, bos: bool = True, special: bool = True) -> list[int]:
+        """Ids of one text. With `special` False, "<|im_end|>" is ten characters that somebody typed, never the token.
+
+        BOS comes first where `bos` and the model's rule ask for it and the text does not already begin with it.
+        """
+        return self.encode_pieces([(text, special)], bos)
+
+    def encode_pieces(self, pieces: Iterable[tuple[str, bool]], bos: bool = True, continued: bool = False) -> list[int]:
+        """Ids of (text, special) pieces as one text: merges reach across their borders, exactly as if it had been rendered whole.
+
+        `continued` says that plain text came before, so that SentencePiece puts no space in front.
+        """
+        ids: list[int] = []
+        fresh, plain = not continued, ""
+
+        def settle() -> None:
+            nonlocal fresh, plain
+            if plain:
+                ids.extend(self._encoder.encode(" " + plain if fresh and self._encoder.prefix_space else plain))
+                fresh, plain = False, ""
+
+        for text, special in pieces:
+            splitter = self._with_special if special else self._without_special
+            for part in splitter.split(text.encode("utf-8", "replace").decode()):  # a lone surrogate becomes "?"
+                if isinstance(part, str):
+                    plain += part
+                else:
+                    settle()
+                    ids.append(part)
+                    fresh = True
+        settle()
+        if bos and self.add_bos and self.bos_id is not None and ids[:1] != [self.bos_id]:
+            ids.insert(0, self.bos_id)
+        return ids
+
+    def token_bytes(self, n: int) -> bytes:
+        """What one id adds to the text: control tokens and ids beyond the vocabulary add nothing."""
+        if (known := self._bytes.get(n)) is None:
+            known = self._encoder.token_bytes(n) if 0 <= n < self.vocab_size else b""
+            self._bytes[n] = known
+        return known
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The inverse of `encode`: special tokens vanish, bytes that are not UTF-8 show as U+FFFD."""
+        stream = self.stream()
+        return "".join(map(stream.push, ids)) + stream.flush()
+
+    def stream(self, continued: bool = False) -> "StreamDecoder":
+        """Decode id by id. `continued` keeps SentencePiece's leading space: the ids go on from a text that was shown."""
+        return StreamDecoder(self, strip_space=self._encoder.prefix_space and not continued)
+
+
+class StreamDecoder:
+    """Holds back the bytes of an unfinished character; all pushes and the flush together equal `decode`."""
+
+    def __init__(self, tokenizer: Tokenizer, strip_space: bool) -> None:
+        self._tokenizer, self._strip_space = tokenizer, strip_space
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, n: int) -> str:
+        """The text that is certain now; "" while a character is unfinished and for special tokens."""
+        data = self._tokenizer.token_bytes(n)
+        if data and self._strip_space:
+            data, self._strip_space = data.removeprefix(b" "), False
+        return self._decoder.decode(data)
+
+    def flush(self) -> str:
+        """What an unfinished character leaves: U+FFFD or nothing."""
+        return self._decoder.decode(b"", final=True)
+
+
+class _Splitter:
+    """Finds tokens in a text, at each place the longest that fits."""
+
+    def __init__(self, tokens: Mapping[str, int]) -> None:
+        self._tokens = tokens
+        self._lengths: dict[str, list[int]] = {}  # first character → lengths, longest first
+        for token in tokens:
+            self._lengths.setdefault(token[0], []).append(len(token))
+        self._lengths = {first: sorted(set(lengths), reverse=True) for first, lengths in self._lengths.items()}
+
+    def split(self, text: str) -> Iterator[str | int]:
+        """Plain stretches as text, found tokens as ids."""
+        start = pos = 0
+        while pos < len(text):
+            for length in self._lengths.get(text[pos], ()):
+                found = self._tokens.get(text[pos : pos + length])
+                if found is not None:
+                    if start < pos:
+                        yield text[start:pos]
+                    yield found
+                    start = pos = pos + length
+                    break
+            else:
+                pos += 1
+        if start < len(text):
+            yield text[start:]

@@ -1,0 +1,109 @@
+"""A vocabulary as a GGUF declares it: tokens, their types, which ids begin and end a text; checked once at the door."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gguf import TokenType
+
+from ext.tinygrad.errors import TownhallError
+
+# ids that end a turn or a text in the families met so far, whatever the file declares as its one EOS
+STOP_NAMES = frozenset(
+    ("</s>", "<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>")
+    + ("<end_of_turn>", "<|endofturn|>", "<|end_of_turn|>", "<EOT>", "[EOS]")
+)
+# <|im_start|>, <s>, [INST]: text that steers the model, however the converter typed it
+MARKUP = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]")
+
+
+class TokenizerError(TownhallError):
+    """A vocabulary that cannot be used: names the file, the fault and the mend."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    path: str
+    tokens: list[str]  # id → token in the scheme's own spelling
+    types: list[int]  # id → gguf.TokenType
+    scores: np.ndarray | None  # id → score, SentencePiece only
+    bos_id: int | None
+    eos_id: int | None
+    turn_end_ids: tuple[int, ...]  # EOT and EOM where declared
+
+    @classmethod
+    def from_gguf(cls, metadata: Mapping[str, Any], path: Path | str) -> "Vocabulary":
+        """Raises TokenizerError for missing, misshapen or contradictory metadata."""
+
+        def fail(fault: str) -> TokenizerError:
+            return TokenizerError(f"{path} {fault}; use a file that a current llama.cpp converted")
+
+        tokens = strings(metadata.get("tokenizer.ggml.tokens"))
+        if not tokens:
+            raise fail("carries no vocabulary (tokenizer.ggml.tokens)")
+        tokens = [token or f"[EMPTY_{n}]" for n, token in enumerate(tokens)]
+        if len(set(tokens)) != len(tokens):
+            seen: set[str] = set()
+            twice = next(token for token in tokens if token in seen or seen.add(token))  # type: ignore[func-returns-value]
+            raise fail(f"lists the token {twice!r} twice")
+
+        def per_token(key: str) -> np.ndarray | None:
+            values = metadata.get(key)
+            if values is None:
+                return None
+            if not isinstance(values, np.ndarray) or len(values) != len(tokens) or np.isnan(values).any():
+                raise fail(f"gives {key} that do not match its {len(tokens):,} tokens")
+            return values
+
+        def declared(kind: str) -> int | None:
+            value = metadata.get(f"tokenizer.ggml.{kind}_token_id")
+            if value is None:
+                return None
+            if not isinstance(value, int) or not 0 <= value < len(tokens):
+                raise fail(f"names {value!r} as its {kind.upper()} token, but has {len(tokens):,} tokens")
+            return value
+
+        types = per_token("tokenizer.ggml.token_type")
+        return cls(
+            path=str(path),
+            tokens=tokens,
+            types=[int(TokenType.NORMAL)] * len(tokens) if types is None else types.tolist(),
+            scores=per_token("tokenizer.ggml.scores"),
+            bos_id=declared("bos"),
+            eos_id=declared("eos"),
+            turn_end_ids=tuple(n for n in (declared("eot"), declared("eom")) if n is not None),
+        )
+
+    def fail(self, fault: str, mend: str = "use a file that a current llama.cpp converted") -> TokenizerError:
+        return TokenizerError(f"{self.path} {fault}; {mend}")
+
+    @cached_property
+    def stop_ids(self) -> frozenset[int]:
+        """Every id that the file declares, or the vocabulary names, as the end of a text or a turn."""
+        named = {n for n, token in enumerate(self.tokens) if token in STOP_NAMES and self.types[n] != TokenType.NORMAL}
+        declared = {self.eos_id} if self.eos_id is not None else set()
+        return frozenset(named | declared | set(self.turn_end_ids))
+
+    @cached_property
+    def control_ids(self) -> frozenset[int]:
+        """Ids that steer the model: never the outcome of somebody's words, and no text when decoded."""
+        control = {n for n, kind in enumerate(self.types) if kind in (TokenType.CONTROL, TokenType.UNKNOWN)}
+        markup = {n for n, kind in enumerate(self.types) if kind == TokenType.USER_DEFINED and MARKUP.fullmatch(self.tokens[n])}
+        bos = {self.bos_id} if self.bos_id is not None else set()
+        return frozenset(control | markup | self.stop_ids | bos)
+
+    @cached_property
+    def literal_ids(self) -> frozenset[int]:
+        """Added tokens that are ordinary words (runs of spaces, say): matched in any text, shown as they are."""
+        return frozenset(n for n, kind in enumerate(self.types) if kind == TokenType.USER_DEFINED) - self.control_ids
+
+
+def strings(value: Any) -> list[str]:
+    """The strings of a metadata array; empty for anything else."""
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        return []
+    return list(value) if all(isinstance(item, str) for item in value) else []
