@@ -37,16 +37,17 @@ clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find ext app townhall tests bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
-$(VENV)/bin/python:
+$(VENV)/.created-stamp:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "make: Townhall needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || echo missing);" \
 	       "install one and pass it as PYTHON=python3.12" >&2; exit 2; }
 	@echo "creating $(VENV) with $$($(PYTHON) --version 2>&1)" >&2
-	@$(PYTHON) -m venv $(VENV) >&2 || { rm -rf $(VENV); \
+	@$(PYTHON) -m venv $(VENV) >&2 || { \
 	  echo "make: '$(PYTHON)' cannot create virtual environments; install its venv module (Debian and Ubuntu: apt install python3-venv)" >&2; exit 2; }
+	@touch $@
 
 # clang comes as a wheel whose links are finished by the first Python that starts after its installation, hence the import at the end
-$(VENV)/.setup-stamp: pyproject.toml requirements.txt | $(VENV)/bin/python
+$(VENV)/.setup-stamp: pyproject.toml requirements.txt | $(VENV)/.created-stamp
 	@echo "installing Townhall into $(VENV) (about 200 MB the first time)" >&2
 	@$(PIP) install -r requirements.txt -e . >&2
 	@$(BIN)/python -c 'import tinygrad'

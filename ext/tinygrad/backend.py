@@ -1,0 +1,187 @@
+"""CPU=1 / GPU=1 / DEV → one tinygrad device, opened, proven by a real kernel, and described in the words of its own driver.
+
+What a person asked for and what they got are two things: everything said here is read from the device after a kernel ran on it and its
+result was right. `list_devices` looks at every device; probe.py does it, because drivers that may crash are tried in a process of their
+own.
+"""
+
+import functools
+import os
+import re
+import subprocess
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from ext.tinygrad.toolchain import ACCELERATORS, BackendError, Request, device_of, missing_drivers, prepare_environment
+
+__all__ = ["Backend", "BackendError", "Kind", "describe_device", "list_devices", "open_backend"]
+
+Kind = Literal["cpu", "gpu", "accelerator"]
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One opened device: `device` is tinygrad's name, `driver`, `name` and `kind` are what the driver says of itself."""
+
+    device: str
+    driver: str
+    name: str
+    kind: Kind
+    requested: str
+    passed_over: tuple[str, ...] = ()  # better devices that failed to open, each with its reason
+
+    @property
+    def is_gpu(self) -> bool:
+        return self.kind == "gpu"
+
+    def describe(self) -> str:
+        """One line for people; speaks of a GPU only where the driver does."""
+        if self.device.split(":")[0] == "CPU":
+            line = f"{self.device}: {self.name}, {self.driver}"
+        elif self.is_gpu:
+            line = f"{self.device}: {self.name} (GPU), {self.driver}"
+        elif self.kind == "cpu":
+            line = f"{self.device}: {self.name}, {self.driver}: {'an OpenCL' if self.device.startswith('CL') else 'a'} driver on the CPU"
+        else:
+            line = f"{self.device}: {self.name} ({self.kind}), {self.driver}"
+        return f"{line} [passed over: {'; '.join(self.passed_over)}]" if self.passed_over else line
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "passed_over": list(self.passed_over), "description": self.describe()}
+
+
+def open_backend(require: str | None = None) -> Backend:
+    """The device that the environment asks for, or the best one that works; it becomes tinygrad's default.
+
+    require="gpu" (or "cpu") raises BackendError unless the driver calls the device one."""
+    if require not in (None, "gpu", "cpu"):
+        raise BackendError(f"--require {require} is not known; pass --require gpu")
+    request = prepare_environment()
+    backend = _first_that_works(request)
+    if require is not None and backend.kind != require:
+        raise BackendError(
+            f"--require {require}: the weights would sit on a {backend.kind.upper() if backend.kind != 'accelerator' else backend.kind} "
+            f"by its driver's word ({backend.describe()}); "
+            f"{'install a driver for your device (`townhall devices` lists what works)' if require == 'gpu' else 'set CPU=1'}, "
+            f"or leave --require away"
+        )
+    return backend
+
+
+def _first_that_works(request: Request) -> Backend:
+    passed_over: list[str] = []
+    for target in request.targets:
+        device = _indexed(device_of(target), request.index)
+        if request.automatic and device == "CL" and not _opencl_has_gpu():
+            continue  # an OpenCL driver on the CPU is no better than the CPU itself
+        try:
+            backend = _open(target, device)
+        except BackendError as error:
+            if len(request.targets) == 1:
+                raise
+            passed_over.append(f"{device}: {error}")
+            continue
+        _make_default(target, device)
+        return Backend(backend.device, backend.driver, backend.name, backend.kind, request.text, tuple(passed_over))
+    raise BackendError(f"{request.text}: no device works: {'; '.join(passed_over)}")
+
+
+def describe_device(device: str) -> Backend:
+    """The device that holds given weights ("CPU", "CL:1", …), described as its driver does; runs a kernel there once."""
+    request = prepare_environment()
+    target = next((target for target in request.targets if device_of(target) == device.split(":")[0]), device.split(":")[0])
+    backend = _open(target, device.removesuffix(":0"))
+    return Backend(backend.device, backend.driver, backend.name, backend.kind, request.text)
+
+
+def list_devices() -> list[tuple[str, Backend | str]]:
+    """Every device tinygrad knows, each with its description or with the reason why it cannot be used."""
+    from ext.tinygrad.probe import probe_all
+
+    return probe_all()
+
+
+@functools.cache
+def _open(target: str, device: str) -> Backend:
+    """Open `device`, run a kernel there, check its result, ask its driver. BackendError carries the reason when any of it fails."""
+    kind_of_device = device.split(":")[0]
+    if kind_of_device == "CL":
+        from ext.tinygrad import opencl
+
+        opencl.order_devices(0 if ":" not in device else int(device.split(":")[1]))
+    elif kind_of_device == "CPU":
+        _check_compiler()
+    from tinygrad import Device
+    from tinygrad.helpers import Context
+
+    try:
+        with Context(DEV=target):  # the target may name an interface or a renderer
+            opened = Device[device]
+            _run_check_kernel(device)
+    except BackendError:
+        raise
+    except Exception as error:  # drivers and tinygrad's wrappers raise whatever they like
+        raise BackendError(f"{device} cannot be used: {_reason(kind_of_device, error)}; `townhall devices` lists what can") from error
+    driver, name, kind = _ask_driver(kind_of_device, opened)
+    return Backend(device, driver, name, kind, "")
+
+
+def _run_check_kernel(device: str) -> None:
+    """A kernel whose result is known: a device that opens but computes nothing, or nonsense, is no device."""
+    from tinygrad import Tensor
+
+    values = [0.0, 1.0, -2.5, 3.0, 1024.0]
+    result = (Tensor(values, device=device) * 3.0 + 1.0).tolist()
+    if result != [3.0 * value + 1.0 for value in values]:
+        raise BackendError(f"{device} computes wrong numbers ({result} from a check kernel); choose another device with DEV=… or CPU=1")
+
+
+def _ask_driver(kind_of_device: str, opened: Any) -> tuple[str, str, Kind]:
+    """(driver, device name, kind) in the driver's own words."""
+    from ext.tinygrad import drivers
+
+    return drivers.DRIVERS.get(kind_of_device, drivers.unknown)(opened)
+
+
+def _check_compiler() -> None:
+    from ext.tinygrad.toolchain import NO_COMPILER, find_compiler
+
+    if find_compiler() is None:
+        raise BackendError(NO_COMPILER)
+
+
+def _make_default(target: str, device: str) -> None:
+    """Tensors made without a device, and our child processes, use the same one."""
+    from tinygrad.helpers import DEV, Target
+
+    DEV.value = Target(device=device) if ":" in device else target
+    os.environ["DEV"] = target
+
+
+def _indexed(device: str, index: int) -> str:
+    return f"{device}:{index}" if index else device
+
+
+def _opencl_has_gpu() -> bool:
+    from ext.tinygrad import opencl
+
+    try:
+        return opencl.devices()[0].kind == "gpu"
+    except BackendError:
+        return False
+
+
+def _reason(device: str, error: BaseException) -> str:
+    """Why a device failed, in one sentence: what the machine lacks for it if we know, else the first line of what was raised."""
+    if device in (missing := missing_drivers()):
+        return missing[device]
+    while isinstance(error, BaseExceptionGroup):  # tinygrad collects one error per interface that it tried
+        error = error.exceptions[0]
+    if isinstance(error, ModuleNotFoundError) and "runtime.ops_" in str(error):
+        return f"tinygrad has no such device; write DEV=CPU, CL, {', '.join(ACCELERATORS)}"
+    if isinstance(error, subprocess.CalledProcessError):
+        return f"the compiler {error.cmd[0]} failed on a first kernel (exit code {error.returncode})"
+    text = " ".join(str(error).split()) or type(error).__name__
+    if match := re.match(r"failed to load library (\w+)", text):
+        return f"its library lib{match[1]} is not installed"
+    return text if len(text) <= 200 else text[:197] + "…"

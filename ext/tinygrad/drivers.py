@@ -1,0 +1,93 @@
+"""What each kind of driver says of an opened device: (driver, device name, kind). Nothing is guessed: no answer reads "unknown"."""
+
+import ctypes
+import functools
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+Answer = tuple[str, str, Literal["cpu", "gpu", "accelerator"]]
+
+
+def cpu(opened: Any) -> Answer:
+    renderer = type(opened.renderer).__name__.removesuffix("Renderer")
+    compiler = f"clang {compiler_version(os.environ.get('CC', 'clang'))}" if renderer == "Clang" else renderer
+    return f"tinygrad CPU, {compiler}", processor_name(), "cpu"
+
+
+def opencl(opened: Any) -> Answer:
+    from ext.tinygrad.opencl import devices
+
+    address = ctypes.cast(opened.cl_dev, ctypes.c_void_p).value
+    info = next(device for device in devices() if device.handle == address)
+    return info.driver, info.name, info.kind
+
+
+def cuda(opened: Any) -> Answer:
+    from tinygrad.runtime.autogen import cuda as cu
+
+    name, version = ctypes.create_string_buffer(256), ctypes.c_int()
+    told = cu.cuDeviceGetName(name, 256, opened.cu_device) == 0
+    cu.cuDriverGetVersion(ctypes.byref(version))
+    return f"CUDA driver {version.value // 1000}.{version.value % 1000 // 10}", name.value.decode() if told else "unknown", "gpu"
+
+
+def metal(opened: Any) -> Answer:
+    from tinygrad.runtime.ops_metal import from_ns_str
+
+    return f"Metal, macOS {platform.mac_ver()[0]}", from_ns_str(opened.sysdevice.name()), "gpu"
+
+
+def by_architecture(opened: Any) -> Answer:
+    """AMD, NV, QCOM, HIP: drivers for GPUs alone; tinygrad keeps the architecture that they report."""
+    interface = f" ({type(opened.iface).__name__.removesuffix('Iface')})" if hasattr(opened, "iface") else ""
+    return f"tinygrad {opened.device.split(':')[0]}{interface}", str(opened.arch or "unknown"), "gpu"
+
+
+def emulated(opened: Any) -> Answer:
+    return f"tinygrad {opened.device}, interpreted", processor_name(), "cpu"
+
+
+def unknown(opened: Any) -> Answer:
+    """A device whose driver we cannot ask is no GPU by its word."""
+    return f"tinygrad {opened.device}", str(opened.arch or "unknown"), "accelerator"
+
+
+DRIVERS: dict[str, Callable[[Any], Answer]] = {
+    "CPU": cpu,
+    "CL": opencl,
+    "CUDA": cuda,
+    "METAL": metal,
+    "AMD": by_architecture,
+    "NV": by_architecture,
+    "QCOM": by_architecture,
+    "HIP": by_architecture,
+    "PYTHON": emulated,
+}
+
+
+def processor_name() -> str:
+    """The processor's own name, from the kernel where it tells."""
+    try:
+        told = re.search(r"^(?:model name|Model|cpu model)\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.MULTILINE)
+    except OSError:
+        told = None
+    if told:
+        return " ".join(told[1].split())
+    return platform.processor() or platform.machine() or "unknown"
+
+
+@functools.cache
+def compiler_version(compiler: str) -> str:
+    """ "23.1.4" from `clang --version`."""
+    try:
+        text = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=20).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    match = re.search(r"clang version (\S+)", text)
+    return match[1] if match else "unknown"
+

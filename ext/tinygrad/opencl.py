@@ -1,0 +1,106 @@
+"""OpenCL platforms and devices, as their drivers describe them; and the order in which tinygrad sees them.
+
+tinygrad looks at the first platform only. Where several drivers are installed (PoCL beside a GPU's, say) that is a matter of luck, so the
+devices of all platforms are put in one order, GPUs first, and handed to tinygrad: `DEV=CL:1` is the second that `townhall devices` lists.
+Needs OPENCL_PATH and its companions in place (opencl_loader.prepare).
+"""
+
+import ctypes
+import functools
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ext.tinygrad.toolchain import BackendError
+
+NO_LOADER = (
+    "no OpenCL loader (libOpenCL.so.1) was found: install one with `pip install 'pyopencl[pocl]'` (Linux, x86_64) or from your "
+    "distribution (Debian and Ubuntu: `apt install ocl-icd-libopencl1` and your device's driver), or run with CPU=1"
+)
+NO_PLATFORM = (
+    "the OpenCL loader found no platform, so no driver is installed: install your device's driver, or PoCL to run OpenCL on the CPU "
+    "(`pip install 'pyopencl[pocl]'`; Debian and Ubuntu: `apt install pocl-opencl-icd`), or run with CPU=1"
+)
+
+
+@dataclass(frozen=True)
+class CLDeviceInfo:
+    """One device of one platform, in the driver's words."""
+
+    handle: int  # cl_device_id
+    platform: str
+    version: str
+    name: str
+    kind: Literal["cpu", "gpu", "accelerator"]
+    memory: int  # bytes
+
+    @property
+    def driver(self) -> str:
+        return f"{self.platform} {self.version}"
+
+
+@functools.cache
+def devices() -> tuple[CLDeviceInfo, ...]:
+    """The devices of every platform, GPUs first, then accelerators, then CPUs. BackendError: no loader, no platform, no device."""
+    from tinygrad.runtime.autogen import opencl as cl
+
+    count = ctypes.c_uint32()
+    try:
+        status = cl.clGetPlatformIDs(0, None, count)
+    except AttributeError as error:  # how tinygrad says that the library did not load
+        raise BackendError(NO_LOADER) from error
+    if status != 0 or count.value == 0:  # -1001: no platform
+        raise BackendError(NO_PLATFORM)
+    platforms = (cl.cl_platform_id * count.value)()
+    cl.clGetPlatformIDs(count.value, platforms, None)
+    found, names = [], []
+    for platform in platforms:
+        names.append(_platform_name(cl, platform))
+        number = ctypes.c_uint32()
+        if cl.clGetDeviceIDs(platform, cl.CL_DEVICE_TYPE_ALL, 0, None, number) != 0 or number.value == 0:
+            continue
+        handles = (cl.cl_device_id * number.value)()
+        cl.clGetDeviceIDs(platform, cl.CL_DEVICE_TYPE_ALL, number.value, handles, None)
+        found += [_read(cl, names[-1], handle) for handle in handles]
+    if not found:
+        raise BackendError(f"the OpenCL driver ({', '.join(names)}) has no device to drive: look at it with `clinfo`, or run with CPU=1")
+    return tuple(sorted(found, key=lambda device: ("gpu", "accelerator", "cpu").index(device.kind)))
+
+
+def order_devices(index: int = 0) -> None:
+    """Make tinygrad's CL, CL:1, … the devices of `devices()`, before it opens one. BackendError when there is no such index."""
+    known = devices()
+    if index >= len(known):
+        last = f"CL:{len(known) - 1}" if len(known) > 1 else "CL"
+        raise BackendError(f"DEV=CL:{index} names no device: the last one is {last} ({known[-1].name}); `townhall devices` lists them")
+    from tinygrad.runtime.autogen import opencl as cl
+    from tinygrad.runtime.ops_cl import CLDevice
+
+    if CLDevice.device_ids is None:
+        handles = (cl.cl_device_id * len(known))()
+        for slot, device in enumerate(known):
+            handles[slot] = ctypes.cast(device.handle, cl.cl_device_id)
+        CLDevice.device_ids = handles
+
+
+def _read(cl: Any, platform: str, handle: Any) -> CLDeviceInfo:
+    bits, memory = ctypes.c_uint64(), ctypes.c_uint64()
+    cl.clGetDeviceInfo(handle, cl.CL_DEVICE_TYPE, 8, ctypes.byref(bits), None)
+    cl.clGetDeviceInfo(handle, cl.CL_DEVICE_GLOBAL_MEM_SIZE, 8, ctypes.byref(memory), None)
+    kind: Literal["cpu", "gpu", "accelerator"] = (
+        "gpu" if bits.value & cl.CL_DEVICE_TYPE_GPU else "cpu" if bits.value & cl.CL_DEVICE_TYPE_CPU else "accelerator"
+    )
+    address = ctypes.cast(handle, ctypes.c_void_p).value or 0
+    version, name = (_text(cl.clGetDeviceInfo, handle, key) for key in (cl.CL_DRIVER_VERSION, cl.CL_DEVICE_NAME))
+    return CLDeviceInfo(address, platform, version, name, kind, memory.value)
+
+
+def _platform_name(cl: Any, platform: Any) -> str:
+    return _text(cl.clGetPlatformInfo, platform, cl.CL_PLATFORM_NAME)
+
+
+def _text(query: Any, handle: Any, key: int) -> str:
+    size = ctypes.c_size_t()
+    query(handle, key, 0, None, size)
+    text = ctypes.create_string_buffer(max(1, size.value))
+    query(handle, key, size.value, text, None)
+    return " ".join(text.value.decode(errors="replace").split())

@@ -1,0 +1,93 @@
+"""Which devices work here, and why the others do not.
+
+Each is tried in a process of its own, so a driver that prints, hangs or crashes harms nobody. `python -m ext.tinygrad.probe TARGET` is
+that process; its last line of output is JSON.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from ext.tinygrad.backend import Backend
+from ext.tinygrad.toolchain import device_of, missing_drivers
+
+TIMEOUT = 30.0  # seconds; a cold PoCL compiles for two of them
+# best first; NV and AMD through the kernel's drivers only, because tinygrad's other ways in take the card away from them
+TARGETS = ("METAL", "CUDA", "NVK+NV", "KFD+AMD", "CL", "WEBGPU", "QCOM", "CPU")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def probe_all() -> list[tuple[str, Backend | str]]:
+    """Every device with its description or the reason why it cannot be used, in the order in which they are preferred."""
+    missing = missing_drivers()
+    children = {target: _start(target) for target in TARGETS if device_of(target) not in missing}
+    found: list[tuple[str, Backend | str]] = []
+    for target in TARGETS:
+        if target in children:
+            found += _finish(device_of(target), children[target])
+        else:
+            found.append((device_of(target), missing[device_of(target)]))
+    return found
+
+
+def _start(target: str) -> "subprocess.Popen[str]":
+    environment = {name: value for name, value in os.environ.items() if name not in ("CPU", "GPU", "DEBUG", "DEV")}
+    environment["DEV"] = target
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-m", "ext.tinygrad.probe", target]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def _finish(device: str, child: "subprocess.Popen[str]") -> list[tuple[str, Backend | str]]:
+    try:
+        output, _ = child.communicate(timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.communicate()
+        return [(device, f"its driver gave no answer within {TIMEOUT:.0f} s")]
+    try:
+        answers = json.loads(output.splitlines()[-1])
+    except (IndexError, ValueError):
+        code = child.returncode
+        return [(device, f"its driver ended the process ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})")]
+    return [(name, answer if isinstance(answer, str) else Backend(**answer)) for name, answer in answers]
+
+
+def probe_here(target: str) -> list[tuple[str, Backend | str]]:
+    """Try `target` in this process: one entry, or one per device for OpenCL."""
+    from ext.tinygrad.backend import BackendError, describe_device
+
+    devices = [device_of(target)]
+    if devices == ["CL"]:
+        from ext.tinygrad import opencl
+
+        try:
+            devices = [f"CL:{index}" if index else "CL" for index in range(len(opencl.devices()))]
+        except BackendError as error:
+            return [("CL", str(error))]
+    found: list[tuple[str, Backend | str]] = []
+    for device in devices:
+        try:
+            found.append((device, describe_device(device)))
+        except BackendError as error:
+            reason = str(error).removeprefix(f"{device} cannot be used: ").removesuffix("; `townhall devices` lists what can")
+            found.append((device, reason))
+    return found
+
+
+def main() -> None:
+    from dataclasses import asdict
+
+    from ext.tinygrad.toolchain import prepare_environment
+
+    prepare_environment()
+    answers = [(device, found if isinstance(found, str) else asdict(found)) for device, found in probe_here(sys.argv[1])]
+    print("\n" + json.dumps(answers), flush=True)
+    os._exit(0)  # a driver that crashes in its own clean-up has answered already
+
+
+if __name__ == "__main__":
+    main()
