@@ -98,6 +98,8 @@ class Transformer:
         x, filled = self.kernels.embed(ids, self.tok_embeddings), []
         for block, cache in zip(self.blocks, caches, strict=True):
             x, stored = block(x, cache, self.rope, start_pos, self.config.norm_eps, self.kernels)
+            # scheduling grows faster than the graph; block by block it is linear, and every block after the first is found in tinygrad's schedule cache
+            Tensor.realize(x, stored.k, stored.v)
             filled.append(stored)
         return x, filled
 

@@ -1,0 +1,19 @@
+"""Which kernel set serves a device."""
+
+import os
+import sys
+
+from ext.tinygrad.kernels.protocol import Kernels
+
+
+def kernels_for(device: str) -> Kernels:
+    """The fused kernels where this device has them, else (or under KERNELS=0) the plain-Tensor twins; said aloud where a device that should have them falls back."""
+    from ext.tinygrad.kernels.twins import TwinKernels
+
+    if device.split(":")[0] == "CPU" and os.environ.get("KERNELS", "1") != "0":
+        from ext.tinygrad.kernels.cpu import CPUKernels
+
+        if (reason := CPUKernels.available()) is None:
+            return CPUKernels()
+        print(f"townhall: the CPU kernels cannot serve ({reason}); running on tinygrad's generated code", file=sys.stderr)
+    return TwinKernels()

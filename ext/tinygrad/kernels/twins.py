@@ -71,7 +71,8 @@ class TwinKernels:
         if T > 1:
             limits = Tensor.arange(T).reshape(T, 1) + start_pos  # a Variable is no shape here: the mask spans all rows
             scores = (Tensor.arange(rows) <= limits).where(scores, float("-inf"))
-        return (scores.softmax(-1) @ v).permute(2, 0, 1, 3).reshape(T, n_heads * head_dim).contiguous()
+        weights = scores.contiguous().softmax(-1).contiguous()  # fused into the product it would be computed once for every entry of a head
+        return (weights @ v).permute(2, 0, 1, 3).reshape(T, n_heads * head_dim).contiguous()
 
     def linear_residual(self, x: Tensor, weight: LaneWeight | DenseWeight, residual: Tensor) -> Tensor:
         return (residual + weight.matmul(x)).contiguous()

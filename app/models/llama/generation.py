@@ -1,0 +1,62 @@
+"""One run of decoding: an iterator of ids that knows, at every moment, what it cost and why it ended."""
+
+import time
+from collections.abc import Iterator
+from typing import Literal
+
+from app.models.llama.engine import Engine
+from app.models.llama.kv_cache import KVCache
+from app.models.llama.sampler import Sampler
+
+
+class Generation(Iterator[int]):
+    """Yields sampled ids until a stop id (which it does not yield), max_tokens or the end of the window.
+
+    The prompt is prefilled at the first `next`. An id enters the cache when the one after it is asked for, so closing early leaves a cache
+    that holds just the prompt and what was used.
+    """
+
+    def __init__(
+        self, engine: Engine, cache: KVCache, prompt: list[int], sampler: Sampler, max_tokens: int, stop_ids: frozenset[int]
+    ):
+        self._engine, self._cache, self._prompt, self._sampler = engine, cache, prompt, sampler
+        self._max_tokens, self._stop_ids = max_tokens, stop_ids
+        self.finish_reason: Literal["stop", "length"] | None = None
+        self.prompt_tokens, self.cached_tokens, self.tokens = len(prompt), 0, 0
+        self.prefill_seconds = self.decode_seconds = 0.0
+        self._history = list(prompt)
+        self._closed = False
+
+    def __next__(self) -> int:
+        if self._closed or self.finish_reason:
+            raise StopIteration
+        if self.tokens >= self._max_tokens or len(self._history) >= self._cache.capacity + 1:
+            return self._finish("length")
+        if self.tokens == 0:
+            self._prefill()
+        started = time.perf_counter()
+        token = self._sampler(self._engine.step(self._history[-1], self._cache), self._history)
+        seconds = time.perf_counter() - started
+        if self.tokens == 0:
+            self.prefill_seconds += seconds  # the first id ends the prefill: it comes from the prompt's last token
+        else:
+            self.decode_seconds += seconds
+        if token in self._stop_ids:
+            return self._finish("stop")
+        self.tokens += 1
+        self._history.append(token)
+        return token
+
+    def _prefill(self) -> None:
+        stats = self._engine.prefill(self._prompt[:-1], self._cache)
+        self.cached_tokens, self.prefill_seconds = stats.cached_tokens, stats.seconds
+
+    def _finish(self, reason: Literal["stop", "length"]) -> int:
+        self.finish_reason = reason
+        raise StopIteration
+
+    def close(self) -> None:
+        """Stop here; the cache keeps what was read."""
+        self._closed = True
+
+

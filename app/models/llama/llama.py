@@ -1,0 +1,111 @@
+"""`Llama`: a checkpoint, opened, on a device, ready to be asked. Run as a script it starts the session with Stacy."""
+
+if __name__ == "__main__":  # python3 app/models/llama/llama.py: the house is two floors up, and this folder's names must not shadow packages
+    import sys
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parents[3])
+    from townhall.cli.main import main  # the one import upward
+
+    sys.exit(main(["chat", *sys.argv[1:]]))
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from tinygrad import Device, dtypes
+
+from app.models.llama.checkpoint import open_checkpoint
+from app.models.llama.config import ConfigError, LlamaConfig
+from app.models.llama.engine import CHUNKS, ContextOverflow, Engine, PrefillStats
+from app.models.llama.generation import Generation
+from app.models.llama.kv_cache import KVCache
+from app.models.llama.sampler import Sampler, Sampling
+from app.models.llama.tokenizer import Tokenizer
+from app.models.llama.transformer import Transformer
+from ext.tinygrad.backend import Backend, describe_device
+from ext.tinygrad.kernels import kernels_for
+
+__all__ = ["ContextOverflow", "Generation", "KVCache", "Llama", "PrefillStats", "Sampling"]
+
+Progress = Callable[[int, int], None]  # (done, total)
+
+
+class Llama:
+    """One model on one device; any number of caches, one for each conversation."""
+
+    def __init__(self, model: Transformer, tokenizer: Tokenizer, max_context: int, device: str, cache_dtype: str, fingerprint: str):
+        self.model, self.tokenizer, self.max_context, self.device = model, tokenizer, max_context, device
+        self.config: LlamaConfig = model.config
+        self.fingerprint = fingerprint  # of the checkpoint's content
+        self.engine = Engine(model, max_context, device)
+        self._cache_dtype = dtypes.float32 if cache_dtype == "float32" else dtypes.float16
+        self._scratch: KVCache | None = None
+
+    @classmethod
+    def load(cls, path: Path | str, max_context: int = 1024, progress: Progress | None = None) -> "Llama":
+        """Open, lay out and place the weights on tinygrad's default device; `progress(bytes done, bytes in all)` is told along the way.
+
+        Raises CheckpointError, ConfigError or TokenizerError for a file that cannot serve and ConfigError for a window beyond the model's.
+        """
+        checkpoint = open_checkpoint(path)
+        config = checkpoint.config
+        if not 1 <= max_context <= config.context_length:
+            raise ConfigError(
+                f"--max-context {max_context} exceeds the {config.context_length} tokens that {Path(path).name} was trained for; "
+                f"pass {config.context_length} or less"
+                if max_context > 0
+                else f"--max-context {max_context} holds no token; pass a number from 1 to {config.context_length}"
+            )
+        device, done = Device.DEFAULT, 0
+
+        def count(nbytes: int) -> None:
+            nonlocal done
+            done += nbytes
+            if progress:
+                progress(done, checkpoint.nbytes)
+
+        model = Transformer.from_checkpoint(checkpoint, kernels_for(device), device, cache_rows(max_context), count)
+        # a float32 file asks for float32 throughout; every other is coarser than a float16 cache
+        cache_dtype = "float32" if checkpoint.matrix("tok_embeddings.weight").type == "F32" else "float16"
+        return cls(model, checkpoint.tokenizer(), max_context, device, cache_dtype, checkpoint.fingerprint())
+
+    @property
+    def backend(self) -> Backend:
+        """The device that holds the weights, as its driver describes it."""
+        return describe_device(self.device)
+
+    def new_cache(self) -> KVCache:
+        """An empty cache for one conversation."""
+        return KVCache(self.config, self.max_context, cache_rows(self.max_context), self._cache_dtype, self.device)
+
+    def prefill(self, ids: list[int], cache: KVCache, on_progress: Progress | None = None) -> PrefillStats:
+        """Make the cache hold exactly `ids`, computing only what follows the prefix it already holds. ContextOverflow beyond the window."""
+        return self.engine.prefill(ids, cache, on_progress)
+
+    def generate(
+        self,
+        ids: list[int],
+        max_tokens: int,
+        sampling: Sampling = Sampling(temperature=0),  # noqa: B008  (frozen)
+        cache: KVCache | None = None,
+        stop_ids: frozenset[int] | None = None,
+    ) -> Generation:
+        """Continue `ids`, which must be at least one; stop_ids default to the tokenizer's. ContextOverflow for a prompt beyond the window."""
+        if not ids:
+            raise ValueError("generate needs at least one id to continue")
+        if len(ids) > self.max_context:
+            raise ContextOverflow(len(ids), self.max_context)
+        stops = self.tokenizer.stop_ids if stop_ids is None else stop_ids
+        return Generation(self.engine, self.new_cache() if cache is None else cache, list(ids), Sampler(sampling), max_tokens, stops)
+
+    def logits(self, ids: list[int]) -> np.ndarray:
+        """Teacher-forced logits after each of `ids`, float32 (len(ids), V)."""
+        if self._scratch is None:
+            self._scratch = self.new_cache()
+        return self.engine.score(ids, self._scratch)
+
+
+def cache_rows(max_context: int) -> int:
+    """Rows of a cache, or of the RoPE table: a padded chunk may begin at the last position of the window."""
+    return max_context + max(CHUNKS)
