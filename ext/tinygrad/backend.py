@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from ext.tinygrad.toolchain import ACCELERATORS, BackendError, Request, device_of, missing_drivers, prepare_environment
 
-__all__ = ["Backend", "BackendError", "Kind", "describe_device", "list_devices", "open_backend"]
+__all__ = ["Backend", "BackendError", "Kind", "choose", "describe_device", "list_devices", "open_backend"]
 
 Kind = Literal["cpu", "gpu", "accelerator"]
 
@@ -84,6 +84,15 @@ def _first_that_works(request: Request) -> Backend:
         _make_default(target, device)
         return Backend(backend.device, backend.driver, backend.name, backend.kind, request.text, tuple(passed_over))
     raise BackendError(f"{request.text}: no device works: {'; '.join(passed_over)}")
+
+
+def choose(request: Request, usable: dict[str, Backend]) -> str | None:
+    """Which of the usable devices `open_backend` would open for `request`."""
+    for target in request.targets:
+        device = _indexed(device_of(target), request.index)
+        if device in usable and not (request.automatic and device == "CL" and not usable[device].is_gpu):
+            return device
+    return None
 
 
 def describe_device(device: str) -> Backend:

@@ -1,0 +1,36 @@
+"""`townhall devices`: which devices work here, and why the others do not."""
+
+import json
+
+import click
+
+
+@click.command(help="List the devices that work here, and why the others do not.", epilog="Example: GPU=1 townhall devices")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object instead of lines")
+def devices(as_json: bool) -> None:
+    from ext.tinygrad.backend import Backend, choose, list_devices  # tinygrad is imported only by commands that compute
+    from ext.tinygrad.toolchain import prepare_environment
+
+    request = prepare_environment()
+    found = list_devices()
+    chosen = choose(request, {device: answer for device, answer in found if isinstance(answer, Backend)})
+    if as_json:
+        entries: list[dict[str, object]] = []
+        for device, answer in found:
+            if isinstance(answer, Backend):
+                told = answer.to_json()
+                words = {key: told[key] for key in ("driver", "name", "kind", "description")}
+                entries.append({"device": device, "usable": True, "chosen": device == chosen, **words})
+            else:
+                entries.append({"device": device, "usable": False, "reason": answer})
+        click.echo(json.dumps({"requested": request.text, "chosen": chosen, "devices": entries}, ensure_ascii=False, indent=2))
+        return
+    for device, answer in found:
+        if isinstance(answer, Backend):
+            click.echo(f"{'*' if device == chosen else '+'} {answer.describe()}")
+        else:
+            click.secho(f"- {device}: not usable, {answer}", dim=True)
+    if chosen:
+        click.echo(f"* is what Townhall uses now ({request.text}); CPU=1, GPU=1 or DEV=NAME before a command chooses another")
+    else:
+        click.echo(f"none of them is what {request.text} asks for")
