@@ -1,0 +1,100 @@
+"""Logits to one id: penalties, top-k, top-p, min-p, temperature, in llama.cpp's order; temperature 0 is a plain argmax."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ext.tinygrad.errors import TownhallError
+
+
+class SamplingError(TownhallError):
+    """A sampling setting outside its range: names the flag, the fault and the mend."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How ids are drawn; out-of-range values raise SamplingError."""
+
+    temperature: float = 0.7  # 0: always the likeliest id
+    top_k: int = 40  # 0: off
+    top_p: float = 0.95  # 1: off
+    min_p: float = 0.0  # 0: off; a share of the likeliest id's probability
+    repeat_penalty: float = 1.0  # 1: off
+    repeat_last_n: int = 64  # ids the penalty looks back on; -1: all, 0: none
+    seed: int | None = None  # None: a fresh one each time
+
+    def __post_init__(self) -> None:
+        checks = {
+            ("temperature", "0 or more"): 0 <= self.temperature < math.inf,
+            ("top-k", "0 or more"): self.top_k >= 0,
+            ("top-p", "above 0 and up to 1"): 0 < self.top_p <= 1,
+            ("min-p", "0 to 1"): 0 <= self.min_p <= 1,
+            ("repeat-penalty", "above 0"): 0 < self.repeat_penalty < math.inf,
+            ("repeat-last-n", "-1 or more"): self.repeat_last_n >= -1,
+            ("seed", "0 or more"): self.seed is None or self.seed >= 0,
+        }
+        for (flag, allowed), holds in checks.items():
+            if not holds:
+                value = getattr(self, flag.replace("-", "_"))
+                raise SamplingError(f"--{flag} {value} is out of range; pass {allowed}")
+
+
+class Sampler:
+    """Draws ids one after another from one stream of random numbers: the same seed and logits give the same ids."""
+
+    def __init__(self, sampling: Sampling) -> None:
+        self.sampling = sampling
+        # drawn here, so that a text can be told the seed that repeats it
+        self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if sampling.seed is None else sampling.seed
+        self._random = np.random.default_rng(self.seed)
+
+    def __call__(self, logits: np.ndarray, recent: Sequence[int]) -> int:
+        """The next id, from float32 logits (V,) and the ids before it, oldest first; `logits` is left as it is."""
+        s = self.sampling
+        if s.repeat_penalty != 1 and s.repeat_last_n:
+            logits = penalize(logits, recent if s.repeat_last_n < 0 else recent[-s.repeat_last_n :], s.repeat_penalty)
+        if s.temperature == 0:
+            return int(logits.argmax())
+        ids, scores = largest(logits, s.top_k)
+        keep = nucleus(scores, s.top_p)
+        if s.min_p > 0:
+            # scores fall, so what passes is again a prefix; the likeliest always passes
+            keep = min(keep, max(1, int(np.count_nonzero(scores >= scores[0] + np.float32(math.log(s.min_p))))))
+        if keep == 1:
+            return int(ids[0])
+        # the largest is 0 before the division, so that no temperature overflows
+        weights = np.exp((scores[:keep] - scores[0]) / np.float32(s.temperature))
+        cumulative = np.cumsum(weights)
+        target = self._random.random(dtype=np.float32) * cumulative[-1]
+        drawn = np.searchsorted(cumulative, target, side="right")
+        # float32 may round the target up to the total: then the last id that adds anything is meant
+        return int(ids[min(drawn, np.searchsorted(cumulative, cumulative[-1], side="left"))])
+
+
+def penalize(logits: np.ndarray, recent: Sequence[int], penalty: float) -> np.ndarray:
+    """A copy in which every id of `recent` is less likely, however often it occurs (Keskar et al. 2019, arXiv:1909.05858)."""
+    ids = np.unique(np.asarray(recent, np.int64))
+    if not ids.size:
+        return logits
+    logits = logits.copy()
+    seen = logits[ids]
+    logits[ids] = np.where(seen > 0, seen / np.float32(penalty), seen * np.float32(penalty))
+    return logits
+
+
+def largest(logits: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """(ids, logits) of the k largest, falling, equal ones by id; k = 0 means all."""
+    ids = np.argpartition(logits, -k)[-k:] if 0 < k < logits.size else np.arange(logits.size)
+    ids = ids[np.lexsort((ids, -logits[ids]))]
+    return ids, logits[ids]
+
+
+def nucleus(scores: np.ndarray, top_p: float) -> int:
+    """How many of the falling scores make up `top_p` of their probability, at least one (Holtzman et al. 2020, arXiv:1904.09751)."""
+    if top_p >= 1:
+        return scores.size
+    weights = np.exp(scores - scores[0])
+    cumulative = np.cumsum(weights)
+    return min(int(np.searchsorted(cumulative, np.float32(top_p) * cumulative[-1], side="left")) + 1, scores.size)
