@@ -21,6 +21,7 @@ from app.models.llama.engine import CHUNKS, ContextOverflow, Engine, PrefillStat
 from app.models.llama.generation import Generation
 from app.models.llama.kv_cache import KVCache
 from app.models.llama.sampler import Sampler, Sampling
+from app.models.llama.shift import Shifter
 from app.models.llama.tokenizer import Tokenizer
 from app.models.llama.transformer import Transformer
 from ext.tinygrad.backend import Backend, describe_device
@@ -29,6 +30,7 @@ from ext.tinygrad.kernels import kernels_for
 __all__ = ["ContextOverflow", "Generation", "KVCache", "Llama", "PrefillStats", "Sampling"]
 
 Progress = Callable[[int, int], None]  # (done, total)
+VERSION = "1"  # of the numbers this runtime computes: raise it when a change makes older KV snapshots differ from a fresh prefill
 
 
 class Llama:
@@ -40,6 +42,8 @@ class Llama:
         self.fingerprint = fingerprint  # of the checkpoint's content
         self.engine = Engine(model, max_context, device)
         self._cache_dtype = dtypes.float32 if cache_dtype == "float32" else dtypes.float16
+        self._shifter = Shifter(model.rope, cache_rows(max_context))
+        self._identity = {"model": fingerprint, "device": device, "kernels": model.kernels.name, "cache": cache_dtype, "townhall": VERSION}
         self._scratch: KVCache | None = None
 
     @classmethod
@@ -77,7 +81,8 @@ class Llama:
 
     def new_cache(self) -> KVCache:
         """An empty cache for one conversation."""
-        return KVCache(self.config, self.max_context, cache_rows(self.max_context), self._cache_dtype, self.device)
+        rows = cache_rows(self.max_context)
+        return KVCache(self.config, self.max_context, rows, self._cache_dtype, self.device, self._shifter, self._identity)
 
     def prefill(self, ids: list[int], cache: KVCache, on_progress: Progress | None = None) -> PrefillStats:
         """Make the cache hold exactly `ids`, computing only what follows the prefix it already holds. ContextOverflow beyond the window."""

@@ -1,0 +1,74 @@
+"""Moving cached keys and values to new positions without computing them anew.
+
+A key that stands at position p was turned by RoPE through p times its frequencies; at another position it must be turned through another
+angle. Turning a stored float16 key again and again would add a rounding each time, so the first move of a key lifts it: turned back to position
+zero it is kept in float32 beside the cache, and every move turns that copy. Errors stay at two roundings however often a key moves, and a
+conversation that never moves keeps no copy.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from tinygrad import Tensor, TinyJit, UOp, dtypes
+
+from ext.tinygrad.kernels.twins import rotate, store
+
+CHUNK = 128  # positions a pass moves; no more than the rows a cache has beyond its capacity
+
+
+def _rows(tensor: Tensor, start: UOp) -> Tensor:
+    """CHUNK positions of (KvH, rows, Hd), position first: (CHUNK, KvH, Hd) float32, in a buffer of its own, so that source and target may overlap."""
+    return tensor[:, start : start + CHUNK].cast(dtypes.float32).transpose(0, 1).contiguous()
+
+
+class _LayerGraph:
+    """One captured pass over one layer's tensors, replayed for every layer and chunk."""
+
+    def __init__(self, forward: Any, names: Sequence[str], rows: int):
+        self.variables = [UOp.variable(name, 0, rows - CHUNK) for name in names]
+        self.names = names
+
+        def run(*args: Any) -> list[Tensor]:
+            tensors, positions = args[: -len(names)], args[-len(names) :]
+            outputs: list[Tensor] = forward(*tensors, *positions)
+            Tensor.realize(*outputs)
+            return outputs
+
+        self.jit = TinyJit(run)
+
+    def __call__(self, tensors: Sequence[Tensor], *positions: int) -> None:
+        if self.jit.captured is None:
+            self.jit.cnt = 1  # all tensors are realized: capture at once
+            self.jit(*tensors, *(v.bind(p) for v, p in zip(self.variables, positions, strict=True)))
+        else:
+            self.jit.captured([t.uop.base for t in tensors], dict(zip(self.names, positions, strict=True)))
+
+
+class Shifter:
+    """Lifts and moves chunks of positions; one serves every cache of the same shape."""
+
+    def __init__(self, rope: Tensor, rows: int):
+        self.rope = rope
+
+        def lift(k: Tensor, lifted: Tensor, rope: Tensor, start: UOp) -> list[Tensor]:
+            angles = rope[start : start + CHUNK]  # (CHUNK, Hd / 2, 2)
+            back = Tensor.stack(angles[..., 0], -angles[..., 1], dim=-1)
+            return [store(lifted, rotate(_rows(k, start), back), start)]
+
+        def move(k: Tensor, v: Tensor, lifted: Tensor, rope: Tensor, source: UOp, target: UOp) -> list[Tensor]:
+            keys, values = _rows(lifted, source), _rows(v, source)
+            turned = rotate(keys, rope[target : target + CHUNK])
+            return [store(lifted, keys, target), store(k, turned, target), store(v, values, target)]
+
+        self._lift = _LayerGraph(lift, ("start",), rows)
+        self._move = _LayerGraph(move, ("source", "target"), rows)
+
+    def lift(self, k: Tensor, lifted: Tensor, start: int, end: int) -> None:
+        """Turn the keys at start … end - 1 back to position zero and keep them in `lifted` (KvH, rows, Hd) float32."""
+        for chunk in range(start, end, CHUNK):
+            self._lift([k, lifted, self.rope], chunk)
+
+    def move(self, k: Tensor, v: Tensor, lifted: Tensor, source: int, target: int, count: int) -> None:
+        """Move `count` lifted positions from source down to target < source, keys turned for where they come to stand."""
+        for done in range(0, count, CHUNK):
+            self._move([k, v, lifted, self.rope], source + done, target + done)
