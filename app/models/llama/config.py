@@ -75,7 +75,7 @@ class LlamaConfig:
             n_kv_heads=n_kv_heads,
             head_dim=head_dim,
             hidden_dim=read.size("feed_forward_length"),
-            vocab_size=read.size("vocab_size", default=_tokens(metadata, path)),
+            vocab_size=read.size("vocab_size") if "vocab_size" in read else _tokens(metadata, path),
             norm_eps=read.positive("attention.layer_norm_rms_epsilon"),
             rope_theta=read.positive("rope.freq_base", default=10_000.0),
             context_length=read.size("context_length"),
@@ -137,13 +137,13 @@ def _refuse_unsupported(read: _Reader, tensor_names: Collection[str]) -> None:
     factors = [read.scalar(key, 1.0) for key in ("rope.scaling.factor", "rope.scale_linear")]
     scales = any(factor not in (0.0, 1.0) for factor in factors)
     experts, window, context = (read.scalar(key, 0) for key in ("expert_count", "attention.sliding_window", "context_length"))
-    faults = {
-        f"rope scaling {scaling!r}": scaling not in ("none", "linear") or (scaling == "linear" and scales),
-        "rope scaling 'linear'": factors[1] not in (0.0, 1.0),
-        "rope scaling 'llama3' (rope_freqs.weight)": "rope_freqs.weight" in tensor_names,
-        f"a mixture of {experts} experts": bool(experts),
-        f"a sliding window of {window}": isinstance(window, int) and isinstance(context, int) and 0 < window < context,
-    }
-    for feature, asked in faults.items():
+    faults = (
+        (f"rope scaling {scaling!r}", scaling not in ("none", "linear") or (scaling == "linear" and scales)),
+        ("rope scaling 'linear'", factors[1] not in (0.0, 1.0)),
+        ("rope scaling 'llama3' (rope_freqs.weight)", "rope_freqs.weight" in tensor_names),
+        (f"a mixture of {experts} experts", bool(experts)),
+        (f"a sliding window of {window}", isinstance(window, int) and isinstance(context, int) and 0 < window < context),
+    )
+    for feature, asked in faults:
         if asked:
             raise ConfigError(f"{read.path} needs {feature}, which Townhall does not support yet; use a plain LLaMA without it")

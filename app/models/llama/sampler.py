@@ -85,9 +85,12 @@ def penalize(logits: np.ndarray, recent: Sequence[int], penalty: float) -> np.nd
 
 
 def largest(logits: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """(ids, logits) of the k largest, falling, equal ones by id; k = 0 means all."""
-    ids = np.argpartition(logits, -k)[-k:] if 0 < k < logits.size else np.arange(logits.size)
-    ids = ids[np.lexsort((ids, -logits[ids]))]
+    """(ids, logits) of the k largest, falling; k = 0 means all."""
+    if 0 < k < logits.size:
+        ids = np.argpartition(logits, -k)[-k:]
+        ids = ids[np.argsort(-logits[ids])]
+    else:
+        ids = np.argsort(-logits)
     return ids, logits[ids]
 
 
