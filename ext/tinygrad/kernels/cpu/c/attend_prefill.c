@@ -1,0 +1,77 @@
+// Causal attention of T tokens. A task is (kv head, block of BLOCK tokens): its BLOCK * HEADS query rows lie in the lanes, so that the online
+// softmax (arXiv 2205.14135) needs no sum across lanes, and each key and value is widened once for all of them.
+
+#define ROWS_USED (BLOCK * HEADS)
+#define RV ((ROWS_USED + LANES - 1) / LANES)        // vectors of query rows
+#define NV (RV % 3 == 0 ? 3 : RV % 2 == 0 ? 2 : 1)  // of these, summed in registers together
+#define NP 4                                        // positions, or entries of a value, that go with them
+#define R (RV * LANES)
+
+void ENTRY(f32* restrict out, const f32* restrict q, const CACHE* restrict k, const CACHE* restrict v, long start_pos, long core_id) {
+  const long blocks = (T + BLOCK - 1) / BLOCK, kv = core_id / blocks, t0 = core_id % blocks * BLOCK;
+  const int tokens = T - t0 < BLOCK ? T - t0 : BLOCK, n = start_pos + t0 + tokens;
+  k += kv * CACHE_ROWS * HEAD_DIM;
+  v += kv * CACHE_ROWS * HEAD_DIM;
+  f32 query[HEAD_DIM][R], scratch[CHUNK * HEAD_DIM];  // row r of the block is token r / HEADS, head r % HEADS
+  vf sum[HEAD_DIM][RV], weight[CHUNK][RV], best[RV], total[RV], keep[RV];
+  vi last[RV];  // position up to which a row sees
+  for (int r = 0; r < R; r++) {
+    const int t = r / HEADS < tokens ? r / HEADS : tokens - 1, h = kv * HEADS + r % HEADS;  // rows too many repeat the last token
+    for (int d = 0; d < HEAD_DIM; d++) query[d][r] = q[((t0 + t) * KV_HEADS * HEADS + h) * HEAD_DIM + d] * SCALE;
+    ((i32*)last)[r] = start_pos + t0 + t;
+  }
+  for (int i = 0; i < RV; i++) {
+    best[i] = SPLAT(HIDDEN_SCORE), total[i] = SPLAT(0);
+    for (int d = 0; d < HEAD_DIM; d++) sum[d][i] = SPLAT(0);
+  }
+
+  for (int first = 0; first < n; first += CHUNK) {
+    const int count = n - first < CHUNK ? n - first : CHUNK, steps = (count + NP - 1) / NP * NP;
+    const f32* rows = cache_rows(k, first, count, scratch);
+    for (int i = 0; i < RV; i += NV) {
+      for (int p = 0; p < steps; p += NP) {
+        vf acc[NP][NV];
+        const f32* at[NP];
+        UNROLL for (int j = 0; j < NP; j++) {
+          at[j] = rows + (p + j < count ? p + j : count - 1) * HEAD_DIM;
+          UNROLL for (int x = 0; x < NV; x++) acc[j][x] = SPLAT(0);
+        }
+        for (int d = 0; d < HEAD_DIM; d++)
+          UNROLL for (int x = 0; x < NV; x++) {
+            vf y = LOAD(vf, &query[d][(i + x) * LANES]);
+            UNROLL for (int j = 0; j < NP; j++) acc[j][x] += y * at[j][d];
+          }
+        UNROLL for (int j = 0; j < NP; j++)
+          UNROLL for (int x = 0; x < NV; x++) weight[p + j][i + x] = first + p + j <= last[i + x] ? acc[j][x] : SPLAT(HIDDEN_SCORE);
+      }
+      UNROLL for (int x = i; x < i + NV; x++) {
+        vf now = best[x], share = SPLAT(0);
+        for (int p = 0; p < steps; p++) now = vmax(now, weight[p][x]);
+        for (int p = 0; p < steps; p++) {
+          weight[p][x] = vexp(weight[p][x] - now);
+          share += weight[p][x];
+        }
+        keep[x] = vexp(best[x] - now);
+        total[x] = total[x] * keep[x] + share;
+        best[x] = now;
+      }
+    }
+    rows = cache_rows(v, first, count, scratch);
+    for (int i = 0; i < RV; i += NV)
+      for (int d = 0; d < HEAD_DIM; d += NP) {
+        vf acc[NP][NV];
+        UNROLL for (int j = 0; j < NP; j++)
+          UNROLL for (int x = 0; x < NV; x++) acc[j][x] = sum[d + j][i + x] * keep[i + x];
+        for (int p = 0; p < count; p++)
+          UNROLL for (int x = 0; x < NV; x++)
+            UNROLL for (int j = 0; j < NP; j++) acc[j][x] += weight[p][i + x] * rows[p * HEAD_DIM + d + j];
+        UNROLL for (int j = 0; j < NP; j++)
+          UNROLL for (int x = 0; x < NV; x++) sum[d + j][i + x] = acc[j][x];
+      }
+  }
+  for (int r = 0; r < tokens * HEADS; r++) {
+    f32* to = out + ((t0 + r / HEADS) * KV_HEADS * HEADS + kv * HEADS + r % HEADS) * HEAD_DIM;
+    const f32 share = 1.0f / ((const f32*)total)[r];
+    for (int d = 0; d < HEAD_DIM; d++) to[d] = ((const f32*)sum[d])[r] * share;
+  }
+}

@@ -1,0 +1,118 @@
+// The tile of one integer weight format; included once per format with FORMAT(name), BITS, GROUP, HAS_MIN, ZERO and SUPER defined.
+//
+// A block is 16 rows x 32 columns: scales of the rows (two sets where GROUP is 16), minima where HAS_MIN, then the integers. Byte 4 r + i of a
+// 64-byte vector belongs to row r. 4 bits: vector v holds columns 8 v + i in its low nibbles, 8 v + 4 + i in the high ones. 5 bits: one more
+// vector, bit c is the fifth of column 4 c + i. 6 bits: two more, bits 2 (c % 4) and up of vector c / 4. 8 bits: vector c holds columns 4 c + i.
+// Scales are f16; where SUPER, they are 8-bit integers under f16 super-scales (and super-minima) that stand before every eight blocks.
+
+#define SCALE_SETS (32 / GROUP)
+#define SCALE_BYTES (16 * (SUPER ? 1 : 2))
+#define QUANT_BYTES (GROUP_ROWS * 32 * BITS / 8)
+#define BLOCK_BYTES (SCALE_BYTES * (SCALE_SETS + HAS_MIN) + QUANT_BYTES)
+#define SUPER_BYTES (SUPER ? 32 * (1 + HAS_MIN) : 0)
+#define BLOCKS (COLS / 32)
+#define GROUP_BYTES ((long)BLOCKS * BLOCK_BYTES + (SUPER ? BLOCKS / 8 : 0) * (long)SUPER_BYTES)
+
+// integers of LANES rows from row `first` on, 32 columns, as eight vectors of four columns
+INLINE void FORMAT(unpack)(const u8* p, int first, vb* w) {
+  p += 4 * first;
+  UNROLL for (int c = 0; c < 8; c++) {
+    if (BITS == 8) {
+      w[c] = LOAD(vb, p + 64 * c);
+      if (!DOT_SIGNED) w[c] ^= 0x80;
+      continue;
+    }
+    vus nibbles = LOAD(vus, p + 64 * (c / 2));
+    w[c] = (vb)(c % 2 ? nibbles >> 4 : nibbles) & 0x0f;
+    if (BITS == 5) {
+      vus plane = LOAD(vus, p + 256);
+      w[c] |= (vb)(c < 4 ? plane << (4 - c) : plane >> (c - 4)) & 0x10;
+    }
+    if (BITS == 6) {
+      vus plane = LOAD(vus, p + 256 + 64 * (c / 4));
+      w[c] |= (vb)(c % 4 < 2 ? plane << (4 - 2 * (c % 4)) : plane >> (2 * (c % 4) - 4)) & 0x30;
+    }
+  }
+}
+
+// acc[t * VECTORS + v] = rows of tile `tile` times token t
+INLINE void FORMAT(tile)(const u8* weights, long tile, const u8* acts, vf* acc) {
+  const long row = tile * TILE_ROWS;
+  const u8* p = weights + row / GROUP_ROWS * GROUP_BYTES;
+  for (int i = 0; i < T * VECTORS; i++) acc[i] = SPLAT(0);
+  vf super_scale[VECTORS], super_min[VECTORS];
+  for (int b = 0; b < BLOCKS; b++, acts += T * ACT_BLOCK, p += BLOCK_BYTES) {
+    if (SUPER && b % 8 == 0) {
+      UNROLL for (int v = 0; v < VECTORS; v++) {
+        super_scale[v] = load_half(p + 2 * (row % GROUP_ROWS + v * LANES));
+        if (HAS_MIN) super_min[v] = load_half(p + 32 + 2 * (row % GROUP_ROWS + v * LANES));
+      }
+      p += SUPER_BYTES;
+    }
+    UNROLL for (int line = 0; line < (BLOCK_BYTES + 63) / 64; line++) PREFETCH(p + AHEAD + 64 * line);
+    UNROLL for (int v = 0; v < VECTORS; v++) {
+      const int first = row % GROUP_ROWS + v * LANES;
+      vb w[8];
+      FORMAT(unpack)(p + SCALE_BYTES * (SCALE_SETS + HAS_MIN), first, w);
+      vf scale[SCALE_SETS], min;
+      UNROLL for (int s = 0; s < SCALE_SETS + HAS_MIN; s++) {
+        const u8* at = p + SCALE_BYTES * s;
+        // the 8-bit scales of the format without minima are signed
+        vf x = !SUPER ? load_half(at + 2 * first) : HAS_MIN ? TO_FLOAT(LOAD(vq, at + first)) : TO_FLOAT(LOAD(vsq, at + first));
+        if (s < SCALE_SETS) scale[s] = SUPER ? x * super_scale[v] : x;
+        else min = SUPER ? x * super_min[v] : x;
+      }
+      const int zero = BITS == 8 ? (DOT_SIGNED ? 0 : 128) : ZERO;
+      for (int t = 0; t < T; t++) {
+        const i8* a = act_quants(acts, T, t);
+        const f32 d = act_scale(acts, T, t);
+        vf sum = acc[t * VECTORS + v];
+        UNROLL for (int s = 0; s < SCALE_SETS; s++) {
+          const i32 offset = SCALE_SETS == 2 ? act_sum(acts, T, t, s) : act_sum(acts, T, t, 0) + act_sum(acts, T, t, 1);
+          vi products = dot_chunks(w, s * (8 / SCALE_SETS), 8 / SCALE_SETS, a, SPLATI(zero ? -zero * offset : 0), BITS);
+          sum += TO_FLOAT(products) * (scale[s] * d);
+        }
+        if (HAS_MIN) sum += min * act_total(acts, T, t);
+        acc[t * VECTORS + v] = sum;
+      }
+    }
+  }
+}
+
+// one row as floats, for the embedding
+INLINE void FORMAT(row)(const u8* weights, long row, f32* out) {
+  const u8* p = weights + row / GROUP_ROWS * GROUP_BYTES;
+  const int r = row % GROUP_ROWS;
+  f32 super_scale = 1, super_min = 1;
+  for (int b = 0; b < BLOCKS; b++, p += BLOCK_BYTES, out += 32) {
+    if (SUPER && b % 8 == 0) {
+      super_scale = LOAD(f16, p + 2 * r);
+      if (HAS_MIN) super_min = LOAD(f16, p + 32 + 2 * r);
+      p += SUPER_BYTES;
+    }
+    const u8* q = p + SCALE_BYTES * (SCALE_SETS + HAS_MIN) + 4 * r;
+    f32 scale[SCALE_SETS + 1];
+    for (int s = 0; s < SCALE_SETS + HAS_MIN; s++) {
+      const u8* at = p + SCALE_BYTES * s;
+      const f32 x = !SUPER ? (f32)LOAD(f16, at + 2 * r) : HAS_MIN ? (f32)at[r] : (f32)((const i8*)at)[r];
+      scale[s] = SUPER ? x * (s < SCALE_SETS ? super_scale : super_min) : x;
+    }
+    for (int c = 0; c < 8; c++)
+      for (int i = 0; i < 4; i++) {
+        i32 x;
+        if (BITS == 8) x = ((const i8*)q)[64 * c + i];
+        else x = (q[64 * (c / 2) + i] >> (c % 2 * 4)) & 15;
+        if (BITS == 5) x |= (q[256 + i] >> c & 1) << 4;
+        if (BITS == 6) x |= (q[256 + 64 * (c / 4) + i] >> (c % 4 * 2) & 3) << 4;
+        out[4 * c + i] = (f32)(x - ZERO) * scale[c * 4 / GROUP] + (HAS_MIN ? scale[SCALE_SETS] : 0.0f);
+      }
+  }
+}
+
+#undef SCALE_SETS
+#undef SCALE_BYTES
+#undef QUANT_BYTES
+#undef BLOCK_BYTES
+#undef SUPER_BYTES
+#undef BLOCKS
+#undef GROUP_BYTES

@@ -1,0 +1,22 @@
+// out = x @ w.T, with a norm before it where NORM and a residual added where RESIDUAL.
+
+void ENTRY(f32* restrict out, INPUTS, const u8* restrict w,
+#if RESIDUAL
+           const f32* restrict residual,
+#endif
+           long core_id) {
+  PREPARE
+  for (long tile = SHARE(core_id, TILES(OUT_ROWS), TASKS); tile < SHARE(core_id + 1, TILES(OUT_ROWS), TASKS); tile++) {
+    vf acc[T * VECTORS];
+    TILE_0(w, tile, INPUT_0, acc);
+    for (int t = 0; t < T; t++)
+      UNROLL for (int v = 0; v < VECTORS; v++) {
+        const int row = tile * TILE_ROWS + v * LANES;
+        const long at = (long)t * OUT_ROWS;
+#if RESIDUAL
+        acc[t * VECTORS + v] += load_rows(residual + at, row, OUT_ROWS);
+#endif
+        store_rows(out + at, acc[t * VECTORS + v], row, OUT_ROWS);
+      }
+  }
+}

@@ -1,0 +1,146 @@
+// A small vector layer over clang's vector extensions: one float vector holds LANES rows of a weight tile.
+// Only the int8 dot product needs instructions by name; builtins and inline assembly are used for it, so that no header is parsed.
+
+typedef signed char i8;
+typedef unsigned char u8;
+typedef short i16;
+typedef unsigned short u16;
+typedef int i32;
+typedef unsigned int u32;
+typedef _Float16 f16;
+typedef float f32;
+
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("clang loop unroll(full)")
+
+#if defined(__AVX512VNNI__) && defined(__AVX512BW__)
+#define LANES 16
+#else
+#define LANES 8
+#endif
+
+typedef f32 vf __attribute__((ext_vector_type(LANES)));
+typedef i32 vi __attribute__((ext_vector_type(LANES)));
+typedef i16 vs __attribute__((ext_vector_type(2 * LANES)));
+typedef u16 vus __attribute__((ext_vector_type(2 * LANES)));
+typedef u8 vb __attribute__((ext_vector_type(4 * LANES)));  // LANES rows of four bytes
+typedef i8 vsb __attribute__((ext_vector_type(4 * LANES)));
+typedef f16 vh __attribute__((ext_vector_type(LANES)));
+typedef u8 vq __attribute__((ext_vector_type(LANES)));
+typedef i8 vsq __attribute__((ext_vector_type(LANES)));
+
+// any address, any type: a memcpy of known size becomes one load or store
+#define LOAD(type, p) ({ type loaded_; __builtin_memcpy(&loaded_, (p), sizeof loaded_); loaded_; })
+#define STORE(p, v) ({ __typeof__(v) stored_ = (v); __builtin_memcpy((p), &stored_, sizeof stored_); })
+#define TO_FLOAT(v) __builtin_convertvector((v), vf)
+#define SPLAT(x) ((vf)(f32)(x))
+#define SPLATI(x) ((vi)(i32)(x))
+#define PREFETCH(p) __builtin_prefetch((p), 0, 3)
+
+INLINE vf load_half(const void* p) { return TO_FLOAT(LOAD(vh, p)); }
+
+INLINE vf vmax(vf a, vf b) { return a > b ? a : b; }
+INLINE vf vmin(vf a, vf b) { return a < b ? a : b; }
+INLINE vf vabs(vf a) { return (vf)((vi)a & 0x7fffffff); }
+
+INLINE f32 sum_lanes(vf v) {
+  f32 part[LANES];
+  STORE(part, v);
+  UNROLL for (int n = LANES / 2; n; n /= 2)
+    UNROLL for (int i = 0; i < n; i++) part[i] += part[i + n];
+  return part[0];
+}
+
+INLINE i32 sum_lanes_int(vi v) { return __builtin_reduce_add(v); }
+
+INLINE f32 max_lanes(vf v) {
+  f32 part[LANES];
+  STORE(part, v);
+  UNROLL for (int n = LANES / 2; n; n /= 2)
+    UNROLL for (int i = 0; i < n; i++) part[i] = part[i] > part[i + n] ? part[i] : part[i + n];
+  return part[0];
+}
+
+// e^x to about 1e-7 relative; x is clamped to [-87, 88], so that -inf gives a zero for every purpose here
+INLINE vf vexp(vf x) {
+  x = vmin(vmax(x, SPLAT(-87.0f)), SPLAT(88.0f));
+  const vf magic = SPLAT(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer, which then sits in the low bits
+  vf shifted = x * 1.44269504f + magic;
+  vf n = shifted - magic;
+  vf r = x - n * 0.693359375f;  // ln 2 in two parts (Cody and Waite)
+  r = r + n * 2.12194440e-4f;
+  vf p = SPLAT(1.9875691500e-4f);  // Cephes expf
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + r;
+  p = p + 1.0f;
+  return (vf)((vi)p + ((vi)shifted << 23));  // times 2^n
+}
+
+INLINE vf silu(vf x) { return x / (1.0f + vexp(-x)); }
+
+// The dot product: acc[row] += sum over four bytes of w[row] * a. DOT_SIGNED says that 8-bit weights stay signed; otherwise they arrive plus 128.
+// dot_chunks(w, first, n, a, acc, bits) takes n chunks of four columns; `bits` of the weights decide how often 16-bit sums must be widened.
+#if defined(__AVX512VNNI__) && defined(__AVX512BW__)
+#define DOT_SIGNED 0
+INLINE vi dot4(vi acc, vb w, const i8* a) {
+  __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*(const i32*)a));
+  return acc;
+}
+#elif defined(__AVXVNNI__)
+#define DOT_SIGNED 0
+INLINE vi dot4(vi acc, vb w, const i8* a) {
+  __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc) : "x"(w), "x"(SPLATI(LOAD(i32, a))));
+  return acc;
+}
+#elif defined(__ARM_FEATURE_DOTPROD)
+#define DOT_SIGNED 1
+typedef i32 i32x4 __attribute__((ext_vector_type(4)));
+INLINE vi dot4(vi acc, vb w, const i8* a) {
+  i32x4 splat = LOAD(i32, a);
+  i32x4 low = __builtin_shufflevector(acc, acc, 0, 1, 2, 3), high = __builtin_shufflevector(acc, acc, 4, 5, 6, 7);
+  vi bytes = (vi)w;
+  i32x4 w_low = __builtin_shufflevector(bytes, bytes, 0, 1, 2, 3), w_high = __builtin_shufflevector(bytes, bytes, 4, 5, 6, 7);
+  __asm__("sdot %0.4s, %1.16b, %2.16b" : "+w"(low) : "w"(w_low), "w"(splat));
+  __asm__("sdot %0.4s, %1.16b, %2.16b" : "+w"(high) : "w"(w_high), "w"(splat));
+  return __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7);
+}
+#elif defined(__AVX2__)
+#define DOT_SIGNED 1
+#define DOT_WIDENS 1
+typedef char c8x32 __attribute__((vector_size(32)));
+INLINE c8x32 magnitude(c8x32 x) { return (c8x32)__builtin_elementwise_abs((vsb)x); }
+INLINE vi dot_chunks(const vb* w, int first, int n, const i8* a, vi acc, int bits) {
+  // (2^bits - 1) * 127 * 2 fits 16 bits this often; 8-bit weights need the sign trick and fit once
+  const int fits = bits == 4 ? 8 : bits == 5 ? 4 : bits == 6 ? 2 : 1;
+  const vs ones = 1;
+  vs sums = 0;
+  UNROLL for (int c = first; c < first + n; c++) {
+    c8x32 x = (c8x32)SPLATI(LOAD(i32, a + 4 * c)), y = (c8x32)w[c];
+    vs products = bits == 8 ? (vs)__builtin_ia32_pmaddubsw256(magnitude(y), __builtin_ia32_psignb256(x, y))
+                            : (vs)__builtin_ia32_pmaddubsw256(y, x);
+    sums = (c - first) % fits ? sums + products : products;
+    if ((c - first) % fits == fits - 1 || c == first + n - 1) acc += (vi)__builtin_ia32_pmaddwd256(sums, ones);
+  }
+  return acc;
+}
+#else
+#define DOT_SIGNED 1
+INLINE vi dot4(vi acc, vb w, const i8* a) {
+  i8 bytes[4 * LANES];
+  STORE(bytes, w);
+  for (int r = 0; r < LANES; r++)
+    for (int i = 0; i < 4; i++) acc[r] += bytes[4 * r + i] * a[i];
+  return acc;
+}
+#endif
+
+#ifndef DOT_WIDENS
+INLINE vi dot_chunks(const vb* w, int first, int n, const i8* a, vi acc, int bits) {
+  UNROLL for (int c = first; c < first + n; c++) acc = dot4(acc, w[c], a + 4 * c);
+  return acc;
+}
+#endif

@@ -1,0 +1,212 @@
+"""The weight formats of the CPU kernels: which bytes a matrix becomes, and back.
+
+Rows go in groups of 16, padded with zeros. Integer formats: a group is a row of blocks of 32 columns; a block holds the scales of its 16 rows
+(two sets where a scale covers 16 columns), their minima, then the integers: byte 4 r + i of a 64-byte vector belongs to row r, so that one load
+covers 16 rows x 4 columns (AVX-512) or half of them (AVX2, two of NEON's). c/integer_tile.h reads it and says how the bits lie.
+Float formats: a group is a row of columns of 16 values.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ext.tinygrad.kernels.blocks import Blocks, to_blocks
+from ext.tinygrad.kernels.matrix import QuantMatrix
+
+VERSION = 1  # of the layout: a packed file of another version is of no use
+GROUP = 16  # rows side by side
+CHUNK_ROWS = 2048  # rows packed at a time, so that the intermediate arrays stay in the cache and peak memory low
+
+
+@dataclass(frozen=True)
+class Format:
+    """A layout. Integer formats have bits; float ones an element type."""
+
+    name: str
+    bits: int = 0  # of an integer
+    scale_cols: int = 32  # columns a scale covers
+    has_min: bool = False
+    zero: int = 0  # what the stored integers are too large by; 8-bit ones are stored signed
+    k_scales: bool = False  # 8-bit scales under f16 super-scales of 256 columns, as the ggml K types have them; otherwise f16 scales
+    element: str = ""  # "f16" or "f32"
+
+    @property
+    def scale_sets(self) -> int:
+        return 32 // self.scale_cols
+
+    @property
+    def record(self) -> np.dtype:
+        """What repeats along a group: a block of 32 columns, or a super-block of 256."""
+        kind = np.dtype((np.uint8 if self.has_min else np.int8) if self.k_scales else np.float16)
+        block = np.dtype([("scales", kind, (self.scale_sets, GROUP)), ("minima", kind, (int(self.has_min), GROUP)), ("quants", np.uint32, (self.bits, GROUP))])
+        if self.k_scales:
+            return np.dtype([("supers", np.float16, (1 + self.has_min, GROUP)), ("blocks", block, (8,))])
+        return np.dtype([("blocks", block, (1,))])
+
+    @property
+    def record_cols(self) -> int:
+        return 256 if self.k_scales else 32
+
+    def group_bytes(self, cols: int) -> int:
+        if self.element:
+            return cols * GROUP * (2 if self.element == "f16" else 4)
+        return cols // self.record_cols * self.record.itemsize
+
+    def nbytes(self, rows: int, cols: int) -> int:
+        return -(-rows // GROUP) * self.group_bytes(cols)
+
+
+FORMATS = {
+    f.name: f
+    for f in (
+        Format("q4_0", bits=4, zero=8),
+        Format("q4_1", bits=4, has_min=True),
+        Format("q5_0", bits=5, zero=16),
+        Format("q5_1", bits=5, has_min=True),
+        Format("q8_0", bits=8),
+        Format("q4_k", bits=4, has_min=True, k_scales=True),
+        Format("q5_k", bits=5, has_min=True, k_scales=True),
+        Format("q6_k", bits=6, scale_cols=16, zero=32, k_scales=True),
+        Format("f16", element="f16"),
+        Format("f32", element="f32"),
+    )
+}
+
+# ggml types that are stored otherwise: bfloat16 keeps its digits in float16 (three more) and loses range that weights do not use
+NEAREST = {"BF16": "F16", "F64": "F32"}
+
+
+def format_of(ggml_type: str) -> Format:
+    """The format a ggml type is packed as. Types without one of their own become Q8_0, which loses less than any of them did."""
+    return FORMATS.get(NEAREST.get(ggml_type, ggml_type).lower(), FORMATS["q8_0"])
+
+
+def pack(matrix: QuantMatrix) -> tuple[Format, np.ndarray]:
+    """Lay a matrix out: its format and uint8 (groups, bytes of a group)."""
+    rows, cols = matrix.shape
+    form = format_of(matrix.type)
+    if form.bits and cols % 32:
+        form = FORMATS["f16"]  # a type that has to be re-quantised, with rows that are no multiple of a block
+    out = np.zeros((-(-rows // GROUP), form.group_bytes(cols)), np.uint8)
+    for start in range(0, rows, CHUNK_ROWS):
+        part = slice(start, min(rows, start + CHUNK_ROWS))
+        target = out[start // GROUP : -(-part.stop // GROUP)]
+        if form.element:
+            _put_floats(target, _pad(matrix.dequantize(part)), form)
+        elif form.k_scales:
+            _put_blocks(target, form, *_k_parts(matrix, part))
+        else:
+            blocks = to_blocks(matrix, part) or _quantize(matrix.dequantize(part))
+            scales = [blocks.scales] if blocks.minima is None else [blocks.scales, blocks.minima]
+            _put_blocks(target, form, blocks.quants, [s.astype(np.float16) for s in scales], [])
+    return form, out
+
+
+def unpack(form: Format, packed: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """float32 (rows, cols) of what `pack` laid out."""
+    rows, cols = shape
+    groups = packed.reshape(-1, form.group_bytes(cols))
+    if form.element:
+        values = groups.view(_element(form)).reshape(-1, cols, GROUP).transpose(0, 2, 1)
+        return np.ascontiguousarray(values.reshape(-1, cols)[:rows], np.float32)
+    records = groups.view(form.record)  # (groups, records)
+    blocks = records["blocks"]  # (groups, records, n)
+    scales, minima = blocks["scales"].astype(np.float32), blocks["minima"].astype(np.float32)  # (groups, records, n, sets or 1, GROUP)
+    if form.k_scales:
+        supers = records["supers"].astype(np.float32)[:, :, None]
+        scales, minima = scales * supers[..., :1, :], minima * supers[..., 1:, :]
+    quants = _get_quants(blocks["quants"], form).astype(np.float32) - form.zero  # (groups, records, n, 8, GROUP, 4)
+    values = quants * np.repeat(scales, 8 // form.scale_sets, axis=3)[..., None]
+    if form.has_min:
+        values += minima[..., None]
+    return np.ascontiguousarray(values.transpose(0, 4, 1, 2, 3, 5)).reshape(-1, cols)[:rows]
+
+
+def _element(form: Format) -> np.dtype:
+    return np.dtype(np.float16 if form.element == "f16" else np.float32)
+
+
+def _pad(values: np.ndarray) -> np.ndarray:
+    """Rows to a multiple of GROUP."""
+    missing = -len(values) % GROUP
+    return np.pad(values, ((0, missing), (0, 0))) if missing else values
+
+
+def _put_floats(out: np.ndarray, values: np.ndarray, form: Format) -> None:
+    out.view(_element(form)).reshape(len(out), -1, GROUP)[...] = values.reshape(len(out), GROUP, -1).transpose(0, 2, 1)
+
+
+def _quantize(values: np.ndarray) -> Blocks:
+    """float32 to 8-bit blocks of 32, as ggml's Q8_0."""
+    parts = values.reshape(len(values), -1, 32)
+    scales = (np.abs(parts).max(-1) / 127).astype(np.float16).astype(np.float32)
+    quants = np.rint(parts / np.where(scales > 0, scales, 1)[..., None]).clip(-127, 127).astype(np.int8)
+    return Blocks(quants.reshape(values.shape), scales, None, 32, 8)
+
+
+def _k_parts(matrix: QuantMatrix, part: slice) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
+    """Integers, 8-bit scales (and minima) and f16 super-scales (and super-minima) of a K type, as they stand in the file (ggml-quants.h)."""
+    blocks = to_blocks(matrix, part)
+    assert blocks is not None
+    size = {"Q4_K": 144, "Q5_K": 176, "Q6_K": 210}[matrix.type]
+    raw = matrix.data[part].reshape(len(blocks.quants), -1, size)
+    n = len(raw)
+    if matrix.type == "Q6_K":
+        return blocks.quants, [np.ascontiguousarray(raw[..., 192:208]).reshape(n, -1)], [_halves(raw[..., 208:210])]
+    low, mid, high = raw[..., 4:8], raw[..., 8:12], raw[..., 12:16]
+    scales = np.concatenate([low & 63, (high & 15) | ((low >> 6) << 4)], axis=-1).reshape(n, -1)
+    minima = np.concatenate([mid & 63, (high >> 4) | ((mid >> 6) << 4)], axis=-1).reshape(n, -1)
+    return blocks.quants, [scales, minima], [_halves(raw[..., 0:2]), -_halves(raw[..., 2:4])]
+
+
+def _halves(raw: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(raw).view(np.float16)[..., 0]
+
+
+def _put_blocks(out: np.ndarray, form: Format, quants: np.ndarray, scales: list[np.ndarray], supers: list[np.ndarray]) -> None:
+    """Integers (rows, cols), scales and perhaps minima (rows, cols / scale_cols), super-scales (rows, cols / 256) into groups."""
+    records = out.view(form.record)  # (groups, records)
+    groups, n, per_record = *records.shape, form.record_cols // 32
+
+    def spread(values: np.ndarray) -> np.ndarray:
+        """(rows, records * x) to (groups, records, x, GROUP)."""
+        return _pad(values).reshape(groups, GROUP, n, -1).transpose(0, 2, 3, 1)
+
+    for name, values in zip(("scales", "minima"), scales):
+        target = records["blocks"][name]
+        target[...] = spread(values).reshape(target.shape)
+    for i, values in enumerate(supers):
+        records["supers"][:, :, i] = spread(values)[:, :, 0]
+    stored = _pad(quants + np.int8(form.zero) if form.zero else quants)
+    fours = np.ascontiguousarray(stored).view(np.uint32).reshape(groups, GROUP, n, per_record, 8)  # four columns each
+    records["blocks"]["quants"][...] = _put_bits(fours, form.bits).transpose(0, 2, 3, 4, 1)
+
+
+def _put_bits(fours: np.ndarray, bits: int) -> np.ndarray:
+    """(…, 8) words of four bytes to (…, bits) words that hold only what counts of them."""
+    if bits == 8:
+        return fours
+    words = np.empty((*fours.shape[:-1], bits), np.uint32)
+    words[..., :4] = (fours[..., 0::2] & 0x0F0F0F0F) | ((fours[..., 1::2] & 0x0F0F0F0F) << 4)
+    width = bits - 4  # of what is left, 1 or 2 bits
+    for plane in range(width):
+        per_plane = 8 // width
+        words[..., 4 + plane] = 0
+        for i in range(per_plane):
+            words[..., 4 + plane] |= ((fours[..., plane * per_plane + i] >> 4) & (0x01010101 * (2**width - 1))) << (width * i)
+    return words
+
+
+def _get_quants(words: np.ndarray, form: Format) -> np.ndarray:
+    """(…, bits, GROUP) words to (…, 8, GROUP, 4) integers."""
+    if form.bits == 8:
+        return np.ascontiguousarray(words).view(np.int8).reshape(*words.shape, 4)
+    fours = np.empty((*words.shape[:-2], 8, GROUP), np.uint32)
+    fours[..., 0::2, :] = words[..., :4, :] & 0x0F0F0F0F
+    fours[..., 1::2, :] = (words[..., :4, :] >> 4) & 0x0F0F0F0F
+    width = form.bits - 4
+    for c in range(8 if width else 0):
+        per_plane = 8 // width
+        plane = words[..., 4 + c // per_plane, :]
+        fours[..., c, :] |= ((plane >> (width * (c % per_plane))) & (0x01010101 * (2**width - 1))) << 4
+    return fours.view(np.uint8).reshape(*fours.shape, 4)

@@ -1,0 +1,168 @@
+"""The CPU's kernel set: each operation of the protocol as one C kernel for decode (T = 1), or two for prefill (activations first)."""
+
+from collections.abc import Sequence
+
+from tinygrad import Tensor, UOp, dtypes
+from tinygrad.dtype import DType
+
+from ext.tinygrad.kernels.cpu.formats import GROUP, Format
+from ext.tinygrad.kernels.cpu.program import launch
+from ext.tinygrad.kernels.cpu.source import matmul_source, plain_source
+from ext.tinygrad.kernels.cpu.weight import CPUWeight
+from ext.tinygrad.kernels.matrix import QuantMatrix
+
+# Tasks are what threads share out; results never depend on how many threads there are, because the number of tasks follows from shapes alone.
+TASK_BYTES = 48 << 10  # weights a decode task reads at least: each task norms and quantises the activations again
+TASK_MACS = 4 << 20  # multiplications of a prefill task, about 50 µs
+MAX_TASKS = 64
+DECODE_CHUNK = 32  # positions of a step of the online softmax
+PREFILL_CHUNK = 32
+PREFILL_ROWS = 48  # query rows (tokens x heads of a group) of an attention task: three AVX-512 vectors or six AVX2 ones
+ATTEND_TASKS = 12  # tasks of decode attention at least; a long cache is split between the tasks of a kv head
+
+
+class CPUKernels:
+    """int8 activations (per 32 columns) against packed integer weights, float32 against float ones; see formats.py."""
+
+    name = "cpu"
+
+    def pack(self, matrix: QuantMatrix, device: str) -> CPUWeight:
+        return CPUWeight.pack(matrix, device)
+
+    def embed(self, ids: Tensor, weight: CPUWeight) -> Tensor:
+        T, (rows, cols) = ids.shape[0], weight.shape
+        tasks = max(1, T // 8)
+        source = matmul_source("embed.c", "embed", [weight.format], {"T": T, "COLS": cols, "OUT_ROWS": rows, "TASKS": tasks, "NORM": 0})
+        out = Tensor.empty(T, cols, dtype=dtypes.float32, device=ids.device)
+        return launch(source, "embed", tasks, [out], [ids, weight.data])[0]
+
+    def norm_qkv(
+        self,
+        x: Tensor,
+        norm: Tensor,
+        eps: float,
+        wq: CPUWeight,
+        wk: CPUWeight,
+        wv: CPUWeight,
+        rope: Tensor,
+        cache_k: Tensor,
+        cache_v: Tensor,
+        start_pos: int | UOp,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        T, (kv_heads, rows, head_dim) = x.shape[0], cache_k.shape
+        heads = wq.shape[0] // head_dim
+        assert head_dim % GROUP == 0, f"head_dim {head_dim}"
+        weights = [wq, wk, wv]
+        tasks = _tasks(T, weights)
+        macros = {
+            "Q_HEADS": heads,
+            "KV_HEADS": kv_heads,
+            "HEAD_DIM": head_dim,
+            "CACHE_ROWS": rows,
+            "CACHE": _element(cache_k.dtype),
+            "PROJECT(part, tile, acc)": _project([w.format for w in weights]),
+        }
+        q = Tensor.empty(T, heads, head_dim, dtype=dtypes.float32, device=x.device)
+        out = self._matmul("qkv", x, norm, eps, weights, tasks, macros, [q, cache_k, cache_v], [rope], start_pos)
+        return out[0], out[1], out[2]
+
+    def attend(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: int | UOp) -> Tensor:
+        (T, heads, head_dim), (kv_heads, rows, _) = q.shape, cache_k.shape
+        macros: dict[str, object] = {
+            "T": T,
+            "HEADS": heads // kv_heads,
+            "KV_HEADS": kv_heads,
+            "HEAD_DIM": head_dim,
+            "CACHE_ROWS": rows,
+            "CACHE": _element(cache_k.dtype),
+            "SCALE": float(head_dim**-0.5),
+        }
+        out = Tensor.empty(T, heads * head_dim, dtype=dtypes.float32, device=q.device)
+        if T > 1:
+            block = min(T, max(1, PREFILL_ROWS // (heads // kv_heads)))
+            source = plain_source("attend_prefill", ["attention.h", "attend_prefill.c"], macros | {"BLOCK": block, "CHUNK": PREFILL_CHUNK})
+            return launch(source, "attend_prefill", kv_heads * -(-T // block), [out], [q, cache_k, cache_v], start_pos)[0]
+        splits = -(-ATTEND_TASKS // kv_heads)
+        macros |= {"SPLITS": splits, "CHUNK": DECODE_CHUNK}
+        source = plain_source("attend_decode", ["attention.h", "attend_decode.c"], macros)
+        if splits == 1:
+            return launch(source, "attend_decode", kv_heads, [out], [q, cache_k, cache_v], start_pos)[0]
+        partial = Tensor.empty(heads * splits * (head_dim + 2), dtype=dtypes.float32, device=q.device)
+        (partial,) = launch(source, "attend_decode", kv_heads * splits, [partial], [q, cache_k, cache_v], start_pos)
+        source = plain_source("attend_combine", ["attention.h", "attend_combine.c"], macros | {"TASKS": 1})
+        return launch(source, "attend_combine", 1, [out], [partial])[0]
+
+    def linear_residual(self, x: Tensor, weight: CPUWeight, residual: Tensor) -> Tensor:
+        out = Tensor.empty(x.shape[0], weight.shape[0], dtype=dtypes.float32, device=x.device)
+        return self._matmul("linear", x, None, 0.0, [weight], _tasks(x.shape[0], [weight]), {"RESIDUAL": 1}, [out], [residual])[0]
+
+    def norm_gated(self, x: Tensor, norm: Tensor, eps: float, w_gate: CPUWeight, w_up: CPUWeight) -> Tensor:
+        out = Tensor.empty(x.shape[0], w_gate.shape[0], dtype=dtypes.float32, device=x.device)
+        weights = [w_gate, w_up]
+        return self._matmul("gated", x, norm, eps, weights, _tasks(x.shape[0], weights), {}, [out])[0]
+
+    def norm_linear(self, x: Tensor, norm: Tensor, eps: float, weight: CPUWeight) -> Tensor:
+        out = Tensor.empty(x.shape[0], weight.shape[0], dtype=dtypes.float32, device=x.device)
+        return self._matmul("linear", x, norm, eps, [weight], _tasks(x.shape[0], [weight]), {"RESIDUAL": 0}, [out])[0]
+
+    def _matmul(
+        self,
+        name: str,
+        x: Tensor,
+        norm: Tensor | None,
+        eps: float,
+        weights: Sequence[CPUWeight],
+        tasks: int,
+        macros: dict[str, object],
+        outputs: Sequence[Tensor],
+        more: Sequence[Tensor] = (),
+        start_pos: int | UOp | None = None,
+    ) -> list[Tensor]:
+        """Kernel <name>.c over x (T, cols) and weights with as many columns."""
+        T, cols = x.shape
+        shared: dict[str, object] = {"T": T, "COLS": cols, "NORM": int(norm is not None), "EPS": float(eps)}
+        formats = [w.format for w in weights]
+        norms = [] if norm is None else [norm]
+        if T == 1:
+            inputs = [x, *norms]
+        else:
+            inputs = []
+            if any(f.bits for f in formats):
+                inputs.append(_prepare(x, norms, shared | {"FLOAT_INPUT": 0}))
+            if any(f.element for f in formats):
+                inputs.append(_prepare(x, norms, shared | {"FLOAT_INPUT": 1}) if norms else x)
+        source = matmul_source(f"{name}.c", name, formats, shared | macros | {"OUT_ROWS": weights[0].shape[0], "TASKS": tasks})
+        return launch(source, name, tasks, outputs, [*inputs, *(w.data for w in weights), *more], start_pos)
+
+
+def _prepare(x: Tensor, norms: Sequence[Tensor], macros: dict[str, object]) -> Tensor:
+    """Activations of a prefill: int8 blocks (see c/activations.h), or normed float32 rows."""
+    T, cols = x.shape
+    tasks = max(1, T // 8)
+    size = T * cols * 4 if macros["FLOAT_INPUT"] else T * (cols // 32) * 48
+    source = plain_source("prepare", ["activations.h", "prepare.c"], macros | {"TASKS": tasks})
+    out = Tensor.empty(size, dtype=dtypes.uint8, device=x.device)
+    return launch(source, "prepare", tasks, [out], [x, *norms])[0]
+
+
+def _tasks(T: int, weights: Sequence[CPUWeight]) -> int:
+    if T == 1:
+        n = sum(w.nbytes for w in weights) // TASK_BYTES
+    else:
+        n = T * sum(w.shape[0] * w.shape[1] for w in weights) // TASK_MACS
+    groups = sum(-(-w.shape[0] // GROUP) for w in weights)
+    return max(1, min(n, MAX_TASKS, groups))
+
+
+def _project(formats: Sequence[Format]) -> str:
+    """C that runs the tile of projection `part`; alike formats share their code."""
+    q, k, v = formats
+    if q == k == v:
+        return "TILE_0(part == 0 ? wq : part == 1 ? wk : wv, tile, INPUT_0, acc)"
+    branches = [f"if (part == {i}) TILE_{i}({w}, tile, INPUT_{i}, acc)" for i, w in enumerate(("wq", "wk"))]
+    return f"{'; else '.join(branches)}; else TILE_2(wv, tile, INPUT_2, acc)"
+
+
+def _element(dtype: DType) -> str:
+    assert dtype in (dtypes.float16, dtypes.float32), f"no cache of {dtype}"
+    return "f16" if dtype == dtypes.float16 else "f32"
