@@ -1,0 +1,33 @@
+"""What a prompt held and what was let go for it: every reply carries one."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """Tokens, all of them; `dropped` are ids of messages that left the window for this turn."""
+
+    strategy: str
+    window: int
+    prompt_tokens: int
+    pinned_tokens: int
+    dropped: Sequence[int] = ()
+    dropped_tokens: int = 0
+    recomputed_tokens: int = 0  # computed for an earlier turn already, and again for this one
+    memory_tokens: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self) | {"dropped": list(self.dropped)}
+
+    def describe(self) -> str | None:
+        """One line for a person; None when nothing was dropped."""
+        if not self.dropped_tokens:
+            return None
+        what = f"the {len(self.dropped)} oldest messages" if self.dropped else "the beginning of the prompt"
+        again = f", {self.recomputed_tokens} of them read again" if self.recomputed_tokens else ""
+        return (
+            f"context: {what} ({self.dropped_tokens} tokens) left the window of {self.window}; the prompt is now {self.prompt_tokens} tokens{again}"
+        )

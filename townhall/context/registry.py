@@ -1,0 +1,17 @@
+"""The strategies by name; a new one is one class and one entry here."""
+
+from collections.abc import Callable
+
+from townhall.context.slide import Slide
+from townhall.context.stop import Stop
+from townhall.context.strategy import ContextStrategy
+from townhall.errors import ContextError
+
+STRATEGIES: dict[str, Callable[[], ContextStrategy]] = {"slide": Slide, "stop": Stop}
+
+
+def open_strategy(name: str) -> ContextStrategy:
+    """A fresh strategy for one conversation."""
+    if name not in STRATEGIES:
+        raise ContextError(f"no context strategy is called {name!r}; --context takes {', '.join(STRATEGIES)}", 0, 0)
+    return STRATEGIES[name]()

@@ -1,0 +1,21 @@
+"""No forgetting: a turn that does not fit is refused."""
+
+from townhall.context.strategy import Plan, Window, refusal
+from townhall.errors import ContextError
+from townhall.facade import Cache
+
+
+class Stop:
+    """Refuses with how many tokens over, and what would help."""
+
+    name = "stop"
+
+    def choose(self, window: Window, current: Plan, turn: int) -> Plan:
+        if current.tokens + turn > window.budget:
+            needed = window.pinned + current.tokens + turn
+            help = "shorten it, begin anew with /reset, raise --max-context, or let old exchanges go with --context slide"
+            raise ContextError(refusal(needed, window, help), needed, window.capacity)
+        return Plan(current.kept, (), current.memory)
+
+    def settle(self, cache: Cache, removed: tuple[int, int] | None) -> None:
+        """Nothing ever leaves."""

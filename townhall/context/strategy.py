@@ -1,0 +1,64 @@
+"""What the next prompt holds: the protocol that every context strategy fills."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from townhall.facade import Cache
+from townhall.message import Exchange, Message
+
+
+@dataclass(frozen=True)
+class Window:
+    """The space a prompt has, in tokens."""
+
+    capacity: int  # what the KV cache holds
+    pinned: int  # the persona's head, in every prompt
+    reserve: int  # kept free for the answer
+
+    @property
+    def budget(self) -> int:
+        """Tokens for everything between the pinned head and the answer."""
+        return self.capacity - self.pinned - self.reserve
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The next prompt: pinned head, memory, kept exchanges, then the new turn; `dropped` were in the window until now."""
+
+    kept: tuple[Exchange, ...]
+    dropped: tuple[Exchange, ...] = ()
+    memory: Message | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of memory and kept exchanges."""
+        return sum(exchange.tokens for exchange in self.kept) + (len(self.memory.ids) if self.memory else 0)
+
+
+class ContextStrategy(Protocol):
+    """Chooses what the model will see; never edits the stored history."""
+
+    name: str
+
+    def choose(self, window: Window, current: Plan, turn: int) -> Plan:
+        """The plan for a prompt that adds `turn` tokens to `current`, whose dropped exchanges are gone for good.
+
+        A turn that cannot fit whatever is dropped is refused before a strategy is asked; ContextError refuses any other.
+        """
+        ...
+
+    def settle(self, cache: Cache, removed: tuple[int, int] | None) -> None:
+        """The plan holds: make the cache ready for its prompt; `removed` are the positions [start, stop) that left it.
+
+        Doing nothing is right: the engine keeps the common prefix and computes the rest again.
+        """
+        ...
+
+
+def refusal(needed: int, window: Window, help: str) -> str:
+    """The sentence for a turn that does not fit."""
+    over = needed + window.reserve - window.capacity
+    return (
+        f"this turn makes a prompt of {needed} tokens, {over} more than fit: the window holds {window.capacity}, "
+        f"of which {window.reserve} are kept for the answer and {window.pinned} are the persona's; {help}"
+    )

@@ -1,0 +1,217 @@
+"""A conversation with a persona: messages in, text out, of any length at constant memory."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from townhall.context.receipt import Receipt
+from townhall.context.registry import open_strategy
+from townhall.context.strategy import Plan, Window, refusal
+from townhall.errors import ContextError
+from townhall.facade import LanguageModel, PrefillStats, Progress
+from townhall.message import Exchange, Message
+from townhall.persona import Persona
+from townhall.prompt import Prompt
+from townhall.reply import Reply
+from townhall.stream import EdgeTrim, StopFilter
+from townhall.template import open_format
+
+if TYPE_CHECKING:
+    from app.models.llama import Sampling
+
+__all__ = ["MAX_REPLY", "Conversation", "Reply"]
+
+MAX_REPLY = 512  # tokens; a persona that has not come to an end by then will not
+
+
+class Conversation:
+    """`exchanges` is the whole history, which no strategy edits; `plan` is what of it the window holds."""
+
+    def __init__(
+        self,
+        llama: LanguageModel,
+        persona: Persona,
+        *,
+        format: str = "auto",
+        context: str = "slide",
+        sampling: "Sampling | None" = None,
+        max_tokens: int = MAX_REPLY,
+    ):
+        """Lay out the persona; ContextError, with the numbers, where it leaves no room to talk."""
+        self.llama, self.persona, self.max_tokens = llama, persona, max_tokens
+        self.sampling = sampling if sampling is not None else _default_sampling()
+        self.strategy = open_strategy(context)
+        self.prompt = Prompt(open_format(format, persona, llama.tokenizer), llama.tokenizer)
+        self.cache = llama.new_cache()
+        capacity = self.cache.capacity
+        self.window = Window(capacity, pinned=len(self.prompt.head_ids), reserve=max(1, min(max_tokens, capacity // 4)))
+        self._refuse_oversized_head()
+        self.exchanges: list[Exchange] = []
+        self.plan = Plan(())
+        self.last: Reply | None = None
+        self._next_id = 0
+        self._laid: Sequence[int] = self.prompt.head_ids  # all that the model was shown or said, as the next prompt would begin
+
+    def prepare(self, on_progress: Progress | None = None) -> PrefillStats:
+        """Prefill the pinned head, so that the first turn costs its own tokens only."""
+        return self.llama.prefill(list(self.prompt.head_ids), self.cache, on_progress)
+
+    def reset(self) -> None:
+        """Begin anew with the same persona, whose head stays in the cache."""
+        self.exchanges, self.plan, self.last, self._laid = [], Plan(()), None, self.prompt.head_ids
+
+    def reply(self, text: str) -> Iterator[str]:
+        """Answer `text`, piece by piece as it is sampled; `last` has the figures afterwards.
+
+        Raises ContextError at once where the turn cannot fit, and the conversation stands as before. An answer that is
+        cut short, by closing the iterator or by KeyboardInterrupt, is kept as far as it was shown.
+        """
+        turn = Message(self._next_id, "user", text, self.prompt.turn_ids(text))
+        plan, ids = self._fit(turn)
+        return self._stream(turn, plan, ids)
+
+    def _fit(self, turn: Message) -> tuple[Plan, list[int]]:
+        """What the prompt keeps, and its ids."""
+        window = self.window
+        if (needed := window.pinned + len(turn.ids)) > window.capacity - window.reserve:
+            raise ContextError(refusal(needed, window, "shorten it or raise --max-context"), needed, window.capacity)
+        current = Plan(self.plan.kept, (), self.plan.memory)
+        plan = self.strategy.choose(window, current, len(turn.ids))
+        ids = self.prompt.ids(plan, turn)
+        while len(ids) > window.capacity - window.reserve and plan.kept:
+            # only where turns depend on each other, so that their counts add up to an estimate
+            plan = Plan(plan.kept[1:], (*plan.dropped, plan.kept[0]), plan.memory)
+            ids = self.prompt.ids(plan, turn)
+        if len(ids) > window.capacity - window.reserve:
+            raise ContextError(refusal(len(ids), window, "shorten it or raise --max-context"), len(ids), window.capacity)
+        return plan, ids
+
+    def _stream(self, turn: Message, plan: Plan, ids: list[int]) -> Iterator[str]:
+        uncomputed = len(self._laid) - _common_prefix(self._laid, self.cache.tokens)
+        self.strategy.settle(self.cache, self._removed(plan))
+        answer = _Answer(self.llama, self.prompt)
+        generation = self.llama.generate(ids, self.max_tokens, self.sampling, cache=self.cache, stop_ids=self.prompt.stop_ids)
+        finish: str | None = None
+        try:
+            for token in generation:
+                if text := answer.push(token):
+                    yield text
+                if answer.stopped:
+                    finish = "stop"
+                    break
+            else:
+                finish = generation.finish_reason or "stop"
+                if text := answer.flush():
+                    yield text
+        except (GeneratorExit, KeyboardInterrupt):
+            finish = "interrupted"
+            raise
+        finally:
+            generation.close()
+            if finish:
+                dropped = [message for exchange in plan.dropped for message in exchange.messages]
+                receipt = Receipt(
+                    strategy=self.strategy.name,
+                    window=self.window.capacity,
+                    prompt_tokens=len(ids),
+                    pinned_tokens=self.window.pinned,
+                    dropped=tuple(message.id for message in dropped),
+                    dropped_tokens=sum(len(message.ids) for message in dropped),
+                    recomputed_tokens=max(0, len(ids) - len(turn.ids) - generation.cached_tokens - uncomputed),
+                    memory_tokens=len(plan.memory.ids) if plan.memory else 0,
+                )
+                self.last = Reply(
+                    text=answer.shown,
+                    tokens=len(answer.ids),
+                    prompt_tokens=len(ids),
+                    cached_tokens=generation.cached_tokens,
+                    finish_reason=finish,
+                    prefill_seconds=generation.prefill_seconds,
+                    decode_seconds=generation.decode_seconds,
+                    device=self.llama.device,
+                    receipt=receipt,
+                )
+                self._keep(turn, plan, ids, answer, finish)
+
+    def _keep(self, turn: Message, plan: Plan, ids: list[int], answer: "_Answer", finish: str) -> None:
+        """Put the exchange into the history; one that was interrupted before a word was shown never happened."""
+        self.plan = plan
+        if finish == "interrupted" and not answer.shown:
+            self._laid = ids[: len(ids) - len(turn.ids)]
+            return
+        spoken = answer.ids if finish == "stop" and not answer.stopped else answer.shown_ids()
+        reply = Message(turn.id + 1, "assistant", answer.shown, (*spoken, *self.prompt.close_ids))
+        exchange = Exchange(turn, reply)
+        self._next_id = reply.id + 1
+        self.exchanges.append(exchange)
+        self.plan = Plan((*plan.kept, exchange), plan.dropped, plan.memory)
+        self._laid = [*ids, *reply.ids]
+
+    def _removed(self, plan: Plan) -> tuple[int, int] | None:
+        """The positions that the dropped exchanges take in the cache; None where nothing leaves or the cache is another's."""
+        start = self.window.pinned + (len(plan.memory.ids) if plan.memory else 0)
+        stop = start + sum(exchange.tokens for exchange in plan.dropped)
+        in_place = self.prompt.format.turn_by_turn and list(self.cache.tokens[:stop]) == list(self._laid[:stop])
+        return (start, stop) if plan.dropped and in_place else None
+
+    def _refuse_oversized_head(self) -> None:
+        window, smallest = self.window, len(self.prompt.turn_ids(""))
+        if (needed := window.pinned + smallest + window.reserve) > window.capacity:
+            raise ContextError(
+                f"{self.persona.name}'s persona takes {window.pinned} tokens of a window of {window.capacity}, which leaves no room to talk; "
+                f"pass --max-context {needed + window.reserve} or more, or shorten the persona",
+                needed,
+                window.capacity,
+            )
+
+
+class _Answer:
+    """An answer in the making: sampled ids, the text that may be shown, and which ids that text is."""
+
+    def __init__(self, llama: LanguageModel, prompt: Prompt):
+        self.ids: list[int] = []
+        self.shown = ""
+        self._prompt = prompt
+        self._decoder = llama.tokenizer.stream(continued=True)
+        self._filter, self._trim = StopFilter(prompt.stop), EdgeTrim()
+        self._text = ""
+        self._ends: list[int] = []  # length of the text after each id
+
+    @property
+    def stopped(self) -> bool:
+        return self._filter.stopped is not None
+
+    def push(self, token: int) -> str:
+        """Take a sampled id and return what may be shown now."""
+        text = self._decoder.push(token)
+        self.ids.append(token)
+        self._text += text
+        self._ends.append(len(self._text))
+        return self._show(self._filter.push(text))
+
+    def flush(self) -> str:
+        """The end: what was held back is shown; an unfinished character is not."""
+        return self._show(self._filter.flush())
+
+    def shown_ids(self) -> list[int]:
+        """The sampled ids as far as their text was shown; where a token was shown in part, that part is encoded anew."""
+        length = len(self._text) - len(self._text.lstrip()) + len(self.shown) if self.shown else 0
+        whole = sum(end <= length for end in self._ends)
+        while whole and self._ends[whole - 1] == (self._ends[whole - 2] if whole > 1 else 0):
+            whole -= 1  # nothing of this id was shown
+        start = self._ends[whole - 1] if whole else 0
+        return self.ids[:whole] + self._prompt.words(self._text[start:length])
+
+    def _show(self, text: str) -> str:
+        shown = self._trim.push(text)
+        self.shown += shown
+        return shown
+
+
+def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    return next((at for at, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def _default_sampling() -> "Sampling":
+    from app.models.llama import Sampling
+
+    return Sampling()

@@ -1,0 +1,19 @@
+"""The errors a person can cause above the model: personas, templates, a full window."""
+
+from ext.tinygrad.errors import TownhallError
+
+
+class PersonaError(TownhallError):
+    """A persona that is missing or broken; names the file, the line and the fault."""
+
+
+class TemplateError(TownhallError):
+    """A chat template that cannot be used: it does not parse, refuses its input, or asks for too much work."""
+
+
+class ContextError(TownhallError):
+    """Tokens that do not fit the window; `needed` of `capacity`."""
+
+    def __init__(self, message: str, needed: int, capacity: int):
+        super().__init__(message)
+        self.needed, self.capacity = needed, capacity

@@ -1,0 +1,38 @@
+"""What was said: messages that keep the token ids the model saw or sampled, so that a history is never tokenised again."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+Role = Literal["user", "assistant", "memory"]
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn; `ids` are all the tokens it takes in a prompt, its role's markers included."""
+
+    id: int  # counts up over a conversation, never used twice
+    role: Role
+    text: str
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A question and its answer: they stay in the window together or leave it together."""
+
+    user: Message
+    reply: Message
+
+    @property
+    def messages(self) -> tuple[Message, Message]:
+        return (self.user, self.reply)
+
+    @property
+    def tokens(self) -> int:
+        return len(self.user.ids) + len(self.reply.ids)
+
+
+def messages_of(exchanges: Iterable[Exchange]) -> tuple[Message, ...]:
+    """The messages of several exchanges, in order."""
+    return tuple(message for exchange in exchanges for message in exchange.messages)

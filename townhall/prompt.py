@@ -1,0 +1,70 @@
+"""From pieces to ids: what stays the same in every prompt is encoded once, what was said is encoded when it is said."""
+
+from collections.abc import Iterable, Sequence
+
+from townhall.context.strategy import Plan
+from townhall.facade import Tokenizer
+from townhall.formats.piece import Piece, PromptFormat, Turn
+from townhall.message import Message, messages_of
+
+
+class Prompt:
+    """Builds the ids of a prompt so that each one begins with all that the last one and its answer had in common with it."""
+
+    def __init__(self, format: PromptFormat, tokenizer: Tokenizer):
+        self.format, self.tokenizer = format, tokenizer
+        self._special = frozenset(tokenizer.special_ids.values())
+        self._head = format.head()
+        self.head_ids = tuple(self._encode(self._head, bos=True))
+        # a turn follows the close of an answer or the head, which ends the same way
+        self.close_ids = tuple(self._encode(format.close(), continued=True))
+        self._after_close = self._ends_plain(self.close_ids, default=True)
+        self.stop_ids, self.stop = self._ends()
+
+    def turn_ids(self, text: str) -> tuple[int, ...]:
+        """The user's words with their markers, up to where the answer begins."""
+        return tuple(self._encode(self.format.turn(text), continued=self._after_close))
+
+    def words(self, text: str) -> list[int]:
+        """Ids of words within an answer."""
+        return self._encode([Piece(text, special=False)], continued=True) if text else []
+
+    def ids(self, plan: Plan, turn: Message) -> list[int]:
+        """The whole prompt: head, memory, kept exchanges, the new turn."""
+        messages = messages_of(plan.kept)
+        if not self.format.turn_by_turn:
+            return self._whole([*messages, turn])
+        memory = plan.memory.ids if plan.memory else ()
+        return [*self.head_ids, *memory, *(token for message in messages for token in message.ids), *turn.ids]
+
+    def _whole(self, messages: Sequence[Message]) -> list[int]:
+        """The prompt of a format whose turns depend on each other; answers keep the ids that were sampled."""
+        pieces = self.format.whole([Turn(message.role, message.text) for message in messages])
+        ids: list[int] = []
+        if pieces[: len(self._head)] == self._head:
+            ids, pieces = list(self.head_ids), pieces[len(self._head) :]
+        run: list[Piece] = []
+        for piece in pieces:
+            if piece.turn is not None and messages[piece.turn].role == "assistant":
+                ids += self._encode(run, bos=not ids, continued=self._ends_plain(ids))
+                ids += messages[piece.turn].ids
+                run = []
+            else:
+                run.append(piece)
+        return ids + self._encode(run, bos=not ids, continued=self._ends_plain(ids))
+
+    def _ends(self) -> tuple[frozenset[int], tuple[str, ...]]:
+        """What ends an answer: the model's stop ids, every marker of a turn, and the format's stop strings."""
+        markers = self._special.intersection((*self.close_ids, *self.turn_ids("")))
+        stop = self.format.stop
+        close = "".join(piece.text for piece in self.format.close()).strip()
+        if close and not self._special.intersection(self.close_ids):
+            stop = tuple(dict.fromkeys((close, *stop)))  # an end marker that is spelled in ordinary text
+        return self.tokenizer.stop_ids | markers, stop
+
+    def _encode(self, pieces: Iterable[Piece], bos: bool = False, continued: bool = False) -> list[int]:
+        return self.tokenizer.encode_pieces([(piece.text, piece.special) for piece in pieces], bos=bos, continued=continued)
+
+    def _ends_plain(self, ids: Sequence[int], default: bool = False) -> bool:
+        """Do the ids end in ordinary text, so that what follows continues it?"""
+        return ids[-1] not in self._special if ids else default

@@ -1,0 +1,36 @@
+"""How a prompt is laid out: two formats behind one protocol, and the rule that picks one for a model."""
+
+from collections.abc import Callable
+
+from townhall.errors import TemplateError
+from townhall.facade import Tokenizer
+from townhall.formats.piece import Piece, PromptFormat, Turn
+from townhall.persona import Persona
+
+__all__ = ["FORMATS", "Piece", "PromptFormat", "Turn", "open_format"]
+
+
+def _chat_log(persona: Persona, tokenizer: Tokenizer) -> PromptFormat:
+    from townhall.formats.chat_log import ChatLog
+
+    return ChatLog(persona)
+
+
+def _chat_template(persona: Persona, tokenizer: Tokenizer) -> PromptFormat:
+    from townhall.formats.chat_template import ChatTemplate  # jinja2 is imported only where a template is used
+
+    if not tokenizer.chat_template:
+        raise TemplateError("the model brings no chat template; pass --format chat_log")
+    return ChatTemplate(persona, tokenizer.chat_template, tokenizer.bos_token, tokenizer.eos_token)
+
+
+FORMATS: dict[str, Callable[[Persona, Tokenizer], PromptFormat]] = {"chat_log": _chat_log, "chat_template": _chat_template}
+
+
+def open_format(name: str, persona: Persona, tokenizer: Tokenizer) -> PromptFormat:
+    """The format called `name`; "auto" follows the model: its chat template where it has one, else the chat log."""
+    if name == "auto":
+        name = "chat_template" if tokenizer.chat_template else "chat_log"
+    if name not in FORMATS:
+        raise TemplateError(f"no prompt format is called {name!r}; --format takes auto, {', '.join(FORMATS)}")
+    return FORMATS[name](persona, tokenizer)
