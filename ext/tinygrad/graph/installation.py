@@ -1,0 +1,59 @@
+"""Hooking the graph runner to tinygrad's CPU device, and taking it off again."""
+
+import os
+from typing import Any
+
+from tinygrad.device import Device
+from tinygrad.helpers import JIT_BATCH_SIZE, NUM_CPU_THREADS, getenv
+
+from ext.tinygrad.graph import native
+from ext.tinygrad.graph.pool import use_threads
+from ext.tinygrad.graph.runner import CPUGraphRunner, say
+from ext.tinygrad.graph.threads import thread_count
+
+# In how many tasks tinygrad may cut a kernel that it generates. It takes the number of CPUs, which makes a program another one on every machine and
+# leaves nothing to share out evenly when one of the cores is busy; a fixed number does neither, and a task more costs some 50 ns.
+TASKS_PER_KERNEL = 16
+
+_before: dict[str, Any] = {}
+
+
+def install(threads: int | None = None) -> bool:
+    """Have every TinyJit captured on device CPU from now on replayed as one native call on `threads` threads (default: THREADS, or the cores there are).
+
+    Returns False, saying why at DEBUG=1, where it cannot: TinyJit then replays as ever. Calling it again changes the number of threads, also of what
+    is captured already. Raises ThreadsError when THREADS is no number."""
+    count = thread_count() if threads is None else threads
+    if getenv("HCQ2"):
+        return _no("HCQ2=1 has queues of its own")
+    try:
+        use_threads(count)
+    except native.Unsupported as error:
+        return _no(str(error))
+    device = Device["CPU"]
+    if not _before:
+        _before.update(graph=device.graph, batch=JIT_BATCH_SIZE.value, tasks=NUM_CPU_THREADS.value)
+    device.graph = CPUGraphRunner
+    JIT_BATCH_SIZE.value = 0  # one graph, however long
+    if "NUM_CPU_THREADS" not in os.environ:
+        NUM_CPU_THREADS.value = TASKS_PER_KERNEL
+    # a kernel alone between others that cannot be in a graph is a graph as well
+    os.environ.setdefault("GRAPH_ONE_KERNEL", "1")
+    if not getenv("GRAPH_ONE_KERNEL") and os.environ["GRAPH_ONE_KERNEL"] == "1":
+        getenv.cache_clear()  # tinygrad has asked before and remembers the answer
+    return True
+
+
+def uninstall() -> None:
+    """Leave tinygrad as it was; graphs already captured keep their runner."""
+    if _before:
+        Device["CPU"].graph = _before["graph"]
+        JIT_BATCH_SIZE.value, NUM_CPU_THREADS.value = _before["batch"], _before["tasks"]
+        os.environ.pop("GRAPH_ONE_KERNEL", None)
+        getenv.cache_clear()
+        _before.clear()
+
+
+def _no(reason: str) -> bool:
+    say(f"captured graphs are replayed by tinygrad, kernel by kernel: {reason}")
+    return False

@@ -1,0 +1,112 @@
+"""The threads that replay graphs: one pool for the process, its helpers started at the first graph that has work for them."""
+
+import atexit
+import ctypes
+import mmap
+import os
+import threading
+from typing import Any
+
+from ext.tinygrad.graph import native
+
+SPIN_NS = 500_000  # how long a thread without work looks for some before it sleeps: a decode loop's pause between two tokens is shorter
+FIRST_BACKOFF_NS = 20_000_000
+
+
+class Pool:
+    """N threads: the calling one and N - 1 helpers, which sleep while there is nothing to replay.
+
+    The helpers are daemon threads of Python's that spend their life in one native call without the GIL. They end with the interpreter; a process that
+    forks has none in the child, which starts its own when it first replays."""
+
+    def __init__(self, threads: int, adaptive: bool = True):
+        assert threads >= 1
+        self.threads = threads if native.can_help() else 1
+        self.adaptive = adaptive
+        self._call = native.entry()
+        self._reset()
+
+    def _reset(self) -> None:
+        """Fresh state without helpers: at first, and in a forked child, which has none of its parent's threads."""
+        self.helpers: list[threading.Thread] = []
+        self._starting = threading.Lock()
+        self._retired: list[tuple[int, object]] = []
+        # private and page-aligned; never unmapped, see keep_for_ever
+        memory = mmap.mmap(-1, ctypes.sizeof(native.PoolState), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        native.keep_for_ever(memory)
+        self.state = native.PoolState.from_buffer(memory)
+        self.state.word = native.FINISHED
+        self.state.clock = native.function_address("clock_gettime")
+        if native.can_help():
+            self.state.syscall = native.function_address("syscall")
+            self.state.futex_number = native.futex_number()
+        self.state.spin_ns = SPIN_NS
+        self.state.adaptive = self.adaptive
+        self.state.backoff_ns = FIRST_BACKOFF_NS
+        self.address = ctypes.addressof(self.state)
+
+    def start(self) -> None:
+        """Start the helpers if they are not there yet. A system that grants fewer threads gets fewer."""
+        with self._starting:
+            if self.helpers or self.threads == 1 or self.state.stop:
+                return
+            for index in range(1, self.threads):
+                thread = threading.Thread(
+                    target=self._call, args=(native.Op.HELP, self.address, index, None), name=f"graph-helper-{index}", daemon=True
+                )
+                try:
+                    thread.start()
+                except RuntimeError:
+                    break
+                self.helpers.append(thread)
+            self.state.active = len(self.helpers)
+            self.state.helpers = len(self.helpers)
+
+    def replay(self, graph: int, values: int) -> None:
+        """Run the native graph at address `graph` with the 64-bit `values` (variables, input addresses) at address `values`."""
+        self._call(native.Op.REPLAY, self.address, graph, values)
+
+    def retire(self, graph: int, memory: object) -> None:
+        """Let go of a graph's memory as soon as no helper can be looking at it: at once, or at some later retirement."""
+        self._retired.append((graph, memory))
+        self._retired = [(g, m) for g, m in self._retired if self._call(native.Op.IN_USE, self.address, g, None)]
+
+    def stop(self) -> None:
+        """End the helpers; replays go on with the calling thread alone."""
+        self._call(native.Op.STOP, self.address, None, None)
+        for thread in self.helpers:
+            thread.join(timeout=1)
+        self.helpers = []
+
+
+_pool: Pool | None = None
+
+
+def current_pool() -> Pool:
+    """The process's pool; use_threads() makes it."""
+    assert _pool is not None, "install() comes first"
+    return _pool
+
+
+def use_threads(threads: int, **options: Any) -> Pool:
+    """Make the pool, or another one if the number of threads changes; graphs already captured use it from their next replay on."""
+    global _pool
+    if _pool is None or _pool.threads != threads or options:
+        old, _pool = _pool, Pool(threads, **options)
+        if old is not None:
+            old.stop()
+    return _pool
+
+
+def _after_fork_in_child() -> None:
+    if _pool is not None:
+        _pool._reset()
+
+
+@atexit.register
+def _at_exit() -> None:
+    if _pool is not None:
+        _pool.stop()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

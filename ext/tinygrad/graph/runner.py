@@ -1,0 +1,147 @@
+"""CPUGraphRunner: tinygrad's extension point for captured graphs, served by the native replay."""
+
+import sys
+import threading
+import time
+import weakref
+from array import array
+from typing import Any
+
+from tinygrad import UOp
+from tinygrad.device import Buffer, Compiled
+from tinygrad.engine.jit import GraphRunner
+from tinygrad.engine.realize import get_call_arg_uops, resolve_params
+from tinygrad.helpers import DEBUG, ansistrip
+from tinygrad.uop.ops import Ops
+
+from ext.tinygrad.graph import native
+from ext.tinygrad.graph.plan import Change, Launch, Plan
+from ext.tinygrad.graph.pool import current_pool
+from ext.tinygrad.graph.profile import KernelTime, profile
+
+MOST_ARGUMENTS = 63  # tinygrad's own limit for a CPU program
+
+
+class CPUGraphRunner(GraphRunner):
+    """One captured graph of CPU kernels, replayed by one native call.
+
+    `values`, what each call hands over, holds the variables in the order of `vars` and then the addresses of the input buffers `slots`."""
+
+    live: "weakref.WeakSet[CPUGraphRunner]" = weakref.WeakSet()
+
+    def __init__(self, linear: UOp, input_uops: tuple[UOp, ...] = ()):
+        super().__init__(linear, input_uops)
+        self.slots: list[int] = []  # of the inputs that the graph uses, in the order of their values
+        self.lock = threading.Lock()  # two threads with one graph: its variables and buffers are the graph's, so one after the other
+        self.plan = Plan(self._launches(input_uops))
+        self.values = array("Q", [0]) * max(1, len(self.vars) + len(self.slots))
+        pool = current_pool()
+        if self.plan.native.parallel:
+            pool.start()
+        finalizer = weakref.finalize(self, pool.retire, self.plan.address, self.plan.memory)
+        finalizer.atexit = False
+        CPUGraphRunner.live.add(self)
+
+    @staticmethod
+    def supports_uop(batch_devs: list[Compiled], new_call: UOp) -> bool:
+        if (reason := why_not(batch_devs, new_call)) is not None:
+            say(f"{kernel_name(new_call.src[0])} runs outside of the graph: {reason}")
+        return reason is None
+
+    def __call__(self, input_uops: tuple[UOp, ...], var_vals: dict[str, int], wait: bool = False) -> float | None:
+        """Replay with other variables and inputs; returns the seconds it took if `wait`."""
+        started = time.perf_counter() if wait else 0.0
+        addresses = [address(input_uops[slot].buffer) for slot in self.slots]
+        with self.lock:
+            try:
+                for index, name in enumerate(self.vars):
+                    self.values[index] = var_vals[name] & 0xFFFFFFFFFFFFFFFF
+            except KeyError as error:
+                raise RuntimeError(f"unbound Variable {error} used by a captured graph") from None
+            for index, value in enumerate(addresses, len(self.vars)):
+                self.values[index] = value
+            current_pool().replay(self.plan.address, self.values.buffer_info()[0])
+        return time.perf_counter() - started if wait else None
+
+    def profile(self, values: array, replays: int) -> list[KernelTime]:
+        """Replay some times with the given values, timing each kernel."""
+        with self.lock:
+            return profile(current_pool(), self.plan, values.buffer_info()[0], replays)
+
+    def _launches(self, input_uops: tuple[UOp, ...]) -> list[Launch]:
+        value_of: dict[int, int] = {}  # input slot -> index into values
+        launches = []
+        calls = zip(self.linear.src, self.calls, self.runtimes, strict=True)  # one device, so one of self.calls for each call
+        for call, (_, ast, bufs, device_vars), runtime in calls:
+            arguments, changes = [], []
+            positions = ast.arg.globals if ast.op is Ops.PROGRAM else range(len(bufs))
+            arg_uops, resolved = get_call_arg_uops(call), resolve_params(call, input_uops)
+            for argument, position in enumerate(positions):
+                arguments.append(address(bufs[position]))
+                if (slot := param_slot(arg_uops[position])) is not None:
+                    # a view of an input: what changes is where the input begins
+                    offset = arguments[-1] - address(input_uops[slot].buffer)
+                    changes.append(Change(argument, len(self.vars) + value_of.setdefault(slot, len(value_of)), offset))
+            nbytes = sum({address(resolved[p].buffer): bufs[p].nbytes for p in positions}.values())
+            if ast.op is Ops.COPY:
+                launches.append(Launch(native.function_address("memcpy"), [*arguments, bufs[0].nbytes], changes, name="copy", nbytes=nbytes))
+                continue
+            for variable in ast.arg.vars:
+                if variable.expr in self.vars:
+                    changes.append(Change(len(arguments), self.vars.index(variable.expr)))
+                arguments.append(device_vars.get(variable.expr, 0))
+            core_slot, cores = runtime.runtimevars.get("core_id"), ast.arg.global_size[0]
+            launches.append(Launch(runtime.addr, arguments, changes, core_slot, cores, kernel_name(ast), nbytes))
+        self.slots = sorted(value_of, key=value_of.__getitem__)
+        return launches
+
+
+def why_not(batch_devs: list[Compiled], call: UOp) -> str | None:
+    """The reason why a call cannot be part of a native graph, None if it can."""
+    ast = call.src[0]
+    if ast.op not in (Ops.PROGRAM, Ops.COPY):
+        return f"it is a {ast.op.name.lower()}, no kernel"
+    devices = GraphRunner._all_devs(batch_devs, call)
+    if len(devices) != 1 or devices[0].device.split(":")[0] != "CPU":
+        return f"it is not on one CPU device: {', '.join(device.device for device in devices)}"
+    if any(isinstance(uop.device, tuple) for uop in get_call_arg_uops(call)):
+        return "its buffers are spread over devices"
+    if ast.op is Ops.COPY:
+        return None
+    info = ast.arg
+    if info.target.renderer == "LVP":
+        return "the LVP renderer's kernels take their arguments in memory"
+    if len(info.globals) + len(info.vars) > MOST_ARGUMENTS:
+        return f"it takes more than {MOST_ARGUMENTS} arguments"
+    if not all(isinstance(size, int) for size in info.global_size):
+        return f"its launch size {info.global_size} changes from call to call"
+    if info.global_size[0] < 1 or ("core_id" not in info.runtimevars and info.global_size[0] != 1):
+        return f"its launch size {info.global_size} goes with no core_id"
+    return None
+
+
+def param_slot(uop: UOp) -> int | None:
+    """Which input of the graph an argument is, or is a view of; None if it is a buffer of the graph's own."""
+    params = [u for u in uop.toposort() if u.op is Ops.PARAM]
+    assert len(params) <= 1, f"an argument made of {len(params)} inputs"
+    return params[0].arg.slot if params else None
+
+
+def address(buffer: Any) -> int:
+    """Where a CPU buffer's bytes are, allocated if need be."""
+    assert isinstance(buffer, Buffer)
+    return buffer.get_buf(buffer.device).va_addr
+
+
+def kernel_name(ast: UOp) -> str:
+    return ansistrip(ast.arg.name) if ast.op is Ops.PROGRAM else ast.op.name.lower()
+
+
+_said: set[str] = set()
+
+
+def say(reason: str) -> None:
+    """Why something goes the slower way, once each, for those who ask with DEBUG=1."""
+    if DEBUG >= 1 and reason not in _said:
+        _said.add(reason)
+        print(f"graph: {reason}", file=sys.stderr)
