@@ -17,6 +17,7 @@ help:
 	@echo "make clean   remove $(VENV) and caches; pulled weights stay"
 
 setup: $(VENV)/.setup-stamp
+	@:
 
 # setup and downloads speak on stderr: stdout belongs to the answers
 chat: setup $(MODEL)

@@ -113,7 +113,7 @@ def pull_meta(folder: Path, sizes: list[str], presigned_url: str) -> None:
     if unknown := [size for size in sizes if size not in SHARDS]:
         raise PullError(f"{unknown[0]} is no size of LLaMA: pass one or more of {' '.join(SHARDS)}, or nothing for the default model")
     if not presigned_url:
-        raise PullError("PRESIGNED_URL is not set: Meta mails one with its grant of the weights; PRESIGNED_URL='https://…' pull_llama.sh 7B")
+        raise PullError("PRESIGNED_URL is not set: Meta mails one when it grants the weights; PRESIGNED_URL='https://…' pull_llama.sh 7B")
     if not re.match(r"https?://", presigned_url) or "*" not in presigned_url:
         raise PullError("PRESIGNED_URL must be an http(s) address with a '*' where the file's path goes; copy it whole, in single quotes")
 

@@ -260,7 +260,8 @@ def test_a_tokenizer_without_a_checklist_is_accepted(meta, weights):
 
 
 @pytest.mark.parametrize(
-    "body, words", [(b"<html>log in</html>", "something else than a list"), (checklist({"params.json": b'{"dim": 8}'}), "does not name conso")]
+    "body, words",
+    [(b"<html>log in</html>", "something else than a list"), (checklist({"params.json": b'{"dim": 8}'}), "does not name consolidated.00")],
 )
 def test_a_checklist_that_verifies_nothing_is_refused(meta, weights, body, words):
     meta.files["7B/checklist.chk"] = body

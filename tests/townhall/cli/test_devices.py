@@ -1,0 +1,46 @@
+"""`townhall devices` shows what list_devices found and decides nothing."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from ext.tinygrad import backend, toolchain
+from ext.tinygrad.backend import Backend
+from ext.tinygrad.toolchain import Request
+from townhall.cli.devices import devices
+
+FOUND = [
+    ("CUDA", "no NVIDIA driver is loaded"),
+    ("CL", Backend("CL", "PoCL 3.0", "pthread-X", "cpu", "")),
+    ("CPU", Backend("CPU", "tinygrad CPU, clang 23", "X", "cpu", "")),
+]
+
+
+@pytest.fixture(autouse=True)
+def found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "list_devices", lambda: FOUND)
+    monkeypatch.setattr(toolchain, "prepare_environment", lambda: Request("automatic", ("CL", "CPU")))
+
+
+def test_lines_mark_the_chosen_device_and_give_reasons():
+    done = CliRunner().invoke(devices)
+    assert done.exit_code == 0
+    assert done.output.splitlines()[:3] == [
+        "- CUDA: not usable, no NVIDIA driver is loaded",
+        "+ CL: pthread-X, PoCL 3.0: an OpenCL driver on the CPU",
+        "* CPU: X, tinygrad CPU, clang 23",
+    ]
+
+
+def test_json_has_the_same():
+    told = json.loads(CliRunner().invoke(devices, ["--json"]).output)
+    assert told["requested"] == "automatic" and told["chosen"] == "CPU"
+    assert told["devices"][0] == {"device": "CUDA", "usable": False, "reason": "no NVIDIA driver is loaded"}
+    usable = [(entry["device"], entry["usable"], entry["kind"], entry["chosen"]) for entry in told["devices"][1:]]
+    assert usable == [("CL", True, "cpu", False), ("CPU", True, "cpu", True)]
+
+
+def test_a_switch_that_nothing_fits_says_so(monkeypatch):
+    monkeypatch.setattr(toolchain, "prepare_environment", lambda: Request("DEV=CUDA", ("CUDA",)))
+    assert "none of them is what DEV=CUDA asks for" in CliRunner().invoke(devices).output
