@@ -32,7 +32,7 @@ class CPUKernels:
     def embed(self, ids: Tensor, weight: CPUWeight) -> Tensor:
         T, (rows, cols) = ids.shape[0], weight.shape
         tasks = max(1, T // 8)
-        source = matmul_source("embed.c", "embed", [weight.format], {"T": T, "COLS": cols, "OUT_ROWS": rows, "TASKS": tasks, "NORM": 0})
+        source = matmul_source("embed.c", "embed", [weight.format], {"TOKENS": T, "COLS": cols, "OUT_ROWS": rows, "TASKS": tasks, "NORM": 0})
         out = Tensor.empty(T, cols, dtype=dtypes.float32, device=ids.device)
         return launch(source, "embed", tasks, [out], [ids, weight.data])[0]
 
@@ -69,7 +69,7 @@ class CPUKernels:
     def attend(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: int | UOp) -> Tensor:
         (T, heads, head_dim), (kv_heads, rows, _) = q.shape, cache_k.shape
         macros: dict[str, object] = {
-            "T": T,
+            "TOKENS": T,
             "HEADS": heads // kv_heads,
             "KV_HEADS": kv_heads,
             "HEAD_DIM": head_dim,
@@ -120,7 +120,7 @@ class CPUKernels:
     ) -> list[Tensor]:
         """Kernel <name>.c over x (T, cols) and weights with as many columns."""
         T, cols = x.shape
-        shared: dict[str, object] = {"T": T, "COLS": cols, "NORM": int(norm is not None), "EPS": float(eps)}
+        shared: dict[str, object] = {"TOKENS": T, "COLS": cols, "NORM": int(norm is not None), "EPS": float(eps)}
         formats = [w.format for w in weights]
         norms = [] if norm is None else [norm]
         if T == 1:

@@ -1,4 +1,4 @@
-// Causal attention of T tokens. A task is (kv head, block of BLOCK tokens): its BLOCK * HEADS query rows lie in the lanes, so that the online
+// Causal attention of TOKENS tokens. A task is (kv head, block of BLOCK tokens): its BLOCK * HEADS query rows lie in the lanes, so that the online
 // softmax (arXiv 2205.14135) needs no sum across lanes, and each key and value is widened once for all of them.
 
 #define ROWS_USED (BLOCK * HEADS)
@@ -8,8 +8,8 @@
 #define R (RV * LANES)
 
 void ENTRY(f32* restrict out, const f32* restrict q, const CACHE* restrict k, const CACHE* restrict v, long start_pos, long core_id) {
-  const long blocks = (T + BLOCK - 1) / BLOCK, kv = core_id / blocks, t0 = core_id % blocks * BLOCK;
-  const int tokens = T - t0 < BLOCK ? T - t0 : BLOCK, n = start_pos + t0 + tokens;
+  const long blocks = (TOKENS + BLOCK - 1) / BLOCK, kv = core_id / blocks, t0 = core_id % blocks * BLOCK;
+  const int tokens = TOKENS - t0 < BLOCK ? TOKENS - t0 : BLOCK, n = start_pos + t0 + tokens;
   k += kv * CACHE_ROWS * HEAD_DIM;
   v += kv * CACHE_ROWS * HEAD_DIM;
   f32 query[HEAD_DIM][R], scratch[CHUNK * HEAD_DIM];  // row r of the block is token r / HEADS, head r % HEADS

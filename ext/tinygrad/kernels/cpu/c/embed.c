@@ -1,7 +1,7 @@
 // Rows of the embedding by token id; an id outside the vocabulary gives zeros.
 
 void ENTRY(f32* restrict out, const i32* restrict ids, const u8* restrict w, long core_id) {
-  for (int t = T * core_id / TASKS; t < T * (core_id + 1) / TASKS; t++) {
+  for (int t = TOKENS * core_id / TASKS; t < TOKENS * (core_id + 1) / TASKS; t++) {
     f32* to = out + (long)t * COLS;
     if (ids[t] >= 0 && ids[t] < OUT_ROWS) ROW_0(w, ids[t], to);
     else

@@ -1,7 +1,7 @@
 // What a matmul kernel reads: for one token the row itself, normed and quantised on the task's own stack (cheaper than another launch);
 // for more, what prepare.c has laid out. INTEGER_INPUT and FLOAT_INPUT say which forms the kernel's weights need, NORM whether a norm is applied.
 
-#if T == 1
+#if TOKENS == 1
 #if NORM
 #define INPUTS const f32 *restrict x, const f32 *restrict norm
 #else

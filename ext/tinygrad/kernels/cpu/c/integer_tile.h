@@ -39,9 +39,9 @@ INLINE void FORMAT(unpack)(const u8* p, int first, vb* w) {
 INLINE void FORMAT(tile)(const u8* weights, long tile, const u8* acts, vf* acc) {
   const long row = tile * TILE_ROWS;
   const u8* p = weights + row / GROUP_ROWS * GROUP_BYTES;
-  for (int i = 0; i < T * VECTORS; i++) acc[i] = SPLAT(0);
+  for (int i = 0; i < TOKENS * VECTORS; i++) acc[i] = SPLAT(0);
   vf super_scale[VECTORS], super_min[VECTORS];
-  for (int b = 0; b < BLOCKS; b++, acts += T * ACT_BLOCK, p += BLOCK_BYTES) {
+  for (int b = 0; b < BLOCKS; b++, acts += TOKENS * ACT_BLOCK, p += BLOCK_BYTES) {
     if (SUPER && b % 8 == 0) {
       UNROLL for (int v = 0; v < VECTORS; v++) {
         super_scale[v] = load_half(p + 2 * (row % GROUP_ROWS + v * LANES));
@@ -63,16 +63,16 @@ INLINE void FORMAT(tile)(const u8* weights, long tile, const u8* acts, vf* acc) 
         else min = SUPER ? x * super_min[v] : x;
       }
       const int zero = BITS == 8 ? (DOT_SIGNED ? 0 : 128) : ZERO;
-      for (int t = 0; t < T; t++) {
-        const i8* a = act_quants(acts, T, t);
-        const f32 d = act_scale(acts, T, t);
+      for (int t = 0; t < TOKENS; t++) {
+        const i8* a = act_quants(acts, TOKENS, t);
+        const f32 d = act_scale(acts, TOKENS, t);
         vf sum = acc[t * VECTORS + v];
         UNROLL for (int s = 0; s < SCALE_SETS; s++) {
-          const i32 offset = SCALE_SETS == 2 ? act_sum(acts, T, t, s) : act_sum(acts, T, t, 0) + act_sum(acts, T, t, 1);
+          const i32 offset = SCALE_SETS == 2 ? act_sum(acts, TOKENS, t, s) : act_sum(acts, TOKENS, t, 0) + act_sum(acts, TOKENS, t, 1);
           vi products = dot_chunks(w, s * (8 / SCALE_SETS), 8 / SCALE_SETS, a, SPLATI(zero ? -zero * offset : 0), BITS);
           sum += TO_FLOAT(products) * (scale[s] * d);
         }
-        if (HAS_MIN) sum += min * act_total(acts, T, t);
+        if (HAS_MIN) sum += min * act_total(acts, TOKENS, t);
         acc[t * VECTORS + v] = sum;
       }
     }

@@ -1,4 +1,4 @@
-// out = x @ w.T, with a norm before it where NORM and a residual added where RESIDUAL.
+// out = x @ w.TOKENS, with a norm before it where NORM and a residual added where RESIDUAL.
 
 void ENTRY(f32* restrict out, INPUTS, const u8* restrict w,
 #if RESIDUAL
@@ -7,9 +7,9 @@ void ENTRY(f32* restrict out, INPUTS, const u8* restrict w,
            long core_id) {
   PREPARE
   for (long tile = SHARE(core_id, TILES(OUT_ROWS), TASKS); tile < SHARE(core_id + 1, TILES(OUT_ROWS), TASKS); tile++) {
-    vf acc[T * VECTORS];
+    vf acc[TOKENS * VECTORS];
     TILE_0(w, tile, INPUT_0, acc);
-    for (int t = 0; t < T; t++)
+    for (int t = 0; t < TOKENS; t++)
       UNROLL for (int v = 0; v < VECTORS; v++) {
         const int row = tile * TILE_ROWS + v * LANES;
         const long at = (long)t * OUT_ROWS;

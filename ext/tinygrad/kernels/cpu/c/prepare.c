@@ -1,4 +1,4 @@
-// Activations of T tokens for the matmul kernels: normed where NORM, then int8 blocks or, where FLOAT_INPUT, float32 rows.
+// Activations of TOKENS tokens for the matmul kernels: normed where NORM, then int8 blocks or, where FLOAT_INPUT, float32 rows.
 
 void ENTRY(u8* restrict out, const f32* restrict x,
 #if NORM
@@ -8,8 +8,8 @@ void ENTRY(u8* restrict out, const f32* restrict x,
 #if !NORM
   const f32* norm = 0;
 #endif
-  for (int t = T * core_id / TASKS; t < T * (core_id + 1) / TASKS; t++) {
+  for (int t = TOKENS * core_id / TASKS; t < TOKENS * (core_id + 1) / TASKS; t++) {
     if (FLOAT_INPUT) norm_row(x + (long)t * COLS, norm, EPS, COLS, (f32*)out + (long)t * COLS);
-    else quantize_row(x + (long)t * COLS, norm, EPS, COLS, out, T, t);
+    else quantize_row(x + (long)t * COLS, norm, EPS, COLS, out, TOKENS, t);
   }
 }

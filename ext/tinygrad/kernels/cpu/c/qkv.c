@@ -1,4 +1,4 @@
-// q, k, v = norm(x) @ w.T; q and k are turned by RoPE, k and v are stored in the cache rows start_pos … start_pos + T - 1.
+// q, k, v = norm(x) @ w.TOKENS; q and k are turned by RoPE, k and v are stored in the cache rows start_pos … start_pos + TOKENS - 1.
 
 // eight or sixteen rows of a head as adjacent pairs; angles: cos and sin of each pair
 INLINE vf rotate(vf x, const f32* angles) {
@@ -27,9 +27,9 @@ void ENTRY(f32* restrict q, CACHE* restrict cache_k, CACHE* restrict cache_v, IN
   for (long i = SHARE(core_id, tiles, TASKS); i < SHARE(core_id + 1, tiles, TASKS); i++) {
     const int part = i < q_tiles ? 0 : i < q_tiles + kv_tiles ? 1 : 2;
     const long tile = i - (part == 0 ? 0 : part == 1 ? q_tiles : q_tiles + kv_tiles);
-    vf acc[T * VECTORS];
+    vf acc[TOKENS * VECTORS];
     PROJECT(part, tile, acc);
-    for (int t = 0; t < T; t++)
+    for (int t = 0; t < TOKENS; t++)
       UNROLL for (int v = 0; v < VECTORS; v++) {
         const int row = tile * TILE_ROWS + v * LANES, head = row / HEAD_DIM, in_head = row % HEAD_DIM;
         const long position = start_pos + t, at = ((long)head * CACHE_ROWS + position) * HEAD_DIM + in_head;
