@@ -11,11 +11,17 @@ def _buffer(tensor: Tensor) -> Buffer:
     return buffer.ensure_allocated()
 
 
+def upload(values: np.ndarray, device: str) -> Tensor:
+    """A realized tensor that holds a copy of `values`."""
+    # OpenCL takes the array's address, which ctypes gives only for a writable one: a view of a memory map is none
+    return Tensor(np.require(values, requirements=["C", "W"]), device=device).realize()
+
+
 def write(tensor: Tensor, values: np.ndarray) -> None:
     """Overwrite a realized contiguous tensor."""
     assert values.nbytes == tensor.nbytes(), f"{values.nbytes} bytes into {tensor.nbytes()}"
     buffer = _buffer(tensor)
-    buffer.allocator._copyin(buffer._buf, memoryview(np.ascontiguousarray(values).reshape(-1).view(np.uint8)))
+    buffer.allocator._copyin(buffer._buf, memoryview(np.require(values, requirements=["C", "W"]).reshape(-1).view(np.uint8)))
 
 
 def read(tensor: Tensor, out: np.ndarray) -> np.ndarray:

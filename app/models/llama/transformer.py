@@ -8,6 +8,7 @@ from tinygrad import Tensor, UOp
 from app.models.llama.checkpoint.checkpoint import Checkpoint
 from app.models.llama.config import LlamaConfig
 from app.models.llama.kv_cache import LayerCache
+from ext.tinygrad.buffers import upload
 from ext.tinygrad.kernels.protocol import Kernels, PackedWeight, rope_table
 
 
@@ -60,7 +61,7 @@ class Transformer:
         def vector(name: str) -> Tensor:
             stored = checkpoint.vector(f"{name}.weight")
             on_bytes(stored.nbytes)
-            return Tensor(stored, device=device).realize()
+            return upload(stored, device)
 
         def block(i: int) -> Block:
             attention, feed_forward = f"layers.{i}.attention", f"layers.{i}.feed_forward"
@@ -79,7 +80,7 @@ class Transformer:
             blocks=tuple(block(i) for i in range(config.n_layers)),
             norm=vector("norm"),
             output=embeddings if config.tied else matrix("output"),
-            rope=Tensor(rope_table(cache_rows, config.head_dim, config.rope_dim, config.rope_theta), device=device).realize(),
+            rope=upload(rope_table(cache_rows, config.head_dim, config.rope_dim, config.rope_theta), device),
         )
 
     @property

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from tinygrad import Tensor, dtypes
 
+from ext.tinygrad.buffers import upload
 from ext.tinygrad.kernels.blocks import Blocks, to_blocks
 from ext.tinygrad.kernels.matrix import QuantMatrix
 
@@ -40,7 +41,7 @@ class LaneWeight:
         groups = cols // blocks.group
 
         def put(values: np.ndarray) -> Tensor:
-            return Tensor(_interleave(values, rows, groups), device=device).realize()
+            return upload(_interleave(values, rows, groups), device)
 
         minima = None if blocks.minima is None else put(_narrowest(blocks.minima))
         return cls((rows, cols), put(blocks.quants), put(_narrowest(blocks.scales)), minima)
@@ -97,7 +98,7 @@ class DenseWeight:
         values = matrix.dequantize()
         if matrix.type != "F32":
             values = _narrowest(values)
-        return cls(Tensor(np.ascontiguousarray(values), device=device).realize())
+        return cls(upload(values, device))
 
     @property
     def shape(self) -> tuple[int, int]:
