@@ -32,7 +32,7 @@ class Tokenizer:
         self.special_ids = {vocabulary.tokens[n]: n for n in vocabulary.control_ids}
         literals = {vocabulary.tokens[n]: n for n in vocabulary.literal_ids}
         self._with_special, self._without_special = _Splitter(literals | self.special_ids), _Splitter(literals)
-        self._bytes: dict[int, bytes] = {n: b"" for n in vocabulary.control_ids}
+        self._bytes: dict[int, bytes] = dict.fromkeys(vocabulary.control_ids, b"")
         self._bytes |= {n: token.encode("utf-8", "replace") for token, n in literals.items()}
 
     @classmethod

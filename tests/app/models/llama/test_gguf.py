@@ -213,7 +213,7 @@ def test_random_damage_is_refused_or_harmless(tiny: Path, tmp_path: Path) -> Non
     for _ in range(300):
         damaged = bytearray(data)
         for position in random.integers(4, end, size=random.integers(1, 4)):
-            damaged[position] = random.choice([0, 1, 0x7F, 0xFF, random.integers(256)])
+            damaged[position] = random.choice([0, 1, 0x7F, 0xFF, int(random.integers(256))])
         path = write(tmp_path, bytes(damaged))
         try:
             open_checkpoint(path).tokenizer()

@@ -109,11 +109,15 @@ def test_a_damaged_models_nan_still_ends_in_an_id(sampling: Sampling) -> None:
 
 
 def test_stays_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    kinds = []
-    cumsum = np.cumsum
-    monkeypatch.setattr(np, "cumsum", lambda values: kinds.append(values.dtype) or cumsum(values))
+    kinds, cumsum = set(), np.cumsum
+
+    def watched(values: np.ndarray) -> np.ndarray:
+        kinds.add(values.dtype)
+        return cumsum(values)
+
+    monkeypatch.setattr(np, "cumsum", watched)
     Sampler(Sampling(seed=0, min_p=0.01))(np.linspace(0, 1, 100, dtype=np.float32), [1])
-    assert set(kinds) == {np.dtype(np.float32)}
+    assert kinds == {np.dtype(np.float32)}
 
 
 @pytest.mark.parametrize(
