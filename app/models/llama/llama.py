@@ -26,6 +26,7 @@ from app.models.llama.tokenizer import Tokenizer
 from app.models.llama.transformer import Transformer
 from ext.tinygrad.backend import Backend, describe_device
 from ext.tinygrad.kernels import kernels_for
+from ext.tinygrad.kernels.protocol import Kernels
 
 __all__ = ["ContextOverflow", "Generation", "KVCache", "Llama", "PrefillStats", "Sampling"]
 
@@ -47,8 +48,17 @@ class Llama:
         self._scratch: KVCache | None = None
 
     @classmethod
-    def load(cls, path: Path | str, max_context: int = 1024, progress: Progress | None = None) -> "Llama":
-        """Open, lay out and place the weights on tinygrad's default device; `progress(bytes done, bytes in all)` is told along the way.
+    def load(
+        cls,
+        path: Path | str,
+        max_context: int = 1024,
+        progress: Progress | None = None,
+        device: str | None = None,
+        kernels: Kernels | None = None,
+    ) -> "Llama":
+        """Open, lay out and place the weights; `progress(bytes done, bytes in all)` is told along the way.
+
+        The device is tinygrad's default, the kernel set the fastest that serves it, unless they are named.
 
         Raises CheckpointError, ConfigError or TokenizerError for a file that cannot serve and ConfigError for a window beyond the model's.
         """
@@ -61,7 +71,7 @@ class Llama:
                 if max_context > 0
                 else f"--max-context {max_context} holds no token; pass a number from 1 to {config.context_length}"
             )
-        device, done = Device.DEFAULT, 0
+        device, done = Device.canonicalize(device), 0
 
         def count(nbytes: int) -> None:
             nonlocal done
@@ -69,7 +79,7 @@ class Llama:
             if progress:
                 progress(done, checkpoint.nbytes)
 
-        model = Transformer.from_checkpoint(checkpoint, kernels_for(device), device, cache_rows(max_context), count)
+        model = Transformer.from_checkpoint(checkpoint, kernels or kernels_for(device), device, cache_rows(max_context), count)
         # a float32 file asks for float32 throughout; every other is coarser than a float16 cache
         cache_dtype = "float32" if checkpoint.matrix("tok_embeddings.weight").type == "F32" else "float16"
         return cls(model, checkpoint.tokenizer(), max_context, device, cache_dtype, checkpoint.fingerprint())

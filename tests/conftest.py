@@ -1,0 +1,37 @@
+"""What every test shares: tinygrad opened on the CPU, OpenCL where a driver is there, and tiny models."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ext.tinygrad import opencl_loader
+from ext.tinygrad.toolchain import BackendError, prepare_environment
+
+if not {"DEV", "CPU", "GPU"} & os.environ.keys():
+    os.environ["DEV"] = "CPU"  # the suite says which device a test runs on; nothing may depend on what else the machine has
+prepare_environment()
+opencl_loader.prepare()
+
+DEFAULT_MODEL = Path(__file__).parents[1] / "app/models/llama/weights/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@pytest.fixture(params=["CPU", "CL"])
+def device(request: pytest.FixtureRequest) -> str:
+    """Each device that computes: the CPU, and OpenCL (PoCL where nothing better is installed)."""
+    name: str = request.param
+    if name == "CL":
+        from ext.tinygrad.backend import describe_device
+
+        try:
+            describe_device(name)
+        except BackendError as error:
+            pytest.skip(str(error))
+    return name
+
+
+@pytest.fixture(scope="session")
+def default_model() -> Path:
+    if not DEFAULT_MODEL.exists():
+        pytest.skip("the default model is not pulled; `make test` pulls it")
+    return DEFAULT_MODEL
