@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from tinygrad import Tensor, UOp, dtypes
 from tinygrad.dtype import DType
 
+from ext.tinygrad.kernels.cpu.features import missing
 from ext.tinygrad.kernels.cpu.formats import GROUP, Format
 from ext.tinygrad.kernels.cpu.program import launch
 from ext.tinygrad.kernels.cpu.source import matmul_source, plain_source
@@ -25,6 +26,11 @@ class CPUKernels:
     """int8 activations (per 32 columns) against packed integer weights, float32 against float ones; see formats.py."""
 
     name = "cpu"
+
+    @staticmethod
+    def available() -> str | None:
+        """Why these kernels cannot run here, in words for a user; None where they can."""
+        return missing()
 
     def pack(self, matrix: QuantMatrix, device: str) -> CPUWeight:
         return CPUWeight.pack(matrix, device)

@@ -1,0 +1,231 @@
+"""Speed of the CPU kernels one by one, without a model: GB/s of weights for decode, GMAC/s for prefill.
+
+    python bench/kernels.py [--type Q4_1] [--shape smollm2-135m|llama-1.1b] [--threads 2] [--tokens 128] [--arch native]
+
+Compiled programs are called directly, task by task, from native threads that share nothing; weights of as many layers as fill --megabytes are
+walked in turn, as decode does. Medians over --repeats of the busiest thread's processor time, which other processes disturb least.
+"""
+
+import argparse
+import ctypes
+import os
+import statistics
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+DRIVER = """
+typedef unsigned long u64;
+typedef void kernel(u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64);
+void drive(kernel* f, u64* calls, long n_calls, long n_args, long tasks, long reps, long first, long step) {
+  for (long r = 0; r < reps; r++) {
+    u64 a[16];
+    for (long i = 0; i < n_args; i++) a[i] = calls[r % n_calls * n_args + i];
+    for (long t = first; t < tasks; t += step) {
+      a[n_args - 1] = t;
+      f(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11], a[12], a[13], a[14], a[15]);
+    }
+  }
+}
+"""
+
+
+@dataclass(frozen=True)
+class Shape:
+    dim: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab: int
+    layers: int
+
+
+SHAPES = {
+    "smollm2-135m": Shape(576, 1536, 9, 3, 64, 49152, 30),
+    "llama-1.1b": Shape(2048, 5632, 32, 4, 64, 32000, 22),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--type", default="Q4_1", help="ggml type of the weights")
+    parser.add_argument("--shape", choices=SHAPES, default="smollm2-135m")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--tokens", type=int, default=128, help="of a prefill")
+    parser.add_argument("--context", type=int, default=512, help="positions in the cache")
+    parser.add_argument("--arch", default="native", help="compile for another CPU, like haswell")
+    parser.add_argument("--megabytes", type=int, default=96, help="weights walked in turn")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--only", default="", help="kernels whose label has this")
+    options = parser.parse_args()
+
+    from ext.tinygrad import toolchain
+
+    if options.arch != "native":
+        os.environ["DEV"] = f"CPU:CLANG:x86_64,{options.arch}"
+    else:
+        os.environ["CPU"] = "1"
+    toolchain.prepare_environment()
+    Bench(options).run()
+
+
+class Bench:
+    def __init__(self, options: argparse.Namespace):
+        import numpy as np
+        from tinygrad.device import Device
+
+        from ext.tinygrad.kernels.cpu.kernels import CPUKernels
+
+        self.options, self.shape, self.np = options, SHAPES[options.shape], np
+        self.kernels = CPUKernels()
+        if reason := self.kernels.available():
+            sys.exit(f"kernels: {reason}")
+        lib = Device["CPU"].renderer.compiler.compile(DRIVER)
+        from tinygrad.runtime.support.elf import jit_loader
+
+        self._driver = self._load(jit_loader(lib))
+        self.random = np.random.default_rng(0)
+
+    def _load(self, code: bytes) -> ctypes.CDLL:
+        import mmap
+
+        self._memory = mmap.mmap(-1, len(code), prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+        self._memory.write(code)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+        return ctypes.CFUNCTYPE(None, *([ctypes.c_uint64] * 8))(address)
+
+    def weight(self, rows: int, cols: int):
+        """A random weight; its bytes matter to the speed no more than its values."""
+        from tinygrad import Tensor
+
+        from ext.tinygrad.kernels.cpu.formats import format_of
+        from ext.tinygrad.kernels.cpu.weight import CPUWeight
+
+        form = format_of(self.options.type)
+        raw = self.random.integers(0, 256, form.nbytes(rows, cols), dtype=self.np.uint8)
+        if form.element:
+            values = self.random.standard_normal(form.nbytes(rows, cols) // (2 if form.element == "f16" else 4))
+            raw = values.astype(self.np.float16 if form.element == "f16" else self.np.float32).view(self.np.uint8)
+        else:
+            record = raw.view(form.record)
+            for name in ("supers",) if form.k_scales else ("scales", "minima"):
+                field = (record if form.k_scales else record["blocks"])[name]
+                field[...] = 0.01
+        return CPUWeight((rows, cols), form, Tensor(raw, device="CPU").realize())
+
+    def tensor(self, *shape: int, dtype=None):
+        from tinygrad import Tensor
+
+        values = self.random.standard_normal(shape).astype(dtype or self.np.float32)
+        return Tensor(values, device="CPU").realize()
+
+    def run(self) -> None:
+        from tinygrad import dtypes
+
+        from ext.tinygrad.kernels.protocol import rope_table
+
+        s, k, context = self.shape, self.kernels, self.options.context
+        rows = context + self.options.tokens
+        layer_bytes = self.options.megabytes << 20
+        np = self.np
+        print(f"{self.options.shape} {self.options.type} arch={self.options.arch} threads={self.options.threads} context={context}")
+        rope = self.tensor(1)
+        rope = type(rope)(rope_table(rows, s.head_dim, s.head_dim, 1e4), device="CPU").realize()
+        cache = [self.tensor(s.kv_heads, rows, s.head_dim, dtype=np.float16) for _ in range(2)]
+        norm = self.tensor(s.dim)
+
+        def copies(*shapes):
+            one = [self.weight(*shape) for shape in shapes]
+            n = max(1, min(s.layers, layer_bytes // sum(w.nbytes for w in one)))
+            return [one, *([self.weight(*shape) for shape in shapes] for _ in range(n - 1))]
+
+        qkv = copies((s.heads * s.head_dim, s.dim), (s.kv_heads * s.head_dim, s.dim), (s.kv_heads * s.head_dim, s.dim))
+        wo, gated, down = copies((s.dim, s.heads * s.head_dim)), copies((s.hidden, s.dim), (s.hidden, s.dim)), copies((s.dim, s.hidden))
+        head = copies((s.vocab, s.dim))[:1]
+        total = {1: 0.0, self.options.tokens: 0.0}
+        for T in total:
+            x, q, h, f = self.tensor(T, s.dim), self.tensor(T, s.heads, s.head_dim), self.tensor(T, s.heads * s.head_dim), self.tensor(T, s.hidden)
+            at = context - 1 if T == 1 else 0
+            cases = [
+                ("norm_qkv", [lambda w=w: k.norm_qkv(x, norm, 1e-5, *w, rope, *cache, at)[0] for w in qkv], qkv[0], s.layers),
+                ("attend", [lambda: k.attend(q, *cache, at)], [], s.layers),
+                ("linear_residual o", [lambda w=w: k.linear_residual(h, w[0], x) for w in wo], wo[0], s.layers),
+                ("norm_gated", [lambda w=w: k.norm_gated(x, norm, 1e-5, *w) for w in gated], gated[0], s.layers),
+                ("linear_residual down", [lambda w=w: k.linear_residual(f, w[0], x) for w in down], down[0], s.layers),
+            ]
+            if T == 1:
+                cases.append(("norm_linear head", [lambda w=w: k.norm_linear(x, norm, 1e-5, w[0]) for w in head], head[0], 1))
+            for label, calls, weights, times in cases:
+                if self.options.only and self.options.only not in label:
+                    continue
+                parts = self.time(calls)
+                seconds = sum(t for _, t in parts)
+                macs = T * sum(w.shape[0] * w.shape[1] for w in weights)
+                if label == "attend":
+                    macs = 2 * s.heads * s.head_dim * (T * at + T * (T + 1) // 2)
+                nbytes = sum(w.nbytes for w in weights) if weights else 2 * s.kv_heads * s.head_dim * 2 * (at + 1)
+                total[T] += seconds * times
+                rate = f"{nbytes / seconds / 1e9:6.1f} GB/s" if T == 1 else f"{macs / seconds / 1e9:6.1f} GMAC/s"
+                print(f"T={T:<4} {label:22} {seconds * 1e6:9.1f} us {rate}   x {times:<3}", *(f"{n} {t * 1e6:.1f}" for n, t in parts), flush=True)
+            print(f"T={T:<4} whole model {total[T] * 1e3:.2f} ms: {T / total[T]:.0f} tokens/s without launches")
+
+    def time(self, calls) -> list[tuple[str, float]]:
+        """The programs of a call and the seconds of each."""
+        programs = [self.programs(call()) for call in calls]
+        return [(programs[0][i][3], self.time_program([p[i] for p in programs])) for i in range(len(programs[0]))]
+
+    def programs(self, out):
+        """What computing `out` launches: (address, arguments, tasks) each."""
+        from tinygrad.device import Device
+        from tinygrad.engine.realize import compile_linear, get_call_arg_uops, get_call_var_uops, get_runtime
+
+        linear, var_vals = out.linear_with_vars()
+        found = []
+        for call in compile_linear(linear).src:
+            program = call.src[0]
+            info = program.arg
+            runtime = get_runtime("CPU", program)
+            buffers = [u.buffer.ensure_allocated() for u in get_call_arg_uops(call)]
+            self._keep = getattr(self, "_keep", [])
+            self._keep += buffers
+            arguments = [buffers[i]._buf.va_addr for i in info.globals]
+            arguments += [0 if v.expr == "core_id" else var_vals[v.expr] for v in info.vars]
+            found.append((runtime.addr, arguments, info.global_size[0], info.name))
+        assert Device["CPU"]
+        return found
+
+    def time_program(self, variants) -> float:
+        address, first, tasks, _ = variants[0]
+        n_args, n_calls = len(first), len(variants)
+        table = (ctypes.c_uint64 * (n_args * n_calls))(*(a for v in variants for a in v[1]))
+
+        def once(reps: int) -> float:
+            threads = self.options.threads
+            go, busy = threading.Barrier(threads), [0.0] * threads
+
+            def work(i: int) -> None:
+                go.wait()
+                started = time.thread_time()
+                self._driver(address, ctypes.addressof(table), n_calls, n_args, tasks, reps, i, threads)
+                busy[i] = time.thread_time() - started
+
+            workers = [threading.Thread(target=work, args=(i,)) for i in range(threads)]
+            for worker in workers:
+                worker.start()
+            for worker in workers:
+                worker.join()
+            return max(busy) / reps
+
+        reps = max(n_calls, 3)
+        while (taken := once(reps)) * reps < 0.02:
+            reps *= 4
+        return statistics.median(once(reps) for _ in range(self.options.repeats))
+
+
+if __name__ == "__main__":
+    main()
