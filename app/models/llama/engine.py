@@ -3,14 +3,17 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
-from tinygrad import Tensor, TinyJit, UOp, dtypes
+from tinygrad import Tensor, TinyJit, UOp
 
 from app.models.llama.kv_cache import KVCache, LayerCache
 from app.models.llama.transformer import Transformer
 from ext.tinygrad import buffers
 from ext.tinygrad.errors import TownhallError
+from ext.tinygrad.graph import fast_replay, install
+from ext.tinygrad.graph.fast import Replay
 
 CHUNKS = (128, 32)  # tokens a prefill pass takes; every prompt is cut into these, the last piece padded
 DECODE_RUN = 3  # a remainder this short is cheaper as decode steps than as a padded chunk
@@ -37,7 +40,8 @@ class Graph:
     def __init__(self, forward: Callable[[Tensor, list[LayerCache], UOp], Tensor | list[LayerCache]], T: int, capacity: int, device: str):
         self.T = T
         self.position = UOp.variable("start_pos", 0, capacity - 1)
-        self.ids = Tensor(np.zeros(T, np.int32), device=device).realize()
+        self.ids = buffers.upload(np.zeros(T, np.int32), device)
+        self._replays: WeakKeyDictionary[KVCache, Replay] = WeakKeyDictionary()
 
         def run(ids: Tensor, start_pos: UOp, *tensors: Tensor) -> list[Tensor]:
             caches = [LayerCache(k, v) for k, v in zip(tensors[::2], tensors[1::2], strict=True)]
@@ -57,8 +61,20 @@ class Graph:
             # every weight is realized by now, so nothing needs the eager first call that TinyJit makes by itself
             self.jit.cnt = 1
             return self.jit(self.ids, self.position.bind(start_pos), *cache.tensors)
-        # TinyJit would look at each of the cache's tensors again at every call
-        return self.jit.captured([self.ids.uop.base, *(t.uop.base for t in cache.tensors)], {self.position.arg.name: start_pos})
+        if (replay := self._replays.get(cache) or self._bind(cache)) is None:
+            # TinyJit would look at each of the cache's tensors again at every call
+            return self.jit.captured([t.uop.base for t in (self.ids, *cache.tensors)], {self.position.arg.name: start_pos})
+        replay({self.position.arg.name: start_pos})
+        return replay.result
+
+    def _bind(self, cache: KVCache) -> Replay | None:
+        """The native replay of this graph over one cache; None on devices that have no such runner."""
+        inputs = [self.ids, *cache.tensors]
+        known = next(iter(self._replays.values()), None)
+        replay = known.bind(inputs) if known else fast_replay(self.jit, inputs)
+        if replay is not None:
+            self._replays[cache] = replay
+        return replay
 
 
 class Engine:
@@ -66,6 +82,8 @@ class Engine:
 
     def __init__(self, model: Transformer, capacity: int, device: str):
         self.model, self.capacity, self.device = model, capacity, device
+        if device == "CPU":
+            install()
 
         def fill(ids: Tensor, caches: list[LayerCache], start_pos: UOp) -> list[LayerCache]:
             return model.hidden(ids, caches, start_pos)[1]

@@ -11,7 +11,7 @@ def kernels_for(device: str) -> Kernels:
     from ext.tinygrad.kernels.twins import TwinKernels
 
     if device.split(":")[0] == "CPU" and os.environ.get("KERNELS", "1") != "0":
-        from ext.tinygrad.kernels.cpu import CPUKernels
+        from ext.tinygrad.kernels.cpu.kernels import CPUKernels
 
         if (reason := CPUKernels.available()) is None:
             return CPUKernels()
