@@ -52,7 +52,8 @@ def devices() -> tuple[CLDeviceInfo, ...]:
         raise BackendError(NO_PLATFORM)
     platforms = (cl.cl_platform_id * count.value)()
     cl.clGetPlatformIDs(count.value, platforms, None)
-    found, names = [], []
+    found: dict[int, CLDeviceInfo] = {}  # by handle: a driver that is registered twice, by path and by name, shows its devices twice
+    names = []
     for platform in platforms:
         names.append(_platform_name(cl, platform))
         number = ctypes.c_uint32()
@@ -60,10 +61,11 @@ def devices() -> tuple[CLDeviceInfo, ...]:
             continue
         handles = (cl.cl_device_id * number.value)()
         cl.clGetDeviceIDs(platform, cl.CL_DEVICE_TYPE_ALL, number.value, handles, None)
-        found += [_read(cl, names[-1], handle) for handle in handles]
+        for handle in handles:
+            found.setdefault((device := _read(cl, names[-1], handle)).handle, device)
     if not found:
         raise BackendError(f"the OpenCL driver ({', '.join(names)}) has no device to drive: look at it with `clinfo`, or run with CPU=1")
-    return tuple(sorted(found, key=lambda device: ("gpu", "accelerator", "cpu").index(device.kind)))
+    return tuple(sorted(found.values(), key=lambda device: ("gpu", "accelerator", "cpu").index(device.kind)))
 
 
 def order_devices(index: int = 0) -> None:

@@ -5,7 +5,9 @@ where neither is installed, so the switches are translated and the parts from th
 tinygrad. This module imports nothing heavy and starts no program.
 """
 
+import hashlib
 import os
+import platform
 import re
 import shutil
 import sys
@@ -61,6 +63,7 @@ def prepare_environment() -> Request:
         os.environ["DEV"] = _request.targets[0]
         if compiler := find_compiler():
             os.environ["CC"] = compiler
+        os.environ.setdefault("CACHEDB", str(kernel_cache()))
         if any(device_of(target) == "CL" for target in _request.targets):
             opencl_loader.prepare()
         _tell_tinygrad(_request.targets[0])
@@ -125,6 +128,25 @@ def find_compiler() -> str | None:
         if found := _clangs(folders):
             return found[0]
     return None
+
+
+def kernel_cache() -> Path:
+    """Where tinygrad keeps compiled kernels: a file per processor.
+
+    They are compiled for the very processor (`-march=native`), but tinygrad's own key says only "native": a home folder that serves two
+    machines would hand one the other's instructions, and the process would die of them."""
+    home = os.path.expanduser("~/Library/Caches" if sys.platform == "darwin" else "~/.cache")
+    return Path(os.environ.get("XDG_CACHE_HOME") or home) / "tinygrad" / f"townhall-{processor_key()}.db"
+
+
+def processor_key() -> str:
+    """Eight hex digits that differ between processors with different instructions."""
+    try:
+        told = re.search(r"^(?:flags|Features)\s*:.*$", Path("/proc/cpuinfo").read_text(errors="replace"), re.MULTILINE)
+    except OSError:
+        told = None
+    abilities = " ".join(sorted(told[0].split())) if told else platform.processor()
+    return hashlib.sha256(f"{platform.machine()} {abilities}".encode()).hexdigest()[:8]
 
 
 def _clangs(folders: list[str]) -> list[str]:

@@ -235,6 +235,15 @@ def test_devices_of_all_platforms_are_read_gpus_first(fake_cl):
     ]
 
 
+def test_a_driver_registered_twice_shows_its_devices_once(fake_cl, monkeypatch):
+    from tinygrad.runtime.autogen import opencl as cl
+
+    fake_cl({"PoCL": [("processor", CPU_BITS)], "PoCL again": [("processor", CPU_BITS)]})
+    honest = cl.clGetDeviceIDs
+    monkeypatch.setattr(cl, "clGetDeviceIDs", lambda platform, *rest: honest(ctypes.c_void_p(100), *rest))
+    assert [found.platform for found in opencl.devices()] == ["PoCL"]
+
+
 def test_tinygrad_is_handed_that_order(fake_cl, monkeypatch):
     from tinygrad.runtime.ops_cl import CLDevice
 

@@ -99,6 +99,22 @@ print(tinygrad.Device.DEFAULT)
     assert in_fresh_python(code, CPU="1") == "CPU"
 
 
+def test_compiled_kernels_are_kept_per_processor(monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
+    here = toolchain.kernel_cache()
+    assert here == toolchain.kernel_cache() and here.parent == Path("/cache/tinygrad")
+    read, flags = Path.read_text, "flags\t\t: fpu avx2"
+    monkeypatch.setattr(Path, "read_text", lambda self, **rest: flags if str(self) == "/proc/cpuinfo" else read(self, **rest))
+    older = toolchain.kernel_cache()
+    flags = "flags\t\t: fpu avx2 avx512f"
+    assert older != toolchain.kernel_cache() and here not in (older, toolchain.kernel_cache())
+
+
+def test_a_kernel_cache_of_the_users_own_stands():
+    code = "import os; from ext.tinygrad.toolchain import *; prepare_environment(); print(os.environ['CACHEDB'])"
+    assert in_fresh_python(code, CACHEDB="/mine/cache.db") == "/mine/cache.db"
+
+
 # the compiler
 
 
