@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 MODEL  := app/models/llama/weights/SmolLM2-135M-Instruct.Q4_1.gguf
-PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# pip shows its progress bars to people and nothing to logs
+PIP    := $(BIN)/python -m pip --disable-pip-version-check $$([ -t 2 ] || echo --quiet)
 CODE   := $(wildcard ext app townhall bench)
 
 .PHONY: help setup chat test check bench clean
@@ -40,7 +41,7 @@ clean:
 
 $(VENV)/.created-stamp:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-	  echo "make: Townhall needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || echo missing);" \
+	  echo "make: Townhall needs Python 3.11 or newer, and '$(PYTHON)' is $$({ $(PYTHON) --version; } 2>/dev/null || echo missing);" \
 	       "install one and pass it as PYTHON=python3.12" >&2; exit 2; }
 	@echo "creating $(VENV) with $$($(PYTHON) --version 2>&1)" >&2
 	@$(PYTHON) -m venv $(VENV) >&2 || { \
