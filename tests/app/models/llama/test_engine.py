@@ -1,0 +1,122 @@
+"""The engine against a plain NumPy LLaMA: one prefill, token by token, prefixes kept, windows that end."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.models.llama import Llama, Sampling
+from app.models.llama.engine import CHUNKS, ContextOverflow
+from tests.reference import llama_numpy
+
+Load = Callable[..., Llama]
+IDS = [int(i) for i in np.random.default_rng(5).integers(0, 250, 200)]
+NO_STOPS: frozenset[int] = frozenset()
+
+
+def reference(path: Path, ids: list[int]) -> np.ndarray:
+    return llama_numpy.logits(ids, *llama_numpy.read_gguf(path))
+
+
+@pytest.mark.parametrize("n_kv_heads", [2, 4], ids=["gqa", "no-gqa"])
+def test_one_prefill_agrees_with_numpy(place: tuple[str, str], n_kv_heads: int, tiny_llama: Load, tiny_file: Callable[[int], Path]) -> None:
+    llama = tiny_llama(*place, n_kv_heads)
+    np.testing.assert_allclose(llama.logits(IDS[:70]), reference(tiny_file(n_kv_heads), IDS[:70]), atol=1e-4)
+
+
+@pytest.mark.parametrize("n_kv_heads", [2, 4], ids=["gqa", "no-gqa"])
+def test_token_by_token_agrees_with_numpy(place: tuple[str, str], n_kv_heads: int, tiny_llama: Load, tiny_file: Callable[[int], Path]) -> None:
+    llama = tiny_llama(*place, n_kv_heads)
+    cache = llama.new_cache()
+    steps = np.stack([llama.engine.step(token, cache).copy() for token in IDS[:20]])
+    np.testing.assert_allclose(steps, reference(tiny_file(n_kv_heads), IDS[:20]), atol=1e-4)
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 5, 31, 32, 33, 127, 128, 129, 160, 199])
+def test_decoding_goes_on_from_a_prefill_of_any_length(n: int, tiny_llama: Load, tiny_file: Callable[[int], Path]) -> None:
+    llama = tiny_llama()
+    cache = llama.new_cache()
+    llama.prefill(IDS[:n], cache)
+    assert cache.tokens == IDS[:n]
+    np.testing.assert_allclose(llama.engine.step(IDS[n], cache), reference(tiny_file(2), IDS[: n + 1])[-1], atol=1e-4)
+
+
+def test_no_prompt_length_compiles_a_new_graph(tiny_llama: Load) -> None:
+    graphs = {id(graph) for graph in [*tiny_llama().engine._prefill.values()]}
+    for n in (3, 40, 77, 150, 199):
+        tiny_llama().prefill(IDS[:n], tiny_llama().new_cache())
+    assert {id(graph) for graph in tiny_llama().engine._prefill.values()} == graphs and len(graphs) == len(CHUNKS)
+
+
+def test_the_common_prefix_is_kept_and_only_the_rest_is_computed(tiny_llama: Load) -> None:
+    llama = tiny_llama()
+    cache = llama.new_cache()
+    assert llama.prefill(IDS[:100], cache).cached_tokens == 0
+    other = [*IDS[:60], *reversed(IDS[60:90])]
+    done: list[tuple[int, int]] = []
+    stats = llama.prefill(other, cache, lambda *progress: done.append(progress))
+    assert (stats.cached_tokens, stats.prompt_tokens) == (60, 90) and cache.tokens == other
+    assert done[-1] == (30, 30)
+    fresh = llama.new_cache()
+    llama.prefill(other, fresh)
+    np.testing.assert_allclose(llama.engine.step(7, cache).copy(), llama.engine.step(7, fresh), atol=1e-4)
+
+
+def test_two_conversations_do_not_disturb_each_other(tiny_llama: Load) -> None:
+    llama = tiny_llama()
+    alone = list(llama.generate(IDS[:20], 12, stop_ids=NO_STOPS))
+    first, second = llama.new_cache(), llama.new_cache()
+    one, two = llama.generate(IDS[:20], 12, cache=first, stop_ids=NO_STOPS), llama.generate(IDS[50:90], 12, cache=second, stop_ids=NO_STOPS)
+    mixed = [ids for pair in zip(one, two, strict=True) for ids in pair]
+    assert mixed[::2] == alone
+
+
+def test_a_reply_that_reaches_the_window_ends_with_length(tiny_llama: Load) -> None:
+    llama = tiny_llama()
+    generation = llama.generate(IDS[:190], 100, stop_ids=NO_STOPS)
+    assert len(list(generation)) == 11  # positions 190 … 199 are read, the last one is asked what comes after it
+    assert generation.finish_reason == "length" and generation.tokens == 11
+
+
+@pytest.mark.parametrize("n", [199, 200])
+def test_a_prompt_may_fill_the_window(n: int, tiny_llama: Load) -> None:
+    assert len(list(tiny_llama().generate(IDS[:n], 100, stop_ids=NO_STOPS))) == 201 - n
+
+
+@pytest.mark.parametrize("n", [201, 400])
+def test_a_prompt_beyond_the_window_is_refused_with_the_numbers(n: int, tiny_llama: Load) -> None:
+    llama = tiny_llama()
+    with pytest.raises(ContextOverflow, match=f"{n} tokens do not fit the context window of 200") as caught:
+        llama.generate((IDS * 2)[:n], 5)
+    assert (caught.value.needed, caught.value.capacity) == (n, 200)
+    with pytest.raises(ContextOverflow):
+        llama.prefill((IDS * 2)[:n], llama.new_cache())
+    with pytest.raises(ContextOverflow):
+        llama.logits((IDS * 2)[:n])
+
+
+def test_a_stop_id_ends_a_reply_and_is_not_yielded(tiny_llama: Load) -> None:
+    llama = tiny_llama()
+    free = list(llama.generate(IDS[:20], 12, stop_ids=NO_STOPS))
+    generation = llama.generate(IDS[:20], 12, stop_ids=frozenset({free[5]}))
+    assert list(generation) == free[: free.index(free[5])] and generation.finish_reason == "stop"
+
+
+def test_closing_a_generation_keeps_what_was_read(tiny_llama: Load) -> None:
+    llama = tiny_llama()
+    cache = llama.new_cache()
+    generation = llama.generate(IDS[:20], 50, cache=cache, stop_ids=NO_STOPS)
+    said = [next(generation) for _ in range(5)]
+    generation.close()
+    assert list(generation) == [] and generation.finish_reason is None
+    assert cache.tokens == [*IDS[:20], *said[:-1]]
+
+
+def test_the_same_seed_gives_the_same_text(tiny_llama: Load) -> None:
+    llama = tiny_llama()
+
+    def text(seed: int) -> list[int]:
+        return list(llama.generate(IDS[:20], 20, Sampling(temperature=1.0, seed=seed), stop_ids=NO_STOPS))
+
+    assert text(1) == text(1) != text(2)

@@ -1,0 +1,35 @@
+"""The façade: what it says of itself, what it refuses, and how far the default model's logits are from float32."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from app.models.llama import Llama
+from app.models.llama.checkpoint import CheckpointError
+from app.models.llama.config import ConfigError
+
+
+def test_loading_tells_every_byte_and_names_the_device(tiny_file: Callable[[int], Path]) -> None:
+    seen: list[tuple[int, int]] = []
+    llama = Llama.load(tiny_file(2), 64, lambda *progress: seen.append(progress))
+    assert seen == sorted(seen) and seen[-1][0] == seen[-1][1] > 0
+    assert llama.device == "CPU" and llama.backend.kind == "cpu" and not llama.backend.is_gpu
+    assert llama.tokenizer.decode(llama.tokenizer.encode("hello there", bos=False)) == "hello there"
+
+
+@pytest.mark.parametrize("max_context", [257, 9000])
+def test_a_window_beyond_the_models_is_refused_with_its_own(max_context: int, tiny_file: Callable[[int], Path]) -> None:
+    with pytest.raises(ConfigError, match=f"--max-context {max_context} exceeds the 256 tokens"):
+        Llama.load(tiny_file(2), max_context)
+
+
+@pytest.mark.parametrize("max_context", [0, -5])
+def test_a_window_of_nothing_is_refused(max_context: int, tiny_file: Callable[[int], Path]) -> None:
+    with pytest.raises(ConfigError, match="holds no token"):
+        Llama.load(tiny_file(2), max_context)
+
+
+def test_a_missing_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="nowhere.gguf"):
+        Llama.load(tmp_path / "nowhere.gguf")
