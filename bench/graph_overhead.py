@@ -1,6 +1,8 @@
-"""What the native replay itself costs: nanoseconds per empty kernel, by number of threads and of tasks.
+"""What the native replay itself costs, by number of threads and of tasks: nanoseconds per empty kernel, and beyond the work of busy ones.
 
     python bench/graph_overhead.py [threads …]
+
+Replays in which no helper took part (another process had its core) are left out and counted.
 """
 
 import statistics
@@ -14,45 +16,55 @@ SOURCE = """
 void work(unsigned long long turns, void *unused, int core_id) { while (turns--) __asm__ volatile("" ::: "memory"); }
 """
 KERNELS = 300
-ROUNDS = 41
+ROUNDS = 101
+CASES = [  # tasks of each kernel (0: one and two in turn), loop turns of each kernel
+    (1, 0), (2, 0), (4, 0), (16, 0), (0, 0), (2, 40_000), (4, 40_000), (16, 40_000),
+]  # fmt: skip
 
 
 def main() -> None:
     prepare_environment()
-    from ext.tinygrad.graph.plan import Launch, Plan
-    from ext.tinygrad.graph.pool import use_threads
     from tinygrad.device import Device, TinyELF
     from tinygrad.runtime.ops_cpu import CPUProgram
     from tinygrad.runtime.support.compiler_cpu import ClangCompiler
 
+    from ext.tinygrad.graph.plan import Launch, Plan
+    from ext.tinygrad.graph.pool import Pool
+
     device = Device["CPU"]
     binary = ClangCompiler((device.arch or "").split(",")).compile_cached(SOURCE)
-    empty = CPUProgram(device, TinyELF(binary, "empty", device.renderer.target, ()))
-    values = array("Q", [0])
-    rows = [
-        (1, "one task each, in a row", 0), (2, "2 tasks", 0), (4, "4 tasks", 0), (16, "16 tasks", 0), (0, "alternating 1 and 2 tasks", 0),
-        (2, "2 tasks of work", 40000), (4, "4 tasks of work", 40000), (16, "16 tasks of work", 40000),
-    ]  # fmt: skip
+    program = CPUProgram(device, TinyELF(binary, "work", device.renderer.target, ()))
+    values = array("q", [0])
+
+    def replay_ns(pool: Pool, plan: Plan) -> float:
+        start = time.perf_counter_ns()
+        pool.replay(plan.address, values.buffer_info()[0])
+        return time.perf_counter_ns() - start
+
     for threads in map(int, sys.argv[1:] or ["1", "2"]):
-        pool = use_threads(threads)
-        pool.start()
-        for tasks, label, turns in rows:
+        pool = Pool(threads, adaptive=False)
+        for tasks, turns in CASES:
             counts = [tasks or 1 + index % 2 for index in range(KERNELS)]
-            plan = Plan([Launch(empty.addr, [turns // (count if turns else 1), 0, 0], core_slot=2 if count > 1 else None, cores=count) for count in counts])
-            took, before = [], pool.state.solo_runs
+            plan = Plan([Launch(program.addr, [turns // n, 0, 0], core_slot=2 if n > 1 else None, cores=n) for n in counts])
+            took, done_alone = [], 0
             for _ in range(ROUNDS):
-                start = time.perf_counter_ns()
-                pool.replay(plan.address, values.buffer_info()[0])
-                took.append((time.perf_counter_ns() - start) / KERNELS)
+                before = sum(slot.tasks for slot in pool.state.slots[1:])
+                ns = replay_ns(pool, plan) / KERNELS
+                helped = sum(slot.tasks for slot in pool.state.slots[1:]) - before
+                if threads > 1 and plan.native.parallel and helped < sum(counts) / (4 * threads):
+                    done_alone += 1
+                else:
+                    took.append(ns)
+            label = f"{threads} thread{'s' * (threads > 1)}, {tasks or '1 and 2'} task{'s' * (tasks != 1)}{' of work' * bool(turns)}"
+            if not took:
+                print(f"{label:32} no replay with help: the other cores are taken")
+                continue
             took.sort()
-            alone = pool.state.solo_runs - before
-            note = f", {alone} of {ROUNDS} replays without helpers" if alone else ""
-            print(f"{threads} threads, {label:24}: {statistics.median(took):7.1f} ns per kernel (fastest {took[0]:.1f}, slowest {took[-1]:.1f}{note})")
-    one = Plan([Launch(empty.addr, [0, 0, 0])])
-    start = time.perf_counter_ns()
-    for _ in range(10000):
-        pool.replay(one.address, values.buffer_info()[0])
-    print(f"one call from Python: {(time.perf_counter_ns() - start) / 10000:.0f} ns")
+            spread = f"fastest {took[0]:.1f}, slowest {took[-1]:.1f}" + f", {done_alone} replays without help" * bool(done_alone)
+            print(f"{label:32} {statistics.median(took):9.1f} ns per kernel ({spread})")
+        one = Plan([Launch(program.addr, [0, 0, 0])])
+        print(f"a graph of one kernel, from Python: {statistics.median(replay_ns(pool, one) for _ in range(10_000)):.0f} ns")
+        pool.stop()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Replaying a captured TinyJit without TinyJit: two microseconds of Python where a call through it takes the better part of a millisecond."""
+"""A captured TinyJit replayed without TinyJit: microseconds of Python where a call through it takes the better part of a millisecond."""
 
 from array import array
 from collections.abc import Mapping, Sequence
@@ -14,15 +14,16 @@ from ext.tinygrad.graph.runner import CPUGraphRunner, address, say
 
 
 class Replay:
-    """A captured graph with its inputs bound: call it with the variables. What it computes lies in `result`, the tensors that the capture returned.
+    """A captured graph with its inputs bound: call it with the variables.
 
-    The inputs are buffers, not values: write into them between calls, or bind() others. They are kept alive as long as the Replay is."""
+    What it computes lies in `result`, the tensors that the capture returned. The inputs are buffers, not values: write into them between
+    calls, or bind() others. They live as long as the Replay."""
 
     def __init__(self, runner: CPUGraphRunner, result: Any, inputs: Sequence[UOp]):
         self.result = result
         self.runner = runner
         self._inputs = tuple(inputs)
-        self._values = array("Q", [0]) * len(runner.values)
+        self._values = array("q", [0]) * len(runner.values)
         for index, slot in enumerate(runner.slots, len(runner.vars)):
             self._values[index] = address(self._inputs[slot].buffer)
         # looked up once: this is the inner loop of decoding
@@ -50,23 +51,30 @@ class Replay:
 def fast_replay(jit: Any, inputs: Sequence[Tensor | UOp] = ()) -> Replay | None:
     """A way to replay `jit` (a captured TinyJit) directly; None, saying why at DEBUG=1, if it is more than one native graph.
 
-    `inputs` are the tensors that the TinyJit takes as arguments, in its order. Unlike TinyJit it does not copy an input that the graph itself writes
-    as its output: such inputs are refused."""
+    `inputs` are the tensors that the TinyJit takes as arguments, in its order. TinyJit copies an input that the graph itself writes as its
+    output; nothing is copied here, so such inputs are refused."""
+    if (obstacle := why_not(jit, inputs)) is not None:
+        say(f"no direct replay: {obstacle}")
+        return None
+    bases = [base(one) for one in inputs]
+    return Replay(get_graph_runtime(jit.captured.linear.src[0].src[0], tuple(bases)), jit.captured.ret, bases)
+
+
+def why_not(jit: Any, inputs: Sequence[Tensor | UOp]) -> str | None:
+    """The reason why `jit` cannot be replayed directly with these inputs, None if it can."""
     captured = jit.captured
     if captured is None:
-        return _no("the TinyJit is not captured yet")
+        return "the TinyJit is not captured yet"
     calls = captured.linear.src
     if len(calls) != 1 or calls[0].src[0].op is not Ops.CUSTOM_FUNCTION or calls[0].src[0].arg != "graph":
-        return _no(f"it is captured as {len(calls)} calls, not as one graph")
+        return f"it is captured as {len(calls)} calls, not as one graph"
     if len(inputs) != len(captured.expected_input_info):
-        return _no(f"it takes {len(captured.expected_input_info)} input tensors, {len(inputs)} are given")
-    bases = [base(one) for one in inputs]
-    if any(one in captured._written_uops for one in bases):
-        return _no("one of the inputs is also an output of the graph")
-    runner = get_graph_runtime(calls[0].src[0], tuple(bases))
-    if not isinstance(runner, CPUGraphRunner):
-        return _no(f"its graph belongs to {type(runner).__name__}")
-    return Replay(runner, captured.ret, bases)
+        return f"it takes {len(captured.expected_input_info)} input tensors, {len(inputs)} are given"
+    if any(base(one) in captured._written_uops for one in inputs):
+        return "one of the inputs is also an output of the graph"
+    if not isinstance(runner := get_graph_runtime(calls[0].src[0], tuple(base(one) for one in inputs)), CPUGraphRunner):
+        return f"its graph belongs to {type(runner).__name__}"
+    return None
 
 
 def base(tensor: Tensor | UOp) -> UOp:
@@ -74,7 +82,3 @@ def base(tensor: Tensor | UOp) -> UOp:
     uop = tensor.uop if isinstance(tensor, Tensor) else tensor
     assert uop.base.realized is not None, "an input of a captured graph must be realized"
     return uop.base
-
-
-def _no(reason: str) -> None:
-    say(f"no direct replay: {reason}")

@@ -11,18 +11,18 @@ from ext.tinygrad.graph.pool import use_threads
 from ext.tinygrad.graph.runner import CPUGraphRunner, say
 from ext.tinygrad.graph.threads import thread_count
 
-# In how many tasks tinygrad may cut a kernel that it generates. It takes the number of CPUs, which makes a program another one on every machine and
-# leaves nothing to share out evenly when one of the cores is busy; a fixed number does neither, and a task more costs some 50 ns.
+# In how many tasks tinygrad may cut a kernel that it generates. By itself it takes the number of CPUs: that makes it another program on
+# every machine, and leaves nothing to share out when one of the cores is busy. A fixed number does neither; a task more costs some 50 ns.
 TASKS_PER_KERNEL = 16
 
 _before: dict[str, Any] = {}
 
 
 def install(threads: int | None = None) -> bool:
-    """Have every TinyJit captured on device CPU from now on replayed as one native call on `threads` threads (default: THREADS, or the cores there are).
+    """Have every TinyJit captured on device CPU from now on replayed as one native call on `threads` threads.
 
-    Returns False, saying why at DEBUG=1, where it cannot: TinyJit then replays as ever. Calling it again changes the number of threads, also of what
-    is captured already. Raises ThreadsError when THREADS is no number."""
+    The default is THREADS, or as many as there are cores. Returns False, saying why at DEBUG=1, where it cannot: TinyJit then replays as
+    ever. Calling it again changes the number of threads, also for what is captured already. Raises ThreadsError for a wrong THREADS."""
     count = thread_count() if threads is None else threads
     if getenv("HCQ2"):
         return _no("HCQ2=1 has queues of its own")

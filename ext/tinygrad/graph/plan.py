@@ -1,4 +1,4 @@
-"""A graph as the native replay reads it: kernels with their arguments, steps between synchronisations, the places that change from call to call."""
+"""A graph as the native replay reads it: kernels and their arguments, steps between synchronisations, what changes from call to call."""
 
 import ctypes
 from array import array
@@ -21,7 +21,9 @@ class Change:
 
 @dataclass(frozen=True)
 class Launch:
-    """One kernel: code at `entry` called with 64-bit `arguments`; with a core_slot, once for each core id 0..cores-1 in that argument, in any order."""
+    """One kernel: the code at `entry` called with 64-bit `arguments`.
+
+    With a core_slot it is called once for each core id 0..cores-1 in that argument, in any order and at the same time."""
 
     entry: int
     arguments: Sequence[int]
@@ -76,7 +78,7 @@ class Plan:
 
 
 def group(launches: Sequence[Launch]) -> list[tuple[int, int, int]]:
-    """(first kernel, how many, tasks): kernels with one task each in a row are one step, done by one thread without a word to the others."""
+    """(first kernel, how many, tasks): kernels in a row with one task each are one step, done by one thread without a word to others."""
     steps: list[tuple[int, int, int]] = []
     for index, launch in enumerate(launches):
         if launch.cores == 1 and steps and steps[-1][2] == 1:

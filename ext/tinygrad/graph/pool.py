@@ -1,4 +1,4 @@
-"""The threads that replay graphs: one pool for the process, its helpers started at the first graph that has work for them."""
+"""The threads that replay graphs: one pool for the process, its helpers started at the first replay."""
 
 import atexit
 import ctypes
@@ -16,8 +16,9 @@ FIRST_BACKOFF_NS = 20_000_000
 class Pool:
     """N threads: the calling one and N - 1 helpers, which sleep while there is nothing to replay.
 
-    The helpers are daemon threads of Python's that spend their life in one native call without the GIL. They end with the interpreter; a process that
-    forks has none in the child, which starts its own when it first replays."""
+    The helpers are daemon threads of Python's that spend their life in one native call, without the GIL. They end with the interpreter.
+    A process may fork while it is not replaying: the child has none of them and starts its own when it first replays. (But tinygrad's CPU
+    buffers are shared memory: what one of the two processes computes, the other sees.)"""
 
     def __init__(self, threads: int, adaptive: bool = True):
         assert threads >= 1
@@ -29,6 +30,7 @@ class Pool:
     def _reset(self) -> None:
         """Fresh state without helpers: at first, and in a forked child, which has none of its parent's threads."""
         self.helpers: list[threading.Thread] = []
+        self._to_start = self.threads > 1
         self._starting = threading.Lock()
         self._retired: list[tuple[int, object]] = []
         # private and page-aligned; never unmapped, see keep_for_ever
@@ -48,8 +50,9 @@ class Pool:
     def start(self) -> None:
         """Start the helpers if they are not there yet. A system that grants fewer threads gets fewer."""
         with self._starting:
-            if self.helpers or self.threads == 1 or self.state.stop:
+            if not self._to_start:
                 return
+            self._to_start = False
             for index in range(1, self.threads):
                 thread = threading.Thread(
                     target=self._call, args=(native.Op.HELP, self.address, index, None), name=f"graph-helper-{index}", daemon=True
@@ -64,15 +67,23 @@ class Pool:
 
     def replay(self, graph: int, values: int) -> None:
         """Run the native graph at address `graph` with the 64-bit `values` (variables, input addresses) at address `values`."""
+        if self._to_start:
+            self.start()
         self._call(native.Op.REPLAY, self.address, graph, values)
 
     def retire(self, graph: int, memory: object) -> None:
-        """Let go of a graph's memory as soon as no helper can be looking at it: at once, or at some later retirement."""
+        """Let go of a graph's memory as soon as no helper can be looking at it: at once, or when another one is retired."""
         self._retired.append((graph, memory))
+        self.collect()
+
+    def collect(self) -> int:
+        """Let go of the retired memory that nobody looks at; -> how many graphs must wait."""
         self._retired = [(g, m) for g, m in self._retired if self._call(native.Op.IN_USE, self.address, g, None)]
+        return len(self._retired)
 
     def stop(self) -> None:
         """End the helpers; replays go on with the calling thread alone."""
+        self._to_start = False
         self._call(native.Op.STOP, self.address, None, None)
         for thread in self.helpers:
             thread.join(timeout=1)

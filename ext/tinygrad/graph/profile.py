@@ -52,4 +52,3 @@ def table(times: Sequence[KernelTime]) -> str:
         ns, nbytes = sum(time.ns for time in group), sum(time.nbytes for time in group)
         lines.append(f"{name[:40]:40} {len(group):5} {group[0].tasks:5} {ns / 1000:9.1f} {ns / total:6.1%} {nbytes / (ns or 1):6.1f}")
     return "\n".join([*lines, f"{'together':40} {len(times):5} {'':5} {total / 1000:9.1f}"])
-

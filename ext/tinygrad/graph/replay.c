@@ -72,15 +72,12 @@ enum { REPLAY, HELP, STOP, IN_USE, SIZE };
 
 static long replay(Pool *p, Graph *g, const u64 *values);
 static long help(Pool *p, u64 me);
-static long stop(Pool *p);
-static long in_use(Pool *p, Graph *g);
+static long control(long op, Pool *p, Graph *g);
 
 long entry(long op, Pool *p, void *graph_or_index, const u64 *values) {
   if (op == REPLAY) return replay(p, (Graph *)graph_or_index, values);
   if (op == HELP) return help(p, (u64)graph_or_index);
-  if (op == STOP) return stop(p);
-  if (op == IN_USE) return in_use(p, (Graph *)graph_or_index);
-  return sizeof(Pool);
+  return control(op, p, (Graph *)graph_or_index);
 }
 
 // ---- the word
@@ -108,6 +105,7 @@ long entry(long op, Pool *p, void *graph_or_index, const u64 *values) {
 #define CALM_NS 300000000ull  // after that much undisturbed run time the backoff starts anew
 #define REPORT_NS 4000000ull  // in a long run, stolen time is reported this often
 #define SHORT_NS 50000ull     // a replay shorter than this is not worth waking anybody
+#define LONG_NS 200000ull     // one longer than this is worth asking what CPU time it took (some 300 ns)
 
 INLINE void pause(void) {
 #if defined(__x86_64__)
@@ -300,9 +298,10 @@ COLD void take_back_a_helper(Pool *p, u64 now) {
 
 // ---- working together
 
-// Wait until the word is not w: a bounded spin, then sleep. Returns early for a helper that is not to take part any more.
+// Spin until the word is not w, and return it. A helper that has spun long enough, or is not to take part any more, gets w back; the calling thread
+// sleeps then, since it has nothing else to do.
 static u64 await(Pool *p, u64 me, u64 w, Stretch *stretch) {
-  u64 since = 0, reported = 0;
+  u64 since = 0;
   for (u32 n = 1;; n++) {
     pause();
     u64 seen = LOAD_ACQUIRE(p->word);
@@ -310,12 +309,13 @@ static u64 await(Pool *p, u64 me, u64 w, Stretch *stretch) {
     if (n & 63) continue;
     if (me > LOAD_RELAXED(p->active)) return w;
     u64 now = NOW(p);
-    if (!since) since = reported = now;
+    if (!since) since = now;
     if (stretch && now - stretch->wall > REPORT_NS) {
       report_stolen(p, me, stretch);
-      if (!me && p->adaptive) judge(p, now);
+      if (!me) judge(p, now);
     }
     if (now - since > p->spin_ns) {
+      if (me) return w;
       if (stretch) report_stolen(p, me, stretch);
       park(p, me, w);
       if (stretch) begin_stretch(p, stretch);  // sleeping is not being robbed
@@ -331,15 +331,18 @@ INLINE u64 share(Pool *p, const Step *s, u64 claimed) {
   return size ? size : 1;
 }
 
-// Take part in `run` until it is finished. With `holding`, w is the word in which this thread holds the last `holding` claims.
-static void work(Pool *p, Graph *g, u64 me, u64 run, u64 w, u64 holding, Stretch *stretch) {
+// Take part in `run` until it is finished, or until a helper has found nothing to do for long enough: then the word it has seen all the while is
+// returned, otherwise 0. With `holding`, w is the word in which this thread holds the last `holding` claims.
+static u64 work(Pool *p, Graph *g, u64 me, u64 run, u64 w, u64 holding, Stretch *stretch) {
   Slot *self = &p->slots[me];
   for (;;) {
     if (!holding) {
-      if (RUN(w) != run || STEP(w) == FINISHED || me > LOAD_RELAXED(p->active)) return;
+      if (RUN(w) != run || STEP(w) == FINISHED || me > LOAD_RELAXED(p->active)) return 0;
       const Step *s = g->steps + STEP(w);
       if (CLAIMED(w) == s->claims) {
-        w = await(p, me, w, stretch);
+        u64 seen = await(p, me, w, stretch);
+        if (seen == w && me) return w;
+        w = seen;
         continue;
       }
       u64 size = share(p, s, CLAIMED(w));
@@ -368,7 +371,7 @@ static void work(Pool *p, Graph *g, u64 me, u64 run, u64 w, u64 holding, Stretch
       if (step == g->n_steps) {
         STORE(p->word, WORD(run, FINISHED, 0));
         if (me) wake(p, 1);
-        return;
+        return 0;
       }
       s = g->steps + step;
       holding = staying ? share(p, s, 0) : 0;
@@ -382,7 +385,7 @@ static void work(Pool *p, Graph *g, u64 me, u64 run, u64 w, u64 holding, Stretch
 
 static void replay_together(Pool *p, Graph *g) {
   u64 run = RUN(p->word) + 1, started = NOW(p);
-  Stretch stretch, *watched = p->adaptive && g->last_ns > 200000 ? &stretch : 0;
+  Stretch stretch, *watched = p->adaptive && g->last_ns > LONG_NS ? &stretch : 0;
   if (watched) begin_stretch(p, watched);
   p->mark = started;
   if (p->adaptive && p->active < p->helpers && started >= p->resume_at) take_back_a_helper(p, started);
@@ -421,16 +424,15 @@ static long replay(Pool *p, Graph *g, const u64 *values) {
   return 0;
 }
 
-// A helper's life.
+// A helper's life: in a run, spinning for one, or asleep.
 static long help(Pool *p, u64 me) {
   Slot *self = &p->slots[me];
-  u64 w = LOAD(p->word);
   while (!LOAD(p->stop)) {
+    u64 w = LOAD(p->word), tired = 0;
     if (me > LOAD(p->active)) {
-      park(p, me, w);
-      w = LOAD(p->word);
+      tired = w;
     } else if (STEP(w) == FINISHED) {
-      w = await(p, me, w, 0);
+      if (await(p, me, w, 0) == w) tired = w;
     } else {
       // Announce what will be read before reading it, then make sure that the run is still on: a graph is freed only when no run is on and nobody
       // has announced it, so it cannot vanish in between.
@@ -438,32 +440,30 @@ static long help(Pool *p, u64 me) {
       STORE(self->reading, g);
       u64 again = LOAD(p->word);
       if (RUN(again) == RUN(w) && STEP(again) != FINISHED) {
-        Stretch stretch, *watched = p->adaptive && LOAD_RELAXED(g->last_ns) > 200000 ? &stretch : 0;
+        Stretch stretch, *watched = p->adaptive && LOAD_RELAXED(g->last_ns) > LONG_NS ? &stretch : 0;
         if (watched) begin_stretch(p, watched);
         set_float_mode(p->float_mode);
-        work(p, g, me, RUN(w), again, 0, watched);
+        tired = work(p, g, me, RUN(w), again, 0, watched);
         if (watched) report_stolen(p, me, watched);
       }
       STORE(self->reading, 0);
-      w = LOAD(p->word);
-      // A dropped helper leaves in the middle of a run; its next look at the word must not take that run for a new one while it is inactive, which the
-      // first branch sees to. An active one comes back only for a new run, or for more tasks of this one.
     }
+    if (tired) park(p, me, tired);
   }
   return 0;
 }
 
-// A run that is on is finished by its calling thread.
-static long stop(Pool *p) {
-  STORE(p->helpers, 0);
-  STORE(p->active, 0);
-  STORE(p->stop, 1);
-  wake(p, ~1ull);
-  return 0;
-}
-
-static long in_use(Pool *p, Graph *g) {
-  for (u64 i = 1; i < 64; i++)
-    if (LOAD(p->slots[i].reading) == g) return 1;
+static __attribute__((noinline)) long control(long op, Pool *p, Graph *g) {
+  if (op == STOP) {  // a run that is on is finished by its calling thread
+    STORE(p->helpers, 0);
+    STORE(p->active, 0);
+    STORE(p->stop, 1);
+    wake(p, ~1ull);
+  } else if (op == IN_USE) {
+    for (u64 i = 1; i < 64; i++)
+      if (LOAD(p->slots[i].reading) == g) return 1;
+  } else if (op == SIZE) {
+    return sizeof(Pool);
+  }
   return 0;
 }

@@ -34,11 +34,8 @@ class CPUGraphRunner(GraphRunner):
         self.slots: list[int] = []  # of the inputs that the graph uses, in the order of their values
         self.lock = threading.Lock()  # two threads with one graph: its variables and buffers are the graph's, so one after the other
         self.plan = Plan(self._launches(input_uops))
-        self.values = array("Q", [0]) * max(1, len(self.vars) + len(self.slots))
-        pool = current_pool()
-        if self.plan.native.parallel:
-            pool.start()
-        finalizer = weakref.finalize(self, pool.retire, self.plan.address, self.plan.memory)
+        self.values = array("q", [0]) * max(1, len(self.vars) + len(self.slots))
+        finalizer = weakref.finalize(self, current_pool().retire, self.plan.address, self.plan.memory)
         finalizer.atexit = False
         CPUGraphRunner.live.add(self)
 
@@ -55,7 +52,7 @@ class CPUGraphRunner(GraphRunner):
         with self.lock:
             try:
                 for index, name in enumerate(self.vars):
-                    self.values[index] = var_vals[name] & 0xFFFFFFFFFFFFFFFF
+                    self.values[index] = var_vals[name]
             except KeyError as error:
                 raise RuntimeError(f"unbound Variable {error} used by a captured graph") from None
             for index, value in enumerate(addresses, len(self.vars)):
@@ -84,7 +81,8 @@ class CPUGraphRunner(GraphRunner):
                     changes.append(Change(argument, len(self.vars) + value_of.setdefault(slot, len(value_of)), offset))
             nbytes = sum({address(resolved[p].buffer): bufs[p].nbytes for p in positions}.values())
             if ast.op is Ops.COPY:
-                launches.append(Launch(native.function_address("memcpy"), [*arguments, bufs[0].nbytes], changes, name="copy", nbytes=nbytes))
+                arguments.append(bufs[0].nbytes)
+                launches.append(Launch(native.function_address("memcpy"), arguments, changes, name="copy", nbytes=nbytes))
                 continue
             for variable in ast.arg.vars:
                 if variable.expr in self.vars:
