@@ -2,7 +2,7 @@
 
     python bench/kernels.py [--type Q4_1] [--shape smollm2-135m|llama-1.1b] [--threads 2] [--tokens 128] [--arch native]
 
-Compiled programs are called directly, task by task, from native threads that share nothing; weights of as many layers as fill --megabytes are
+Compiled programs are called directly, task by task, from threads that share nothing; weights of as many layers as fill --megabytes are
 walked in turn, as decode does. Medians over --repeats of the busiest thread's processor time, which other processes disturb least.
 """
 
@@ -125,8 +125,6 @@ class Bench:
         return Tensor(values, device="CPU").realize()
 
     def run(self) -> None:
-        from tinygrad import dtypes
-
         from ext.tinygrad.kernels.protocol import rope_table
 
         s, k, context = self.shape, self.kernels, self.options.context
@@ -147,21 +145,22 @@ class Bench:
         qkv = copies((s.heads * s.head_dim, s.dim), (s.kv_heads * s.head_dim, s.dim), (s.kv_heads * s.head_dim, s.dim))
         wo, gated, down = copies((s.dim, s.heads * s.head_dim)), copies((s.hidden, s.dim), (s.hidden, s.dim)), copies((s.dim, s.hidden))
         head = copies((s.vocab, s.dim))[:1]
-        total = {1: 0.0, self.options.tokens: 0.0}
-        for T in total:
-            x, q, h, f = self.tensor(T, s.dim), self.tensor(T, s.heads, s.head_dim), self.tensor(T, s.heads * s.head_dim), self.tensor(T, s.hidden)
-            at = context - 1 if T == 1 else 0
-            cases = [
-                ("norm_qkv", [lambda w=w: k.norm_qkv(x, norm, 1e-5, *w, rope, *cache, at)[0] for w in qkv], qkv[0], s.layers),
-                ("attend", [lambda: k.attend(q, *cache, at)], [], s.layers),
-                ("linear_residual o", [lambda w=w: k.linear_residual(h, w[0], x) for w in wo], wo[0], s.layers),
-                ("norm_gated", [lambda w=w: k.norm_gated(x, norm, 1e-5, *w) for w in gated], gated[0], s.layers),
-                ("linear_residual down", [lambda w=w: k.linear_residual(f, w[0], x) for w in down], down[0], s.layers),
-            ]
+
+        def cases(T, at):
+            x, q = self.tensor(T, s.dim), self.tensor(T, s.heads, s.head_dim)
+            h, f = self.tensor(T, s.heads * s.head_dim), self.tensor(T, s.hidden)
+            yield "norm_qkv", [lambda w=w: k.norm_qkv(x, norm, 1e-5, *w, rope, *cache, at)[0] for w in qkv], qkv[0], s.layers
+            yield "attend", [lambda: k.attend(q, *cache, at)], [], s.layers
+            yield "linear_residual o", [lambda w=w: k.linear_residual(h, w[0], x) for w in wo], wo[0], s.layers
+            yield "norm_gated", [lambda w=w: k.norm_gated(x, norm, 1e-5, *w) for w in gated], gated[0], s.layers
+            yield "linear_residual down", [lambda w=w: k.linear_residual(f, w[0], x) for w in down], down[0], s.layers
             if T == 1:
-                cases.append(("norm_linear head", [lambda w=w: k.norm_linear(x, norm, 1e-5, w[0]) for w in head], head[0], 1))
-            for label, calls, weights, times in cases:
-                if self.options.only and self.options.only not in label:
+                yield "norm_linear head", [lambda w=w: k.norm_linear(x, norm, 1e-5, w[0]) for w in head], head[0], 1
+
+        for T in (1, self.options.tokens):
+            at, total = context - 1 if T == 1 else 0, 0.0
+            for label, calls, weights, times in cases(T, at):
+                if self.options.only not in label:
                     continue
                 parts = self.time(calls)
                 seconds = sum(t for _, t in parts)
@@ -169,10 +168,11 @@ class Bench:
                 if label == "attend":
                     macs = 2 * s.heads * s.head_dim * (T * at + T * (T + 1) // 2)
                 nbytes = sum(w.nbytes for w in weights) if weights else 2 * s.kv_heads * s.head_dim * 2 * (at + 1)
-                total[T] += seconds * times
+                total += seconds * times
                 rate = f"{nbytes / seconds / 1e9:6.1f} GB/s" if T == 1 else f"{macs / seconds / 1e9:6.1f} GMAC/s"
-                print(f"T={T:<4} {label:22} {seconds * 1e6:9.1f} us {rate}   x {times:<3}", *(f"{n} {t * 1e6:.1f}" for n, t in parts), flush=True)
-            print(f"T={T:<4} whole model {total[T] * 1e3:.2f} ms: {T / total[T]:.0f} tokens/s without launches")
+                programs = "  ".join(f"{n} {t * 1e6:.1f}" for n, t in parts)
+                print(f"T={T:<4} {label:22} {seconds * 1e6:9.1f} us {rate}   x {times:<3} {programs}", flush=True)
+            print(f"T={T:<4} whole model {total * 1e3:.2f} ms: {T / total:.0f} tokens/s without launches")
 
     def time(self, calls) -> list[tuple[str, float]]:
         """The programs of a call and the seconds of each."""
@@ -186,7 +186,7 @@ class Bench:
     def programs(self, out):
         """What computing `out` launches: (address, arguments, tasks) each."""
         from tinygrad.device import Device
-        from tinygrad.engine.realize import compile_linear, get_call_arg_uops, get_call_var_uops, get_runtime
+        from tinygrad.engine.realize import compile_linear, get_call_arg_uops, get_runtime
 
         linear, var_vals = out.linear_with_vars()
         found = []
@@ -226,7 +226,7 @@ class Bench:
             return max(busy) / reps
 
         reps = max(n_calls, 3)
-        while (taken := once(reps)) * reps < 0.02:
+        while once(reps) * reps < 0.02:
             reps *= 4
         return statistics.median(once(reps) for _ in range(self.options.repeats))
 

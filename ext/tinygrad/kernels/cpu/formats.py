@@ -1,9 +1,9 @@
 """The weight formats of the CPU kernels: which bytes a matrix becomes, and back.
 
-Rows go in groups of 16, padded with zeros. Integer formats: a group is a row of blocks of 32 columns; a block holds the scales of its 16 rows
-(two sets where a scale covers 16 columns), their minima, then the integers: byte 4 r + i of a 64-byte vector belongs to row r, so that one load
-covers 16 rows x 4 columns (AVX-512) or half of them (AVX2, two of NEON's). c/integer_tile.h reads it and says how the bits lie.
-Float formats: a group is a row of columns of 16 values.
+Rows go in groups of 16, padded with zeros. Integer formats: a group is a row of blocks of 32 columns; a block holds the scales of its
+16 rows (two sets where a scale covers 16 columns), their minima, then the integers: byte 4 r + i of a 64-byte vector belongs to row r,
+so that one load covers 16 rows x 4 columns (AVX-512) or half of them (AVX2, two of NEON's). c/integer_tile.h reads it and says how the
+bits lie. Float formats: a group is a row of columns of 16 values.
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,8 @@ class Format:
     def record(self) -> np.dtype:
         """What repeats along a group: a block of 32 columns, or a super-block of 256."""
         kind = np.dtype((np.uint8 if self.has_min else np.int8) if self.k_scales else np.float16)
-        block = np.dtype([("scales", kind, (self.scale_sets, GROUP)), ("minima", kind, (int(self.has_min), GROUP)), ("quants", np.uint32, (self.bits, GROUP))])
+        scales = [("scales", kind, (self.scale_sets, GROUP)), ("minima", kind, (int(self.has_min), GROUP))]
+        block = np.dtype([*scales, ("quants", np.uint32, (self.bits, GROUP))])
         if self.k_scales:
             return np.dtype([("supers", np.float16, (1 + self.has_min, GROUP)), ("blocks", block, (8,))])
         return np.dtype([("blocks", block, (1,))])
@@ -145,7 +146,7 @@ def _quantize(values: np.ndarray) -> Blocks:
 
 
 def _k_parts(matrix: QuantMatrix, part: slice) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
-    """Integers, 8-bit scales (and minima) and f16 super-scales (and super-minima) of a K type, as they stand in the file (ggml-quants.h)."""
+    """Integers, 8-bit scales (and minima), f16 super-scales (and super-minima) of a K type as the file has them (ggml-quants.h)."""
     blocks = to_blocks(matrix, part)
     assert blocks is not None
     size = {"Q4_K": 144, "Q5_K": 176, "Q6_K": 210}[matrix.type]

@@ -11,8 +11,9 @@ from ext.tinygrad.kernels.cpu.program import launch
 from ext.tinygrad.kernels.cpu.source import matmul_source, plain_source
 from ext.tinygrad.kernels.cpu.weight import CPUWeight
 from ext.tinygrad.kernels.matrix import QuantMatrix
+from ext.tinygrad.kernels.twins import TwinKernels, rotate, store
 
-# Tasks are what threads share out; results never depend on how many threads there are, because the number of tasks follows from shapes alone.
+# Tasks are what threads share out. Their number follows from shapes alone, so that results never depend on how many threads there are.
 TASK_BYTES = 48 << 10  # weights a decode task reads at least: each task norms and quantises the activations again
 TASK_MACS = 4 << 20  # multiplications of a prefill task, about 50 µs
 MAX_TASKS = 64
@@ -38,7 +39,8 @@ class CPUKernels:
     def embed(self, ids: Tensor, weight: CPUWeight) -> Tensor:
         T, (rows, cols) = ids.shape[0], weight.shape
         tasks = max(1, T // 8)
-        source = matmul_source("embed.c", "embed", [weight.format], {"TOKENS": T, "COLS": cols, "OUT_ROWS": rows, "TASKS": tasks, "NORM": 0})
+        macros = {"TOKENS": T, "COLS": cols, "OUT_ROWS": rows, "TASKS": tasks, "NORM": 0}
+        source = matmul_source("embed.c", "embed", [weight.format], macros)
         out = Tensor.empty(T, cols, dtype=dtypes.float32, device=ids.device)
         return launch(source, "embed", tasks, [out], [ids, weight.data])[0]
 
@@ -57,7 +59,10 @@ class CPUKernels:
     ) -> tuple[Tensor, Tensor, Tensor]:
         T, (kv_heads, rows, head_dim) = x.shape[0], cache_k.shape
         heads = wq.shape[0] // head_dim
-        assert head_dim % GROUP == 0, f"head_dim {head_dim}"
+        if head_dim % GROUP:  # a vector of rows would straddle heads (OpenLLaMA 3B has 100)
+            q, k, v = (self.norm_linear(x, norm, eps, w).reshape(T, -1, head_dim) for w in (wq, wk, wv))
+            angles = rope[start_pos : start_pos + T]
+            return rotate(q, angles).contiguous(), store(cache_k, rotate(k, angles), start_pos), store(cache_v, v, start_pos)
         weights = [wq, wk, wv]
         tasks = _tasks(T, weights)
         macros = {
@@ -74,6 +79,8 @@ class CPUKernels:
 
     def attend(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: int | UOp) -> Tensor:
         (T, heads, head_dim), (kv_heads, rows, _) = q.shape, cache_k.shape
+        if head_dim % GROUP:
+            return TwinKernels().attend(q, cache_k, cache_v, start_pos)
         macros: dict[str, object] = {
             "TOKENS": T,
             "HEADS": heads // kv_heads,

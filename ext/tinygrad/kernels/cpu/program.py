@@ -13,8 +13,8 @@ def launch(
 ) -> list[Tensor]:
     """Call `void entry(outputs…, inputs…, [long start_pos,] long core_id)` once for every core_id below `tasks`; -> the outputs after it.
 
-    The entry must be the first function of the source that is not inlined: tinygrad jumps to where the code begins. Every buffer is handed over
-    from its start; outputs may be read as well.
+    The entry must be the first function of the source that is not inlined: tinygrad jumps to where the code begins. Every buffer is
+    handed over from its start; outputs may be read as well.
     """
     operands = [t.uop for t in (*outputs, *inputs)]
     params = [UOp.placeholder_like(u, slot=i).base for i, u in enumerate(operands)]

@@ -17,6 +17,7 @@ def _read(name: str) -> str:
 
 def _format(form: Format) -> str:
     """The functions of one weight format, tile_<name> and row_<name>."""
+    macros: dict[str, object]
     if form.element:
         macros, header = {"ELEMENT": form.element}, "float_tile.h"
     else:
@@ -43,7 +44,8 @@ def matmul_source(file: str, entry: str, formats: Sequence[Format], macros: Mapp
         **macros,
     }
     for i, form in enumerate(formats):
-        defines |= {f"TILE_{i}": f"tile_{form.name}", f"ROW_{i}": f"row_{form.name}", f"INPUT_{i}": f"{'float' if form.element else 'integer'}_input"}
+        defines |= {f"TILE_{i}": f"tile_{form.name}", f"ROW_{i}": f"row_{form.name}"}
+        defines[f"INPUT_{i}"] = "float_input" if form.element else "integer_input"
     distinct = {f.name: f for f in formats}.values()
     head = [_defines(defines), _read("simd.h"), _read("activations.h"), _read("tile.h")]
     return "\n".join([*head, *(_format(f) for f in distinct), _read("inputs.h"), _read(file)])
