@@ -1,0 +1,65 @@
+"""No kernel touches a byte outside its buffers, and none cares which thread runs which task, or when."""
+
+import guarded
+import numpy as np
+import oracles
+import pytest
+from tinygrad import Tensor, dtypes
+
+from ext.tinygrad.kernels.cpu.kernels import CPUKernels
+from ext.tinygrad.kernels.protocol import rope_table
+
+KERNELS, EPS = CPUKernels(), 1e-5
+HEADS, KV_HEADS, HEAD_DIM, DIM, HIDDEN, VOCAB, ROWS = 6, 3, 64, 256, 1600, 4001, 100
+
+
+def layer(type: str, T: int, start_pos: int) -> list[Tensor]:
+    """Every operation once; the last chunk of the cache is used to its last row."""
+    rng = np.random.default_rng(T)
+
+    def put(*shape: int) -> Tensor:
+        return Tensor(rng.standard_normal(shape).astype(np.float32), device="CPU").realize()
+
+    def weight(rows: int, cols: int):  # type: ignore[no-untyped-def]
+        return KERNELS.pack(oracles.random_matrix(rng, type, rows, cols), "CPU")
+
+    x, norm = put(T, DIM), put(DIM)
+    caches = [put(KV_HEADS, ROWS, HEAD_DIM).cast(dtypes.float16).contiguous().realize() for _ in range(2)]
+    rope = Tensor(rope_table(ROWS, HEAD_DIM, HEAD_DIM, 1e4), device="CPU").realize()
+    projections = [weight(n * HEAD_DIM, DIM) for n in (HEADS, KV_HEADS, KV_HEADS)]
+    table = weight(VOCAB, DIM)
+    q, k, v = KERNELS.norm_qkv(x, norm, EPS, *projections, rope, *caches, start_pos)
+    attended = KERNELS.attend(q, k, v, start_pos)
+    out = KERNELS.linear_residual(put(T, 512), weight(DIM, 512), x)
+    hidden = KERNELS.norm_gated(x, norm, EPS, weight(HIDDEN, DIM), weight(HIDDEN, DIM))
+    logits = KERNELS.norm_linear(x, norm, EPS, table)
+    rows = KERNELS.embed(Tensor(np.array([0, VOCAB - 1] * T, np.int32)[:T], device="CPU").realize(), table)
+    return [attended, out, hidden, logits, rows]
+
+
+@pytest.mark.parametrize("type", ["Q4_1", "Q4_0", "Q5_1", "Q8_0", "Q6_K", "F16", "F32"])
+@pytest.mark.parametrize("T", [1, 35])
+def test_no_byte_outside_a_buffer_is_touched_and_no_order_of_tasks_matters(type: str, T: int) -> None:
+    plan = guarded.launches(*layer(type, T, ROWS - T))
+    assert len(plan) >= 6 and max(launch.tasks for launch in plan) > 4
+    by_name = {launch.name: launch for launch in plan}
+    attention = by_name["attend_decode" if T == 1 else "attend_prefill"]
+    assert by_name["qkv"].buffers[0] is attention.buffers[1]  # the kernels are chained: what is compared below went through all of them
+    first = guarded.run(plan, at_end=True)
+    assert all(np.abs(first[id(launch.buffers[0])].view(np.int32)).max() > 0 for launch in plan if launch.name != "prepare")
+    for others in (
+        guarded.run(plan, at_end=False, backwards=True),
+        guarded.run(plan, at_end=True, threads=2),
+        guarded.run(plan, at_end=False, threads=5),
+    ):
+        for key, expected in first.items():
+            np.testing.assert_array_equal(others[key], expected)
+
+
+def test_the_guard_notices() -> None:
+    """The fence itself: the byte after a guarded buffer is nobody's."""
+    copy = guarded.Guarded(100, at_end=True)
+    assert (copy.address + 100) % guarded.PAGE == 0 and guarded.Guarded(100, at_end=False).address % guarded.PAGE == 0
+    with open("/proc/self/maps") as maps:
+        rights = {line.split("-")[0]: line.split()[1] for line in maps}
+    assert rights[f"{copy.address + 100:x}"].startswith("---")
