@@ -1,6 +1,6 @@
 """A raw text carried on, without a persona."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from townhall.context.receipt import Receipt
@@ -40,7 +40,7 @@ class Completion:
         self.ids = [*bos, *self.ids[length - room :]]
         return length - len(self.ids)
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Generator[str, None, None]:
         decoder = self.llama.tokenizer.stream(continued=True)
         generation = self.llama.generate(self.ids, self.max_tokens, self.sampling, cache=self.cache)
         text, tokens, finish = "", 0, "interrupted"

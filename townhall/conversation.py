@@ -1,11 +1,12 @@
 """A conversation with a persona: messages in, text out, of any length at constant memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING
 
 from townhall.context.receipt import Receipt
 from townhall.context.registry import open_strategy
 from townhall.context.strategy import Plan, Window, refusal
+from townhall.context.usage import Usage
 from townhall.errors import ContextError
 from townhall.facade import LanguageModel, PrefillStats, Progress
 from townhall.message import Exchange, Message
@@ -59,7 +60,12 @@ class Conversation:
         """Begin anew with the same persona, whose head stays in the cache."""
         self.exchanges, self.plan, self.last, self._laid = [], Plan(()), None, self.prompt.head_ids
 
-    def reply(self, text: str) -> Iterator[str]:
+    def usage(self) -> Usage:
+        """How the window is filled now."""
+        memory = len(self.plan.memory.ids) if self.plan.memory else 0
+        return Usage(self.window.capacity, self.window.pinned, memory, self.plan.tokens - memory, self.window.reserve)
+
+    def reply(self, text: str) -> Generator[str, None, None]:
         """Answer `text`, piece by piece as it is sampled; `last` has the figures afterwards.
 
         Raises ContextError at once where the turn cannot fit, and the conversation stands as before. An answer that is
@@ -85,7 +91,7 @@ class Conversation:
             raise ContextError(refusal(len(ids), window, "shorten it or raise --max-context"), len(ids), window.capacity)
         return plan, ids
 
-    def _stream(self, turn: Message, plan: Plan, ids: list[int]) -> Iterator[str]:
+    def _stream(self, turn: Message, plan: Plan, ids: list[int]) -> Generator[str, None, None]:
         uncomputed = len(self._laid) - _common_prefix(self._laid, self.cache.tokens)
         self.strategy.settle(self.cache, self._removed(plan))
         answer = _Answer(self.llama, self.prompt)
@@ -157,8 +163,8 @@ class Conversation:
         window, smallest = self.window, len(self.prompt.turn_ids(""))
         if (needed := window.pinned + smallest + window.reserve) > window.capacity:
             raise ContextError(
-                f"{self.persona.name}'s persona takes {window.pinned} tokens of a window of {window.capacity}, which leaves no room to talk; "
-                f"pass --max-context {needed + window.reserve} or more, or shorten the persona",
+                f"{self.persona.name}'s persona takes {window.pinned} tokens of a window of {window.capacity}, "
+                f"which leaves no room to talk; pass --max-context {needed + window.reserve} or more, or shorten the persona",
                 needed,
                 window.capacity,
             )

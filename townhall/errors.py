@@ -17,3 +17,7 @@ class ContextError(TownhallError):
     def __init__(self, message: str, needed: int, capacity: int):
         super().__init__(message)
         self.needed, self.capacity = needed, capacity
+
+
+class ModelError(TownhallError):
+    """No model where the flags say; names the flag and how to get one."""

@@ -57,14 +57,18 @@ def load_persona(name_or_path: str | Path) -> Persona:
     else:
         close = difflib.get_close_matches(wanted.lower(), list_personas(), n=1)
         hint = f"did you mean {close[0]}? " if close else ""
-        raise PersonaError(f"no persona is called {wanted!r}: {hint}--personality takes {', '.join(list_personas())} or the path of a YAML file")
+        raise PersonaError(f"no persona is called {wanted!r}: {hint}{_choices()}")
     return _parse(_read(path), path)
+
+
+def _choices() -> str:
+    return f"--personality takes {', '.join(list_personas())} or the path of a YAML file"
 
 
 def _read(path: Path) -> str:
     try:
         if not path.is_file():
-            raise PersonaError(f"persona {path} is not a file; --personality takes {', '.join(list_personas())} or the path of a YAML file")
+            raise PersonaError(f"persona {path} is not a file; {_choices()}")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
@@ -79,7 +83,11 @@ def _read(path: Path) -> str:
 
 
 def _parse(text: str, path: Path) -> Persona:
-    loader = yaml.SafeLoader(text)
+    try:
+        loader = yaml.SafeLoader(text)
+    except yaml.reader.ReaderError as error:
+        line = text[: error.position].count("\n") + 1
+        raise PersonaError(f"persona {path}, line {line}: it holds a control character; save it as plain text") from error
     try:
         # the nodes of safe_load's own loader, because they know their lines
         node = loader.get_single_node()
@@ -88,10 +96,10 @@ def _parse(text: str, path: Path) -> Persona:
         return _persona(_Fields(path, loader, node, "a persona", _PERSONA_FIELDS))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = f", line {mark.line + 1}" if mark else ""
-        raise PersonaError(f"persona {path}{line}: {error.problem or error.context or 'not valid YAML'}") from error
-    except yaml.YAMLError as error:
-        raise PersonaError(f"persona {path}: {str(error).splitlines()[0]}") from error
+        where = f", line {mark.line + 1}" if mark else ""
+        raise PersonaError(f"persona {path}{where}: {error.problem or error.context or 'not valid YAML'}") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: 2001-99-99 looks like a date to YAML
+        raise PersonaError(f"persona {path}: {str(error).splitlines()[0]}; put it in quotes") from error
     except RecursionError as error:
         raise PersonaError(f"persona {path}: nested too deeply to be a persona") from error
     finally:
@@ -185,7 +193,7 @@ class _Fields:
     def _string(self, node: yaml.Node, key: str) -> str:
         value = self._construct(node) if isinstance(node, yaml.ScalarNode) else node
         if not isinstance(value, str):
-            kind = "a list" if isinstance(node, yaml.SequenceNode) else "a mapping" if isinstance(node, yaml.MappingNode) else type(value).__name__
+            kind = {"sequence": "a list", "mapping": "a mapping"}.get(getattr(node, "id", ""), type(value).__name__)
             raise self._error(node, f"{key!r} must be text, not {kind}; put it in quotes")
         return value
 

@@ -29,5 +29,6 @@ class Receipt:
         what = f"the {len(self.dropped)} oldest messages" if self.dropped else "the beginning of the prompt"
         again = f", {self.recomputed_tokens} of them read again" if self.recomputed_tokens else ""
         return (
-            f"context: {what} ({self.dropped_tokens} tokens) left the window of {self.window}; the prompt is now {self.prompt_tokens} tokens{again}"
+            f"context: {what} ({self.dropped_tokens} tokens) left the window of {self.window}; "
+            f"the prompt is now {self.prompt_tokens} tokens{again}"
         )

@@ -39,7 +39,7 @@ class ChatLog:
             if turn.role == "user":
                 pieces += self.turn(turn.text)
             else:
-                pieces += [Piece(f" {turn.text}", special=False, message=index), *self.close()]
+                pieces += [Piece(f" {turn.text}", special=False, turn=index), *self.close()]
         return pieces
 
     def _said(self, text: str) -> str:

@@ -80,7 +80,8 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
                     setattr(parent, field, self._watched(value))
                 elif isinstance(value, list):
                     setattr(parent, field, [self._watched(item) if isinstance(item, nodes.Node) else item for item in value])
-        return tree.set_lineno(1)
+        tree.set_lineno(1)
+        return tree
 
     def _watched(self, node: nodes.Node) -> nodes.Node:
         """`node`, or what makes the same value under the meter."""
@@ -96,7 +97,7 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
             node.node = self._filter("metered_value", node.node)
         return node
 
-    def _filter(self, name: str, value: nodes.Expr, *args: nodes.Expr) -> nodes.Filter:
+    def _filter(self, name: str, value: Any, *args: nodes.Expr) -> nodes.Filter:
         filtered = nodes.Filter(value, name, list(args), [], None, None)
         filtered.set_environment(self)
         return filtered
@@ -136,6 +137,9 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         return attr not in BARRED_METHODS and super().is_safe_attribute(obj, attr, value)
 
+    def wrap_str_format(self, value: Any) -> None:
+        """Jinja would let a format method through in a wrapper; here it is barred by its name."""
+
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         if operator == "%" and isinstance(left, str):
             raise JinjaError("text formatted with % is not allowed")
@@ -148,7 +152,7 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         return self.weigh(super().call_binop(context, operator, self.pay(left), self.pay(right)))
 
     # jinja's own signature: the names must not clash with a called function's keywords
-    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         __self.charge(1 + (__self.macro_cost if isinstance(__obj, Macro) else 0))
         owner, method = getattr(__obj, "__self__", None), getattr(__obj, "__name__", "")
         if isinstance(owner, str):
@@ -156,10 +160,10 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
             if method == "replace":
                 return __self._replace(owner, *args, **kwargs)
             if method == "join":
-                return __self._join(*args, owner, **kwargs)
+                return __self._join(args[0], owner)
         return __self.weigh(super().call(__context, __obj, *args, **kwargs))
 
-    def _metered(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _metered(self, function: Any) -> Callable[..., Any]:
         """A filter or test whose input and output are paid for."""
 
         def metered(*args: Any, **kwargs: Any) -> Any:

@@ -1,0 +1,83 @@
+"""From flags to a model on a device: the order in which things are checked, opened and said."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from townhall.cli import terminal
+from townhall.cli.options import ChatOptions
+
+
+class Stopwatch:
+    """Seconds by name, for --profile."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._started = time.perf_counter()
+
+    @contextmanager
+    def lap(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(name, time.perf_counter() - started)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Count seconds under `name`."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+
+    def report(self) -> str:
+        """A table, one line per name, and what is left of the whole."""
+        total = time.perf_counter() - self._started
+        rest = total - sum(self.seconds.values())
+        rows = [*self.seconds.items(), ("everything else", rest), ("in all", total)]
+        return "\n".join(f"{name:<24}{seconds:9.3f} s{seconds / total if total else 0:7.1%}" for name, seconds in rows)
+
+
+@dataclass
+class Loaded:
+    """A model that is ready, where it sits, and how long that took."""
+
+    llama: Any  # app.models.llama.Llama, or a double of it
+    sampling: Any  # app.models.llama.Sampling
+    backend: Any  # ext.tinygrad.backend.Backend
+    watch: Stopwatch = field(default_factory=Stopwatch)
+
+
+def load(options: ChatOptions) -> Loaded:
+    """Cheap checks first; then the device is opened and named on stderr, then the weights are placed with a progress bar."""
+    path = options.model_path()
+    watch = Stopwatch()
+    with watch.lap("import"):
+        from ext.tinygrad.toolchain import prepare_environment
+
+        prepare_environment()  # before tinygrad is imported: it reads the environment then
+        sampling = options.sampling()
+        from app.models.llama import Llama
+        from ext.tinygrad.backend import open_backend
+    with watch.lap("open the device"):
+        backend = open_backend(require=options.require)
+    if options.quantize:
+        terminal.note(f"--quantize {options.quantize} has no effect: the weights stay as {path.name} stores them")
+    with watch.lap("load the weights"), _progress_bar(path.name) as progress:
+        llama = Llama.load(path, max_context=options.max_context, progress=progress)
+    backend = llama.backend  # read from the device that holds the weights
+    terminal.note(f"{path.name} on {backend.describe()}")
+    return Loaded(llama, sampling, backend, watch)
+
+
+@contextmanager
+def _progress_bar(name: str) -> Iterator[Any]:
+    """A callback (bytes done, bytes in all) that moves a bar on stderr; no bar where nobody looks."""
+    from tqdm import tqdm
+
+    with tqdm(desc=name, unit="B", unit_scale=True, unit_divisor=1024, leave=False, disable=None) as bar:
+
+        def move(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield move

@@ -1,0 +1,71 @@
+"""`townhall`: the command group; a command's module is imported only when that command is called."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import click
+
+from ext.tinygrad.errors import TownhallError
+from townhall import __version__
+
+COMMANDS = {
+    "chat": ("townhall.cli.chat", "Talk to a persona, or complete a text with --prompt."),
+    "devices": ("townhall.cli.devices", "List the devices that work here, and why the others do not."),
+}
+
+
+class LazyGroup(click.Group):
+    """Knows its commands' names and help by heart, so that `--help` imports none of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(COMMANDS[cmd_name][0])
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help) for name, (_, help) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    help="Townhall: personas that talk, on a LLaMA written by hand in tinygrad.",
+    epilog="Example: townhall chat --personality gary. Every command has its own --help.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
+@click.version_option(__version__, prog_name="townhall", message="%(prog)s %(version)s")
+def cli() -> None:
+    pass
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code: 0, 2 for wrong input (one sentence on stderr), 130 when interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a character shows "?", it does not end the session
+    try:
+        result = cli.main(args=None if args is None else list(args), prog_name="townhall", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except TownhallError as error:
+        return _complain(str(error))
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return error.exit_code
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        hint = f" (see {context.command_path} --help)" if context else ""
+        return _complain(f"{error.format_message().rstrip('.')}{hint}")
+    except (click.Abort, KeyboardInterrupt):
+        click.echo(err=True)
+        return 130
+
+
+def _complain(message: str) -> int:
+    click.echo(f"townhall: {message}", err=True)
+    return 2

@@ -1,0 +1,81 @@
+"""What the flags of `townhall chat` say, and which model file they mean."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from townhall.errors import ModelError
+
+if TYPE_CHECKING:
+    from app.models.llama import Sampling
+
+ROOT = Path(__file__).resolve().parents[2]
+WEIGHTS = ROOT / "app" / "models" / "llama" / "weights"
+DEFAULT_MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@dataclass(frozen=True)
+class ChatOptions:
+    """The flags as they were given."""
+
+    model: Path | None = None
+    personality: str = "stacy"
+    prompt: str | None = None
+    count: int = 512
+    temperature: float = 0.7
+    seed: int | None = None
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.0
+    repeat_penalty: float = 1.0
+    max_context: int = 1024
+    context: str = "slide"
+    format: str = "auto"
+    timing: bool = False
+    profile: bool = False
+    size: str | None = None
+    gen: str | None = None
+    quantize: str | None = None
+    require: str | None = None
+    json: bool = False
+
+    def sampling(self) -> "Sampling":
+        """Checked; SamplingError names the flag. Imports tinygrad by way of the model's package."""
+        from app.models.llama import Sampling
+
+        return Sampling(
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            min_p=self.min_p,
+            repeat_penalty=self.repeat_penalty,
+            seed=self.seed,
+        )
+
+    def model_path(self) -> Path:
+        """The file or folder to load; ModelError where there is none."""
+        if self.model is not None:
+            if self.size or self.gen:
+                raise ModelError("--model and --size/--gen both name a model; pass one of them")
+            if not self.model.exists():
+                raise ModelError(f"--model {self.model} does not exist; pass the path of a GGUF file")
+            return self.model
+        if self.size or self.gen:
+            size, gen = self.size or "7B", self.gen or "1"
+            folder = WEIGHTS / size if gen == "1" else WEIGHTS / f"LLaMA-{gen}" / size
+            if not folder.exists():
+                raise ModelError(
+                    f"--size {size} --gen {gen} means {_short(folder)}, which does not exist; "
+                    f"fetch it with `PRESIGNED_URL=… bash pull_llama.sh {size}` in {_short(WEIGHTS)}, or pass --model"
+                )
+            return folder
+        path = WEIGHTS / DEFAULT_MODEL
+        if not path.exists():
+            script = _short(WEIGHTS / "pull_llama.sh")
+            raise ModelError(f"the default model is not there yet: run `make chat`, or `bash {script}`, or pass --model")
+        return path
+
+
+def _short(path: Path) -> Path:
+    """Relative to where the user stands, where that is shorter to read."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
