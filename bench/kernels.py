@@ -101,22 +101,21 @@ class Bench:
 
     def weight(self, rows: int, cols: int):
         """A random weight; its bytes matter to the speed no more than its values."""
-        from tinygrad import Tensor
-
         from ext.tinygrad.kernels.cpu.formats import format_of
+        from ext.tinygrad.kernels.cpu.memory import allocate
         from ext.tinygrad.kernels.cpu.weight import CPUWeight
 
-        form = format_of(self.options.type)
-        raw = self.random.integers(0, 256, form.nbytes(rows, cols), dtype=self.np.uint8)
+        form, np = format_of(self.options.type), self.np
+        raw = allocate(form.nbytes(rows, cols))
         if form.element:
-            values = self.random.standard_normal(form.nbytes(rows, cols) // (2 if form.element == "f16" else 4))
-            raw = values.astype(self.np.float16 if form.element == "f16" else self.np.float32).view(self.np.uint8)
+            values = raw.view(np.float16 if form.element == "f16" else np.float32)
+            values[:] = self.random.standard_normal(len(values), np.float32)
         else:
+            raw[:] = self.random.integers(0, 256, len(raw), dtype=np.uint8)
             record = raw.view(form.record)
             for name in ("supers",) if form.k_scales else ("scales", "minima"):
-                field = (record if form.k_scales else record["blocks"])[name]
-                field[...] = 0.01
-        return CPUWeight((rows, cols), form, Tensor(raw, device="CPU").realize())
+                (record if form.k_scales else record["blocks"])[name] = 0.01
+        return CPUWeight.from_packed(form, (rows, cols), raw, "CPU")
 
     def tensor(self, *shape: int, dtype=None):
         from tinygrad import Tensor

@@ -6,6 +6,7 @@ so that one load covers 16 rows x 4 columns (AVX-512) or half of them (AVX2, two
 bits lie. Float formats: a group is a row of columns of 16 values.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,13 +83,13 @@ def format_of(ggml_type: str) -> Format:
     return FORMATS.get(NEAREST.get(ggml_type, ggml_type).lower(), FORMATS["q8_0"])
 
 
-def pack(matrix: QuantMatrix) -> tuple[Format, np.ndarray]:
-    """Lay a matrix out: its format and uint8 (groups, bytes of a group)."""
+def pack(matrix: QuantMatrix, allocate: Callable[[int], np.ndarray] = lambda n: np.zeros(n, np.uint8)) -> tuple[Format, np.ndarray]:
+    """Lay a matrix out: its format and uint8 (groups, bytes of a group). `allocate(nbytes)` gives zeroed memory."""
     rows, cols = matrix.shape
     form = format_of(matrix.type)
     if form.bits and cols % 32:
         form = FORMATS["f16"]  # a type that has to be re-quantised, with rows that are no multiple of a block
-    out = np.zeros((-(-rows // GROUP), form.group_bytes(cols)), np.uint8)
+    out = allocate(form.nbytes(rows, cols)).reshape(-1, form.group_bytes(cols))
     for start in range(0, rows, CHUNK_ROWS):
         part = slice(start, min(rows, start + CHUNK_ROWS))
         target = out[start // GROUP : -(-part.stop // GROUP)]

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from tinygrad import Tensor
 
-from ext.tinygrad.kernels.cpu.formats import FORMATS, Format, pack, unpack
+from ext.tinygrad.kernels.cpu.formats import Format, pack, unpack
+from ext.tinygrad.kernels.cpu.memory import allocate, as_tensor
 from ext.tinygrad.kernels.matrix import QuantMatrix
 
 
@@ -19,15 +20,14 @@ class CPUWeight:
 
     @classmethod
     def pack(cls, matrix: QuantMatrix, device: str) -> "CPUWeight":
-        form, packed = pack(matrix)
-        return cls(matrix.shape, form, Tensor(packed.reshape(-1), device=device).realize())
+        form, packed = pack(matrix, allocate)
+        return cls.from_packed(form, matrix.shape, packed, device)
 
     @classmethod
-    def from_packed(cls, name: str, shape: tuple[int, int], data: Tensor) -> "CPUWeight":
-        """A weight whose bytes were laid out earlier, by this version of the formats."""
-        form = FORMATS[name]
-        assert data.nbytes() == form.nbytes(*shape), f"{data.nbytes()} bytes are no {shape} matrix in {name}"
-        return cls(shape, form, data)
+    def from_packed(cls, form: Format, shape: tuple[int, int], packed: np.ndarray, device: str) -> "CPUWeight":
+        """A weight of bytes that were laid out by this version of the formats; no copy. They are read fastest from memory.allocate()."""
+        assert packed.nbytes == form.nbytes(*shape), f"{packed.nbytes} bytes are no {shape} matrix in {form.name}"
+        return cls(shape, form, as_tensor(packed, device))
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
