@@ -6,6 +6,7 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from tokenizers.pre_tokenizers import PreTokenizer
 
 from app.models.llama.vocabulary import Vocabulary
+from app.models.llama.wording import clipped, quoted
 
 CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -50,7 +51,7 @@ class ByteLevelBPE:
     def __init__(self, vocabulary: Vocabulary, merges: Sequence[str], pre: str, control: Collection[int]) -> None:
         if pre not in PRE_TOKENIZERS:
             known = ", ".join(sorted(PRE_TOKENIZERS))
-            raise vocabulary.fail(f"splits text as {pre!r} (tokenizer.ggml.pre)", f"Townhall supports {known}")
+            raise vocabulary.fail(f"splits text as {quoted(pre)} (tokenizer.ggml.pre)", f"Townhall supports {known}")
         self._tokens = vocabulary.tokens
         vocab = {token: n for n, token in enumerate(vocabulary.tokens)}
         for n in control:
@@ -59,7 +60,7 @@ class ByteLevelBPE:
             pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
             model = models.BPE(vocab, pairs, ignore_merges=pre in WHOLE_PIECES)
         except Exception as error:  # the tokenizers package raises bare Exception for a merge of unknown tokens
-            raise vocabulary.fail(f"has merges that do not fit its vocabulary ({error})") from None
+            raise vocabulary.fail(f"has merges that do not fit its vocabulary ({clipped(error)})") from None
         self._tokenizer = Tokenizer(model)
         steps: list[PreTokenizer] = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in PRE_TOKENIZERS[pre]]
         steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False))

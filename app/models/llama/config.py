@@ -1,13 +1,14 @@
 """What one LLaMA is: its sizes, read from a file's metadata and checked once."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from app.models.llama.wording import quoted
 from ext.tinygrad.errors import TownhallError
 
 SUPPORTED_ARCHITECTURES = ("llama",)
@@ -49,8 +50,8 @@ class LlamaConfig:
     def from_gguf(cls, metadata: Mapping[str, Any], tensor_names: Collection[str], path: Path | str) -> "LlamaConfig":
         """Raises ConfigError for another architecture, a missing or absurd value, or a feature that must not be ignored."""
         architecture = metadata.get("general.architecture")
-        if architecture not in SUPPORTED_ARCHITECTURES:
-            named = f"has the architecture {architecture!r}" if architecture else "names no architecture (general.architecture)"
+        if not isinstance(architecture, str) or architecture not in SUPPORTED_ARCHITECTURES:
+            named = "names no architecture" if architecture is None else f"has the architecture {quoted(architecture)}"
             raise ConfigError(f"{path} {named}; Townhall runs {', '.join(SUPPORTED_ARCHITECTURES)}")
         read = _Reader(metadata, f"{architecture}.", path)
         read.require(*REQUIRED)
@@ -114,19 +115,19 @@ class _Reader:
     def size(self, key: str, default: int | None = None, limit: int = MAX_SIZE) -> int:
         value = self.scalar(key, default)
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
-            raise self.fail(f"gives {self.prefix + key} as {value!r}; a whole number from 1 to {limit:,} is needed")
+            raise self.fail(f"gives {self.prefix + key} as {quoted(value)}; a whole number from 1 to {limit:,} is needed")
         return value
 
     def positive(self, key: str, default: float | None = None) -> float:
         value = self.scalar(key, default)
         if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or value <= 0:
-            raise self.fail(f"gives {self.prefix + key} as {value!r}; a positive number is needed")
+            raise self.fail(f"gives {self.prefix + key} as {quoted(value)}; a positive number is needed")
         return float(value)
 
 
 def _tokens(metadata: Mapping[str, Any], path: Path | str) -> int:
     tokens = metadata.get("tokenizer.ggml.tokens")
-    if tokens is None:
+    if not isinstance(tokens, Sequence) or not tokens:
         raise ConfigError(f"{path} has neither llama.vocab_size nor tokenizer.ggml.tokens; use a file that carries its tokenizer")
     return len(tokens)
 
@@ -138,10 +139,10 @@ def _refuse_unsupported(read: _Reader, tensor_names: Collection[str]) -> None:
     scales = any(factor not in (0.0, 1.0) for factor in factors)
     experts, window, context = (read.scalar(key, 0) for key in ("expert_count", "attention.sliding_window", "context_length"))
     faults = (
-        (f"rope scaling {scaling!r}", scaling not in ("none", "linear") or (scaling == "linear" and scales)),
+        (f"rope scaling {quoted(scaling)}", scaling not in ("none", "linear") or (scaling == "linear" and scales)),
         ("rope scaling 'linear'", factors[1] not in (0.0, 1.0)),
         ("rope scaling 'llama3' (rope_freqs.weight)", "rope_freqs.weight" in tensor_names),
-        (f"a mixture of {experts} experts", bool(experts)),
+        (f"a mixture of {quoted(experts)} experts", experts != 0),
         (f"a sliding window of {window}", isinstance(window, int) and isinstance(context, int) and 0 < window < context),
     )
     for feature, asked in faults:

@@ -10,6 +10,7 @@ from gguf import TokenType
 from sentencepiece import SentencePieceProcessor
 
 from app.models.llama.vocabulary import Vocabulary
+from app.models.llama.wording import clipped
 
 SPACE = "▁"
 BPE = 2  # TrainerSpec.ModelType
@@ -26,7 +27,7 @@ class SentencePiece:
         try:
             self._processor.LoadFromSerializedProto(model_proto(vocabulary))
         except RuntimeError as error:
-            raise vocabulary.fail(f"has a vocabulary that SentencePiece refuses ({str(error).splitlines()[0]})") from None
+            raise vocabulary.fail(f"has a vocabulary that SentencePiece refuses ({clipped(error)})") from None
 
     def encode(self, text: str) -> list[int]:
         return list(self._processor.EncodeAsIds(text))
@@ -46,17 +47,16 @@ def model_proto(vocabulary: Vocabulary) -> bytes:
     unknown = [n for n, kind in enumerate(types) if kind == TokenType.UNKNOWN]
     if len(unknown) != 1:
         raise vocabulary.fail(f"marks {len(unknown)} tokens as unknown where SentencePiece needs one")
-    n_bytes = sum(kind == TokenType.BYTE for kind in types)
-    # sentencepiece itself checks that they are <0x00> to <0xFF>
-    if n_bytes not in (0, 256):
-        raise vocabulary.fail(f"has {n_bytes} byte tokens; 256 or none are possible")
+    byte_tokens = {vocabulary.tokens[n] for n, kind in enumerate(types) if kind == TokenType.BYTE}
+    if byte_tokens and byte_tokens != {f"<0x{byte:02X}>" for byte in range(256)}:
+        raise vocabulary.fail(f"has {len(byte_tokens)} byte tokens that are not <0x00> to <0xFF>")
     control, pieces = vocabulary.control_ids, []
     for n, (token, score) in enumerate(zip(vocabulary.tokens, vocabulary.scores.tolist(), strict=True)):
         kind = TokenType.CONTROL if n in control and n != unknown[0] else types[n]
         piece = token.encode("utf-8", "replace")
         body = b"\x0a" + _varint(len(piece)) + piece + b"\x15" + struct.pack("<f", score) + b"\x18" + _varint(kind)
         pieces.append(b"\x0a" + _varint(len(body)) + body)
-    trainer = _number(3, BPE) + _number(4, len(types)) + _number(35, int(n_bytes == 256)) + _number(40, unknown[0])
+    trainer = _number(3, BPE) + _number(4, len(types)) + _number(35, int(bool(byte_tokens))) + _number(40, unknown[0])
     normalizer = _bytes(1, b"identity") + _number(3, 0) + _number(4, 0) + _number(5, 1)  # no prefix, keep spaces, spaces as ▁
     return b"".join(pieces) + _bytes(2, trainer) + _bytes(3, normalizer)
 

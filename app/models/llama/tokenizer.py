@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from app.models.llama.vocabulary import TokenizerError, Vocabulary, strings
+from app.models.llama.wording import quoted
 
 __all__ = ["StreamDecoder", "Tokenizer", "TokenizerError"]
 
@@ -39,7 +40,15 @@ class Tokenizer:
     def from_gguf(cls, metadata: Mapping[str, Any], path: Path | str = "the model") -> "Tokenizer":
         """Raises TokenizerError for a kind of vocabulary that is not supported, by name, and for a damaged one."""
         vocabulary = Vocabulary.from_gguf(metadata, path)
-        model = metadata.get("tokenizer.ggml.model")
+        declared = metadata.get("tokenizer.ggml.model")
+        model = declared if isinstance(declared, str) else None
+
+        def flag(key: str, default: bool) -> bool:
+            value = metadata.get(f"tokenizer.ggml.{key}", default)
+            if not isinstance(value, int):
+                raise vocabulary.fail(f"gives tokenizer.ggml.{key} as {quoted(value)}; true or false is needed")
+            return bool(value)
+
         encoder: PlainEncoder
         if model == "gpt2":
             from app.models.llama.byte_bpe import BOS_BY_DEFAULT, ByteLevelBPE
@@ -50,13 +59,14 @@ class Tokenizer:
         elif model == "llama":
             from app.models.llama.spm import SentencePiece
 
-            encoder = SentencePiece(vocabulary, bool(metadata.get("tokenizer.ggml.add_space_prefix", True)))
+            encoder = SentencePiece(vocabulary, flag("add_space_prefix", True))
             add_bos = True
         else:
-            raise vocabulary.fail(f"has a tokenizer of kind {model!r}", "Townhall supports gpt2 (byte-level BPE) and llama (SentencePiece)")
+            raise vocabulary.fail(
+                f"has a tokenizer of kind {quoted(declared)}", "Townhall supports gpt2 (byte-level BPE) and llama (SentencePiece)"
+            )
         template = metadata.get("tokenizer.chat_template")
-        add_bos = bool(metadata.get("tokenizer.ggml.add_bos_token", add_bos))
-        return cls(vocabulary, encoder, add_bos, template if isinstance(template, str) else None)
+        return cls(vocabulary, encoder, flag("add_bos_token", add_bos), template if isinstance(template, str) else None)
 
     @property
     def vocab_size(self) -> int:

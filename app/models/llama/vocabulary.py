@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from gguf import TokenType
 
+from app.models.llama.wording import quoted
 from ext.tinygrad.errors import TownhallError
 
 # ids that end a turn or a text in the families met so far, whatever the file declares as its one EOS
@@ -19,6 +20,8 @@ STOP_NAMES = frozenset(
 )
 # <|im_start|>, <s>, [INST]: text that steers the model, however the converter typed it
 MARKUP = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]")
+
+MAX_SCORE = 1e30  # a piece's score is its rank or its log-probability; beyond float32 it would be no number
 
 
 class TokenizerError(TownhallError):
@@ -49,7 +52,7 @@ class Vocabulary:
         if len(set(tokens)) != len(tokens):
             seen: set[str] = set()
             twice = next(token for token in tokens if token in seen or seen.add(token))  # type: ignore[func-returns-value]
-            raise fail(f"lists the token {twice!r} twice")
+            raise fail(f"lists the token {quoted(twice)} twice")
 
         def per_token(key: str) -> np.ndarray | None:
             values = metadata.get(key)
@@ -63,16 +66,18 @@ class Vocabulary:
             value = metadata.get(f"tokenizer.ggml.{kind}_token_id")
             if value is None:
                 return None
-            if not isinstance(value, int) or not 0 <= value < len(tokens):
-                raise fail(f"names {value!r} as its {kind.upper()} token, but has {len(tokens):,} tokens")
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < len(tokens):
+                raise fail(f"names {quoted(value)} as its {kind.upper()} token, but has {len(tokens):,} tokens")
             return value
 
-        types = per_token("tokenizer.ggml.token_type")
+        types, scores = per_token("tokenizer.ggml.token_type"), per_token("tokenizer.ggml.scores")
+        if types is not None:  # llama.cpp's "undefined", and whatever else is no type, is an ordinary token
+            types = np.where((types >= TokenType.NORMAL) & (types <= TokenType.BYTE), types, int(TokenType.NORMAL)).astype(np.int64)
         return cls(
             path=str(path),
             tokens=tokens,
             types=[int(TokenType.NORMAL)] * len(tokens) if types is None else types.tolist(),
-            scores=per_token("tokenizer.ggml.scores"),
+            scores=None if scores is None else scores.clip(-MAX_SCORE, MAX_SCORE).astype(np.float32),
             bos_id=declared("bos"),
             eos_id=declared("eos"),
             turn_end_ids=tuple(n for n in (declared("eot"), declared("eom")) if n is not None),

@@ -15,6 +15,7 @@ import gguf
 import numpy as np
 
 from app.models.llama.checkpoint.errors import CheckpointError
+from app.models.llama.wording import quoted
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -26,7 +27,7 @@ SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", BOOL: 
 # Far above any real file (a LLaMA of 405B has 1,138 tensors, the largest vocabularies 10^6 pieces), low enough that no
 # crafted header takes long to refuse.
 MAX_ENTRIES = 1 << 16
-MAX_NAME_BYTES = 1 << 12
+MAX_NAME_BYTES = 1 << 8
 MAX_STRING_BYTES = 1 << 24
 MAX_STRINGS = 1 << 22  # over all arrays
 MAX_ARRAY_BYTES = 1 << 28
@@ -116,6 +117,13 @@ class _Cursor:
         text = self.data[self.pos : self.pos + length].decode("utf-8", "backslashreplace")
         self.pos += length
         return text
+
+    def name(self, what: str) -> str:
+        """A key or a tensor's name: messages repeat it, so it must not steer a terminal."""
+        name = self.string(MAX_NAME_BYTES, what)
+        if not name.isprintable():
+            raise self.fail(f"has {what} that is not printable: it is damaged")
+        return name
 
     def strings(self, count: int, what: str) -> StringArray:
         """Only walks the lengths: a vocabulary that nobody looks at costs no more than this loop."""
@@ -235,7 +243,7 @@ def _read_version(cursor: _Cursor) -> int:
 def _read_metadata(cursor: _Cursor, n_entries: int) -> dict[str, Any]:
     metadata: dict[str, Any] = {}
     for _ in range(n_entries):
-        key = cursor.string(MAX_NAME_BYTES, "a metadata key")
+        key = cursor.name("a metadata key")
         if key in metadata:
             raise cursor.fail(f"gives the metadata key {key!r} twice")
         metadata[key] = cursor.value(int(cursor.number("<I", f"the value type of {key!r}")), f"the metadata {key!r}")
@@ -245,13 +253,13 @@ def _read_metadata(cursor: _Cursor, n_entries: int) -> dict[str, Any]:
 def _alignment(cursor: _Cursor, metadata: dict[str, Any]) -> int:
     alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
     if not isinstance(alignment, int) or not 0 < alignment <= MAX_ALIGNMENT or alignment & (alignment - 1):
-        raise cursor.fail(f"declares the alignment {alignment!r}, which is not a power of two up to {MAX_ALIGNMENT:,}")
+        raise cursor.fail(f"declares the alignment {quoted(alignment)}, which is not a power of two up to {MAX_ALIGNMENT:,}")
     return alignment
 
 
 def _read_tensor_entry(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
     """(name, shape in NumPy's order, type number, offset from the start of the data)."""
-    name = cursor.string(MAX_NAME_BYTES, "a tensor name")
+    name = cursor.name("a tensor name")
     n_dims = int(cursor.number("<I", f"the dimensions of {name}"))
     if not 1 <= n_dims <= MAX_DIMS:
         raise cursor.fail(f"gives the tensor {name} {n_dims:,} dimensions; 1 to {MAX_DIMS} are possible")

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from app.models.llama.checkpoint.errors import CheckpointError
 from app.models.llama.checkpoint.gguf import OTHER_TYPE, GGUFFile, TensorInfo
 from app.models.llama.checkpoint.names import canonical_from_gguf
 from app.models.llama.config import LlamaConfig
+from app.models.llama.wording import quoted
 from ext.tinygrad.kernels.matrix import QuantMatrix
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ class GGUFCheckpoint:
         return CheckpointError(f"{self.path} {fault}; {mend}")
 
     def _rename(self) -> dict[str, TensorInfo]:
-        if (parts := self.file.metadata.get("split.count", 0)) not in (0, 1):
-            raise self._fail(f"is one of {parts} parts", "merge them with llama-gguf-split --merge")
+        if quoted(parts := self.file.metadata.get("split.count", 0)) not in ("0", "1"):
+            raise self._fail(f"is one of {quoted(parts)} parts", "merge them with llama-gguf-split --merge")
         renamed: dict[str, TensorInfo] = {}
         for name, info in self.file.tensors.items():
             canonical = canonical_from_gguf(name)
@@ -66,8 +67,8 @@ class GGUFCheckpoint:
         embedding = self._tensors.get("tok_embeddings.weight")
         if embedding is None or len(embedding.shape) != 2:
             return config  # _check names the fault
-        tokens = self.file.metadata.get("tokenizer.ggml.tokens", ())
-        if len(tokens) > embedding.shape[0]:
+        tokens = self.file.metadata.get("tokenizer.ggml.tokens")
+        if isinstance(tokens, Sequence) and len(tokens) > embedding.shape[0]:
             raise self._fail(f"has {len(tokens):,} tokens but only {embedding.shape[0]:,} rows in its embedding")
         return dataclasses.replace(config, vocab_size=embedding.shape[0])
 

@@ -169,6 +169,8 @@ CRAFTED = {
     "absurd array of strings": (header([entry("k", ARRAY, struct.pack("<IQ", STRING, MAX))]), "strings"),
     "array of strings beyond the end": (header([entry("k", ARRAY, struct.pack("<IQ", STRING, 9) + text("a"))], data=b""), "truncated"),
     "string lengths that overflow": (header([entry("k", ARRAY, struct.pack("<IQQ", STRING, 3, MAX - 7) + b"\0" * 64)]), "truncated"),
+    "a tensor name that would steer a terminal": (header(tensors=[tensor("\x1b[2J", (8,))], data=b"\0" * 64), "not printable"),
+    "a key of two lines": (header([entry("a\nb", U32, b"\1\0\0\0")]), "not printable"),
     "a key twice": (header([entry("k", U32, b"\1\0\0\0")] * 2), "'k' twice"),
     "alignment 0": (header([entry("general.alignment", U32, struct.pack("<I", 0))]), "alignment 0"),
     "alignment 24": (header([entry("general.alignment", U32, struct.pack("<I", 24))]), "alignment 24"),

@@ -1,0 +1,15 @@
+"""What a file says, as a message may repeat it: short, printable, on one line, so that no file can flood or steer a terminal."""
+
+import reprlib
+from typing import Any
+
+
+def quoted(value: Any) -> str:
+    """Like repr, cut to about thirty characters."""
+    return " ".join(reprlib.repr(value).split())
+
+
+def clipped(text: object, limit: int = 120) -> str:
+    """Somebody else's message, as far as one line goes."""
+    line = "".join(char if char.isprintable() else " " for char in str(text))
+    return " ".join(line.split())[:limit]
