@@ -181,7 +181,10 @@ INLINE void wake(Pool *p, u64 mask) {
   if (mask) wake_these(p, mask);
 }
 
-#define UP_TO(n) ((2ull << (n)) - 1)  // the bits 0..n
+// The threads to wake when there is work for them, a bit each: the calling one always, helpers only for a graph that outlasts their waking up.
+INLINE u64 worth_waking(Pool *p, const Graph *g) {
+  return LOAD_RELAXED(g->last_ns) > SHORT_NS ? (2ull << LOAD_RELAXED(p->active)) - 1 : 1;
+}
 
 // ---- running kernels
 
@@ -377,7 +380,7 @@ static u64 work(Pool *p, Graph *g, u64 me, u64 run, u64 w, u64 holding, Stretch 
       holding = staying ? share(p, s, 0) : 0;
       w = WORD(run, step, holding);
       STORE(p->word, w);
-      if (s->claims > holding) wake(p, UP_TO(LOAD_RELAXED(p->active)) & ~(1ull << me));
+      if (s->claims > holding) wake(p, worth_waking(p, g) & ~(1ull << me));
       break;
     }
   }
@@ -398,7 +401,7 @@ static void replay_together(Pool *p, Graph *g) {
     p->graph = g;
     u64 holding = share(p, g->steps, 0), w = WORD(run, 0, holding);
     STORE(p->word, w);
-    if (g->last_ns > SHORT_NS) wake(p, UP_TO(p->active) & ~1ull);
+    if (g->steps->claims > holding) wake(p, worth_waking(p, g));
     work(p, g, 0, RUN(w), w, holding, watched);
     u64 now = LOAD_ACQUIRE(p->word);
     while (STEP(now) != FINISHED) now = await(p, 0, now, watched);

@@ -2,6 +2,7 @@
 
 import ctypes
 from array import array
+from typing import Any
 
 from tinygrad import Tensor, UOp
 from tinygrad.uop.ops import KernelInfo, Ops
@@ -54,24 +55,42 @@ void pair_sums(unsigned *out, const unsigned *in, unsigned tasks, int core_id) {
 """
 
 
+# the second of two tasks takes some milliseconds
+SLOW = """
+void slow(int core_id) { for (unsigned long i = 0; i < (core_id ? 10000000ul : 10ul); i++) __asm__ volatile("" ::: "memory"); }
+"""
+
+
+def compiled(source: str) -> Any:
+    """A loaded program; `.addr` is its first function."""
+    from tinygrad.device import Device, TinyELF
+    from tinygrad.runtime.ops_cpu import CPUProgram
+    from tinygrad.runtime.support.compiler_cpu import ClangCompiler
+
+    device = Device["CPU"]
+    binary = ClangCompiler(device.arch.split(",")).compile_cached(source)
+    return CPUProgram(device, TinyELF(binary, "test", device.renderer.target, ()))
+
+
+def slow_last_task() -> Any:
+    from ext.tinygrad.graph.plan import Launch, Plan
+
+    program = compiled(SLOW)
+    plan = Plan([Launch(program.addr, [0], core_slot=0, cores=2)])
+    plan.memory.append(program)
+    return plan
+
+
 class Chain:
     """A native graph that tinygrad did not capture: PAIR_SUMS `length` times, in `tasks` tasks or one, there and back between buffers."""
 
     def __init__(self, tasks: int = 6, length: int = 20):
-        from tinygrad.device import Device, TinyELF
-        from tinygrad.runtime.ops_cpu import CPUProgram
-        from tinygrad.runtime.support.compiler_cpu import ClangCompiler
-
         from ext.tinygrad.graph.plan import Launch, Plan
 
-        device = Device["CPU"]
         # also as one task: the same sums in a loop
         whole = "void whole(unsigned *out, const unsigned *in, unsigned tasks) {\n"
         whole += "for (unsigned i = 0; i < tasks; i++) out[i] = in[i] + in[(i + 1) % tasks]; }"
-        self.programs = [
-            CPUProgram(device, TinyELF(ClangCompiler(device.arch.split(",")).compile_cached(source), "test", device.renderer.target, ()))
-            for source in (PAIR_SUMS, whole)
-        ]
+        self.programs = [compiled(PAIR_SUMS), compiled(whole)]
         self.buffers = [(ctypes.c_uint32 * tasks)() for _ in range(2)]
         first, second = map(ctypes.addressof, self.buffers)
         launches = []

@@ -78,14 +78,50 @@ def test_helpers_do_their_part(pool):
         assert time.monotonic() < deadline, "the helper has done nothing"
 
 
-def test_without_work_helpers_sleep(pool):
-    one, chain = pool(3, adaptive=False), kernels.Chain()
+def wait_until_asleep(pool: Pool) -> None:
+    helpers, deadline = 2**pool.threads - 2, time.monotonic() + 5
+    while pool.state.parked != helpers:
+        assert time.monotonic() < deadline, f"awake: {helpers & ~pool.state.parked:b}"
+        time.sleep(0.001)
+
+
+def test_without_work_helpers_sleep_and_short_graphs_let_them(pool):
+    one, chain = pool(3, adaptive=False), kernels.Chain(tasks=64, length=2000)
+    for _ in range(3):
+        assert chain.replay(one) == chain.expected()
+        wait_until_asleep(one)
+    short = kernels.Chain(length=5)
+    short.replay(one)  # nothing is known of it yet
+    wait_until_asleep(one)
+    before = [slot.parks for slot in one.state.slots]
     for _ in range(5):
-        chain.replay(one)
-        deadline = time.monotonic() + 5
-        while one.state.parked != 0b110 and time.monotonic() < deadline:
-            time.sleep(0.001)
-        assert one.state.parked == 0b110
+        assert short.replay(one) == short.expected()
+    assert one.state.parked == 0b110 and [slot.parks for slot in one.state.slots] == before
+
+
+def test_the_calling_thread_sleeps_while_a_helper_is_long_at_the_last_task(pool):
+    one, slow = pool(2, adaptive=False), kernels.slow_last_task()
+    deadline = time.monotonic() + 20
+    while not one.state.slots[0].parks:
+        one.replay(slow.address, 0)
+        assert time.monotonic() < deadline, "the helper never took it"
+
+
+def test_threads_that_replay_at_the_same_time_do_not_disturb_each_other(pool):
+    one, chains, wrong = pool(3), [kernels.Chain(tasks=16, length=3000 + index) for index in range(3)], []
+
+    def use(chain: object) -> None:
+        expected = chain.expected()
+        for _ in range(60):
+            if chain.replay(one) != expected:
+                wrong.append(chain)
+
+    threads = [threading.Thread(target=use, args=(chain,)) for chain in chains]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="threads cannot be put on one core here")

@@ -73,10 +73,13 @@ def test_more_tasks_than_the_native_word_can_count_are_claimed_in_groups(install
     install(2)
     tasks = 10_007
     source = kernels.with_sizes(kernels.ROW_SUMS, ROWS=1, COLUMNS=2)
-    sums = TinyJit(lambda a: kernels.c_kernel(source, "row_sums", [Tensor.empty(tasks, device="CPU"), a], tasks).realize())
+    sums = TinyJit(lambda out, a: kernels.c_kernel(source, "row_sums", [out, a], tasks).realize())
     for _ in range(4):
-        a = tensor(tasks, 2)
-        np.testing.assert_array_equal(sums(a).numpy(), a.numpy().sum(1))
+        a, out = tensor(2 * tasks, 2), Tensor.zeros(2 * tasks, device="CPU").contiguous().realize()
+        sums(out, a)
+        result = out.numpy()
+        np.testing.assert_array_equal(result[:tasks], a.numpy()[:tasks].sum(1))
+        assert not result[tasks:].any(), "core ids that are none"
     assert captured_natively(sums)
 
 
