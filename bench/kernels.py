@@ -8,6 +8,7 @@ walked in turn, as decode does. Medians over --repeats of the busiest thread's p
 
 import argparse
 import ctypes
+import math
 import os
 import statistics
 import sys
@@ -123,6 +124,15 @@ class Bench:
         values = self.random.standard_normal(shape).astype(dtype or self.np.float32)
         return Tensor(values, device="CPU").realize()
 
+    def cache(self, *shape: int):
+        from tinygrad import dtypes
+
+        from ext.tinygrad.kernels.cpu.memory import allocate, as_tensor
+
+        memory = allocate(math.prod(shape) * 2)
+        memory.view(self.np.float16)[:] = self.random.standard_normal(math.prod(shape), self.np.float32)
+        return as_tensor(memory, dtype=dtypes.float16).reshape(shape)
+
     def run(self) -> None:
         from ext.tinygrad.kernels.protocol import rope_table
 
@@ -133,7 +143,8 @@ class Bench:
         print(f"{self.options.shape} {self.options.type} arch={self.options.arch} threads={self.options.threads} context={context}")
         rope = self.tensor(1)
         rope = type(rope)(rope_table(rows, s.head_dim, s.head_dim, 1e4), device="CPU").realize()
-        cache = [self.tensor(s.kv_heads, rows, s.head_dim, dtype=np.float16) for _ in range(2)]
+        caches = [[self.cache(s.kv_heads, rows, s.head_dim) for _ in range(2)] for _ in range(s.layers)]
+        cache = caches[0]
         norm = self.tensor(s.dim)
 
         def copies(*shapes):
@@ -149,7 +160,7 @@ class Bench:
             x, q = self.tensor(T, s.dim), self.tensor(T, s.heads, s.head_dim)
             h, f = self.tensor(T, s.heads * s.head_dim), self.tensor(T, s.hidden)
             yield "norm_qkv", [lambda w=w: k.norm_qkv(x, norm, 1e-5, *w, rope, *cache, at)[0] for w in qkv], qkv[0], s.layers
-            yield "attend", [lambda: k.attend(q, *cache, at)], [], s.layers
+            yield "attend", [lambda c=c: k.attend(q, *c, at) for c in caches], [], s.layers
             yield "linear_residual o", [lambda w=w: k.linear_residual(h, w[0], x) for w in wo], wo[0], s.layers
             yield "norm_gated", [lambda w=w: k.norm_gated(x, norm, 1e-5, *w) for w in gated], gated[0], s.layers
             yield "linear_residual down", [lambda w=w: k.linear_residual(f, w[0], x) for w in down], down[0], s.layers
@@ -157,7 +168,7 @@ class Bench:
                 yield "norm_linear head", [lambda w=w: k.norm_linear(x, norm, 1e-5, w[0]) for w in head], head[0], 1
 
         for T in (1, self.options.tokens):
-            at, total = context - 1 if T == 1 else 0, 0.0
+            at, total = context - T, 0.0
             for label, calls, weights, times in cases(T, at):
                 if self.options.only not in label:
                     continue

@@ -1,5 +1,6 @@
 """The CPU's kernel set: each operation of the protocol as one C kernel for decode (T = 1), or two for prefill (activations first)."""
 
+import math
 from collections.abc import Sequence
 
 from tinygrad import Tensor, UOp, dtypes
@@ -88,7 +89,7 @@ class CPUKernels:
             "HEAD_DIM": head_dim,
             "CACHE_ROWS": rows,
             "CACHE": _element(cache_k.dtype),
-            "SCALE": float(head_dim**-0.5),
+            "SCALE": math.log2(math.e) * head_dim**-0.5,
         }
         out = Tensor.empty(T, heads * head_dim, dtype=dtypes.float32, device=q.device)
         if T > 1:

@@ -9,7 +9,7 @@ void ENTRY(f32* restrict out, const f32* restrict partial, long core_id) {
     vf sum[VEC];
     UNROLL for (int d = 0; d < VEC; d++) sum[d] = SPLAT(0);
     for (int s = 0; s < SPLITS; s++) {
-      vf share = vexp(SPLAT(from[s * step + HEAD_DIM] - best));
+      vf share = vexp2(SPLAT(from[s * step + HEAD_DIM] - best));
       total += share[0] * from[s * step + HEAD_DIM + 1];
       UNROLL for (int d = 0; d < VEC; d++) sum[d] += share * LOAD(vf, from + s * step + LANES * d);
     }

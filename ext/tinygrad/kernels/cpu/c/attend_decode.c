@@ -1,7 +1,11 @@
 // Attention of one token: task (kv head, split) takes every SPLITS-th chunk of positions with an online softmax (arXiv 2205.14135) and leaves its
 // maximum, its sum and its unnormed result to attend_combine.c. Which chunk goes where depends on nothing but the position.
 
+typedef f32 f32x4 __attribute__((ext_vector_type(4)));
 typedef f32 f32x8 __attribute__((ext_vector_type(8)));
+
+#define HB (HEADS <= 3 ? HEADS : HEADS % 3 == 0 ? 3 : HEADS % 2 == 0 ? 2 : 3)  // heads that share a key or value once it is widened
+#define BAND (LANES == 8 && HB > 1 ? 4 : 8)                                    // vectors of the result that are summed in registers at a time
 
 INLINE f32x8 fold(vf x) {
 #if LANES == 16
@@ -11,18 +15,16 @@ INLINE f32x8 fold(vf x) {
 #endif
 }
 
-// the sums over the lanes of eight vectors, by a transposing tree
-INLINE f32x8 sum_each(const vf* s) {
-  f32x8 a[8], b[4], c[2];
-  UNROLL for (int i = 0; i < 8; i++) a[i] = fold(s[i]);
-  UNROLL for (int i = 0; i < 4; i++)
-    b[i] = __builtin_shufflevector(a[2 * i], a[2 * i + 1], 0, 8, 2, 10, 4, 12, 6, 14) + __builtin_shufflevector(a[2 * i], a[2 * i + 1], 1, 9, 3, 11, 5, 13, 7, 15);
-  UNROLL for (int i = 0; i < 2; i++)
-    c[i] = __builtin_shufflevector(b[2 * i], b[2 * i + 1], 0, 1, 8, 9, 4, 5, 12, 13) + __builtin_shufflevector(b[2 * i], b[2 * i + 1], 2, 3, 10, 11, 6, 7, 14, 15);
-  return __builtin_shufflevector(c[0], c[1], 0, 1, 2, 3, 8, 9, 10, 11) + __builtin_shufflevector(c[0], c[1], 4, 5, 6, 7, 12, 13, 14, 15);
+// the sums over the lanes of four vectors, by a transposing tree
+INLINE f32x4 sum_each(vf s0, vf s1, vf s2, vf s3) {
+  f32x8 a = fold(s0), b = fold(s1), c = fold(s2), d = fold(s3);
+  f32x8 ab = __builtin_shufflevector(a, b, 0, 8, 2, 10, 4, 12, 6, 14) + __builtin_shufflevector(a, b, 1, 9, 3, 11, 5, 13, 7, 15);
+  f32x8 cd = __builtin_shufflevector(c, d, 0, 8, 2, 10, 4, 12, 6, 14) + __builtin_shufflevector(c, d, 1, 9, 3, 11, 5, 13, 7, 15);
+  f32x8 all = __builtin_shufflevector(ab, cd, 0, 1, 8, 9, 4, 5, 12, 13) + __builtin_shufflevector(ab, cd, 2, 3, 10, 11, 6, 7, 14, 15);
+  return all.lo + all.hi;
 }
 
-#define BAND (VEC < 8 ? VEC : 8)  // vectors of the result that are summed in registers at a time
+INLINE vf widen(const CACHE* p) { return sizeof(CACHE) == 2 ? load_half(p) : LOAD(vf, p); }
 
 void ENTRY(f32* restrict partial, const f32* restrict q, const CACHE* restrict k, const CACHE* restrict v, long start_pos, long core_id) {
   const long kv = core_id / SPLITS, split = core_id % SPLITS;
@@ -39,40 +41,52 @@ void ENTRY(f32* restrict partial, const f32* restrict q, const CACHE* restrict k
 
   for (int first = split * CHUNK; first < n; first += SPLITS * CHUNK) {
     const int count = n - first < CHUNK ? n - first : CHUNK;
-    f32 scratch[CHUNK * HEAD_DIM], weight[HEADS][CHUNK], keep[HEADS];
-    const f32* rows = cache_rows(k, first, count, scratch);
-    for (int h = 0; h < HEADS; h++) {
-      for (int p = 0; p < CHUNK; p += 8) {
-        vf dots[8];
-        UNROLL for (int j = 0; j < 8; j++) dots[j] = SPLAT(0);
-        UNROLL for (int d = 0; d < VEC; d++) {
-          vf x = LOAD(vf, query + h * HEAD_DIM + LANES * d);
-          // positions that do not count repeat the last one
-          UNROLL for (int j = 0; j < 8; j++) dots[j] += x * LOAD(vf, rows + (p + j < count ? p + j : count - 1) * HEAD_DIM + LANES * d);
-        }
-        STORE(weight[h] + p, sum_each(dots));
+    const CACHE *keys = k + (long)first * HEAD_DIM, *values = v + (long)first * HEAD_DIM;
+    f32 weight[HEADS][CHUNK];
+    for (int i = 0; i < count * HEAD_DIM; i += 64 / (int)sizeof(CACHE)) PREFETCH(values + i);
+    for (int p = 0; p < CHUNK; p += 4) {
+      const CACHE* row[4];  // positions that do not count repeat the last one
+      UNROLL for (int j = 0; j < 4; j++) row[j] = keys + (p + j < count ? p + j : count - 1) * HEAD_DIM;
+      for (int h = 0; h < HEADS; h += HB) {
+        vf dots[HB][4];
+        UNROLL for (int i = 0; i < HB * 4; i++) dots[i / 4][i % 4] = SPLAT(0);
+        UNROLL for (int d = 0; d < VEC; d++)
+          UNROLL for (int j = 0; j < 4; j++) {
+            vf x = widen(row[j] + LANES * d);
+            UNROLL for (int g = 0; g < HB; g++) dots[g][j] += x * LOAD(vf, query + (h + g < HEADS ? h + g : h) * HEAD_DIM + LANES * d);
+          }
+        UNROLL for (int g = 0; g < HB; g++)
+          if (h + g < HEADS) STORE(weight[h + g] + p, sum_each(dots[g][0], dots[g][1], dots[g][2], dots[g][3]));
       }
+    }
+    for (int i = 0; i < CHUNK * HEAD_DIM; i += 64 / (int)sizeof(CACHE)) PREFETCH(keys + SPLITS * CHUNK * HEAD_DIM + i);
+    for (int h = 0; h < HEADS; h++) {
       for (int p = count; p < CHUNK; p++) weight[h][p] = HIDDEN_SCORE;
       vf peak = LOAD(vf, weight[h]), share = SPLAT(0);
-      for (int p = LANES; p < CHUNK; p += LANES) peak = vmax(peak, LOAD(vf, weight[h] + p));
+      UNROLL for (int p = LANES; p < CHUNK; p += LANES) peak = vmax(peak, LOAD(vf, weight[h] + p));
       const f32 top = max_lanes(peak), now = top > best[h] ? top : best[h];
-      for (int p = 0; p < CHUNK; p += LANES) {
-        vf e = vexp(LOAD(vf, weight[h] + p) - now);
+      UNROLL for (int p = 0; p < CHUNK; p += LANES) {
+        vf e = vexp2(LOAD(vf, weight[h] + p) - now);
         share += e;
         STORE(weight[h] + p, e);
       }
-      keep[h] = vexp(SPLAT(best[h] - now))[0];
-      total[h] = total[h] * keep[h] + sum_lanes(share);
+      const f32 keep = vexp2(SPLAT(best[h] - now))[0];
+      total[h] = total[h] * keep + sum_lanes(share);
       best[h] = now;
+      if (keep != 1.0f) UNROLL for (int d = 0; d < VEC; d++) sum[h * VEC + d] *= keep;
     }
-    rows = cache_rows(v, first, count, scratch);
-    for (int h = 0; h < HEADS; h++)
+    for (int h = 0; h < HEADS; h += HB)
       UNROLL for (int band = 0; band < VEC; band += BAND) {
-        vf acc[BAND];
-        UNROLL for (int d = 0; d < BAND && band + d < VEC; d++) acc[d] = sum[h * VEC + band + d] * keep[h];
+        vf acc[HB][BAND];
+        UNROLL for (int i = 0; i < HB * BAND; i++)
+          if (h + i / BAND < HEADS && band + i % BAND < VEC) acc[i / BAND][i % BAND] = sum[(h + i / BAND) * VEC + band + i % BAND];
         for (int p = 0; p < count; p++)
-          UNROLL for (int d = 0; d < BAND && band + d < VEC; d++) acc[d] += weight[h][p] * LOAD(vf, rows + p * HEAD_DIM + LANES * (band + d));
-        UNROLL for (int d = 0; d < BAND && band + d < VEC; d++) sum[h * VEC + band + d] = acc[d];
+          UNROLL for (int d = 0; d < BAND && band + d < VEC; d++) {
+            vf x = widen(values + p * HEAD_DIM + LANES * (band + d));
+            UNROLL for (int g = 0; g < HB; g++) acc[g][d] += x * weight[h + g < HEADS ? h + g : h][p];
+          }
+        UNROLL for (int i = 0; i < HB * BAND; i++)
+          if (h + i / BAND < HEADS && band + i % BAND < VEC) sum[(h + i / BAND) * VEC + band + i % BAND] = acc[i / BAND][i % BAND];
       }
   }
   for (int h = 0; h < HEADS; h++) {

@@ -4,7 +4,7 @@
 #define ROWS_USED (BLOCK * HEADS)
 #define RV ((ROWS_USED + LANES - 1) / LANES)        // vectors of query rows
 #define NV (RV % 3 == 0 ? 3 : RV % 2 == 0 ? 2 : 1)  // of these, summed in registers together
-#define NP 4                                        // positions, or entries of a value, that go with them
+#define NP (LANES == 16 ? 8 : 4)                    // positions, or entries of a value, that go with them: what registers hold
 #define R (RV * LANES)
 
 void ENTRY(f32* restrict out, const f32* restrict q, const CACHE* restrict k, const CACHE* restrict v, long start_pos, long core_id) {
@@ -31,16 +31,14 @@ void ENTRY(f32* restrict out, const f32* restrict q, const CACHE* restrict k, co
     for (int i = 0; i < RV; i += NV) {
       for (int p = 0; p < steps; p += NP) {
         vf acc[NP][NV];
-        const f32* at[NP];
-        UNROLL for (int j = 0; j < NP; j++) {
-          at[j] = rows + (p + j < count ? p + j : count - 1) * HEAD_DIM;
+        UNROLL for (int j = 0; j < NP; j++)
           UNROLL for (int x = 0; x < NV; x++) acc[j][x] = SPLAT(0);
+        for (int d = 0; d < HEAD_DIM; d++) {
+          vf y[NV];
+          UNROLL for (int x = 0; x < NV; x++) y[x] = LOAD(vf, &query[d][(i + x) * LANES]);
+          UNROLL for (int j = 0; j < NP; j++)
+            UNROLL for (int x = 0; x < NV; x++) acc[j][x] += y[x] * rows[(p + j) * HEAD_DIM + d];
         }
-        for (int d = 0; d < HEAD_DIM; d++)
-          UNROLL for (int x = 0; x < NV; x++) {
-            vf y = LOAD(vf, &query[d][(i + x) * LANES]);
-            UNROLL for (int j = 0; j < NP; j++) acc[j][x] += y * at[j][d];
-          }
         UNROLL for (int j = 0; j < NP; j++)
           UNROLL for (int x = 0; x < NV; x++) weight[p + j][i + x] = first + p + j <= last[i + x] ? acc[j][x] : SPLAT(HIDDEN_SCORE);
       }
@@ -48,10 +46,10 @@ void ENTRY(f32* restrict out, const f32* restrict q, const CACHE* restrict k, co
         vf now = best[x], share = SPLAT(0);
         for (int p = 0; p < steps; p++) now = vmax(now, weight[p][x]);
         for (int p = 0; p < steps; p++) {
-          weight[p][x] = vexp(weight[p][x] - now);
+          weight[p][x] = vexp2(weight[p][x] - now);
           share += weight[p][x];
         }
-        keep[x] = vexp(best[x] - now);
+        keep[x] = vexp2(best[x] - now);
         total[x] = total[x] * keep[x] + share;
         best[x] = now;
       }
@@ -63,8 +61,8 @@ void ENTRY(f32* restrict out, const f32* restrict q, const CACHE* restrict k, co
         UNROLL for (int j = 0; j < NP; j++)
           UNROLL for (int x = 0; x < NV; x++) acc[j][x] = sum[d + j][i + x] * keep[i + x];
         for (int p = 0; p < count; p++)
-          UNROLL for (int x = 0; x < NV; x++)
-            UNROLL for (int j = 0; j < NP; j++) acc[j][x] += weight[p][i + x] * rows[p * HEAD_DIM + d + j];
+          UNROLL for (int j = 0; j < NP; j++)
+            UNROLL for (int x = 0; x < NV; x++) acc[j][x] += weight[p][i + x] * rows[p * HEAD_DIM + d + j];
         UNROLL for (int j = 0; j < NP; j++)
           UNROLL for (int x = 0; x < NV; x++) sum[d + j][i + x] = acc[j][x];
       }

@@ -1,12 +1,14 @@
 // Shared by the attention kernels: HEADS query heads attend to each of KV_HEADS, HEAD_DIM long, in a cache of CACHE_ROWS positions.
+// SCALE holds the logarithm of e to base 2, so that the softmax takes powers of 2.
 
 #define HIDDEN_SCORE (-1e30f)  // stands for -inf without its NaNs
 #define VEC (HEAD_DIM / LANES)
 
-// rows of the cache as float32; a float32 cache is read where it lies
+// CHUNK rows of the cache as float32, `count` of them real and the others zero; a float32 cache is read where it lies
 INLINE const f32* cache_rows(const CACHE* cache, int first, int count, f32* scratch) {
   const CACHE* from = cache + (long)first * HEAD_DIM;
-  if (sizeof(CACHE) == 4) return (const f32*)from;
-  for (int i = 0; i < count * VEC; i++) STORE(scratch + LANES * i, load_half(from + LANES * i));
+  if (sizeof(CACHE) == 4 && count == CHUNK) return (const f32*)from;
+  for (int i = 0; i < count * VEC; i++) STORE(scratch + LANES * i, sizeof(CACHE) == 2 ? load_half(from + LANES * i) : LOAD(vf, from + LANES * i));
+  for (int i = count * VEC; i < CHUNK * VEC; i++) STORE(scratch + LANES * i, SPLAT(0));
   return scratch;
 }

@@ -80,6 +80,21 @@ INLINE vf vexp(vf x) {
   return (vf)((vi)p + ((vi)shifted << 23));  // times 2^n
 }
 
+// 2^x for x <= 0 to 2e-7 relative (a minimax polynomial on [-1/2, 1/2]); everything below -126 counts as that
+INLINE vf vexp2(vf x) {
+  x = vmax(x, SPLAT(-126.0f));
+  const vf magic = SPLAT(12582912.0f);
+  vf shifted = x + magic;
+  vf f = x - (shifted - magic);
+  vf p = SPLAT(1.32647273e-3f);
+  p = p * f + 9.67151299e-3f;
+  p = p * f + 5.55073359e-2f;
+  p = p * f + 2.40222424e-1f;
+  p = p * f + 6.93147004e-1f;
+  p = p * f + 1.0f;
+  return (vf)((vi)p + ((vi)shifted << 23));
+}
+
 INLINE vf silu(vf x) { return x / (1.0f + vexp(-x)); }
 
 // The dot product: acc[row] += sum over four bytes of w[row] * a. DOT_SIGNED says that 8-bit weights stay signed; otherwise they arrive plus 128.
