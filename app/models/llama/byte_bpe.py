@@ -53,11 +53,11 @@ class ByteLevelBPE:
             known = ", ".join(sorted(PRE_TOKENIZERS))
             raise vocabulary.fail(f"splits text as {quoted(pre)} (tokenizer.ggml.pre)", f"Townhall supports {known}")
         self._tokens = vocabulary.tokens
-        vocab = {token: n for n, token in enumerate(vocabulary.tokens)}
+        vocab = dict(vocabulary.ids)
         for n in control:
             del vocab[vocabulary.tokens[n]]
         try:
-            pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
+            pairs = [(left, right) for left, right in (merge.split(" ", 1) for merge in merges)]
             model = models.BPE(vocab, pairs, ignore_merges=pre in WHOLE_PIECES)
         except Exception as error:  # the tokenizers package raises bare Exception for a merge of unknown tokens
             raise vocabulary.fail(f"has merges that do not fit its vocabulary ({clipped(error)})") from None

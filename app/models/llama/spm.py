@@ -22,7 +22,7 @@ class SentencePiece:
 
     def __init__(self, vocabulary: Vocabulary, prefix_space: bool) -> None:
         self.prefix_space = prefix_space
-        self._tokens, self._types = vocabulary.tokens, vocabulary.types
+        self._tokens, self._byte_ids = vocabulary.tokens, vocabulary.of_type(TokenType.BYTE)
         self._processor = SentencePieceProcessor()
         try:
             self._processor.LoadFromSerializedProto(model_proto(vocabulary))
@@ -34,7 +34,7 @@ class SentencePiece:
 
     def token_bytes(self, n: int) -> bytes:
         token = self._tokens[n]
-        if self._types[n] == TokenType.BYTE:
+        if n in self._byte_ids:
             return bytes([int(token[3:5], 16)])  # <0x0A>
         return token.replace(SPACE, " ").encode("utf-8", "replace")
 
@@ -43,16 +43,16 @@ def model_proto(vocabulary: Vocabulary) -> bytes:
     """A ModelProto with the vocabulary's ids in order; the space before the first word is left to the caller."""
     if vocabulary.scores is None:
         raise vocabulary.fail("has SentencePiece tokens but no scores (tokenizer.ggml.scores)")
-    types = vocabulary.types
-    unknown = [n for n, kind in enumerate(types) if kind == TokenType.UNKNOWN]
+    types = vocabulary.types.tolist()
+    unknown = list(vocabulary.of_type(TokenType.UNKNOWN))
     if len(unknown) != 1:
         raise vocabulary.fail(f"marks {len(unknown)} tokens as unknown where SentencePiece needs one")
-    byte_tokens = {vocabulary.tokens[n] for n, kind in enumerate(types) if kind == TokenType.BYTE}
+    byte_tokens = {vocabulary.tokens[n] for n in vocabulary.of_type(TokenType.BYTE)}
     if byte_tokens and byte_tokens != {f"<0x{byte:02X}>" for byte in range(256)}:
         raise vocabulary.fail(f"has {len(byte_tokens)} byte tokens that are not <0x00> to <0xFF>")
     control, pieces = vocabulary.control_ids, []
     for n, (token, score) in enumerate(zip(vocabulary.tokens, vocabulary.scores.tolist(), strict=True)):
-        kind = TokenType.CONTROL if n in control and n != unknown[0] else types[n]
+        kind = int(TokenType.CONTROL) if n in control and n != unknown[0] else types[n]
         piece = token.encode("utf-8", "replace")
         body = b"\x0a" + _varint(len(piece)) + piece + b"\x15" + struct.pack("<f", score) + b"\x18" + _varint(kind)
         pieces.append(b"\x0a" + _varint(len(body)) + body)

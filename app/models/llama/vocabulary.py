@@ -32,7 +32,8 @@ class TokenizerError(TownhallError):
 class Vocabulary:
     path: str
     tokens: list[str]  # id → token in the scheme's own spelling
-    types: list[int]  # id → gguf.TokenType
+    ids: dict[str, int]  # and back
+    types: np.ndarray  # id → gguf.TokenType
     scores: np.ndarray | None  # id → score, SentencePiece only
     bos_id: int | None
     eos_id: int | None
@@ -49,9 +50,9 @@ class Vocabulary:
         if not tokens:
             raise fail("carries no vocabulary (tokenizer.ggml.tokens)")
         tokens = [token or f"[EMPTY_{n}]" for n, token in enumerate(tokens)]
-        if len(set(tokens)) != len(tokens):
-            seen: set[str] = set()
-            twice = next(token for token in tokens if token in seen or seen.add(token))  # type: ignore[func-returns-value]
+        ids = {token: n for n, token in enumerate(tokens)}
+        if len(ids) != len(tokens):
+            twice = next(token for n, token in enumerate(tokens) if ids[token] != n)
             raise fail(f"lists the token {quoted(twice)} twice")
 
         def per_token(key: str) -> np.ndarray | None:
@@ -71,12 +72,15 @@ class Vocabulary:
             return value
 
         types, scores = per_token("tokenizer.ggml.token_type"), per_token("tokenizer.ggml.scores")
-        if types is not None:  # llama.cpp's "undefined", and whatever else is no type, is an ordinary token
-            types = np.where((types >= TokenType.NORMAL) & (types <= TokenType.BYTE), types, int(TokenType.NORMAL)).astype(np.int64)
+        if types is None:
+            types = np.full(len(tokens), int(TokenType.NORMAL))
+        # llama.cpp's "undefined", and whatever else is no type, is an ordinary token
+        types = np.where((types >= TokenType.NORMAL) & (types <= TokenType.BYTE), types, int(TokenType.NORMAL)).astype(np.int64)
         return cls(
             path=str(path),
             tokens=tokens,
-            types=[int(TokenType.NORMAL)] * len(tokens) if types is None else types.tolist(),
+            ids=ids,
+            types=types,
             scores=None if scores is None else scores.clip(-MAX_SCORE, MAX_SCORE).astype(np.float32),
             bos_id=declared("bos"),
             eos_id=declared("eos"),
@@ -89,26 +93,30 @@ class Vocabulary:
     @cached_property
     def stop_ids(self) -> frozenset[int]:
         """Every id that the file declares, or the vocabulary names, as the end of a text or a turn."""
-        named = {n for n, token in enumerate(self.tokens) if token in STOP_NAMES and self.types[n] != TokenType.NORMAL}
+        named = {self.ids[name] for name in STOP_NAMES & self.ids.keys() if self.types[self.ids[name]] != TokenType.NORMAL}
         declared = {self.eos_id} if self.eos_id is not None else set()
         return frozenset(named | declared | set(self.turn_end_ids))
 
     @cached_property
     def control_ids(self) -> frozenset[int]:
         """Ids that steer the model: never the outcome of somebody's words, and no text when decoded."""
-        control = {n for n, kind in enumerate(self.types) if kind in (TokenType.CONTROL, TokenType.UNKNOWN)}
-        markup = {n for n, kind in enumerate(self.types) if kind == TokenType.USER_DEFINED and MARKUP.fullmatch(self.tokens[n])}
+        control = self.of_type(TokenType.CONTROL) | self.of_type(TokenType.UNKNOWN)
+        markup = {n for n in self.of_type(TokenType.USER_DEFINED) if MARKUP.fullmatch(self.tokens[n])}
         bos = {self.bos_id} if self.bos_id is not None else set()
         return frozenset(control | markup | self.stop_ids | bos)
 
     @cached_property
     def literal_ids(self) -> frozenset[int]:
         """Added tokens that are ordinary words (runs of spaces, say): matched in any text, shown as they are."""
-        return frozenset(n for n, kind in enumerate(self.types) if kind == TokenType.USER_DEFINED) - self.control_ids
+        return self.of_type(TokenType.USER_DEFINED) - self.control_ids
+
+    def of_type(self, kind: TokenType) -> frozenset[int]:
+        return frozenset(np.flatnonzero(self.types == kind).tolist())
 
 
 def strings(value: Any) -> list[str]:
     """The strings of a metadata array; empty for anything else."""
     if isinstance(value, str | bytes) or not isinstance(value, Sequence):
         return []
-    return list(value) if all(isinstance(item, str) for item in value) else []
+    items = list(value)
+    return items if set(map(type, items)) <= {str} else []
