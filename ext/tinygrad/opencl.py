@@ -82,6 +82,19 @@ def order_devices(index: int = 0) -> None:
         for slot, device in enumerate(known):
             handles[slot] = ctypes.cast(device.handle, cl.cl_device_id)
         CLDevice.device_ids = handles
+    if not hasattr(cl.clBuildProgram, "quiet"):
+        cl.clBuildProgram = _build_quietly(cl.clBuildProgram)
+
+
+def _build_quietly(build: Any) -> Any:
+    """clBuildProgram without warnings (the standard's own `-w`): PoCL counts them on stderr, amid a talk. Errors stay."""
+
+    @functools.wraps(build)
+    def quiet_build(program: Any, count: int, device: Any, options: bytes | None, *rest: Any) -> Any:
+        return build(program, count, device, b"-w" if options is None else options, *rest)
+
+    quiet_build.quiet = True  # type: ignore[attr-defined]
+    return quiet_build
 
 
 def _read(cl: Any, platform: str, handle: Any) -> CLDeviceInfo:

@@ -274,6 +274,25 @@ def test_no_loader_is_one_sentence(monkeypatch):
         opencl.devices()
 
 
+@NEEDS_POCL
+def test_a_compiler_warning_stays_off_the_screen_and_an_error_comes_through(tmp_path):
+    code = """
+from ext.tinygrad.backend import describe_device
+describe_device("CL")
+from tinygrad import Device
+from tinygrad.device import CompileError
+compiler = Device["CL"].cl_compiler
+compiler.compile("__kernel void warned(__global int *x) { int unused; if ((x[0] == 1)) x[0] = 2; }")
+try:
+    compiler.compile("__kernel void wrong(")
+except CompileError as error:
+    print("expected" in str(error))
+"""
+    environment = os.environ | {"DEV": "CL", "POCL_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "True\n" and "warning" not in done.stderr
+
+
 # every device, each tried in a process of its own
 
 
