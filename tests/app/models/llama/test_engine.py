@@ -26,7 +26,9 @@ def test_one_prefill_agrees_with_numpy(place: tuple[str, str], n_kv_heads: int, 
 
 
 @pytest.mark.parametrize("n_kv_heads", [2, 4], ids=["gqa", "no-gqa"])
-def test_token_by_token_agrees_with_numpy(place: tuple[str, str], n_kv_heads: int, tiny_llama: Load, tiny_file: Callable[[int], Path]) -> None:
+def test_token_by_token_agrees_with_numpy(
+    place: tuple[str, str], n_kv_heads: int, tiny_llama: Load, tiny_file: Callable[[int], Path]
+) -> None:
     llama = tiny_llama(*place, n_kv_heads)
     cache = llama.new_cache()
     steps = np.stack([llama.engine.step(token, cache).copy() for token in IDS[:20]])

@@ -52,7 +52,9 @@ class Conversation:
 
     def worst_key(self) -> float:
         n = len(self.cache.tokens)
-        return max(float(np.abs(get(c.k)[:, :n] - rotated(k, np.arange(n))).max()) for c, k in zip(self.cache.layers, self.keys, strict=True))
+        return max(
+            float(np.abs(get(c.k)[:, :n] - rotated(k, np.arange(n))).max()) for c, k in zip(self.cache.layers, self.keys, strict=True)
+        )
 
     def values_moved_exactly(self) -> bool:
         n = len(self.cache.tokens)
