@@ -19,9 +19,12 @@ from townhall.template import open_format
 if TYPE_CHECKING:
     from app.models.llama import Sampling
 
-__all__ = ["MAX_REPLY", "Conversation", "Reply"]
+__all__ = ["MAX_REPLY", "REPEAT_PENALTY", "TEMPERATURE", "Conversation", "Reply"]
 
 MAX_REPLY = 512  # tokens; a persona that has not come to an end by then will not
+LONGEST_TOKEN = 256  # characters; vocabularies hold runs of 128 spaces
+# cooler than usual and with a penalty: small models ramble at 0.7 and, without the penalty, say one sentence for ever
+TEMPERATURE, REPEAT_PENALTY = 0.3, 1.1
 
 
 class Conversation:
@@ -71,6 +74,13 @@ class Conversation:
         Raises ContextError at once where the turn cannot fit, and the conversation stands as before. An answer that is
         cut short, by closing the iterator or by KeyboardInterrupt, is kept as far as it was shown.
         """
+        if len(text) > self.window.capacity * LONGEST_TOKEN:  # not worth tokenising
+            raise ContextError(
+                f"this message has {len(text):,} characters, far more than a window of {self.window.capacity} tokens holds; "
+                "shorten it or raise --max-context",
+                len(text) // LONGEST_TOKEN,
+                self.window.capacity,
+            )
         turn = Message(self._next_id, "user", text, self.prompt.turn_ids(text))
         plan, ids = self._fit(turn)
         return self._stream(turn, plan, ids)
@@ -160,11 +170,12 @@ class Conversation:
         return (start, stop) if plan.dropped and in_place else None
 
     def _refuse_oversized_head(self) -> None:
-        window, smallest = self.window, len(self.prompt.turn_ids(""))
-        if (needed := window.pinned + smallest + window.reserve) > window.capacity:
+        window, least = self.window, self.window.pinned + len(self.prompt.turn_ids(""))
+        if (needed := least + window.reserve) > window.capacity:
+            enough = min(least + self.max_tokens, -((3 - 4 * least) // 3))  # the reserve grows with the window, up to max_tokens
             raise ContextError(
                 f"{self.persona.name}'s persona takes {window.pinned} tokens of a window of {window.capacity}, "
-                f"which leaves no room to talk; pass --max-context {needed + window.reserve} or more, or shorten the persona",
+                f"which leaves no room to talk; pass --max-context {enough} or more, or shorten the persona",
                 needed,
                 window.capacity,
             )
@@ -220,4 +231,4 @@ def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
 def _default_sampling() -> "Sampling":
     from app.models.llama import Sampling
 
-    return Sampling()
+    return Sampling(temperature=TEMPERATURE, repeat_penalty=REPEAT_PENALTY)

@@ -179,6 +179,14 @@ def test_the_largest_message_that_leaves_room_for_an_answer_is_taken(total, max_
         assert conversation.last.prompt_tokens == total - window.reserve and conversation.last.tokens >= 1
 
 
+def test_a_message_of_absurd_length_is_refused_without_being_tokenised():
+    llama = FakeLlama()
+    conversation = talk(llama)
+    llama.tokenizer.encode_pieces = None
+    with pytest.raises(ContextError, match="300,000 characters"):
+        conversation.reply("x" * 300_000)
+
+
 def test_stop_refuses_and_reset_helps():
     conversation = talk(FakeLlama([words(100)], max_context=512), context="stop")
     with pytest.raises(ContextError, match="more than fit"):
@@ -198,8 +206,12 @@ def test_a_persona_that_leaves_no_room_is_refused_with_the_numbers(more):
     room = capacity - capacity // 4 - len(template.prompt.turn_ids(""))
     persona = Persona("Ada", words(100 + room - len(template.prompt.head_ids) + more))
     if more > 0:
-        with pytest.raises(ContextError, match=f"Ada's persona takes {room + more} tokens of a window of 256"):
+        with pytest.raises(ContextError, match=f"Ada's persona takes {room + more} tokens of a window of 256") as caught:
             talk(FakeLlama(max_context=capacity), persona)
+        enough = int(str(caught.value).split("--max-context ")[1].split()[0])
+        talk(FakeLlama(max_context=enough), persona)
+        with pytest.raises(ContextError):
+            talk(FakeLlama(max_context=enough - 1), persona)
     else:
         assert talk(FakeLlama(max_context=capacity), persona).window.pinned == room + more
 

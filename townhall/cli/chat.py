@@ -7,7 +7,7 @@ import click
 
 from townhall.cli.options import ChatOptions
 from townhall.context.registry import STRATEGIES
-from townhall.conversation import MAX_REPLY
+from townhall.conversation import MAX_REPLY, REPEAT_PENALTY, TEMPERATURE
 from townhall.template import FORMATS
 
 EPILOG = """\b
@@ -23,12 +23,14 @@ Examples:
 @click.option("--personality", default="stacy", show_default=True, metavar="NAME", help="stacy, george, gary, lexie, or a YAML file")
 @click.option("--prompt", metavar="TEXT", help="complete this text, without a persona, and exit")
 @click.option("--count", type=click.IntRange(min=1), default=MAX_REPLY, show_default=True, metavar="N", help="tokens in an answer, at most")
-@click.option("--temperature", type=float, default=0.7, show_default=True, metavar="T", help="0: always the likeliest token")
+@click.option("--temperature", type=float, default=TEMPERATURE, show_default=True, metavar="T", help="0: always the likeliest token")
 @click.option("--seed", type=int, metavar="S", help="the same seed gives the same answers  [default: a new one each time]")
 @click.option("--top-k", type=int, default=40, show_default=True, metavar="K", help="draw from the K likeliest tokens; 0: off")
 @click.option("--top-p", type=float, default=0.95, show_default=True, metavar="P", help="draw from the likeliest that make up P; 1: off")
 @click.option("--min-p", type=float, default=0.0, show_default=True, metavar="P", help="least share of the best one's chance; 0: off")
-@click.option("--repeat-penalty", type=float, default=1.0, show_default=True, metavar="R", help="hold back tokens said lately; 1: off")
+@click.option(
+    "--repeat-penalty", type=float, metavar="R", help=f"hold back tokens said lately; 1: off  [default: {REPEAT_PENALTY}; with --prompt 1]"
+)
 @click.option("--max-context", type=int, default=1024, show_default=True, metavar="N", help="context window in tokens")
 @click.option("--context", type=click.Choice(list(STRATEGIES)), default="slide", show_default=True, help="how a long talk is made to fit")
 @click.option(

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from townhall.conversation import MAX_REPLY, REPEAT_PENALTY, TEMPERATURE
 from townhall.errors import ModelError
 
 if TYPE_CHECKING:
@@ -21,13 +22,13 @@ class ChatOptions:
     model: Path | None = None
     personality: str = "stacy"
     prompt: str | None = None
-    count: int = 512
-    temperature: float = 0.7
+    count: int = MAX_REPLY
+    temperature: float = TEMPERATURE
     seed: int | None = None
     top_k: int = 40
     top_p: float = 0.95
     min_p: float = 0.0
-    repeat_penalty: float = 1.0
+    repeat_penalty: float | None = None
     max_context: int = 1024
     context: str = "slide"
     format: str = "auto"
@@ -40,15 +41,19 @@ class ChatOptions:
     json: bool = False
 
     def sampling(self) -> "Sampling":
-        """Checked; SamplingError names the flag. Imports tinygrad by way of the model's package."""
+        """Checked; SamplingError names the flag. Imports tinygrad by way of the model's package.
+
+        The penalty keeps a chat from going round in circles; a text that is to be carried on is left as the model has it.
+        """
         from app.models.llama import Sampling
 
+        default_penalty = REPEAT_PENALTY if self.prompt is None else 1.0
         return Sampling(
             temperature=self.temperature,
             top_k=self.top_k,
             top_p=self.top_p,
             min_p=self.min_p,
-            repeat_penalty=self.repeat_penalty,
+            repeat_penalty=default_penalty if self.repeat_penalty is None else self.repeat_penalty,
             seed=self.seed,
         )
 

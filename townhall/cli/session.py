@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from io import TextIOWrapper
 
 from ext.tinygrad.errors import TownhallError
@@ -135,7 +136,8 @@ class Session:
         """What is typed, line by line, until Ctrl-D; Ctrl-C only clears the line."""
         editing = sys.stdout.isatty()
         if editing:
-            import readline  # noqa: F401  (gives input() line editing and a history)
+            with suppress(ImportError):  # Windows has none
+                import readline  # noqa: F401  (gives input() line editing and a history)
         while True:
             try:
                 if editing:

@@ -45,10 +45,10 @@ def test_help_answers_without_tinygrad_numpy_or_jinja(args):
     assert "townhall" in done.stdout and not done.stderr
 
 
-def test_the_sampling_flags_default_to_the_samplers_own():
+def test_the_sampling_flags_default_to_what_a_conversation_does_by_itself():
     done = python(
-        "from townhall.cli.options import ChatOptions; from app.models.llama.sampler import Sampling\n"
-        "mine, theirs = ChatOptions().sampling(), Sampling(); assert mine == theirs, (mine, theirs)",
+        "from townhall.cli.options import ChatOptions; from townhall.conversation import _default_sampling\n"
+        "mine, theirs = ChatOptions().sampling(), _default_sampling(); assert mine == theirs, (mine, theirs)",
         DEV="CPU",
     )
     assert done.returncode == 0, done.stderr
