@@ -56,7 +56,7 @@ def run_python(code: str, timeout: float = 60) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize("threads", [2, 5])
 def test_ten_thousand_replays_beside_a_busy_process_are_all_right(pool, threads, adaptive):
     chain = kernels.Chain()
-    expected, deadline = chain.expected(), time.monotonic() + 8
+    expected, deadline = chain.expected(), time.monotonic() + 3
     one = pool(threads, adaptive=adaptive)
     busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
@@ -90,11 +90,9 @@ def test_without_work_helpers_sleep_and_short_graphs_let_them(pool):
     for _ in range(3):
         assert chain.replay(one) == chain.expected()
         wait_until_asleep(one)
-    short = kernels.Chain(length=5)
-    short.replay(one)  # nothing is known of it yet
-    wait_until_asleep(one)
-    before = [slot.parks for slot in one.state.slots]
+    short, before = kernels.Chain(length=5), [slot.parks for slot in one.state.slots]
     for _ in range(5):
+        short.plan.native.last_ns = 5000  # what it takes where nobody disturbs it
         assert short.replay(one) == short.expected()
     assert one.state.parked == 0b110 and [slot.parks for slot in one.state.slots] == before
 
@@ -112,7 +110,7 @@ def test_threads_that_replay_at_the_same_time_do_not_disturb_each_other(pool):
 
     def use(chain: object) -> None:
         expected = chain.expected()
-        for _ in range(60):
+        for _ in range(30):
             if chain.replay(one) != expected:
                 wrong.append(chain)
 
