@@ -153,7 +153,7 @@ def _prepare(x: Tensor, norms: Sequence[Tensor], macros: dict[str, object]) -> T
     """Activations of a prefill: int8 blocks (see c/activations.h), or normed float32 rows."""
     T, cols = x.shape
     tasks = max(1, T // 8)
-    size = T * cols * 4 if macros["FLOAT_INPUT"] else T * (cols // 32) * 48
+    size = T * cols * 4 if macros["FLOAT_INPUT"] else cols // 32 * (48 * T + 64)
     source = plain_source("prepare", ["activations.h", "prepare.c"], macros | {"TASKS": tasks})
     out = Tensor.empty(size, dtype=dtypes.uint8, device=x.device)
     return launch(source, "prepare", tasks, [out], [x, *norms])[0]

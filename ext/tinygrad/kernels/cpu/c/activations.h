@@ -2,38 +2,14 @@
 // round to nearest even). Blocks of T tokens lie side by side, so that one block of weights streams past all tokens:
 //   block b: T x 32 bytes | T scales (f32) | T scale * sum (f32) | T sums of the first 16 columns (i32) | T of the last 16
 // For float weights: float32 rows as they are.
+// A block takes a cache line more than 48 bytes a token: a multiple of a large power of two would put all of a token's into two sets of the L1 cache.
 
-#define ACT_BLOCK 48  // bytes a token takes in a block
-#define ACT_BYTES(T, cols) ((T) * ((cols) / 32) * ACT_BLOCK)
+#define ACT_BLOCK(T) ((T) == 1 ? 48 : 48 * (T) + 64)
 
 INLINE const i8* act_quants(const u8* block, int T, int t) { return (const i8*)block + 32 * t; }
 INLINE f32 act_scale(const u8* block, int T, int t) { return ((const f32*)(block + 32 * T))[t]; }
 INLINE f32 act_total(const u8* block, int T, int t) { return ((const f32*)(block + 36 * T))[t]; }
 INLINE i32 act_sum(const u8* block, int T, int t, int half) { return ((const i32*)(block + (40 + 4 * half) * T))[t]; }
-
-// one block of 32 floats of token t
-INLINE void quantize_block(const f32* x, u8* block, int T, int t) {
-  vf v[32 / LANES], peak = SPLAT(0);
-  UNROLL for (int i = 0; i < 32 / LANES; i++) {
-    v[i] = LOAD(vf, x + LANES * i);
-    peak = vmax(peak, vabs(v[i]));
-  }
-  const f32 amax = max_lanes(peak), inverse = amax ? 127.0f / amax : 0.0f, scale = amax / 127.0f;
-  i32 sums[2];
-  vi half = 0;
-  UNROLL for (int i = 0; i < 32 / LANES; i++) {
-    vf scaled = v[i] * inverse;
-    // adding 1.5 * 2^23 rounds to nearest even and leaves the integer in the low bits
-    vi q = (vi)(scaled + 12582912.0f) - 0x4b400000;
-    STORE(block + 32 * t + LANES * i, __builtin_convertvector(q, vsq));
-    half = i % (16 / LANES) ? half + q : q;
-    if (i % (16 / LANES) == 16 / LANES - 1) sums[i / (16 / LANES)] = sum_lanes_int(half);
-  }
-  ((f32*)(block + 32 * T))[t] = scale;
-  ((f32*)(block + 36 * T))[t] = scale * (f32)(sums[0] + sums[1]);
-  ((i32*)(block + 40 * T))[t] = sums[0];
-  ((i32*)(block + 44 * T))[t] = sums[1];
-}
 
 // 1 / rms(x), arXiv 1910.07467
 INLINE f32 inverse_rms(const f32* x, int n, f32 eps) {
@@ -49,14 +25,80 @@ INLINE f32 inverse_rms(const f32* x, int n, f32 eps) {
   return 1.0f / __builtin_sqrtf(total / (f32)n + eps);
 }
 
-// token t of T: row x, normed where there is a norm, to integer blocks
+typedef f32 f32x4 __attribute__((ext_vector_type(4)));
+typedef i32 i32x4 __attribute__((ext_vector_type(4)));
+typedef i32 i32x32 __attribute__((ext_vector_type(32)));
+typedef i8 i8x32 __attribute__((ext_vector_type(32)));
+
+// the largest lane, or the sum of the lanes, of each of four vectors: a transposing tree
+#define EACH(out, s, combine)                                                                                  \
+  do {                                                                                                         \
+    __typeof__((s)[0]) ab_ = combine(INTERLEAVED((s)[0], (s)[1], 0), INTERLEAVED((s)[0], (s)[1], 1));          \
+    __typeof__((s)[0]) cd_ = combine(INTERLEAVED((s)[2], (s)[3], 0), INTERLEAVED((s)[2], (s)[3], 1));          \
+    __typeof__((s)[0]) all_ = combine(PAIRED(ab_, cd_, 0), PAIRED(ab_, cd_, 2));                               \
+    QUARTERS(out, all_, combine);                                                                              \
+  } while (0)
+#if LANES == 16
+#define INTERLEAVED(a, b, i) \
+  __builtin_shufflevector(a, b, i, 16 + i, 2 + i, 18 + i, 4 + i, 20 + i, 6 + i, 22 + i, 8 + i, 24 + i, 10 + i, 26 + i, 12 + i, 28 + i, 14 + i, 30 + i)
+#define PAIRED(a, b, i) \
+  __builtin_shufflevector(a, b, i, 1 + i, 16 + i, 17 + i, 4 + i, 5 + i, 20 + i, 21 + i, 8 + i, 9 + i, 24 + i, 25 + i, 12 + i, 13 + i, 28 + i, 29 + i)
+#define QUARTERS(out, x, combine) (out) = combine(combine((x).lo.lo, (x).lo.hi), combine((x).hi.lo, (x).hi.hi))
+#else
+#define INTERLEAVED(a, b, i) __builtin_shufflevector(a, b, i, 8 + i, 2 + i, 10 + i, 4 + i, 12 + i, 6 + i, 14 + i)
+#define PAIRED(a, b, i) __builtin_shufflevector(a, b, i, 1 + i, 8 + i, 9 + i, 4 + i, 5 + i, 12 + i, 13 + i)
+#define QUARTERS(out, x, combine) (out) = combine((x).lo, (x).hi)
+#endif
+#define LARGER(a, b) ({ __typeof__(a) a_ = (a), b_ = (b); a_ > b_ ? a_ : b_; })
+#define ADDED(a, b) ((a) + (b))
+
+// token t of T: row x, normed where there is a norm, to integer blocks; four blocks at a time, because reductions and divisions wait on themselves
 INLINE void quantize_row(const f32* x, const f32* norm, f32 eps, int n, u8* acts, int T, int t) {
   const f32 r = norm ? inverse_rms(x, n, eps) : 1.0f;
-  for (int b = 0; b < n / 32; b++) {
-    f32 normed[32];
-    if (norm)
-      UNROLL for (int i = 0; i < 32; i += LANES) STORE(normed + i, LOAD(vf, x + 32 * b + i) * r * LOAD(vf, norm + 32 * b + i));
-    quantize_block(norm ? normed : x + 32 * b, acts + (long)b * T * ACT_BLOCK, T, t);
+  const int blocks = n / 32;
+  for (int first = 0; first < blocks; first += 4) {
+    f32 values[4][32];
+    vf peak[4];
+    int at[4];
+    UNROLL for (int j = 0; j < 4; j++) {
+      at[j] = first + j < blocks ? first + j : blocks - 1;  // blocks too many repeat the last one
+      peak[j] = SPLAT(0);
+      UNROLL for (int i = 0; i < 32; i += LANES) {
+        vf v = LOAD(vf, x + 32 * at[j] + i);
+        if (norm) v = v * r * LOAD(vf, norm + 32 * at[j] + i);
+        STORE(values[j] + i, v);
+        peak[j] = vmax(peak[j], vabs(v));
+      }
+    }
+    f32x4 amax;
+    EACH(amax, peak, LARGER);
+    const f32x4 inverse = amax > 0 ? 127.0f / amax : (f32x4)0.0f, scale = amax / 127.0f;
+    vi halves[2][4];
+    UNROLL for (int j = 0; j < 4; j++) {
+      union { vi part[32 / LANES]; i32x32 all; } q;
+      UNROLL for (int i = 0; i < 32 / LANES; i++) {
+        // adding 1.5 * 2^23 rounds to nearest even and leaves the integer in the low bits: its byte is the result
+        vf scaled = LOAD(vf, values[j] + LANES * i) * inverse[j];
+        q.part[i] = (vi)(scaled + 12582912.0f);
+      }
+      STORE(acts + (long)at[j] * ACT_BLOCK(T) + 32 * t, __builtin_convertvector(q.all, i8x32));
+      UNROLL for (int half = 0; half < 2; half++) {
+        halves[half][j] = q.part[half * (16 / LANES)];
+        if (LANES == 8) halves[half][j] += q.part[half * (16 / LANES) + 16 / LANES - 1];
+      }
+    }
+    i32x4 low, high;
+    EACH(low, halves[0], ADDED);
+    EACH(high, halves[1], ADDED);
+    low -= 16 * 0x4b400000u, high -= 16 * 0x4b400000u;
+    const f32x4 total = scale * __builtin_convertvector(low + high, f32x4);
+    UNROLL for (int j = 0; j < 4; j++) {
+      u8* block = acts + (long)at[j] * ACT_BLOCK(T);
+      ((f32*)(block + 32 * T))[t] = scale[j];
+      ((f32*)(block + 36 * T))[t] = total[j];
+      ((i32*)(block + 40 * T))[t] = low[j];
+      ((i32*)(block + 44 * T))[t] = high[j];
+    }
   }
 }
 

@@ -9,7 +9,7 @@
 #define norm ((const f32*)0)
 #endif
 #define PREPARE                                                                     \
-  u8 integer_input[INTEGER_INPUT ? ACT_BYTES(1, COLS) : 1] __attribute__((aligned(64))); \
+  u8 integer_input[INTEGER_INPUT ? COLS / 32 * ACT_BLOCK(1) : 1] __attribute__((aligned(64))); \
   f32 normed_input[FLOAT_INPUT && NORM ? COLS : 1];                                 \
   const u8* float_input = (const u8*)(NORM ? normed_input : x);                     \
   if (INTEGER_INPUT) quantize_row(x, norm, EPS, COLS, integer_input, 1, 0);         \

@@ -41,7 +41,7 @@ INLINE void FORMAT(tile)(const u8* weights, long tile, const u8* acts, vf* acc) 
   const u8* p = weights + row / GROUP_ROWS * GROUP_BYTES;
   for (int i = 0; i < TOKENS * VECTORS; i++) acc[i] = SPLAT(0);
   vf super_scale[VECTORS], super_min[VECTORS];
-  for (int b = 0; b < BLOCKS; b++, acts += TOKENS * ACT_BLOCK, p += BLOCK_BYTES) {
+  for (int b = 0; b < BLOCKS; b++, acts += ACT_BLOCK(TOKENS), p += BLOCK_BYTES) {
     if (SUPER && b % 8 == 0) {
       UNROLL for (int v = 0; v < VECTORS; v++) {
         super_scale[v] = load_half(p + 2 * (row % GROUP_ROWS + v * LANES));

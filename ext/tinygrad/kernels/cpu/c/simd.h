@@ -51,8 +51,6 @@ INLINE f32 sum_lanes(vf v) {
   return part[0];
 }
 
-INLINE i32 sum_lanes_int(vi v) { return __builtin_reduce_add(v); }
-
 INLINE f32 max_lanes(vf v) {
   f32 part[LANES];
   STORE(part, v);
