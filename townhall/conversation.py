@@ -1,6 +1,7 @@
 """A conversation with a persona: messages in, text out, of any length at constant memory."""
 
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from townhall.context.receipt import Receipt
@@ -8,7 +9,7 @@ from townhall.context.registry import open_strategy
 from townhall.context.strategy import Plan, Window, refusal
 from townhall.context.usage import Usage
 from townhall.errors import ContextError
-from townhall.facade import LanguageModel, PrefillStats, Progress
+from townhall.facade import LanguageModel, Progress
 from townhall.message import Exchange, Message
 from townhall.persona import Persona
 from townhall.prompt import Prompt
@@ -25,6 +26,15 @@ MAX_REPLY = 512  # tokens; a persona that has not come to an end by then will no
 LONGEST_TOKEN = 256  # characters; vocabularies hold runs of 128 spaces
 # cooler than usual and with a penalty: small models ramble at 0.7 and, without the penalty, say one sentence for ever
 TEMPERATURE, REPEAT_PENALTY = 0.3, 1.1
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What reading the persona took."""
+
+    prompt_tokens: int
+    cached_tokens: int  # of them already in the KV cache
+    seconds: float
 
 
 class Conversation:
@@ -55,9 +65,13 @@ class Conversation:
         self._next_id = 0
         self._laid: Sequence[int] = self.prompt.head_ids  # all that the model was shown or said, as the next prompt would begin
 
-    def prepare(self, on_progress: Progress | None = None) -> PrefillStats:
+    def prepare(self, on_progress: Progress | None = None) -> Prepared:
         """Prefill the pinned head, so that the first turn costs its own tokens only."""
-        return self.llama.prefill(list(self.prompt.head_ids), self.cache, on_progress)
+        head = list(self.prompt.head_ids)
+        most = self.llama.prefill(head[:-1], self.cache, on_progress)
+        # a single token goes the way of decoding, so what that has to set up is done before anybody waits for an answer
+        last = self.llama.prefill(head, self.cache)
+        return Prepared(len(head), most.cached_tokens, most.seconds + last.seconds)
 
     def reset(self) -> None:
         """Begin anew with the same persona, whose head stays in the cache."""
@@ -172,7 +186,7 @@ class Conversation:
     def _refuse_oversized_head(self) -> None:
         window, least = self.window, self.window.pinned + len(self.prompt.turn_ids(""))
         if (needed := least + window.reserve) > window.capacity:
-            enough = min(least + self.max_tokens, -((3 - 4 * least) // 3))  # the reserve grows with the window, up to max_tokens
+            enough = min(least + self.max_tokens, (4 * least - 1) // 3)  # the reserve grows with the window, up to max_tokens
             raise ContextError(
                 f"{self.persona.name}'s persona takes {window.pinned} tokens of a window of {window.capacity}, "
                 f"which leaves no room to talk; pass --max-context {enough} or more, or shorten the persona",
