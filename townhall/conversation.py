@@ -4,6 +4,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from townhall.answer import Answer
 from townhall.context.receipt import Receipt
 from townhall.context.registry import open_strategy
 from townhall.context.strategy import Plan, Window, refusal
@@ -14,7 +15,6 @@ from townhall.message import Exchange, Message
 from townhall.persona import Persona
 from townhall.prompt import Prompt
 from townhall.reply import Reply
-from townhall.stream import EdgeTrim, StopFilter
 from townhall.template import open_format
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class Conversation:
     def _stream(self, turn: Message, plan: Plan, ids: list[int]) -> Generator[str, None, None]:
         uncomputed = len(self._laid) - _common_prefix(self._laid, self.cache.tokens)
         self.strategy.settle(self.cache, self._removed(plan))
-        answer = _Answer(self.llama, self.prompt)
+        answer = Answer(self.llama, self.prompt)
         generation = self.llama.generate(ids, self.max_tokens, self.sampling, cache=self.cache, stop_ids=self.prompt.stop_ids)
         finish: str | None = None
         try:
@@ -162,7 +162,7 @@ class Conversation:
                 )
                 self._keep(turn, plan, ids, answer, finish)
 
-    def _keep(self, turn: Message, plan: Plan, ids: list[int], answer: "_Answer", finish: str) -> None:
+    def _keep(self, turn: Message, plan: Plan, ids: list[int], answer: Answer, finish: str) -> None:
         """Put the exchange into the history; one that was interrupted before a word was shown never happened."""
         self.plan = plan
         if finish == "interrupted" and not answer.shown:
@@ -193,49 +193,6 @@ class Conversation:
                 needed,
                 window.capacity,
             )
-
-
-class _Answer:
-    """An answer in the making: sampled ids, the text that may be shown, and which ids that text is."""
-
-    def __init__(self, llama: LanguageModel, prompt: Prompt):
-        self.ids: list[int] = []
-        self.shown = ""
-        self._prompt = prompt
-        self._decoder = llama.tokenizer.stream(continued=True)
-        self._filter, self._trim = StopFilter(prompt.stop), EdgeTrim()
-        self._text = ""
-        self._ends: list[int] = []  # length of the text after each id
-
-    @property
-    def stopped(self) -> bool:
-        return self._filter.stopped is not None
-
-    def push(self, token: int) -> str:
-        """Take a sampled id and return what may be shown now."""
-        text = self._decoder.push(token)
-        self.ids.append(token)
-        self._text += text
-        self._ends.append(len(self._text))
-        return self._show(self._filter.push(text))
-
-    def flush(self) -> str:
-        """The end: what was held back is shown; an unfinished character is not."""
-        return self._show(self._filter.flush())
-
-    def shown_ids(self) -> list[int]:
-        """The sampled ids as far as their text was shown; where a token was shown in part, that part is encoded anew."""
-        length = len(self._text) - len(self._text.lstrip()) + len(self.shown) if self.shown else 0
-        whole = sum(end <= length for end in self._ends)
-        while whole and self._ends[whole - 1] == (self._ends[whole - 2] if whole > 1 else 0):
-            whole -= 1  # nothing of this id was shown
-        start = self._ends[whole - 1] if whole else 0
-        return self.ids[:whole] + self._prompt.words(self._text[start:length])
-
-    def _show(self, text: str) -> str:
-        shown = self._trim.push(text)
-        self.shown += shown
-        return shown
 
 
 def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
