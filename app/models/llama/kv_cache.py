@@ -11,6 +11,7 @@ from app.models.llama import snapshot
 from app.models.llama.config import LlamaConfig
 from app.models.llama.shift import Shifter
 from ext.tinygrad import buffers
+from ext.tinygrad.kernels.cpu import memory
 
 
 class CacheError(ValueError):
@@ -39,6 +40,8 @@ class KVCache:
 
     def _zeros(self, dtype: DType, device: str) -> Tensor:
         # zeros, because a masked score of uninitialised memory could still be a NaN
+        if device == "CPU":
+            return memory.zeros(*self._shape, dtype=dtype)  # in huge pages: long contexts are read at the speed of memory
         return Tensor.zeros(*self._shape, dtype=dtype, device=device).contiguous().realize()
 
     @property

@@ -1,6 +1,6 @@
 """The LLaMA decoder (arXiv 2302.13971) as calls to a kernel set: short here, fast there."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tinygrad import Tensor, UOp
@@ -25,6 +25,20 @@ class Block:
     w1: PackedWeight  # gate, (F, D)
     w2: PackedWeight  # down, (D, F)
     w3: PackedWeight  # up, (F, D)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Every buffer, in a fixed order."""
+        return [self.attention_norm, self.ffn_norm, *(t for w in self.matrices for t in w.tensors)]
+
+    @property
+    def matrices(self) -> tuple[PackedWeight, ...]:
+        return (self.wq, self.wk, self.wv, self.wo, self.w1, self.w2, self.w3)
+
+    @property
+    def layout(self) -> tuple:
+        """Blocks of one layout differ in nothing but the numbers in their buffers."""
+        return tuple(w.layout for w in self.matrices)
 
     def __call__(self, x: Tensor, cache: LayerCache, rope: Tensor, start_pos: UOp, eps: float, kernels: Kernels) -> tuple[Tensor, LayerCache]:
         q, k, v = kernels.norm_qkv(x, self.attention_norm, eps, self.wq, self.wk, self.wv, rope, cache.k, cache.v, start_pos)
@@ -86,7 +100,7 @@ class Transformer:
     @property
     def weights(self) -> list[PackedWeight]:
         """Every matrix once."""
-        matrices = [w for b in self.blocks for w in (b.wq, b.wk, b.wv, b.wo, b.w1, b.w2, b.w3)]
+        matrices = [w for block in self.blocks for w in block.matrices]
         return [self.tok_embeddings, *matrices, *([] if self.output is self.tok_embeddings else [self.output])]
 
     @property
@@ -94,17 +108,14 @@ class Transformer:
         """Bytes of the matrices on the device."""
         return sum(w.nbytes for w in self.weights)
 
-    def hidden(self, ids: Tensor, caches: Sequence[LayerCache], start_pos: UOp) -> tuple[Tensor, list[LayerCache]]:
-        """(T,) ids to the residual stream after the last block, (T, D), and the caches after their stores."""
-        x, filled = self.kernels.embed(ids, self.tok_embeddings), []
-        for block, cache in zip(self.blocks, caches, strict=True):
-            x, stored = block(x, cache, self.rope, start_pos, self.config.norm_eps, self.kernels)
-            # scheduling grows faster than the graph; block by block it is linear, and every block after the first is found in tinygrad's schedule cache
-            Tensor.realize(x, stored.k, stored.v)
-            filled.append(stored)
-        return x, filled
+    def embed(self, ids: Tensor) -> Tensor:
+        """(T,) int32 ids to the residual stream, (T, D)."""
+        return self.kernels.embed(ids, self.tok_embeddings)
 
-    def logits(self, ids: Tensor, caches: Sequence[LayerCache], start_pos: UOp) -> Tensor:
-        """(T,) ids to float32 (T, V)."""
-        x, _ = self.hidden(ids, caches, start_pos)
+    def block(self, i: int, x: Tensor, cache: LayerCache, start_pos: UOp) -> tuple[Tensor, LayerCache]:
+        """The residual stream through block i, (T, D), and its cache after the store."""
+        return self.blocks[i](x, cache, self.rope, start_pos, self.config.norm_eps, self.kernels)
+
+    def head(self, x: Tensor) -> Tensor:
+        """The residual stream after the last block to float32 logits, (T, V)."""
         return self.kernels.norm_linear(x, self.norm, self.config.norm_eps, self.output)

@@ -51,6 +51,10 @@ class LaneWeight:
         return tuple(t for t in (self.quants, self.scales, self.minima) if t is not None)
 
     @property
+    def layout(self) -> tuple:
+        return ("lanes", self.shape, *((t.shape, t.dtype) for t in self.tensors))
+
+    @property
     def nbytes(self) -> int:
         return sum(t.nbytes() for t in self.tensors)
 
@@ -108,6 +112,10 @@ class DenseWeight:
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         return (self.values,)
+
+    @property
+    def layout(self) -> tuple:
+        return ("dense", self.shape, self.values.dtype)
 
     @property
     def nbytes(self) -> int:

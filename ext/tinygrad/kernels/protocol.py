@@ -22,6 +22,8 @@ class PackedWeight(Protocol):
     def nbytes(self) -> int: ...  # on the device
     @property
     def tensors(self) -> tuple[Tensor, ...]: ...  # the buffers, in a fixed order
+    @property
+    def layout(self) -> tuple: ...  # weights of one layout may stand in for each other in a captured graph
     def to_tensor(self) -> Tensor: ...  # float32 (rows, cols)
 
 

@@ -34,6 +34,10 @@ class CPUWeight:
         return (self.data,)
 
     @property
+    def layout(self) -> tuple:
+        return (self.format, self.shape)
+
+    @property
     def nbytes(self) -> int:
         return self.format.nbytes(*self.shape)
 
