@@ -131,7 +131,7 @@ class Bench:
 
         memory = allocate(math.prod(shape) * 2)
         memory.view(self.np.float16)[:] = self.random.standard_normal(math.prod(shape), self.np.float32)
-        return as_tensor(memory, dtype=dtypes.float16).reshape(shape)
+        return as_tensor(memory, dtype=dtypes.float16, shape=shape)
 
     def run(self) -> None:
         from ext.tinygrad.kernels.protocol import rope_table

@@ -1,5 +1,6 @@
 """Keys and values of one conversation: a fixed capacity, a position, and the ids that stand at each."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,14 +35,18 @@ class KVCache:
         self.capacity, self.identity = capacity, identity
         self.tokens: list[int] = []
         self._shape, self._shifter = (config.n_kv_heads, rows, config.head_dim), shifter
-        self.layers = tuple(LayerCache(self._zeros(dtype, device), self._zeros(dtype, device)) for _ in range(config.n_layers))
+        n = 2 * config.n_layers
+        if device == "CPU":  # in huge pages: a long context is read at the speed of memory
+            arena = memory.Arena(n * (math.prod(self._shape) * dtype.itemsize + memory.ALIGNMENT))
+            tensors = [arena.zeros(*self._shape, dtype=dtype) for _ in range(n)]
+        else:
+            tensors = [self._zeros(dtype, device) for _ in range(n)]
+        self.layers = tuple(LayerCache(k, v) for k, v in zip(tensors[::2], tensors[1::2], strict=True))
         self._lifted: tuple[Tensor, ...] = ()  # keys at position zero, float32; made at the first remove
         self._lifted_tokens = 0  # positions below this one have theirs
 
     def _zeros(self, dtype: DType, device: str) -> Tensor:
         # zeros, because a masked score of uninitialised memory could still be a NaN
-        if device == "CPU":
-            return memory.zeros(*self._shape, dtype=dtype)  # in huge pages: long contexts are read at the speed of memory
         return Tensor.zeros(*self._shape, dtype=dtype, device=device).contiguous().realize()
 
     @property

@@ -15,8 +15,8 @@ from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.twins import TwinKernels, rotate, store
 
 # Tasks are what threads share out. Their number follows from shapes alone, so that results never depend on how many threads there are.
-TASK_BYTES = 48 << 10  # weights a decode task reads at least: each task norms and quantises the activations again
-TASK_MACS = 4 << 20  # multiplications of a prefill task, about 50 µs
+TASK_WEIGHTS = 160  # bytes of weights a decode task should read for each column: it norms and quantises the activations again, at 3 %
+TASK_MACS = 2 << 20  # multiplications of a prefill task, about 25 µs
 MAX_TASKS = 64
 DECODE_CHUNK = 32  # positions of a step of the online softmax
 PREFILL_CHUNK = 32
@@ -160,12 +160,14 @@ def _prepare(x: Tensor, norms: Sequence[Tensor], macros: dict[str, object]) -> T
 
 
 def _tasks(T: int, weights: Sequence[CPUWeight]) -> int:
+    """Four or eight tasks at least where there is work for them, so that two to eight threads share it evenly."""
     if T == 1:
-        n = sum(w.nbytes for w in weights) // TASK_BYTES
+        nbytes = sum(w.nbytes for w in weights)
+        n = max(nbytes // (TASK_WEIGHTS * weights[0].shape[1]), min(8, nbytes >> 15))
     else:
         n = T * sum(w.shape[0] * w.shape[1] for w in weights) // TASK_MACS
-    groups = sum(-(-w.shape[0] // GROUP) for w in weights)
-    return max(1, min(n, MAX_TASKS, groups))
+    n = min(n, MAX_TASKS, sum(-(-w.shape[0] // GROUP) for w in weights))
+    return n // 4 * 4 if n >= 4 else max(1, n)
 
 
 def _project(formats: Sequence[Format]) -> str:

@@ -1,5 +1,6 @@
 """Memory in huge pages: decode reads every weight once a token, and with 4 KB pages the page walks cost a quarter of the bandwidth."""
 
+import math
 import mmap
 import threading
 
@@ -8,12 +9,12 @@ from tinygrad import Tensor
 from tinygrad.dtype import DType, dtypes
 
 HUGE = 2 << 20
-CHUNK = 64 << 20  # address space taken at a time; memory is only taken as it is written
+CHUNK = 64 << 20  # address space taken at a time for weights; memory is only taken as it is written
 ALIGNMENT = 64  # of every allocation: a cache line
 
 
-class _Chunk:
-    """A stretch of address space that begins at a huge page and is given out from its start."""
+class Arena:
+    """A stretch of zeroed memory in huge pages, given out from its start; it goes back when nothing in it is referred to any more."""
 
     def __init__(self, nbytes: int):
         size = -(-nbytes // HUGE) * HUGE
@@ -26,33 +27,38 @@ class _Chunk:
                 pass  # a kernel without them: slower, not wrong
         whole = np.frombuffer(memory, np.uint8)
         start = -whole.ctypes.data % HUGE
-        self.bytes, self.used = whole[start : start + size], 0
+        self._bytes, self._used = whole[start : start + size], 0
 
-    def take(self, nbytes: int) -> np.ndarray | None:
-        start = -(-self.used // ALIGNMENT) * ALIGNMENT
-        if start + nbytes > len(self.bytes):
-            return None
-        self.used = start + nbytes
-        return self.bytes[start : self.used]
+    def has_room(self, nbytes: int) -> bool:
+        return self._used + nbytes <= len(self._bytes)
+
+    def take(self, nbytes: int) -> np.ndarray:
+        """uint8 (nbytes,), aligned to a cache line."""
+        assert self.has_room(nbytes), f"{nbytes} bytes do not fit"
+        start = self._used
+        self._used += -(-nbytes // ALIGNMENT) * ALIGNMENT
+        return self._bytes[start : start + nbytes]
+
+    def zeros(self, *shape: int, dtype: DType, device: str = "CPU") -> Tensor:
+        """A realized tensor of zeros."""
+        return as_tensor(self.take(math.prod(shape) * dtype.itemsize), device, dtype, shape)
 
 
 _lock = threading.Lock()
-_current: _Chunk | None = None
+_current: Arena | None = None
 
 
 def allocate(nbytes: int) -> np.ndarray:
-    """Zeroed uint8 memory; a chunk goes back to the system when nothing in it is referred to any more."""
+    """Zeroed uint8 memory for what lives long, in an arena shared with others of its kind."""
     global _current
     with _lock:
-        if _current is None or (taken := _current.take(nbytes)) is None:
-            _current = _Chunk(max(nbytes, CHUNK))
-            taken = _current.take(nbytes)
-    assert taken is not None
-    return taken
+        if _current is None or not _current.has_room(nbytes):
+            _current = Arena(max(nbytes, CHUNK))
+        return _current.take(nbytes)
 
 
-def as_tensor(array: np.ndarray, device: str = "CPU", dtype: DType = dtypes.uint8) -> Tensor:
-    """The same memory as a flat realized tensor, which keeps it alive; no copy."""
-    tensor = Tensor.from_blob(array.ctypes.data, (array.nbytes // dtype.itemsize,), dtype=dtype, device=device)
+def as_tensor(array: np.ndarray, device: str = "CPU", dtype: DType = dtypes.uint8, shape: tuple[int, ...] | None = None) -> Tensor:
+    """The same memory as a realized tensor, flat unless it has a shape, which keeps it alive; no copy."""
+    tensor = Tensor.from_blob(array.ctypes.data, shape or (array.nbytes // dtype.itemsize,), dtype=dtype, device=device)
     tensor.uop.buffer._buf.meta = array  # lives as long as the buffer, whoever holds that
     return tensor
