@@ -43,8 +43,8 @@ class Graph:
 class Pass:
     """T tokens (fewer are padded) from their ids into a cache, and on to logits where those are wanted.
 
-    The residual stream is one buffer that every block reads and overwrites: so one captured block serves all layers of its layout, tracing costs
-    what one layer costs, and intermediate results stay where the processor's cache has them.
+    The residual stream is one buffer that every block reads and overwrites: so one captured block serves all layers of its
+    layout, tracing costs what one layer costs, and intermediate results stay where the processor's cache has them.
     """
 
     def __init__(self, model: Transformer, T: int, capacity: int, device: str, with_logits: bool):

@@ -1,9 +1,9 @@
 """Moving cached keys and values to new positions without computing them anew.
 
-A key that stands at position p was turned by RoPE through p times its frequencies; at another position it must be turned through another
-angle. Turning a stored float16 key again and again would add a rounding each time, so the first move of a key lifts it: turned back to position
-zero it is kept in float32 beside the cache, and every move turns that copy. Errors stay at two roundings however often a key moves, and a
-conversation that never moves keeps no copy.
+A key that stands at position p was turned by RoPE through p times its frequencies; at another position it must be turned through
+another angle. Turning a stored float16 key again and again would add a rounding each time, so the first move of a key lifts it:
+turned back to position zero it is kept in float32 beside the cache, and every move turns that copy. Errors stay at two roundings
+however often a key moves, and a conversation that never moves keeps no copy.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,10 @@ CHUNK = 128  # positions a pass moves; no more than the rows a cache has beyond 
 
 
 def _rows(tensor: Tensor, start: UOp) -> Tensor:
-    """CHUNK positions of (KvH, rows, Hd), position first: (CHUNK, KvH, Hd) float32, in a buffer of its own, so that source and target may overlap."""
+    """CHUNK positions of (KvH, rows, Hd), position first: (CHUNK, KvH, Hd) float32.
+
+    In a buffer of its own, so that source and target may overlap.
+    """
     return tensor[:, start : start + CHUNK].cast(dtypes.float32).transpose(0, 1).contiguous()
 
 

@@ -1,4 +1,4 @@
-"""Several captured graphs, each over its own buffers, as one native graph: capture a layer once, replay it thirty times over thirty layers' weights."""
+"""Several captured graphs, each over its own buffers, as one native graph: one captured layer replayed over every layer's weights."""
 
 import threading
 import weakref
@@ -59,7 +59,9 @@ class Composite:
 
 
 def compose(parts: Sequence[tuple[Any, Sequence[Tensor]]]) -> Composite | None:
-    """Captured TinyJits, each with the tensors that take its arguments' places; None, saying why at DEBUG=1, unless each is one native graph.
+    """Captured TinyJits, each with the tensors that take its arguments' places, as one native graph.
+
+    None, saying why at DEBUG=1, where one of them is no native graph.
 
     An output that a later part reads must be one of the inputs: a graph's own output buffer is the same in all of its replays."""
     runners = []

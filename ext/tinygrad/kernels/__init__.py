@@ -7,7 +7,10 @@ from ext.tinygrad.kernels.protocol import Kernels
 
 
 def kernels_for(device: str) -> Kernels:
-    """The fused kernels where this device has them, else (or under KERNELS=0) the plain-Tensor twins; said aloud where a device that should have them falls back."""
+    """The fused kernels where this device has them, else (or under KERNELS=0) the plain-Tensor twins.
+
+    A device that should have them and cannot use them says why on stderr.
+    """
     from ext.tinygrad.kernels.twins import TwinKernels
 
     if device.split(":")[0] == "CPU" and os.environ.get("KERNELS", "1") != "0":
