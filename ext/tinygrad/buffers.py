@@ -21,12 +21,12 @@ def write(tensor: Tensor, values: np.ndarray) -> None:
     """Overwrite a realized contiguous tensor."""
     assert values.nbytes == tensor.nbytes(), f"{values.nbytes} bytes into {tensor.nbytes()}"
     buffer = _buffer(tensor)
-    buffer.allocator._copyin(buffer._buf, memoryview(np.require(values, requirements=["C", "W"]).reshape(-1).view(np.uint8)))
+    buffer.allocator._copyin(buffer._buf, np.require(values, requirements=["C", "W"]).reshape(-1).view(np.uint8).data)
 
 
 def read(tensor: Tensor, out: np.ndarray) -> np.ndarray:
     """Wait for a realized contiguous tensor and copy it into `out`, which is returned."""
     assert out.nbytes == tensor.nbytes() and out.flags.c_contiguous, f"{tensor.nbytes()} bytes into {out.nbytes}"
     buffer = _buffer(tensor)
-    buffer.allocator._copyout(memoryview(out.reshape(-1).view(np.uint8)), buffer._buf)
+    buffer.allocator._copyout(out.reshape(-1).view(np.uint8).data, buffer._buf)
     return out

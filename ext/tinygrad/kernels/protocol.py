@@ -1,11 +1,12 @@
 """The seam between a transformer and the device: seven operations, each one name for the model whatever serves it.
 
-Shapes: T new tokens, D dim, F hidden_dim, V vocab, H query heads, KvH key/value heads, Hd head_dim. Activations are float32. `start_pos` is the
-position of the first new token, an int or a bound Variable. `rows` of a cache is a little more than its capacity, so that a padded prefill chunk
-never writes outside.
+Shapes: T new tokens, D dim, F hidden_dim, V vocab, H query heads, KvH key/value heads, Hd head_dim. Activations are float32.
+`start_pos` is the position of the first new token, an int or a bound Variable. `rows` of a cache is a little more than its
+capacity, so that a padded prefill chunk never writes outside.
 """
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
 from tinygrad import Tensor, UOp
@@ -27,15 +28,18 @@ class PackedWeight(Protocol):
     def to_tensor(self) -> Tensor: ...  # float32 (rows, cols)
 
 
-class Kernels(Protocol):
+W = TypeVar("W", bound=PackedWeight)  # a kernel set reads the weights that it packed
+
+
+class Kernels(Protocol[W]):
     """Fused operations of a decoder block."""
 
     name: str
 
-    def pack(self, matrix: QuantMatrix, device: str) -> PackedWeight:
+    def pack(self, matrix: QuantMatrix, device: str) -> W:
         """Lay a matrix out for this kernel set and put it on the device."""
 
-    def embed(self, ids: Tensor, weight: PackedWeight) -> Tensor:
+    def embed(self, ids: Tensor, weight: W) -> Tensor:
         """(T,) int32 to the rows of the embedding, (T, D)."""
 
     def norm_qkv(
@@ -43,35 +47,47 @@ class Kernels(Protocol):
         x: Tensor,  # (T, D)
         norm: Tensor,  # (D,)
         eps: float,
-        wq: PackedWeight,  # (H * Hd, D)
-        wk: PackedWeight,  # (KvH * Hd, D)
-        wv: PackedWeight,
+        wq: W,  # (H * Hd, D)
+        wk: W,  # (KvH * Hd, D)
+        wv: W,
         rope: Tensor,  # (rows, Hd / 2, 2): cos and sin by position
         cache_k: Tensor,  # (KvH, rows, Hd), float16 or float32
         cache_v: Tensor,
         start_pos: int | UOp,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """RMSNorm, the three projections, RoPE on adjacent pairs; keys and values are stored at start_pos. -> q (T, H, Hd) and the caches after the store."""
+        """RMSNorm, the three projections, RoPE on adjacent pairs; keys and values are stored at start_pos.
+
+        -> q (T, H, Hd) and the caches after the store.
+        """
 
     def attend(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: int | UOp) -> Tensor:
         """Causal attention: token t sees positions 0 … start_pos + t. (T, H, Hd) -> (T, H * Hd)."""
 
-    def linear_residual(self, x: Tensor, weight: PackedWeight, residual: Tensor) -> Tensor:
+    def linear_residual(self, x: Tensor, weight: W, residual: Tensor) -> Tensor:
         """residual + x @ weight.T: (T, K) and (T, D) -> (T, D)."""
 
-    def norm_gated(self, x: Tensor, norm: Tensor, eps: float, w_gate: PackedWeight, w_up: PackedWeight) -> Tensor:
+    def norm_gated(self, x: Tensor, norm: Tensor, eps: float, w_gate: W, w_up: W) -> Tensor:
         """RMSNorm, then SwiGLU's silu(gate) * up: (T, D) -> (T, F)."""
 
-    def norm_linear(self, x: Tensor, norm: Tensor, eps: float, weight: PackedWeight) -> Tensor:
+    def norm_linear(self, x: Tensor, norm: Tensor, eps: float, weight: W) -> Tensor:
         """RMSNorm, then the output head: (T, D) -> (T, V)."""
 
 
-def rope_table(rows: int, head_dim: int, rope_dim: int, theta: float) -> np.ndarray:
+def rope_table(
+    rows: int, head_dim: int, rope_dim: int, theta: float, factors: Sequence[float] = (), scale: float = 1.0
+) -> np.ndarray:
     """cos and sin of position times frequency, float32 (rows, Hd / 2, 2); RoFormer (arXiv 2104.09864), computed in float64.
 
-    Only the first rope_dim entries of a head turn; the others have an angle of zero, so kernels need not know of them.
+    Only the first rope_dim entries of a head turn; the others have an angle of zero, so kernels need not know of them. A model
+    that stretches its context divides each of the rope_dim / 2 frequencies by a factor of its own; `scale` multiplies the entries that turn (YaRN).
     """
+    half = rope_dim // 2
     frequencies = np.zeros(head_dim // 2)
-    frequencies[: rope_dim // 2] = theta ** (-np.arange(0, rope_dim, 2, dtype=np.float64) / rope_dim)
+    frequencies[:half] = theta ** (-np.arange(0, rope_dim, 2, dtype=np.float64) / rope_dim)
+    if len(factors):
+        frequencies[:half] /= np.asarray(factors, np.float64)
     angles = np.outer(np.arange(rows, dtype=np.float64), frequencies)  # (rows, Hd / 2)
-    return np.stack([np.cos(angles), np.sin(angles)], axis=-1).astype(np.float32)
+    table = np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+    if scale != 1:
+        table[:, :half] *= scale
+    return table.astype(np.float32)
