@@ -79,7 +79,8 @@ def rope_table(
     """cos and sin of position times frequency, float32 (rows, Hd / 2, 2); RoFormer (arXiv 2104.09864), computed in float64.
 
     Only the first rope_dim entries of a head turn; the others have an angle of zero, so kernels need not know of them. A model
-    that stretches its context divides each of the rope_dim / 2 frequencies by a factor of its own; `scale` multiplies the entries that turn (YaRN).
+    that stretches its context divides each of the rope_dim / 2 frequencies by a factor of its own; `scale` multiplies the entries
+    that turn (YaRN).
     """
     half = rope_dim // 2
     frequencies = np.zeros(head_dim // 2)
