@@ -5,7 +5,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from tinygrad import Tensor, TinyJit, UOp, dtypes
+from tinygrad import Tensor, TinyJit, UOp
 
 from app.models.llama.kv_cache import KVCache, LayerCache
 from app.models.llama.transformer import Transformer
@@ -52,10 +52,9 @@ class Pass:
         self.position = UOp.variable(POSITION, 0, capacity - 1)
         self.ids = buffers.upload(np.zeros(T, np.int32), device)
         self.x = buffers.upload(np.zeros((T, model.config.dim), np.float32), device)
-        self.logits = buffers.upload(np.zeros((T, model.config.vocab_size), np.float32), device) if with_logits else None
         self._blocks: dict[tuple, Graph] = {}
         self._embed = Graph(lambda _: _overwrite(self.x, model.embed(self.ids)), self.position)
-        self._head = Graph(lambda _: _overwrite(self.logits, model.head(self.x)), self.position)
+        self._head = Graph(lambda _: model.head(self.x), self.position) if with_logits else None
         self._steps: WeakKeyDictionary[KVCache, Composite | list[tuple[Graph, list[Tensor]]]] = WeakKeyDictionary()
 
     def __call__(self, ids: Sequence[int], start_pos: int, cache: KVCache) -> None:
@@ -70,6 +69,12 @@ class Pass:
             for graph, inputs in steps:
                 graph(inputs, start_pos)
 
+    @property
+    def logits(self) -> Tensor:
+        """float32 (T, V) after the last call; a pass made without them has none."""
+        assert self._head is not None
+        return self._head.jit.captured.ret
+
     def _prepare(self, cache: KVCache, start_pos: int) -> Composite | list[tuple[Graph, list[Tensor]]]:
         """The pieces in their order with this cache's buffers, as one native call where the device has such a thing."""
         steps = [(self._embed, [self.ids, self.x, *self.model.tok_embeddings.tensors])]
@@ -78,8 +83,8 @@ class Pass:
             if (graph := self._blocks.get(block.layout)) is None:
                 graph = self._blocks[block.layout] = Graph(self._block_function(i, layer), self.position)
             steps.append((graph, inputs))
-        if self.logits is not None:
-            steps.append((self._head, [self.x, self.logits, *self.model.output.tensors]))
+        if self._head is not None:
+            steps.append((self._head, [self.x, *self.model.output.tensors]))
         for graph, inputs in steps:
             if graph.jit.captured is None:
                 # what it computes now is computed again in its turn: into the same rows of the cache, from the right input then
@@ -95,7 +100,6 @@ class Pass:
         return function
 
 
-def _overwrite(target: Tensor | None, values: Tensor) -> Tensor:
-    """`values` stored into the buffer of `target`, as the next graph finds it there."""
-    assert target is not None and target.dtype == dtypes.float32
+def _overwrite(target: Tensor, values: Tensor) -> Tensor:
+    """`values` stored into the buffer of `target`, where the next graph finds them."""
     return Tensor(target.uop.after(target.uop.store(values.uop)))
