@@ -12,7 +12,7 @@ from tinygrad.engine.realize import get_graph_runtime
 
 from ext.tinygrad.graph.fast import base, why_not
 from ext.tinygrad.graph.plan import Change, Plan
-from ext.tinygrad.graph.pool import current_pool
+from ext.tinygrad.graph.pool import current_pool, retire
 from ext.tinygrad.graph.profile import KernelTime, profile
 from ext.tinygrad.graph.runner import CPUGraphRunner, address, say
 
@@ -38,7 +38,7 @@ class Composite:
         self.plan = Plan(launches)
         self._values = array("q", [0]) * max(1, len(self.variables))
         self._graph, self._where = self.plan.address, self._values.buffer_info()[0]
-        finalizer = weakref.finalize(self, current_pool().retire, self.plan.address, self.plan.memory)
+        finalizer = weakref.finalize(self, retire, self.plan.address, self.plan.memory)
         finalizer.atexit = False
 
     def __call__(self, variables: Mapping[str, int]) -> None:

@@ -9,7 +9,7 @@ from tinygrad.engine.realize import get_graph_runtime
 from tinygrad.uop.ops import Ops
 
 from ext.tinygrad.graph import pool
-from ext.tinygrad.graph.profile import KernelTime
+from ext.tinygrad.graph.profile import KernelTime, profile
 from ext.tinygrad.graph.runner import CPUGraphRunner, address, say
 
 
@@ -43,9 +43,10 @@ class Replay:
 
     def profile(self, variables: Mapping[str, int], replays: int = 20) -> list[KernelTime]:
         """Time each kernel over some replays with one and the same input, in the order in which they run."""
-        for index, name in self._variables:
-            self._values[index] = variables[name]
-        return self.runner.profile(self._values, replays)
+        with self.runner.lock:
+            for index, name in self._variables:
+                self._values[index] = variables[name]
+            return profile(pool.current_pool(), self.runner.plan, self._where, replays)
 
 
 def fast_replay(jit: Any, inputs: Sequence[Tensor | UOp] = ()) -> Replay | None:

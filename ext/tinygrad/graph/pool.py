@@ -99,6 +99,12 @@ def current_pool() -> Pool:
     return _pool
 
 
+def retire(graph: int, memory: object) -> None:
+    """Let go of a dead graph's memory as soon as no helper of the pool can be looking at it."""
+    if _pool is not None:
+        _pool.retire(graph, memory)
+
+
 def use_threads(threads: int, **options: Any) -> Pool:
     """Make the pool, or another one if the number of threads changes; graphs already captured use it from their next replay on."""
     global _pool

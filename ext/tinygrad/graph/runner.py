@@ -16,8 +16,7 @@ from tinygrad.uop.ops import Ops
 
 from ext.tinygrad.graph import native
 from ext.tinygrad.graph.plan import Change, Launch, Plan
-from ext.tinygrad.graph.pool import current_pool
-from ext.tinygrad.graph.profile import KernelTime, profile
+from ext.tinygrad.graph.pool import current_pool, retire
 
 MOST_ARGUMENTS = 63  # tinygrad's own limit for a CPU program
 
@@ -27,17 +26,14 @@ class CPUGraphRunner(GraphRunner):
 
     `values`, what each call hands over, holds the variables in the order of `vars` and then the addresses of the input buffers `slots`."""
 
-    live: "weakref.WeakSet[CPUGraphRunner]" = weakref.WeakSet()
-
     def __init__(self, linear: UOp, input_uops: tuple[UOp, ...] = ()):
         super().__init__(linear, input_uops)
         self.slots: list[int] = []  # of the inputs that the graph uses, in the order of their values
         self.lock = threading.Lock()  # two threads with one graph: its variables and buffers are the graph's, so one after the other
         self.plan = Plan(self._launches(input_uops))
         self.values = array("q", [0]) * max(1, len(self.vars) + len(self.slots))
-        finalizer = weakref.finalize(self, current_pool().retire, self.plan.address, self.plan.memory)
+        finalizer = weakref.finalize(self, retire, self.plan.address, self.plan.memory)
         finalizer.atexit = False
-        CPUGraphRunner.live.add(self)
 
     @staticmethod
     def supports_uop(batch_devs: list[Compiled], new_call: UOp) -> bool:
@@ -59,11 +55,6 @@ class CPUGraphRunner(GraphRunner):
                 self.values[index] = value
             current_pool().replay(self.plan.address, self.values.buffer_info()[0])
         return time.perf_counter() - started if wait else None
-
-    def profile(self, values: array, replays: int) -> list[KernelTime]:
-        """Replay some times with the given values, timing each kernel."""
-        with self.lock:
-            return profile(current_pool(), self.plan, values.buffer_info()[0], replays)
 
     def _launches(self, input_uops: tuple[UOp, ...]) -> list[Launch]:
         value_of: dict[int, int] = {}  # input slot -> index into values

@@ -1,6 +1,7 @@
 import importlib.util
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from tinygrad.engine.jit import create_graph_call
 from tinygrad.engine.realize import graph_cache
 
 from ext.tinygrad.graph import fast_replay
-from ext.tinygrad.graph.pool import current_pool
+from ext.tinygrad.graph.pool import Pool, current_pool
 from ext.tinygrad.graph.runner import CPUGraphRunner
 
 # tests are no package (--import-mode=importlib), so their helpers are loaded by path
@@ -217,15 +218,19 @@ def test_a_missing_variable_is_named(install):
         jit.captured([x.uop.base], {})
 
 
-def test_a_dead_graph_gives_its_memory_back(install):
+@pytest.mark.parametrize("threads_at_its_end", [2, 3])
+def test_a_dead_graph_gives_its_memory_back(install, monkeypatch, threads_at_its_end):
+    original = Pool.retire
     install(2)
     jit = TinyJit(lambda x: (x @ x).realize())
     x = tensor(256, 256)
     for _ in range(3):
         jit(x)
-    before = len(CPUGraphRunner.live)
+    runner, retired = weakref.ref(runners(jit)[0]), []
+    install(threads_at_its_end)
+    monkeypatch.setattr(Pool, "retire", lambda pool, graph, memory: retired.append(pool) or original(pool, graph, memory))
     del jit
-    assert len(CPUGraphRunner.live) < before
+    assert runner() is None and retired == [current_pool()], "the helpers that may look at it are the current pool's"
     for _ in range(1000):  # until a helper that may still be looking at it has had a turn
         if not current_pool().collect():
             return
