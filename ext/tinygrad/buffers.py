@@ -3,6 +3,7 @@
 import numpy as np
 from tinygrad import Tensor
 from tinygrad.device import Buffer
+from tinygrad.dtype import _from_np_dtype
 
 
 def _buffer(tensor: Tensor) -> Buffer:
@@ -13,14 +14,17 @@ def _buffer(tensor: Tensor) -> Buffer:
 
 def upload(values: np.ndarray, device: str) -> Tensor:
     """A realized tensor that holds a copy of `values`."""
-    # OpenCL takes the array's address, which ctypes gives only for a writable one: a view of a memory map is none
-    return Tensor(np.require(values, requirements=["C", "W"]), device=device).realize()
+    tensor = Tensor.empty(*values.shape, dtype=_from_np_dtype(values.dtype), device=device)  # realizing a copy would be scheduled: 2.5 ms
+    tensor.uop.base.buffer.ensure_allocated()
+    write(tensor, values)
+    return tensor
 
 
 def write(tensor: Tensor, values: np.ndarray) -> None:
     """Overwrite a realized contiguous tensor."""
     assert values.nbytes == tensor.nbytes(), f"{values.nbytes} bytes into {tensor.nbytes()}"
     buffer = _buffer(tensor)
+    # OpenCL takes the array's address, which ctypes gives only for a writable one: a view of a memory map is none
     buffer.allocator._copyin(buffer._buf, np.require(values, requirements=["C", "W"]).reshape(-1).view(np.uint8).data)
 
 

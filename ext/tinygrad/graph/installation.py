@@ -6,7 +6,7 @@ from typing import Any
 from tinygrad.device import Device
 from tinygrad.helpers import JIT_BATCH_SIZE, NUM_CPU_THREADS, getenv
 
-from ext.tinygrad.graph import native
+from ext.tinygrad.graph import compiling, native
 from ext.tinygrad.graph.pool import use_threads
 from ext.tinygrad.graph.runner import CPUGraphRunner, say
 from ext.tinygrad.graph.threads import thread_count
@@ -34,6 +34,7 @@ def install(threads: int | None = None) -> bool:
     if not _before:
         _before.update(graph=device.graph, batch=JIT_BATCH_SIZE.value, tasks=NUM_CPU_THREADS.value)
     device.graph = CPUGraphRunner
+    compiling.install()
     JIT_BATCH_SIZE.value = 0  # one graph, however long
     if "NUM_CPU_THREADS" not in os.environ:
         NUM_CPU_THREADS.value = TASKS_PER_KERNEL
@@ -46,6 +47,7 @@ def install(threads: int | None = None) -> bool:
 
 def uninstall() -> None:
     """Leave tinygrad as it was; graphs already captured keep their runner."""
+    compiling.uninstall()
     if _before:
         Device["CPU"].graph = _before["graph"]
         JIT_BATCH_SIZE.value, NUM_CPU_THREADS.value = _before["batch"], _before["tasks"]
