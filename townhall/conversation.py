@@ -1,17 +1,20 @@
 """A conversation with a persona: messages in, text out, of any length at constant memory."""
 
-from collections.abc import Generator, Sequence
+import time
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from townhall.answer import Answer
 from townhall.context.receipt import Receipt
 from townhall.context.registry import open_strategy
-from townhall.context.strategy import Plan, Window, refusal
-from townhall.context.usage import Usage
+from townhall.context.scribe import Fold, Scribe
+from townhall.context.strategy import Plan, Window, fold_ahead, refusal
+from townhall.context.usage import Usage, describe_history
 from townhall.errors import ContextError
 from townhall.facade import LanguageModel, Progress
-from townhall.message import Exchange, Message
+from townhall.head_cache import HeadCache
+from townhall.message import Exchange, Memory, Message, messages_of
 from townhall.persona import Persona
 from townhall.prompt import Prompt
 from townhall.reply import Reply
@@ -35,6 +38,7 @@ class Prepared:
     prompt_tokens: int
     cached_tokens: int  # of them already in the KV cache
     seconds: float
+    restore_seconds: float | None = None  # of them for the stored entries; None where the model had to read
 
 
 class Conversation:
@@ -49,38 +53,82 @@ class Conversation:
         context: str = "slide",
         sampling: "Sampling | None" = None,
         max_tokens: int = MAX_REPLY,
+        heads: HeadCache | None = None,
     ):
-        """Lay out the persona; ContextError, with the numbers, where it leaves no room to talk."""
+        """Lay out the persona; ContextError, with the numbers, where it leaves no room to talk. `heads` keeps personas for other starts."""
         self.llama, self.persona, self.max_tokens = llama, persona, max_tokens
         self.sampling = sampling if sampling is not None else _default_sampling()
-        self.strategy = open_strategy(context)
+        self.strategy, self.heads, self._format = open_strategy(context), heads, format
         self.prompt = Prompt(open_format(format, persona, llama.tokenizer), llama.tokenizer)
         self.cache = llama.new_cache()
         capacity = self.cache.capacity
         self.window = Window(capacity, pinned=len(self.prompt.head_ids), reserve=max(1, min(max_tokens, capacity // 4)))
         self._refuse_oversized_head()
-        self.exchanges: list[Exchange] = []
-        self.plan = Plan(())
-        self.last: Reply | None = None
+        self.exchanges: list[Exchange]
+        self.plan: Plan
+        self.last: Reply | None
         self._next_id = 0
+        self._scribe: Scribe | None = None  # made when there is first something to write down
+        self._fresh()
+
+    def _fresh(self) -> None:
+        self.exchanges, self.plan, self.last = [], Plan(()), None
+        # since the last prompt: what a fold took out of the window, and what it computed again for that
+        self._left: tuple[Exchange, ...] = ()
+        self._recomputed = 0
+        self._unfolded: tuple[Exchange, ...] = ()  # dropped before a memory could be made of them
+        self._given_up: tuple[Exchange, ...] = ()  # no memory came of them
         self._laid: Sequence[int] = self.prompt.head_ids  # all that the model was shown or said, as the next prompt would begin
 
     def prepare(self, on_progress: Progress | None = None) -> Prepared:
-        """Prefill the pinned head, so that the first turn costs its own tokens only."""
-        head = list(self.prompt.head_ids)
+        """Restore or prefill the pinned head, so that the first turn costs its own tokens only."""
+        head, started = list(self.prompt.head_ids), time.perf_counter()
+        restored = self.heads.restore(self.cache, head) if self.heads else False
+        restore_seconds = time.perf_counter() - started if restored else None
         most = self.llama.prefill(head[:-1], self.cache, on_progress)
         # a single token goes the way of decoding, so what that has to set up is done before anybody waits for an answer
-        last = self.llama.prefill(head, self.cache)
-        return Prepared(len(head), most.cached_tokens, most.seconds + last.seconds)
+        self.llama.prefill(head, self.cache)
+        self.strategy.prepare(self.cache)
+        seconds = time.perf_counter() - started
+        if self.heads and not restored:
+            self.heads.keep(self.cache)
+        return Prepared(len(head), most.cached_tokens, seconds, restore_seconds)
 
     def reset(self) -> None:
         """Begin anew with the same persona, whose head stays in the cache."""
-        self.exchanges, self.plan, self.last, self._laid = [], Plan(()), None, self.prompt.head_ids
+        self._fresh()
+
+    def history(self) -> str:
+        """All that was said, and where the model still sees it."""
+        return describe_history(self.exchanges, self.plan, self.persona.user, self.persona.name)
 
     def usage(self) -> Usage:
         """How the window is filled now."""
-        memory = len(self.plan.memory.ids) if self.plan.memory else 0
+        memory = _tokens(self.plan.memory)
         return Usage(self.window.capacity, self.window.pinned, memory, self.plan.tokens - memory, self.window.reserve)
+
+    def after_reply(self, stopped: Callable[[], bool] = lambda: False) -> Fold | None:
+        """To be called when an answer has been shown, while nobody waits: write down what the next turn would push out.
+
+        None where there was nothing to do. `stopped` is asked between tokens, and true ends it without a memory.
+        """
+        bound = min(self.strategy.memory, self.window.capacity // 8)
+        leaving = fold_ahead(self.window, self.plan, bound) if bound else ()
+        if not (self._unfolded or leaving) or (not self._unfolded and leaving[-1] in self._given_up):
+            return None
+        self._scribe = self._scribe or Scribe(self.llama, self.persona, self._format, bound)
+        fold = self._scribe.fold(self.prompt, self.plan.memory, (*self._unfolded, *leaving), stopped)
+        self._unfolded = ()
+        if fold.memory is None:
+            self._given_up = leaving
+            return fold
+        kept = self.plan.kept[len(leaving) :]
+        self._left, self.plan = (*self._left, *leaving), Plan(kept, (), fold.memory)
+        if self.prompt.format.turn_by_turn:
+            self._laid = self.prompt.before(self.plan)
+            self._recomputed += sum(exchange.tokens for exchange in kept)
+            self.llama.prefill(list(self._laid), self.cache)
+        return fold
 
     def reply(self, text: str) -> Generator[str, None, None]:
         """Answer `text`, piece by piece as it is sampled; `last` has the figures afterwards.
@@ -111,6 +159,9 @@ class Conversation:
             # only where turns depend on each other, so that their counts add up to an estimate
             plan = Plan(plan.kept[1:], (*plan.dropped, plan.kept[0]), plan.memory)
             ids = self.prompt.ids(plan, turn)
+        if len(ids) > window.capacity - window.reserve and plan.memory:
+            plan = Plan(plan.kept, plan.dropped)
+            ids = self.prompt.ids(plan, turn)
         if len(ids) > window.capacity - window.reserve:
             raise ContextError(refusal(len(ids), window, "shorten it or raise --max-context"), len(ids), window.capacity)
         return plan, ids
@@ -138,16 +189,19 @@ class Conversation:
         finally:
             generation.close()
             if finish:
-                dropped = [message for exchange in plan.dropped for message in exchange.messages]
+                gone = (*self._left, *plan.dropped)
+                dropped = messages_of(gone)
+                forgotten = self.plan.memory if plan.memory is None else None
                 receipt = Receipt(
                     strategy=self.strategy.name,
                     window=self.window.capacity,
                     prompt_tokens=len(ids),
                     pinned_tokens=self.window.pinned,
                     dropped=tuple(message.id for message in dropped),
-                    dropped_tokens=sum(len(message.ids) for message in dropped),
-                    recomputed_tokens=max(0, len(ids) - len(turn.ids) - generation.cached_tokens - uncomputed),
-                    memory_tokens=len(plan.memory.ids) if plan.memory else 0,
+                    dropped_tokens=sum(exchange.tokens for exchange in gone) + _tokens(forgotten),
+                    recomputed_tokens=self._recomputed + max(0, len(ids) - len(turn.ids) - generation.cached_tokens - uncomputed),
+                    memory_tokens=_tokens(plan.memory),
+                    memory_of=plan.memory.sources if plan.memory else (),
                 )
                 self.last = Reply(
                     text=answer.shown,
@@ -164,7 +218,9 @@ class Conversation:
 
     def _keep(self, turn: Message, plan: Plan, ids: list[int], answer: Answer, finish: str) -> None:
         """Put the exchange into the history; one that was interrupted before a word was shown never happened."""
-        self.plan = plan
+        self.plan, self._left, self._recomputed = plan, (), 0
+        if self.strategy.memory:
+            self._unfolded += tuple(exchange for exchange in plan.dropped if exchange not in self._given_up)
         if finish == "interrupted" and not answer.shown:
             self._laid = ids[: len(ids) - len(turn.ids)]
             return
@@ -178,8 +234,8 @@ class Conversation:
 
     def _removed(self, plan: Plan) -> tuple[int, int] | None:
         """The positions that the dropped exchanges take in the cache; None where nothing leaves or the cache is another's."""
-        start = self.window.pinned + (len(plan.memory.ids) if plan.memory else 0)
-        stop = start + sum(exchange.tokens for exchange in plan.dropped)
+        start = self.window.pinned + _tokens(plan.memory)
+        stop = self.window.pinned + _tokens(self.plan.memory) + sum(exchange.tokens for exchange in plan.dropped)
         in_place = self.prompt.format.turn_by_turn and list(self.cache.tokens[:stop]) == list(self._laid[:stop])
         return (start, stop) if plan.dropped and in_place else None
 
@@ -193,6 +249,10 @@ class Conversation:
                 needed,
                 window.capacity,
             )
+
+
+def _tokens(memory: Memory | None) -> int:
+    return len(memory.ids) if memory else 0
 
 
 def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Role = Literal["user", "assistant", "memory"]
+Role = Literal["user", "assistant"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,22 @@ class Exchange:
     @property
     def tokens(self) -> int:
         return len(self.user.ids) + len(self.reply.ids)
+
+
+NOT_SAID = -1  # the id of messages that are no part of the history
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the model wrote down about exchanges before they left the window; in a prompt it stands as an exchange of its own."""
+
+    text: str
+    sources: tuple[int, ...]  # ids of the messages it came from
+    exchange: Exchange  # of two messages whose id is NOT_SAID
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        return self.exchange.user.ids + self.exchange.reply.ids
 
 
 def messages_of(exchanges: Iterable[Exchange]) -> tuple[Message, ...]:

@@ -5,7 +5,9 @@ from collections.abc import Iterable, Sequence
 from townhall.context.strategy import Plan
 from townhall.facade import Tokenizer
 from townhall.formats.piece import Piece, PromptFormat, Turn
-from townhall.message import Message, messages_of
+from townhall.message import NOT_SAID, Exchange, Memory, Message, messages_of
+
+REMINDER, NOD = "For your memory, this is what we talked about before:", "I remember."
 
 
 class Prompt:
@@ -31,11 +33,26 @@ class Prompt:
 
     def ids(self, plan: Plan, turn: Message) -> list[int]:
         """The whole prompt: head, memory, kept exchanges, the new turn."""
-        messages = messages_of(plan.kept)
         if not self.format.turn_by_turn:
-            return self._whole([*messages, turn])
-        memory = plan.memory.ids if plan.memory else ()
-        return [*self.head_ids, *memory, *(token for message in messages for token in message.ids), *turn.ids]
+            return self._whole([*self._messages(plan), turn])
+        return [*self.before(plan), *turn.ids]
+
+    def before(self, plan: Plan) -> list[int]:
+        """What a prompt after `plan` begins with, up to the new turn; where turns depend on each other, the head alone."""
+        messages = self._messages(plan) if self.format.turn_by_turn else ()
+        return [*self.head_ids, *(token for message in messages for token in message.ids)]
+
+    def memory(self, text: str, sources: tuple[int, ...]) -> Memory:
+        """A memory as the model will read it: the user reminds, the persona nods, which every format can lay out."""
+        reminder = f"{REMINDER} {text}"
+        cue = "".join(piece.text for piece in self.format.turn("")[-1:])
+        # formats that leave the space after the cue to the answer
+        lead = "" if not cue or cue[-1].isspace() or not self._ends_plain(self.turn_ids("")) else " "
+        nod = Message(NOT_SAID, "assistant", NOD, (*self.words(lead + NOD), *self.close_ids))
+        return Memory(text, sources, Exchange(Message(NOT_SAID, "user", reminder, self.turn_ids(reminder)), nod))
+
+    def _messages(self, plan: Plan) -> tuple[Message, ...]:
+        return messages_of([plan.memory.exchange, *plan.kept] if plan.memory else plan.kept)
 
     def _whole(self, messages: Sequence[Message]) -> list[int]:
         """The prompt of a format whose turns depend on each other; answers keep the ids that were sampled."""

@@ -1,8 +1,10 @@
 """A scripted model behind the façade: a word is a token, the cache checks what is reused, answers come from a list."""
 
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ext.tinygrad.errors import TownhallError
@@ -86,6 +88,25 @@ class FakeStream:
 class FakeCache:
     capacity: int
     tokens: list[int] = field(default_factory=list)
+    identity: dict[str, str] = field(default_factory=lambda: {"model": "fake"})
+
+    def prepare_remove(self) -> None:
+        pass
+
+    def remove(self, start: int, stop: int) -> None:
+        assert 0 <= start < stop <= len(self.tokens)
+        del self.tokens[start:stop]
+
+    def snapshot(self, path: Path) -> None:
+        path.write_text(json.dumps(self.tokens))
+
+    def restore(self, path: Path) -> None:
+        from app.models.llama.snapshot import SnapshotError
+
+        try:
+            self.tokens = json.loads(path.read_text())
+        except ValueError as error:
+            raise SnapshotError(f"{path} cannot be read ({error})") from error
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ Examples:
 @click.option("--gen", metavar="GEN", help="LLaMA generation that --size belongs to  [default: 1]")
 @click.option("--quantize", is_flag=False, flag_value="int8", metavar="[TYPE]", help="quantise the weights while loading")
 @click.option("--require", type=click.Choice(["gpu", "cpu"]), help="end with an error unless the weights sit on such a device")
+@click.option("--no-cache", is_flag=True, help="neither store nor restore what the model read of a persona")
 @click.option("--json", is_flag=True, help="print one JSON object per answer")
 def chat(**flags: Any) -> int:
     options = ChatOptions(**flags)

@@ -39,6 +39,7 @@ class ChatOptions:
     quantize: str | None = None
     require: str | None = None
     json: bool = False
+    no_cache: bool = False
 
     def sampling(self) -> "Sampling":
         """Checked; SamplingError names the flag. Imports tinygrad by way of the model's package.

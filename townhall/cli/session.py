@@ -11,11 +11,13 @@ from townhall.cli import report, terminal
 from townhall.cli.loading import Loaded, load
 from townhall.cli.options import ChatOptions
 from townhall.conversation import Conversation
+from townhall.head_cache import HeadCache
 from townhall.persona import Persona, load_persona
 
-HELP = """/context  how full the window is
-/reset    begin anew
-/exit     leave, as Ctrl-D does; Ctrl-C stops an answer"""
+HELP = """/context       how full the window is
+/context full  all that was said, and what of it the model no longer sees
+/reset         begin anew
+/exit          leave, as Ctrl-D does; Ctrl-C stops an answer"""
 
 
 def run_session(options: ChatOptions) -> int:
@@ -42,6 +44,7 @@ class Session:
             context=options.context,
             sampling=loaded.sampling,
             max_tokens=options.count,
+            heads=None if options.no_cache else HeadCache.of_user(terminal.note),
         )
 
     def prepare(self) -> None:
@@ -49,7 +52,11 @@ class Session:
         name = self.persona.name
         with self.loaded.watch.lap("read the persona"):
             stats = self.conversation.prepare(lambda done, total: terminal.progress(f"{name} is getting ready: {done} of {total} tokens"))
-        terminal.note(f"{name} is ready: {stats.prompt_tokens} tokens in {stats.seconds:.1f} s")
+        if stats.restore_seconds is None:
+            terminal.note(f"{name} is ready: {stats.prompt_tokens} tokens in {stats.seconds:.1f} s")
+        else:
+            restored = f"{stats.prompt_tokens} tokens restored in {stats.restore_seconds:.2f} s"
+            terminal.note(f"{name} is ready in {stats.seconds:.1f} s: {restored}")
 
     def answer_lines(self) -> int:
         """Answer every line of a pipe; a line that is refused does not end the others."""
@@ -95,6 +102,8 @@ class Session:
                 terminal.say(report.error_as_json(error) + "\n")
             return 2
         self._conclude(bool(interrupted))
+        if not interrupted:
+            self._remember()
         if interrupted and not sys.stdin.isatty():
             raise KeyboardInterrupt  # in a pipe nobody is left to go on
         return 0
@@ -113,6 +122,13 @@ class Session:
         if self.options.timing:
             terminal.note(report.as_timing(reply, self.loaded))
 
+    def _remember(self) -> None:
+        """The answer is shown: what the next turn would push out of the window is written down now."""
+        with self.loaded.watch.lap("write memories"), terminal.ctrl_c_stops() as interrupted:
+            fold = self.conversation.after_reply(lambda: bool(interrupted))
+        if fold:
+            terminal.note(fold.describe())
+
     def command(self, text: str) -> bool:
         """Do as a line beginning with / says; False to leave."""
         name = text.split()[0]
@@ -120,6 +136,8 @@ class Session:
             return False
         if name == "/context":
             terminal.note(self.conversation.usage().describe())
+            if text.split()[1:] == ["full"]:
+                terminal.note(self.conversation.history())
         elif name == "/reset":
             self.conversation.reset()
             terminal.note(f"{self.persona.name} has forgotten everything you said")

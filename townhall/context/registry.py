@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 
+from townhall.context.shift import Shift
 from townhall.context.slide import Slide
 from townhall.context.stop import Stop
 from townhall.context.strategy import ContextStrategy
+from townhall.context.summarize import Summarize
 from townhall.errors import ContextError
 
-STRATEGIES: dict[str, Callable[[], ContextStrategy]] = {"slide": Slide, "stop": Stop}
+STRATEGIES: dict[str, Callable[[], ContextStrategy]] = {"slide": Slide, "shift": Shift, "summarize": Summarize, "stop": Stop}
 
 
 def open_strategy(name: str) -> ContextStrategy:

@@ -9,6 +9,10 @@ class Stop:
     """Refuses with how many tokens over, and what would help."""
 
     name = "stop"
+    memory = 0
+
+    def prepare(self, cache: Cache) -> None:
+        """Nothing ever leaves."""
 
     def choose(self, window: Window, current: Plan, turn: int) -> Plan:
         if current.tokens + turn > window.budget:

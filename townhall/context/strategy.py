@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from townhall.facade import Cache
-from townhall.message import Exchange, Message
+from townhall.message import Exchange, Memory
+
+RECENT = 4  # exchanges whose questions say how long the next one may be
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Plan:
 
     kept: tuple[Exchange, ...]
     dropped: tuple[Exchange, ...] = ()
-    memory: Message | None = None
+    memory: Memory | None = None
 
     @property
     def tokens(self) -> int:
@@ -39,6 +41,11 @@ class ContextStrategy(Protocol):
     """Chooses what the model will see; never edits the stored history."""
 
     name: str
+    memory: int  # tokens that a memory of evicted exchanges may take; 0: none is kept
+
+    def prepare(self, cache: Cache) -> None:
+        """A conversation begins: set up what would make its first overflow slower than the others."""
+        ...
 
     def choose(self, window: Window, current: Plan, turn: int) -> Plan:
         """The plan for a prompt that adds `turn` tokens to `current`, whose dropped exchanges are gone for good.
@@ -53,6 +60,26 @@ class ContextStrategy(Protocol):
         Doing nothing is right: the engine keeps the common prefix and computes the rest again.
         """
         ...
+
+
+def fold_ahead(window: Window, current: Plan, memory: int) -> tuple[Exchange, ...]:
+    """The exchanges that a next turn like the recent ones would push out, were there a memory of `memory` tokens."""
+    turn = max([window.capacity // 16, *(len(exchange.user.ids) for exchange in current.kept[-RECENT:])])
+    more = memory - (len(current.memory.ids) if current.memory else 0)
+    return evict(window, current, turn + max(0, more))
+
+
+def evict(window: Window, current: Plan, turn: int) -> tuple[Exchange, ...]:
+    """Whole exchanges, the oldest first, and at least a quarter of the window at once; none where the turn fits.
+
+    Only the newest exchange is spared for as long as it fits: a follow-up question hangs on it.
+    """
+    total, freed, dropped = current.tokens + turn, 0, 0
+    goal = window.capacity // 4 if total > window.budget else 0
+    while dropped < len(current.kept) and (total - freed > window.budget or (freed < goal and dropped < len(current.kept) - 1)):
+        freed += current.kept[dropped].tokens
+        dropped += 1
+    return current.kept[:dropped]
 
 
 def refusal(needed: int, window: Window, help: str) -> str:

@@ -1,6 +1,7 @@
 """Keys and values of one conversation: a fixed capacity, a position, and the ids that stand at each."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +11,11 @@ from tinygrad.dtype import DType
 
 from app.models.llama import snapshot
 from app.models.llama.config import LlamaConfig
-from app.models.llama.shift import Shifter
+from app.models.llama.shift import Mover, Shifter
 from ext.tinygrad import buffers
 from ext.tinygrad.kernels.cpu import memory
+
+_NUMPY = {dtypes.float16: np.float16, dtypes.float32: np.float32}
 
 
 class CacheError(ValueError):
@@ -30,24 +33,25 @@ class LayerCache:
 class KVCache:
     """What the model has read: `tokens[i]` stands at position i, rows beyond len(tokens) hold nothing that counts."""
 
-    def __init__(self, config: LlamaConfig, capacity: int, rows: int, dtype: DType, device: str, shifter: Shifter, identity: dict[str, str]):
+    def __init__(
+        self, config: LlamaConfig, capacity: int, rows: int, dtype: DType, device: str, shifter: Shifter, identity: dict[str, str]
+    ):
         """`identity` names what made the entries (model, device, kernels …): a snapshot of another identity is foreign."""
         self.capacity, self.identity = capacity, identity
         self.tokens: list[int] = []
         self._shape, self._shifter = (config.n_kv_heads, rows, config.head_dim), shifter
-        n = 2 * config.n_layers
+        tensors = self._zeros(2 * config.n_layers, dtype, device)
+        self.layers = tuple(LayerCache(k, v) for k, v in zip(tensors[::2], tensors[1::2], strict=True))
+        self._lifted: list[Tensor] = []  # keys at position zero, float32; made at the first remove
+        self._lifted_tokens = 0  # positions below this one have theirs
+        self._mover: Mover | None = None
+
+    def _zeros(self, n: int, dtype: DType, device: str) -> list[Tensor]:
+        # zeros, because a masked score of uninitialised memory could still be a NaN
         if device == "CPU":  # in huge pages: a long context is read at the speed of memory
             arena = memory.Arena(n * (math.prod(self._shape) * dtype.itemsize + memory.ALIGNMENT))
-            tensors = [arena.zeros(*self._shape, dtype=dtype) for _ in range(n)]
-        else:
-            tensors = [self._zeros(dtype, device) for _ in range(n)]
-        self.layers = tuple(LayerCache(k, v) for k, v in zip(tensors[::2], tensors[1::2], strict=True))
-        self._lifted: tuple[Tensor, ...] = ()  # keys at position zero, float32; made at the first remove
-        self._lifted_tokens = 0  # positions below this one have theirs
-
-    def _zeros(self, dtype: DType, device: str) -> Tensor:
-        # zeros, because a masked score of uninitialised memory could still be a NaN
-        return Tensor.zeros(*self._shape, dtype=dtype, device=device).contiguous().realize()
+            return [arena.zeros(*self._shape, dtype=dtype) for _ in range(n)]
+        return [buffers.upload(np.zeros(self._shape, _NUMPY[dtype]), device) for _ in range(n)]
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -72,43 +76,53 @@ class KVCache:
         self._lifted_tokens = min(self._lifted_tokens, n)
 
     def remove(self, start: int, stop: int) -> None:
-        """Take positions start … stop - 1 out and move what follows down, nothing computed anew; CacheError unless 0 <= start < stop <= len(tokens)."""
+        """Take positions start … stop - 1 out and move what follows down, nothing computed anew.
+
+        CacheError, and an untouched cache, unless 0 <= start < stop <= len(tokens)."""
         held = len(self.tokens)
         if not 0 <= start < stop <= held:
             raise CacheError(f"remove({start}, {stop}) of a cache that holds {held} tokens")
         if stop < held:
-            if not self._lifted:
-                self._lifted = tuple(self._zeros(dtypes.float32, layer.k.device) for layer in self.layers)
-            for layer, lifted in zip(self.layers, self._lifted, strict=True):
-                self._shifter.lift(layer.k, lifted, self._lifted_tokens, held)
-                self._shifter.move(layer.k, layer.v, lifted, stop, start, held - stop)
+            mover = self._mover or self.prepare_remove()
+            mover.lift(self._lifted_tokens, held)
+            mover.move(stop, start, held - stop)
             self._lifted_tokens = held - (stop - start)
         else:
             self._lifted_tokens = min(self._lifted_tokens, start)
         del self.tokens[start:stop]
 
+    def prepare_remove(self) -> Mover:
+        """Do now what the first remove would have to set up; what is held stays as it is."""
+        if self._mover is None:
+            self._lifted = self._zeros(len(self.layers), dtypes.float32, self.layers[0].k.device)
+            self._mover = self._shifter.over([(layer.k, layer.v, lifted) for layer, lifted in zip(self.layers, self._lifted, strict=True)])
+        return self._mover
+
     def snapshot(self, path: Path) -> None:
         """Write the held entries to a safetensors file that `restore` can vouch for; the file appears whole or not at all."""
-        n, tensors = len(self.tokens), {}
-        for i, layer in enumerate(self.layers):
-            for name, tensor in (("k", layer.k), ("v", layer.v)):
-                tensors[f"layers.{i}.{name}"] = np.ascontiguousarray(buffers.read(tensor, self._host_array(tensor))[:, :n])
+        n, whole = len(self.tokens), self._host_array()
+        tensors = {name: np.ascontiguousarray(buffers.read(tensor, whole)[:, :n]) for name, tensor in self._named()}
         snapshot.save(path, self.identity, self.capacity, self.tokens, tensors)
 
     def restore(self, path: Path) -> None:
         """Replace what is held by a snapshot's entries; SnapshotError, and an untouched cache, for one that is damaged or foreign."""
         tokens, tensors = snapshot.load(path, self.identity, self.capacity)
         n_kv_heads, _, head_dim = self._shape
-        expected = {f"layers.{i}.{name}": tensor for i, layer in enumerate(self.layers) for name, tensor in (("k", layer.k), ("v", layer.v))}
-        arrays = {name: self._host_array(tensor) for name, tensor in expected.items()}
-        for name, array in arrays.items():
+        whole = self._host_array()  # one for all: zeroing a page costs more than copying one
+        for name, _ in self._named():
             stored = tensors.get(name)
-            if stored is None or stored.shape != (n_kv_heads, len(tokens), head_dim) or stored.dtype != array.dtype:
+            if stored is None or stored.shape != (n_kv_heads, len(tokens), head_dim) or stored.dtype != whole.dtype:
                 raise snapshot.SnapshotError(f"{path} lacks {name} in the shape of this cache")
-            array[:, : len(tokens)] = stored
-        for name, tensor in expected.items():
-            buffers.write(tensor, arrays[name])
+        for name, tensor in self._named():
+            whole[:, : len(tokens)] = tensors[name]
+            buffers.write(tensor, whole)
         self.tokens, self._lifted_tokens = tokens, 0
 
-    def _host_array(self, tensor: Tensor) -> np.ndarray:
-        return np.zeros(self._shape, np.float32 if tensor.dtype == dtypes.float32 else np.float16)
+    def _named(self) -> Iterator[tuple[str, Tensor]]:
+        """Every tensor with its name in a snapshot."""
+        for i, layer in enumerate(self.layers):
+            yield f"layers.{i}.k", layer.k
+            yield f"layers.{i}.v", layer.v
+
+    def _host_array(self) -> np.ndarray:
+        return np.zeros(self._shape, _NUMPY[self.layers[0].k.dtype])

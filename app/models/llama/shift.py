@@ -6,11 +6,12 @@ turned back to position zero it is kept in float32 beside the cache, and every m
 however often a key moves, and a conversation that never moves keeps no copy.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tinygrad import Tensor, TinyJit, UOp, dtypes
 
+from ext.tinygrad.graph.compose import compose
 from ext.tinygrad.kernels.twins import rotate, store
 
 CHUNK = 128  # positions a pass moves; no more than the rows a cache has beyond its capacity
@@ -39,19 +40,44 @@ class _LayerGraph:
 
         self.jit = TinyJit(run)
 
-    def __call__(self, tensors: Sequence[Tensor], *positions: int) -> None:
+    def over(self, layers: Sequence[Sequence[Tensor]], *harmless: int) -> Callable[[Mapping[str, int]], None]:
+        """The pass over all layers, to be called with its positions; a first capture runs it on one layer at the `harmless` ones."""
         if self.jit.captured is None:
             self.jit.cnt = 1  # all tensors are realized: capture at once
-            self.jit(*tensors, *(v.bind(p) for v, p in zip(self.variables, positions, strict=True)))
-        else:
-            self.jit.captured([t.uop.base for t in tensors], dict(zip(self.names, positions, strict=True)))
+            self.jit(*layers[0], *(v.bind(p) for v, p in zip(self.variables, harmless, strict=True)))
+        composite = compose([(self.jit, list(tensors)) for tensors in layers])
+        if composite is not None:
+            return composite
+
+        def one_by_one(positions: Mapping[str, int]) -> None:
+            for tensors in layers:
+                self.jit.captured([t.uop.base for t in tensors], dict(positions))
+
+        return one_by_one
+
+
+class Mover:
+    """Moves the entries of one cache: `lift` and `move` over all of its layers."""
+
+    def __init__(self, lift: Callable[[Mapping[str, int]], None], move: Callable[[Mapping[str, int]], None]):
+        self._lift, self._move = lift, move
+
+    def lift(self, start: int, end: int) -> None:
+        """Turn the keys at start … end - 1 back to position zero and keep them beside the cache."""
+        for chunk in range(start, end, CHUNK):
+            self._lift({"start": chunk})
+
+    def move(self, source: int, target: int, count: int) -> None:
+        """Move `count` lifted positions from source down to target < source, keys turned for where they come to stand."""
+        for done in range(0, count, CHUNK):
+            self._move({"source": source + done, "target": target + done})
 
 
 class Shifter:
     """Lifts and moves chunks of positions; one serves every cache of the same shape."""
 
     def __init__(self, rope: Tensor, rows: int):
-        self.rope = rope
+        self.rope, self.rows = rope, rows
 
         def lift(k: Tensor, lifted: Tensor, rope: Tensor, start: UOp) -> list[Tensor]:
             angles = rope[start : start + CHUNK]  # (CHUNK, Hd / 2, 2)
@@ -66,12 +92,11 @@ class Shifter:
         self._lift = _LayerGraph(lift, ("start",), rows)
         self._move = _LayerGraph(move, ("source", "target"), rows)
 
-    def lift(self, k: Tensor, lifted: Tensor, start: int, end: int) -> None:
-        """Turn the keys at start … end - 1 back to position zero and keep them in `lifted` (KvH, rows, Hd) float32."""
-        for chunk in range(start, end, CHUNK):
-            self._lift([k, lifted, self.rope], chunk)
-
-    def move(self, k: Tensor, v: Tensor, lifted: Tensor, source: int, target: int, count: int) -> None:
-        """Move `count` lifted positions from source down to target < source, keys turned for where they come to stand."""
-        for done in range(0, count, CHUNK):
-            self._move([k, v, lifted, self.rope], source + done, target + done)
+    def over(self, layers: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Mover:
+        """For a cache of these (k, v, lifted): (KvH, rows, Hd) each, lifted in float32. What the cache holds is left as it is."""
+        # the last rows are there for padding only and hold nothing that counts
+        unused = self.rows - CHUNK
+        return Mover(
+            self._lift.over([(k, lifted, self.rope) for k, _, lifted in layers], unused),
+            self._move.over([(k, v, lifted, self.rope) for k, v, lifted in layers], unused, unused),
+        )

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import secrets
 from pathlib import Path
 
 import numpy as np
@@ -38,12 +39,9 @@ def save(path: Path, identity: dict[str, str], capacity: int, tokens: list[int],
 
     contents = {**tensors, "tokens": np.array(tokens, np.int32)}
     data = serialize(contents, metadata={**_header(identity, capacity), "digest": _digest(contents)})
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        part.write_bytes(data)  # not forced to the disk: what a crash leaves of it, the digest tells
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -58,7 +56,7 @@ def load(path: Path, identity: dict[str, str], capacity: int) -> tuple[list[int]
             metadata = file.metadata() or {}
             if foreign := [name for name, value in _header(identity, capacity).items() if metadata.get(name) != value]:
                 raise SnapshotError(f"{path} was made under another {', '.join(foreign)}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError, ValueError) as error:
         raise SnapshotError(f"{path} cannot be read ({error})") from error
     if _digest(tensors) != metadata.get("digest"):

@@ -110,7 +110,7 @@ def test_a_refused_line_has_its_place_in_json(townhall):
 def test_what_was_dropped_is_said_in_one_line_on_stderr(townhall):
     code, out, err = townhall("chat", "--max-context", "512", stdin="word " * 30 + "\n" + "Hi there\n" * 12, script=["word " * 40])
     assert code == 0 and len(out.splitlines()) == 13
-    assert any(line.startswith("context: the ") for line in err.splitlines())
+    assert any(line.startswith("context (slide): the ") for line in err.splitlines())
 
 
 def test_an_answer_cut_off_is_said_to_be(townhall):
@@ -135,7 +135,7 @@ def test_prompt_with_count_timing_and_json(townhall):
 def test_prompts_of_any_length_under_slide_and_stop(townhall, words):
     prompt = " word" * words  # and BOS
     code, out, err = townhall("chat", "--prompt", prompt, "--count", "1")
-    assert code == 0 and ("context: the beginning of the prompt" in err) == (words > 1023)
+    assert code == 0 and ("the beginning of the prompt" in err) == (words > 1023)
     code, out, err = townhall("chat", "--prompt", prompt, "--context", "stop", "--count", "1")
     assert code == (0 if words <= 1023 else 2)
     if code:
@@ -147,7 +147,7 @@ def test_prompts_of_any_length_under_slide_and_stop(townhall, words):
     [
         (["chat", "--personality", "stacey"], "did you mean stacy"),
         (["chat", "--personality", "nobody.yaml"], "nobody.yaml is not a file"),
-        (["chat", "--context", "silde"], "'silde' is not one of 'slide', 'stop'"),
+        (["chat", "--context", "silde"], "'silde' is not one of 'slide', 'shift', 'summarize', 'stop'"),
         (["chat", "--max-context", "many"], "'many' is not a valid integer"),
         (["chat", "--count", "0"], "0 is not in the range"),
         (["chat", "--nonsense"], "No such option"),

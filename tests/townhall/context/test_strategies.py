@@ -69,7 +69,7 @@ def test_stop_refuses_with_how_many_tokens_over_and_what_would_help():
 
 
 def test_an_unknown_strategy_names_those_there_are():
-    with pytest.raises(ContextError, match="slide, stop"):
+    with pytest.raises(ContextError, match="slide, shift, summarize, stop"):
         open_strategy("silde")
 
 
