@@ -15,7 +15,6 @@ from ext.tinygrad.toolchain import prepare_environment
 SOURCE = """
 void work(unsigned long long turns, void *unused, int core_id) { while (turns--) __asm__ volatile("" ::: "memory"); }
 """
-KERNELS = 300
 ROUNDS = 101
 CASES = [  # tasks of each kernel (0: one and two in turn), loop turns of each kernel
     (1, 0), (2, 0), (4, 0), (16, 0), (0, 0), (2, 40_000), (4, 40_000), (16, 40_000),
@@ -44,12 +43,13 @@ def main() -> None:
     for threads in map(int, sys.argv[1:] or ["1", "2"]):
         pool = Pool(threads, adaptive=False)
         for tasks, turns in CASES:
-            counts = [tasks or 1 + index % 2 for index in range(KERNELS)]
+            # enough of them that waking the helpers is worth it
+            counts = [tasks or 1 + index % 2 for index in range(300 if turns else 5000)]
             plan = Plan([Launch(program.addr, [turns // n, 0, 0], core_slot=2 if n > 1 else None, cores=n) for n in counts])
             took, done_alone = [], 0
             for _ in range(ROUNDS):
                 before = sum(slot.tasks for slot in pool.state.slots[1:])
-                ns = replay_ns(pool, plan) / KERNELS
+                ns = replay_ns(pool, plan) / len(counts)
                 helped = sum(slot.tasks for slot in pool.state.slots[1:]) - before
                 if threads > 1 and plan.native.parallel and helped < sum(counts) / (4 * threads):
                     done_alone += 1

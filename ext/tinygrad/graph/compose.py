@@ -14,7 +14,8 @@ from ext.tinygrad.graph.fast import base, why_not
 from ext.tinygrad.graph.plan import Change, Plan
 from ext.tinygrad.graph.pool import current_pool, retire
 from ext.tinygrad.graph.profile import KernelTime, profile
-from ext.tinygrad.graph.runner import CPUGraphRunner, address, say
+from ext.tinygrad.graph.reasons import say
+from ext.tinygrad.graph.runner import CPUGraphRunner, address
 
 
 class Composite:

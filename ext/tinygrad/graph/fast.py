@@ -10,14 +10,16 @@ from tinygrad.uop.ops import Ops
 
 from ext.tinygrad.graph import pool
 from ext.tinygrad.graph.profile import KernelTime, profile
-from ext.tinygrad.graph.runner import CPUGraphRunner, address, say
+from ext.tinygrad.graph.reasons import say
+from ext.tinygrad.graph.runner import CPUGraphRunner, address
 
 
 class Replay:
     """A captured graph with its inputs bound: call it with the variables.
 
     What it computes lies in `result`, the tensors that the capture returned. The inputs are buffers, not values: write into them between
-    calls, or bind() others. They live as long as the Replay."""
+    calls, or bind() others. They live as long as the
+    Replay; TinyJit's free_intermediates() ends both."""
 
     def __init__(self, runner: CPUGraphRunner, result: Any, inputs: Sequence[UOp]):
         self.result = result

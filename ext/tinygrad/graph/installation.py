@@ -8,7 +8,8 @@ from tinygrad.helpers import JIT_BATCH_SIZE, NUM_CPU_THREADS, getenv
 
 from ext.tinygrad.graph import compiling, native
 from ext.tinygrad.graph.pool import use_threads
-from ext.tinygrad.graph.runner import CPUGraphRunner, say
+from ext.tinygrad.graph.reasons import say
+from ext.tinygrad.graph.runner import CPUGraphRunner
 from ext.tinygrad.graph.threads import thread_count
 
 # In how many tasks tinygrad may cut a kernel that it generates. By itself it takes the number of CPUs: that makes it another program on

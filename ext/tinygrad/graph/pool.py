@@ -5,9 +5,11 @@ import ctypes
 import mmap
 import os
 import threading
+import time
 from typing import Any
 
 from ext.tinygrad.graph import native
+from ext.tinygrad.graph.reasons import say
 
 SPIN_NS = 500_000  # how long a thread without work looks for some before it sleeps: a decode loop's pause between two tokens is shorter
 FIRST_BACKOFF_NS = 20_000_000
@@ -22,8 +24,10 @@ class Pool:
 
     def __init__(self, threads: int, adaptive: bool = True):
         assert threads >= 1
+        self.requested = threads
         self.threads = threads if native.can_help() else 1
-        self.adaptive = adaptive
+        # nobody is given up for being robbed of CPU time where that is only counted in large pieces
+        self.adaptive = adaptive and self.threads > 1 and cpu_time_is_fine()
         self._call = native.entry()
         self._reset()
 
@@ -32,13 +36,14 @@ class Pool:
         self.helpers: list[threading.Thread] = []
         self._to_start = self.threads > 1
         self._starting = threading.Lock()
-        self._retired: list[tuple[int, object]] = []
+        self._retired: dict[int, object] = {}
         # private and page-aligned; never unmapped, see keep_for_ever
         memory = mmap.mmap(-1, ctypes.sizeof(native.PoolState), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         native.keep_for_ever(memory)
         self.state = native.PoolState.from_buffer(memory)
         self.state.word = native.FINISHED
         self.state.clock = native.function_address("clock_gettime")
+        self.state.monotonic_clock, self.state.cpu_clock = time.CLOCK_MONOTONIC, time.CLOCK_THREAD_CPUTIME_ID
         if native.can_help():
             self.state.syscall = native.function_address("syscall")
             self.state.futex_number = native.futex_number()
@@ -53,17 +58,18 @@ class Pool:
             if not self._to_start:
                 return
             self._to_start = False
-            for index in range(1, self.threads):
-                thread = threading.Thread(
-                    target=self._call, args=(native.Op.HELP, self.address, index, None), name=f"graph-helper-{index}", daemon=True
-                )
-                try:
+            try:
+                for index in range(1, self.threads):
+                    thread = threading.Thread(
+                        target=self._call, args=(native.Op.HELP, self.address, index, None), name=f"graph-helper-{index}", daemon=True
+                    )
                     thread.start()
-                except RuntimeError:
-                    break
-                self.helpers.append(thread)
-            self.state.active = len(self.helpers)
-            self.state.helpers = len(self.helpers)
+                    self.helpers.append(thread)
+            except RuntimeError as error:
+                say(f"{len(self.helpers) + 1} threads replay, not {self.threads}: {error}")
+            finally:
+                self.state.active = len(self.helpers)
+                self.state.helpers = len(self.helpers)
 
     def replay(self, graph: int, values: int) -> None:
         """Run the native graph at address `graph` with the 64-bit `values` (variables, input addresses) at address `values`."""
@@ -73,12 +79,15 @@ class Pool:
 
     def retire(self, graph: int, memory: object) -> None:
         """Let go of a graph's memory as soon as no helper can be looking at it: at once, or when another one is retired."""
-        self._retired.append((graph, memory))
+        self._retired[graph] = memory
         self.collect()
 
     def collect(self) -> int:
         """Let go of the retired memory that nobody looks at; -> how many graphs must wait."""
-        self._retired = [(g, m) for g, m in self._retired if self._call(native.Op.IN_USE, self.address, g, None)]
+        # runs wherever the garbage collector does, also within itself: hence nothing but single operations on the dictionary
+        for graph in list(self._retired):
+            if not self._call(native.Op.IN_USE, self.address, graph, None):
+                self._retired.pop(graph, None)
         return len(self._retired)
 
     def stop(self) -> None:
@@ -88,6 +97,17 @@ class Pool:
         for thread in self.helpers:
             thread.join(timeout=1)
         self.helpers = []
+
+
+def cpu_time_is_fine() -> bool:
+    """Whether the system tells a thread's CPU time to some microseconds; there are some that count it in ticks of milliseconds."""
+    for _ in range(3):  # we may be away from the CPU ourselves just then
+        wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
+        while time.perf_counter_ns() - wall < 100_000:
+            pass
+        if 50_000 < time.thread_time_ns() - cpu < 200_000:
+            return True
+    return False
 
 
 _pool: Pool | None = None
@@ -108,7 +128,7 @@ def retire(graph: int, memory: object) -> None:
 def use_threads(threads: int, **options: Any) -> Pool:
     """Make the pool, or another one if the number of threads changes; graphs already captured use it from their next replay on."""
     global _pool
-    if _pool is None or _pool.threads != threads or options:
+    if _pool is None or _pool.requested != threads or options:
         old, _pool = _pool, Pool(threads, **options)
         if old is not None:
             old.stop()
@@ -126,4 +146,5 @@ def _at_exit() -> None:
         _pool.stop()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

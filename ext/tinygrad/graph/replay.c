@@ -59,6 +59,7 @@ typedef struct {
   u64 float_mode;  // rounding and denormal control of the calling thread: results must not depend on who computes them
   Syscall syscall;
   Clock clock;
+  u64 monotonic_clock, cpu_clock;  // their numbers; the second is the calling thread's CPU time
   u64 futex_number, spin_ns, adaptive;
   _Alignas(128) u64 busy;  // a replay is using the helpers
   u64 helpers;             // how many exist
@@ -144,8 +145,8 @@ static u64 read_clock(Pool *p, int id) {
   p->clock(id, t);
   return t[0] * 1000000000ull + t[1];
 }
-#define NOW(p) read_clock(p, 1)       // CLOCK_MONOTONIC
-#define CPU_TIME(p) read_clock(p, 3)  // CLOCK_THREAD_CPUTIME_ID (Linux)
+#define NOW(p) read_clock(p, (p)->monotonic_clock)
+#define CPU_TIME(p) read_clock(p, (p)->cpu_clock)
 
 #define FUTEX_WAIT_PRIVATE 128
 #define FUTEX_WAKE_PRIVATE 129

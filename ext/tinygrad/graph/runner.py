@@ -1,6 +1,5 @@
 """CPUGraphRunner: tinygrad's extension point for captured graphs, served by the native replay."""
 
-import sys
 import threading
 import time
 import weakref
@@ -11,12 +10,13 @@ from tinygrad import UOp
 from tinygrad.device import Buffer, Compiled
 from tinygrad.engine.jit import GraphRunner
 from tinygrad.engine.realize import get_call_arg_uops, resolve_params
-from tinygrad.helpers import DEBUG, ansistrip
+from tinygrad.helpers import ansistrip
 from tinygrad.uop.ops import Ops
 
 from ext.tinygrad.graph import native
 from ext.tinygrad.graph.plan import Change, Launch, Plan
 from ext.tinygrad.graph.pool import current_pool, retire
+from ext.tinygrad.graph.reasons import say
 
 MOST_ARGUMENTS = 63  # tinygrad's own limit for a CPU program
 
@@ -124,13 +124,3 @@ def address(buffer: Any) -> int:
 
 def kernel_name(ast: UOp) -> str:
     return ansistrip(ast.arg.name) if ast.op is Ops.PROGRAM else ast.op.name.lower()
-
-
-_said: set[str] = set()
-
-
-def say(reason: str) -> None:
-    """Why something goes the slower way, once each, for those who ask with DEBUG=1."""
-    if DEBUG >= 1 and reason not in _said:
-        _said.add(reason)
-        print(f"graph: {reason}", file=sys.stderr)
