@@ -28,6 +28,7 @@ class CPUKernels:
     """int8 activations (per 32 columns) against packed integer weights, float32 against float ones; see formats.py."""
 
     name = "cpu"
+    _launch = staticmethod(launch)  # OpenCL drivers on the CPU run the same sources, launched otherwise
 
     @staticmethod
     def available() -> str | None:
@@ -43,7 +44,7 @@ class CPUKernels:
         macros = {"TOKENS": T, "COLS": cols, "OUT_ROWS": rows, "TASKS": tasks, "NORM": 0}
         source = matmul_source("embed.c", "embed", [weight.format], macros)
         out = Tensor.empty(T, cols, dtype=dtypes.float32, device=ids.device)
-        return launch(source, "embed", tasks, [out], [ids, weight.data])[0]
+        return self._launch(source, "embed", tasks, [out], [ids, weight.data])[0]
 
     def norm_qkv(
         self,
@@ -95,16 +96,16 @@ class CPUKernels:
         if T > 1:
             block = min(T, max(1, PREFILL_ROWS // (heads // kv_heads)))
             source = plain_source("attend_prefill", ["attention.h", "attend_prefill.c"], macros | {"BLOCK": block, "CHUNK": PREFILL_CHUNK})
-            return launch(source, "attend_prefill", kv_heads * -(-T // block), [out], [q, cache_k, cache_v], start_pos)[0]
+            return self._launch(source, "attend_prefill", kv_heads * -(-T // block), [out], [q, cache_k, cache_v], start_pos)[0]
         splits = -(-ATTEND_TASKS // kv_heads)
         macros |= {"SPLITS": splits, "CHUNK": DECODE_CHUNK}
         source = plain_source("attend_decode", ["attention.h", "attend_decode.c"], macros)
         if splits == 1:
-            return launch(source, "attend_decode", kv_heads, [out], [q, cache_k, cache_v], start_pos)[0]
+            return self._launch(source, "attend_decode", kv_heads, [out], [q, cache_k, cache_v], start_pos)[0]
         partial = Tensor.empty(heads * splits * (head_dim + 2), dtype=dtypes.float32, device=q.device)
-        (partial,) = launch(source, "attend_decode", kv_heads * splits, [partial], [q, cache_k, cache_v], start_pos)
+        (partial,) = self._launch(source, "attend_decode", kv_heads * splits, [partial], [q, cache_k, cache_v], start_pos)
         source = plain_source("attend_combine", ["attention.h", "attend_combine.c"], macros | {"TASKS": 1})
-        return launch(source, "attend_combine", 1, [out], [partial])[0]
+        return self._launch(source, "attend_combine", 1, [out], [partial])[0]
 
     def linear_residual(self, x: Tensor, weight: CPUWeight, residual: Tensor) -> Tensor:
         out = Tensor.empty(x.shape[0], weight.shape[0], dtype=dtypes.float32, device=x.device)
@@ -142,21 +143,21 @@ class CPUKernels:
         else:
             inputs = []
             if any(f.bits for f in formats):
-                inputs.append(_prepare(x, norms, shared | {"FLOAT_INPUT": 0}))
+                inputs.append(self._prepare(x, norms, shared | {"FLOAT_INPUT": 0}))
             if any(f.element for f in formats):
-                inputs.append(_prepare(x, norms, shared | {"FLOAT_INPUT": 1}) if norms else x)
+                inputs.append(self._prepare(x, norms, shared | {"FLOAT_INPUT": 1}) if norms else x)
         source = matmul_source(f"{name}.c", name, formats, shared | macros | {"OUT_ROWS": weights[0].shape[0], "TASKS": tasks})
-        return launch(source, name, tasks, outputs, [*inputs, *(w.data for w in weights), *more], start_pos)
+        return self._launch(source, name, tasks, outputs, [*inputs, *(w.data for w in weights), *more], start_pos)
 
+    def _prepare(self, x: Tensor, norms: Sequence[Tensor], macros: dict[str, object]) -> Tensor:
+        """Activations of a prefill: int8 blocks (see c/activations.h), or normed float32 rows."""
+        T, cols = x.shape
+        tasks = max(1, T // 8)
+        size = T * cols * 4 if macros["FLOAT_INPUT"] else cols // 32 * (48 * T + 64)
+        source = plain_source("prepare", ["activations.h", "prepare.c"], macros | {"TASKS": tasks})
+        out = Tensor.empty(size, dtype=dtypes.uint8, device=x.device)
+        return self._launch(source, "prepare", tasks, [out], [x, *norms])[0]
 
-def _prepare(x: Tensor, norms: Sequence[Tensor], macros: dict[str, object]) -> Tensor:
-    """Activations of a prefill: int8 blocks (see c/activations.h), or normed float32 rows."""
-    T, cols = x.shape
-    tasks = max(1, T // 8)
-    size = T * cols * 4 if macros["FLOAT_INPUT"] else cols // 32 * (48 * T + 64)
-    source = plain_source("prepare", ["activations.h", "prepare.c"], macros | {"TASKS": tasks})
-    out = Tensor.empty(size, dtype=dtypes.uint8, device=x.device)
-    return launch(source, "prepare", tasks, [out], [x, *norms])[0]
 
 
 def _tasks(T: int, weights: Sequence[CPUWeight]) -> int:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from tinygrad import Tensor, UOp
 from tinygrad.uop.ops import KernelInfo, Ops
 
+from ext.tinygrad.kernels.cpu.features import tag
+
 MAX_POSITION = 2**31 - 1
 
 
@@ -23,6 +25,6 @@ def launch(
         variables.insert(0, UOp.variable("start_pos", 0, MAX_POSITION, param=True))
         bound = [UOp.variable("start_pos", 0, MAX_POSITION).bind(start_pos) if isinstance(start_pos, int) else start_pos]
     sink = UOp.sink(*params, *variables, arg=KernelInfo(entry))
-    program = UOp(Ops.PROGRAM, src=(sink, UOp(Ops.LINEAR, src=(*sink.src, sink)), UOp(Ops.SOURCE, arg=source)))
+    program = UOp(Ops.PROGRAM, src=(sink, UOp(Ops.LINEAR, src=(*sink.src, sink)), UOp(Ops.SOURCE, arg=f"// {tag()}\n{source}")))
     call = program.call(*operands, *bound)
     return [Tensor(t.uop.after(call)) for t in outputs]

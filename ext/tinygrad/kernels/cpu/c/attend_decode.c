@@ -1,5 +1,5 @@
-// Attention of one token: task (kv head, split) takes every SPLITS-th chunk of positions with an online softmax (arXiv 2205.14135) and leaves its
-// maximum, its sum and its unnormed result to attend_combine.c. Which chunk goes where depends on nothing but the position.
+// Attention of one token: task (kv head, split) takes its stretch of the positions chunk by chunk with an online softmax (arXiv 2205.14135) and
+// leaves its maximum, its sum and its unnormed result to attend_combine.c. Which chunk goes where depends on nothing but the position.
 
 typedef f32 f32x4 __attribute__((ext_vector_type(4)));
 typedef f32 f32x8 __attribute__((ext_vector_type(8)));
@@ -28,7 +28,8 @@ INLINE vf widen(const CACHE* p) { return sizeof(CACHE) == 2 ? load_half(p) : LOA
 
 void ENTRY(f32* restrict partial, const f32* restrict q, const CACHE* restrict k, const CACHE* restrict v, long start_pos, long core_id) {
   const long kv = core_id / SPLITS, split = core_id % SPLITS;
-  const int n = start_pos + 1;
+  const int n = start_pos + 1, chunks = (n + CHUNK - 1) / CHUNK;
+  const int begin = chunks * split / SPLITS * CHUNK, end = chunks * (split + 1) / SPLITS * CHUNK;
   k += kv * CACHE_ROWS * HEAD_DIM;
   v += kv * CACHE_ROWS * HEAD_DIM;
   f32 query[HEADS * HEAD_DIM], best[HEADS], total[HEADS];
@@ -39,13 +40,14 @@ void ENTRY(f32* restrict partial, const f32* restrict q, const CACHE* restrict k
   }
   for (int h = 0; h < HEADS; h++) best[h] = HIDDEN_SCORE, total[h] = 0;
 
-  for (int first = split * CHUNK; first < n; first += SPLITS * CHUNK) {
+  for (int first = begin; first < end; first += CHUNK) {
     const int count = n - first < CHUNK ? n - first : CHUNK;
     const CACHE *keys = k + (long)first * HEAD_DIM, *values = v + (long)first * HEAD_DIM;
     f32 weight[HEADS][CHUNK];
-    for (int i = 0; i < count * HEAD_DIM; i += 64 / (int)sizeof(CACHE)) PREFETCH(values + i);
+    const long ahead = first + CHUNK < n ? CHUNK * HEAD_DIM : 0;  // where there is nothing, what is here is fetched again, at no cost
     for (int p = 0; p < CHUNK; p += 4) {
       const CACHE* row[4];  // positions that do not count repeat the last one
+      UNROLL for (int i = 0; i < 4 * HEAD_DIM; i += 64 / (int)sizeof(CACHE)) PREFETCH(keys + p * HEAD_DIM + ahead + i);
       UNROLL for (int j = 0; j < 4; j++) row[j] = keys + (p + j < count ? p + j : count - 1) * HEAD_DIM;
       for (int h = 0; h < HEADS; h += HB) {
         vf dots[HB][4];
@@ -59,7 +61,6 @@ void ENTRY(f32* restrict partial, const f32* restrict q, const CACHE* restrict k
           if (h + g < HEADS) STORE(weight[h + g] + p, sum_each(dots[g][0], dots[g][1], dots[g][2], dots[g][3]));
       }
     }
-    for (int i = 0; i < CHUNK * HEAD_DIM; i += 64 / (int)sizeof(CACHE)) PREFETCH(keys + SPLITS * CHUNK * HEAD_DIM + i);
     for (int h = 0; h < HEADS; h++) {
       for (int p = count; p < CHUNK; p++) weight[h][p] = HIDDEN_SCORE;
       vf peak = LOAD(vf, weight[h]), share = SPLAT(0);
@@ -80,11 +81,13 @@ void ENTRY(f32* restrict partial, const f32* restrict q, const CACHE* restrict k
         vf acc[HB][BAND];
         UNROLL for (int i = 0; i < HB * BAND; i++)
           if (h + i / BAND < HEADS && band + i % BAND < VEC) acc[i / BAND][i % BAND] = sum[(h + i / BAND) * VEC + band + i % BAND];
-        for (int p = 0; p < count; p++)
+        for (int p = 0; p < count; p++) {
+          if (h == 0) UNROLL for (int i = 0; i < BAND * LANES; i += 64 / (int)sizeof(CACHE)) PREFETCH(values + p * HEAD_DIM + ahead + band * LANES + i);
           UNROLL for (int d = 0; d < BAND && band + d < VEC; d++) {
             vf x = widen(values + p * HEAD_DIM + LANES * (band + d));
             UNROLL for (int g = 0; g < HB; g++) acc[g][d] += x * weight[h + g < HEADS ? h + g : h][p];
           }
+        }
         UNROLL for (int i = 0; i < HB * BAND; i++)
           if (h + i / BAND < HEADS && band + i % BAND < VEC) sum[(h + i / BAND) * VEC + band + i % BAND] = acc[i / BAND][i % BAND];
       }

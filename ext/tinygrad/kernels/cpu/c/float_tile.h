@@ -38,7 +38,7 @@ INLINE void FORMAT(tile)(const u8* weights, long tile, const u8* acts, vf* acc) 
 
 INLINE void FORMAT(row)(const u8* weights, long row, f32* out) {
   const ELEMENT* p = (const ELEMENT*)(weights + row / GROUP_ROWS * GROUP_BYTES) + row % GROUP_ROWS;
-  for (int c = 0; c < COLS; c++) out[c] = p[c * GROUP_ROWS];
+  for (int c = 0; c < COLS; c++) out[c] = sizeof(ELEMENT) == 2 ? half_at(p + c * GROUP_ROWS) : p[c * GROUP_ROWS];
 }
 
 #undef GROUP_BYTES

@@ -86,15 +86,15 @@ INLINE void FORMAT(row)(const u8* weights, long row, f32* out) {
   f32 super_scale = 1, super_min = 1;
   for (int b = 0; b < BLOCKS; b++, p += BLOCK_BYTES, out += 32) {
     if (SUPER && b % 8 == 0) {
-      super_scale = LOAD(f16, p + 2 * r);
-      if (HAS_MIN) super_min = LOAD(f16, p + 32 + 2 * r);
+      super_scale = half_at(p + 2 * r);
+      if (HAS_MIN) super_min = half_at(p + 32 + 2 * r);
       p += SUPER_BYTES;
     }
     const u8* q = p + SCALE_BYTES * (SCALE_SETS + HAS_MIN) + 4 * r;
     f32 scale[SCALE_SETS + 1];
     for (int s = 0; s < SCALE_SETS + HAS_MIN; s++) {
       const u8* at = p + SCALE_BYTES * s;
-      const f32 x = !SUPER ? (f32)LOAD(f16, at + 2 * r) : HAS_MIN ? (f32)at[r] : (f32)((const i8*)at)[r];
+      const f32 x = !SUPER ? half_at(at + 2 * r) : HAS_MIN ? (f32)at[r] : (f32)((const i8*)at)[r];
       scale[s] = SUPER ? x * (s < SCALE_SETS ? super_scale : super_min) : x;
     }
     for (int c = 0; c < 8; c++)

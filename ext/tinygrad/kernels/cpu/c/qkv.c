@@ -16,7 +16,7 @@ INLINE vf rotate(vf x, const f32* angles) {
 }
 
 INLINE void store_cache(CACHE* at, vf x) {
-  if (sizeof(CACHE) == 2) STORE(at, __builtin_convertvector(x, vh));
+  if (sizeof(CACHE) == 2) store_half(at, x);
   else STORE(at, x);
 }
 

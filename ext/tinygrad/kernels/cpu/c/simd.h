@@ -7,7 +7,11 @@ typedef short i16;
 typedef unsigned short u16;
 typedef int i32;
 typedef unsigned int u32;
+#ifdef __OPENCL_VERSION__
+typedef short f16;  // bits: OpenCL drivers without cl_khr_fp16 only convert halves
+#else
 typedef _Float16 f16;
+#endif
 typedef float f32;
 
 #define INLINE static inline __attribute__((always_inline))
@@ -35,9 +39,36 @@ typedef i8 vsq __attribute__((ext_vector_type(LANES)));
 #define TO_FLOAT(v) __builtin_convertvector((v), vf)
 #define SPLAT(x) ((vf)(f32)(x))
 #define SPLATI(x) ((vi)(i32)(x))
-#define PREFETCH(p) __builtin_prefetch((p), 0, 3)
+#define PREFETCH(p) __builtin_prefetch((p), 0, 2)  // into the second-level cache: the first one tracks too few lines at a time
 
+#ifndef __OPENCL_VERSION__
 INLINE vf load_half(const void* p) { return TO_FLOAT(LOAD(vh, p)); }
+INLINE void store_half(void* p, vf x) { STORE(p, __builtin_convertvector(x, vh)); }
+INLINE f32 half_at(const void* p) { return LOAD(f16, p); }
+#elif defined(__F16C__)  // by their names: the built-in functions of OpenCL C may convert them one by one, in software
+typedef short f16x8 __attribute__((ext_vector_type(8)));
+typedef f32 f32x4_ __attribute__((ext_vector_type(4)));
+INLINE vf load_half(const void* p) {
+  vf x;
+  __asm__("vcvtph2ps %1, %0" : "=v"(x) : "v"(LOAD(vh, p)));
+  return x;
+}
+INLINE void store_half(void* p, vf x) {
+  vh bits;
+  __asm__("vcvtps2ph $0, %1, %0" : "=v"(bits) : "v"(x));
+  STORE(p, bits);
+}
+INLINE f32 half_at(const void* p) {
+  f16x8 bits = LOAD(f16, p);
+  f32x4_ x;
+  __asm__("vcvtph2ps %1, %0" : "=v"(x) : "v"(bits));
+  return x[0];
+}
+#else
+INLINE vf load_half(const void* p) { return vload_half8(0, (const __private half*)p); }
+INLINE void store_half(void* p, vf x) { vstore_half8(x, 0, (__private half*)p); }
+INLINE f32 half_at(const void* p) { return vload_half(0, (const __private half*)p); }
+#endif
 
 INLINE vf vmax(vf a, vf b) { return a > b ? a : b; }
 INLINE vf vmin(vf a, vf b) { return a < b ? a : b; }
