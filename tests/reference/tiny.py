@@ -65,16 +65,19 @@ def make_tiny_gguf(
     norm_eps: float = 1e-5,
     overrides: Mapping[str, Any] | None = None,
     weights: Mapping[str, np.ndarray] | None = None,
+    only: bool = False,
 ) -> Path:
     """Write the file and return its path.
 
     `type` encodes the matrices (columns must fill its blocks, and the gguf package must know how to quantise to it), `embedding_type`
     the embedding and the output head where they differ; norms stay F32. `vocab_size` beyond the tokenizer's pads the vocabulary with
-    unused tokens. `overrides` replaces metadata, or removes it with None; `weights` adds or replaces tensors by GGUF name.
+    unused tokens. `overrides` replaces metadata, or removes it with None; `weights` adds or replaces tensors by GGUF name;
+    with `only` they are all there is.
     """
     path = Path(path)
     head_dim = dim // n_heads if head_dim is None else head_dim
-    tensors = random_weights(n_layers, dim, n_heads, n_kv_heads, head_dim, hidden_dim, vocab_size, tied, seed) | dict(weights or {})
+    tensors = {} if only else random_weights(n_layers, dim, n_heads, n_kv_heads, head_dim, hidden_dim, vocab_size, tied, seed)
+    tensors |= dict(weights or {})
     padding = [f"[PAD{n}]" for n in range(len(TOKENS), vocab_size)]
     kinds = [gguf.TokenType.CONTROL] * len(SPECIAL_TOKENS) + [gguf.TokenType.NORMAL] * (len(TOKENS) - len(SPECIAL_TOKENS))
     metadata: dict[str, Any] = {

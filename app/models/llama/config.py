@@ -1,20 +1,19 @@
 """What one LLaMA is: its sizes, read from a file's metadata and checked once."""
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from app.models.llama import rope_scaling
+from app.models.llama.config_reader import MAX_LAYERS, ConfigError, Reader
 from app.models.llama.wording import quoted
-from ext.tinygrad.errors import TownhallError
+
+__all__ = ["ConfigError", "LlamaConfig"]
 
 SUPPORTED_ARCHITECTURES = ("llama",)
-# no real dimension comes near these; larger ones would only fail later, as a failed allocation
-MAX_SIZE = 1 << 24
-MAX_LAYERS = 1 << 10
+# both are this decoder; Mistral's window is honoured as a limit
+HF_MODEL_TYPES = ("llama", "mistral")
 REQUIRED = (
     "context_length",
     "embedding_length",
@@ -23,10 +22,8 @@ REQUIRED = (
     "attention.head_count",
     "attention.layer_norm_rms_epsilon",
 )
-
-
-class ConfigError(TownhallError):
-    """Metadata that describes no model Townhall can run."""
+HF_REQUIRED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+META_REQUIRED = ("dim", "n_layers", "n_heads", "norm_eps")
 
 
 @dataclass(frozen=True)
@@ -45,84 +42,149 @@ class LlamaConfig:
     tied: bool  # the output head is the embedding
     architecture: str = "llama"
     name: str = ""
+    rope_factors: tuple[float, ...] = ()  # what each of RoPE's frequencies is divided by, where the model stretches them
+    rope_scale: float = 1.0  # of RoPE's cosines and sines (YaRN)
+    window: int = 0  # of sliding attention where the model declares one: the context length ends there
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any], tensor_names: Collection[str], path: Path | str) -> "LlamaConfig":
-        """Raises ConfigError for another architecture, a missing or absurd value, or a feature that must not be ignored."""
+        """Raises ConfigError for another architecture, a missing or absurd value, or a feature that must not be ignored.
+
+        The factors in a tensor rope_freqs.weight are the checkpoint's to read: metadata does not hold them.
+        """
         architecture = metadata.get("general.architecture")
         if not isinstance(architecture, str) or architecture not in SUPPORTED_ARCHITECTURES:
             named = "names no architecture" if architecture is None else f"has the architecture {quoted(architecture)}"
             raise ConfigError(f"{path} {named}; Townhall runs {', '.join(SUPPORTED_ARCHITECTURES)}")
-        read = _Reader(metadata, f"{architecture}.", path)
+        read = Reader(metadata, f"{architecture}.", path)
         read.require(*REQUIRED)
-        _refuse_unsupported(read, tensor_names)
-
+        if (experts := read.scalar("expert_count", 0)) != 0:
+            raise read.unsupported(f"a mixture of {quoted(experts)} experts")
         dim, n_heads = read.size("embedding_length"), read.size("attention.head_count")
-        n_kv_heads = read.size("attention.head_count_kv", default=n_heads)
-        if n_heads % n_kv_heads:
-            raise read.fail(f"has {n_heads} query heads, which {n_kv_heads} key/value heads cannot share evenly")
-        if "attention.key_length" not in read and dim % n_heads:
-            raise read.fail(f"has dim {dim}, which {n_heads} heads cannot share evenly")
-        head_dim = read.size("attention.key_length", default=dim // n_heads)
+        head_dim = read.head_dim("attention.key_length", dim, n_heads)
         if (value_dim := read.size("attention.value_length", default=head_dim)) != head_dim:
             raise read.fail(f"has keys of {head_dim} and values of {value_dim}, which Townhall does not support")
-        rope_dim = read.size("rope.dimension_count", default=head_dim)
-        if rope_dim % 2 or rope_dim > head_dim:
-            raise read.fail(f"turns {rope_dim} entries of heads of {head_dim} by RoPE; an even number up to {head_dim} is possible")
+        rope_dim = read.rope_dim(read.size("rope.dimension_count", default=head_dim), head_dim)
+        theta = read.rope_base("rope.freq_base")
+        context, window = read.context("context_length", "attention.sliding_window")
+        factors, scale = _gguf_scaling(read, rope_dim, theta)
         return cls(
             dim=dim,
             n_layers=read.size("block_count", limit=MAX_LAYERS),
             n_heads=n_heads,
-            n_kv_heads=n_kv_heads,
+            n_kv_heads=read.kv_heads("attention.head_count_kv", n_heads),
             head_dim=head_dim,
             hidden_dim=read.size("feed_forward_length"),
             vocab_size=read.size("vocab_size") if "vocab_size" in read else _tokens(metadata, path),
             norm_eps=read.positive("attention.layer_norm_rms_epsilon"),
-            rope_theta=read.positive("rope.freq_base", default=10_000.0),
-            context_length=read.size("context_length"),
+            rope_theta=theta,
+            context_length=context,
             rope_dim=rope_dim,
             tied="output.weight" not in tensor_names,
             architecture=architecture,
             name=str(metadata.get("general.name", "")),
+            rope_factors=factors,
+            rope_scale=scale,
+            window=window,
+        )
+
+    @classmethod
+    def from_hf(cls, config: Mapping[str, Any], vocab_size: int, path: Path | str) -> "LlamaConfig":
+        """From a config.json; `vocab_size` is what the embedding has. ConfigError as above."""
+        read = Reader(config, "", path, "use a plain LLaMA's checkpoint")
+        if (kind := config.get("model_type")) not in HF_MODEL_TYPES:
+            raise read.fail(f"has the model type {quoted(kind)}, where Townhall runs {' and '.join(HF_MODEL_TYPES)}")
+        read.require(*HF_REQUIRED)
+        for feature, asked in (
+            ("a bias on its attention", config.get("attention_bias")),
+            ("a bias in its feed-forward", config.get("mlp_bias")),
+            (f"the activation {quoted(config.get('hidden_act'))}", config.get("hidden_act", "silu") not in ("silu", "swish")),
+            ("weights quantised by another program (quantization_config)", config.get("quantization_config")),
+            (f"a mixture of {quoted(config.get('num_local_experts'))} experts", config.get("num_local_experts")),
+        ):
+            if asked:
+                raise read.unsupported(feature)
+        dim, n_heads = read.size("hidden_size"), read.size("num_attention_heads")
+        head_dim = read.head_dim("head_dim", dim, n_heads)
+        scaling = config.get("rope_parameters") or config.get("rope_scaling") or {}
+        if not isinstance(scaling, Mapping):
+            raise read.fail(f"gives rope_scaling as {quoted(scaling)}")
+        theta = read.rope_base("rope_theta")
+        if "rope_theta" in scaling:  # where transformers 5 keeps it
+            theta = Reader(scaling, "", path).rope_base("rope_theta")
+        share = Reader(scaling if "partial_rotary_factor" in scaling else config, "", path).positive("partial_rotary_factor", default=1.0)
+        rope_dim = read.rope_dim(int(head_dim * min(share, 2.0)), head_dim)
+        context, window = read.context("max_position_embeddings", "sliding_window", default=2048)
+        factors, scale = rope_scaling.from_hf(scaling, rope_dim, theta, context, read.fail)
+        names = config.get("_name_or_path")
+        return cls(
+            dim=dim,
+            n_layers=read.size("num_hidden_layers", limit=MAX_LAYERS),
+            n_heads=n_heads,
+            n_kv_heads=read.kv_heads("num_key_value_heads", n_heads),
+            head_dim=head_dim,
+            hidden_dim=read.size("intermediate_size"),
+            vocab_size=vocab_size,
+            norm_eps=read.positive("rms_norm_eps", default=1e-6),
+            rope_theta=theta,
+            context_length=context,
+            rope_dim=rope_dim,
+            tied=config.get("tie_word_embeddings") is True,
+            name=names if isinstance(names, str) else "",
+            rope_factors=factors,
+            rope_scale=scale,
+            window=window,
+        )
+
+    @classmethod
+    def from_meta(
+        cls, params: Mapping[str, Any], hidden_dim: int, vocab_size: int, tied: bool, path: Path | str
+    ) -> "LlamaConfig":
+        """From Meta's params.json, which leaves the widths to the tensors. ConfigError as above."""
+        read = Reader(params, "", path, "use the params.json that belongs to these weights")
+        read.require(*META_REQUIRED)
+        if "moe" in params:
+            raise read.unsupported("a mixture of experts")
+        declared = params.get("vocab_size", -1)
+        if declared != -1 and declared != vocab_size:
+            raise read.fail(f"says that the vocabulary has {quoted(declared)} tokens, where the embedding has {vocab_size:,} rows")
+        dim, n_heads = read.size("dim"), read.size("n_heads")
+        head_dim = read.head_dim("head_dim", dim, n_heads)
+        theta = read.rope_base("rope_theta")
+        factors: tuple[float, ...] = ()
+        if params.get("use_scaled_rope"):
+            # LLaMA 3.2's small models are stretched by 32, which their params.json does not always say; all others by 8
+            factor = read.positive("rope_scaling_factor", default=32.0 if dim <= 3072 else 8.0)
+            high = read.positive("rope_high_freq_factor", default=4.0)
+            factors = rope_scaling.llama3(read.rope_dim(head_dim, head_dim), theta, factor, 1.0, high, 8192)
+        norm_eps = read.positive("norm_eps")
+        return cls(
+            dim=dim,
+            n_layers=read.size("n_layers", limit=MAX_LAYERS),
+            n_heads=n_heads,
+            n_kv_heads=read.kv_heads("n_kv_heads", n_heads),
+            head_dim=head_dim,
+            hidden_dim=hidden_dim,
+            vocab_size=vocab_size,
+            norm_eps=norm_eps,
+            rope_theta=theta,
+            context_length=read.size("max_seq_len") if "max_seq_len" in read else _meta_context(theta, norm_eps, bool(factors)),
+            rope_dim=read.rope_dim(head_dim, head_dim),
+            tied=tied,
+            name="LLaMA",
+            rope_factors=factors,
         )
 
 
-class _Reader:
-    """Checked access to the metadata below one architecture's prefix."""
-
-    def __init__(self, metadata: Mapping[str, Any], prefix: str, path: Path | str) -> None:
-        self.metadata, self.prefix, self.path = metadata, prefix, path
-
-    def __contains__(self, key: str) -> bool:
-        return self.prefix + key in self.metadata
-
-    def fail(self, fault: str) -> ConfigError:
-        return ConfigError(f"{self.path} {fault}; use a file that a current llama.cpp converted")
-
-    def require(self, *keys: str) -> None:
-        if missing := [self.prefix + key for key in keys if key not in self]:
-            raise self.fail(f"lacks {', '.join(missing)} in its metadata")
-
-    def scalar(self, key: str, default: Any) -> Any:
-        """The value; of a per-layer array, the one value that all layers share."""
-        value = self.metadata.get(self.prefix + key, default)
-        if isinstance(value, np.ndarray):
-            if len(set(value.tolist())) != 1:
-                raise self.fail(f"gives {self.prefix + key} per layer, which Townhall does not support")
-            value = value.tolist()[0]
-        return value
-
-    def size(self, key: str, default: int | None = None, limit: int = MAX_SIZE) -> int:
-        value = self.scalar(key, default)
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
-            raise self.fail(f"gives {self.prefix + key} as {quoted(value)}; a whole number from 1 to {limit:,} is needed")
-        return value
-
-    def positive(self, key: str, default: float | None = None) -> float:
-        value = self.scalar(key, default)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or value <= 0:
-            raise self.fail(f"gives {self.prefix + key} as {quoted(value)}; a positive number is needed")
-        return float(value)
+def _meta_context(theta: float, norm_eps: float, scaled: bool) -> int:
+    """Meta's params.json does not name it: LLaMA 3.1 is told by its scaled RoPE, 3 and Code Llama by their base, 2 by its epsilon."""
+    if scaled:
+        return 131_072
+    if theta == 500_000:
+        return 8192
+    if theta == 1_000_000:
+        return 16_384
+    return 4096 if norm_eps == 1e-5 else 2048
 
 
 def _tokens(metadata: Mapping[str, Any], path: Path | str) -> int:
@@ -132,19 +194,23 @@ def _tokens(metadata: Mapping[str, Any], path: Path | str) -> int:
     return len(tokens)
 
 
-def _refuse_unsupported(read: _Reader, tensor_names: Collection[str]) -> None:
-    """Features that change the result and are not built yet are refused by name, never ignored."""
-    scaling = read.scalar("rope.scaling.type", "none")
-    factors = [read.scalar(key, 1.0) for key in ("rope.scaling.factor", "rope.scale_linear")]
-    scales = any(factor not in (0.0, 1.0) for factor in factors)
-    experts, window, context = (read.scalar(key, 0) for key in ("expert_count", "attention.sliding_window", "context_length"))
-    faults = (
-        (f"rope scaling {quoted(scaling)}", scaling not in ("none", "linear") or (scaling == "linear" and scales)),
-        ("rope scaling 'linear'", factors[1] not in (0.0, 1.0)),
-        ("rope scaling 'llama3' (rope_freqs.weight)", "rope_freqs.weight" in tensor_names),
-        (f"a mixture of {quoted(experts)} experts", experts != 0),
-        (f"a sliding window of {window}", isinstance(window, int) and isinstance(context, int) and 0 < window < context),
-    )
-    for feature, asked in faults:
-        if asked:
-            raise ConfigError(f"{read.path} needs {feature}, which Townhall does not support yet; use a plain LLaMA without it")
+def _gguf_scaling(read: Reader, rope_dim: int, theta: float) -> tuple[tuple[float, ...], float]:
+    """Factors and scale of what llama.cpp writes; an unknown scheme is refused by name, never ignored."""
+    kind = read.scalar("rope.scaling.type", "none")
+    key = "rope.scaling.factor" if "rope.scaling.factor" in read or "rope.scale_linear" not in read else "rope.scale_linear"
+    factor = read.scalar(key, 1.0)
+    if kind == "none" and key == "rope.scaling.factor":
+        return (), 1.0
+    if kind not in ("none", "linear", "yarn"):
+        raise read.unsupported(f"rope scaling {quoted(kind)}")
+    if factor in (0.0, 1.0):
+        return (), 1.0
+    factor = read.positive(key)
+    if kind != "yarn":
+        return rope_scaling.linear(rope_dim, factor), 1.0
+    original = read.size("rope.scaling.original_context_length", default=read.size("context_length"))
+    fast, slow = (read.positive(f"rope.scaling.yarn_beta_{name}", default=value) for name, value in (("fast", 32.0), ("slow", 1.0)))
+    extrapolation = read.positive("rope.scaling.yarn_ext_factor", default=1.0)
+    factors = rope_scaling.yarn(rope_dim, theta, factor, original, fast, slow, extrapolation)
+    attention = [read.positive(f"rope.scaling.{name}attn_factor", default=1.0) for name in ("", "yarn_")]
+    return factors, rope_scaling.yarn_scale(factor) * attention[0] * attention[1]

@@ -4,6 +4,8 @@ import time
 from collections.abc import Iterator
 from typing import Literal
 
+import numpy as np
+
 from app.models.llama.engine import Engine
 from app.models.llama.kv_cache import KVCache
 from app.models.llama.sampler import Sampler
@@ -17,10 +19,19 @@ class Generation(Iterator[int]):
     """
 
     def __init__(
-        self, engine: Engine, cache: KVCache, prompt: list[int], sampler: Sampler, max_tokens: int, stop_ids: frozenset[int]
+        self,
+        engine: Engine,
+        cache: KVCache,
+        prompt: list[int],
+        sampler: Sampler,
+        max_tokens: int,
+        stop_ids: frozenset[int],
+        never: np.ndarray | None = None,
     ):
+        """`never`: ids that are not sampled, whatever their logits."""
         self._engine, self._cache, self._prompt, self._sampler = engine, cache, prompt, sampler
         self._max_tokens, self._stop_ids = max_tokens, stop_ids
+        self._never = never if never is not None and never.size else None
         self.finish_reason: Literal["stop", "length"] | None = None
         self.prompt_tokens, self.cached_tokens, self.tokens = len(prompt), 0, 0
         self.prefill_seconds = self.decode_seconds = 0.0
@@ -35,7 +46,10 @@ class Generation(Iterator[int]):
         if self.tokens == 0:
             self._prefill()
         started = time.perf_counter()
-        token = self._sampler(self._engine.step(self._history[-1], self._cache), self._history)
+        logits = self._engine.step(self._history[-1], self._cache)
+        if self._never is not None:
+            logits[self._never] = -np.inf
+        token = self._sampler(logits, self._history)
         seconds = time.perf_counter() - started
         if self.tokens == 0:
             self.prefill_seconds += seconds  # the first id ends the prefill: it comes from the prompt's last token

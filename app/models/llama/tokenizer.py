@@ -1,9 +1,12 @@
 """Text to ids and back: special tokens, BOS and streaming, the same over both kinds of vocabulary."""
 
 import codecs
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
+from gguf import TokenType
 
 from app.models.llama.vocabulary import TokenizerError, Vocabulary, strings
 from app.models.llama.wording import quoted
@@ -37,9 +40,12 @@ class Tokenizer:
         self._bytes |= {n: token.encode("utf-8", "replace") for token, n in literals.items()}
 
     @classmethod
-    def from_gguf(cls, metadata: Mapping[str, Any], path: Path | str = "the model") -> "Tokenizer":
-        """Raises TokenizerError for a kind of vocabulary that is not supported, by name, and for a damaged one."""
-        vocabulary = Vocabulary.from_gguf(metadata, path)
+    def from_gguf(cls, metadata: Mapping[str, Any], path: Path | str = "the model", stop_ids: Collection[int] = ()) -> "Tokenizer":
+        """`stop_ids` add to the ends that `metadata` names.
+
+        Raises TokenizerError for a kind of vocabulary that is not supported, by name, and for a damaged one.
+        """
+        vocabulary = Vocabulary.from_gguf(metadata, path, stop_ids)
         declared = metadata.get("tokenizer.ggml.model")
         model = declared if isinstance(declared, str) else None
 
@@ -71,6 +77,11 @@ class Tokenizer:
     @property
     def vocab_size(self) -> int:
         return len(self._vocabulary.tokens)
+
+    def undecodable(self, rows: int) -> np.ndarray:
+        """Of `rows` ids those that stand for nothing, int64: padding of the embedding and holes in the vocabulary. Never to be sampled."""
+        unused = self._vocabulary.of_type(TokenType.UNUSED) - self.stop_ids
+        return np.array([*sorted(unused), *range(self.vocab_size, rows)], np.int64)
 
     @property
     def bos_token(self) -> str:

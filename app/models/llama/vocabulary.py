@@ -1,7 +1,7 @@
 """A vocabulary as a GGUF declares it: tokens, their types, which ids begin and end a text; checked once at the door."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -37,11 +37,11 @@ class Vocabulary:
     scores: np.ndarray | None  # id → score, SentencePiece only
     bos_id: int | None
     eos_id: int | None
-    turn_end_ids: tuple[int, ...]  # EOT and EOM where declared
+    turn_end_ids: tuple[int, ...]  # EOT and EOM where declared, and every end that other files name
 
     @classmethod
-    def from_gguf(cls, metadata: Mapping[str, Any], path: Path | str) -> "Vocabulary":
-        """Raises TokenizerError for missing, misshapen or contradictory metadata."""
+    def from_gguf(cls, metadata: Mapping[str, Any], path: Path | str, stop_ids: Collection[int] = ()) -> "Vocabulary":
+        """`stop_ids` are those that other files name as ends. Raises TokenizerError for missing, misshapen or contradictory metadata."""
 
         def fail(fault: str) -> TokenizerError:
             return TokenizerError(f"{path} {fault}; use a file that a current llama.cpp converted")
@@ -84,7 +84,7 @@ class Vocabulary:
             scores=None if scores is None else scores.clip(-MAX_SCORE, MAX_SCORE).astype(np.float32),
             bos_id=declared("bos"),
             eos_id=declared("eos"),
-            turn_end_ids=tuple(n for n in (declared("eot"), declared("eom")) if n is not None),
+            turn_end_ids=tuple(n for n in (declared("eot"), declared("eom"), *stop_ids) if n is not None and n < len(tokens)),
         )
 
     def fail(self, fault: str, mend: str = "use a file that a current llama.cpp converted") -> TokenizerError:

@@ -1,11 +1,12 @@
 """What every checkpoint format offers, and the shapes a LLaMA's tensors must have."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from app.models.llama.checkpoint.errors import CheckpointError
 from app.models.llama.config import LlamaConfig
 from ext.tinygrad.kernels.matrix import QuantMatrix
 
@@ -35,7 +36,14 @@ class Checkpoint(Protocol):
         """A 1-D tensor as float32."""
         ...
 
-    def tokenizer(self) -> "Tokenizer": ...
+    def tokenizer(self) -> "Tokenizer":
+        """Refused where it has more ids than the embedding has rows."""
+        ...
+
+    @property
+    def tokenizer_metadata(self) -> Mapping[str, Any]:
+        """The tokenizer as a GGUF carries it: tokenizer.ggml.* and tokenizer.chat_template."""
+        ...
 
     def fingerprint(self) -> str:
         """A cheap key that stays the same for the same content and changes with it."""
@@ -63,3 +71,11 @@ def expected_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
     if not c.tied:
         shapes["output.weight"] = (c.vocab_size, c.dim)
     return shapes
+
+
+def refuse_surplus_tokens(tokens: int, rows: int, path: Path) -> None:
+    """Every id of the tokenizer needs a row; the other way round, ids beyond the tokenizer are never sampled."""
+    if tokens > rows:
+        raise CheckpointError(
+            f"{path} has {tokens:,} tokens but only {rows:,} rows in its embedding; use the tokenizer that belongs to these weights"
+        )

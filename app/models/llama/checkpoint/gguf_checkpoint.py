@@ -2,20 +2,20 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gguf
 import numpy as np
 
-from app.models.llama.checkpoint.checkpoint import expected_shapes
+from app.models.llama.checkpoint.checkpoint import expected_shapes, refuse_surplus_tokens
 from app.models.llama.checkpoint.errors import CheckpointError
 from app.models.llama.checkpoint.gguf import OTHER_TYPE, GGUFFile, TensorInfo
-from app.models.llama.checkpoint.names import canonical_from_gguf
+from app.models.llama.checkpoint.gguf_split import PART, open_parts, tensors_of
+from app.models.llama.checkpoint.names import COMPUTED, canonical_from_gguf
 from app.models.llama.config import LlamaConfig
-from app.models.llama.wording import quoted
 from ext.tinygrad.kernels.matrix import QuantMatrix
 
 if TYPE_CHECKING:
@@ -25,59 +25,70 @@ T = gguf.GGMLQuantizationType
 # what the gguf package's dequantisers decode; I* and F64 are no weights, Q8_1 and Q8_K only activations
 DECODABLE = {T.F32, T.F16, T.BF16, T.Q4_0, T.Q4_1, T.Q5_0, T.Q5_1, T.Q8_0, T.Q2_K, T.Q3_K, T.Q4_K, T.Q5_K, T.Q6_K, T.IQ4_NL, T.IQ4_XS}
 DECODABLE |= {T.IQ1_S, T.IQ1_M, T.IQ2_XXS, T.IQ2_XS, T.IQ2_S, T.IQ3_XXS, T.IQ3_S, T.TQ1_0, T.TQ2_0, T.MXFP4}
-# left by converters of 2023; llama.cpp computes the same table itself and skips them too
-IGNORED_SUFFIXES = (".attn_rot_embd",)
 SAMPLE_BYTES, SAMPLES = 1 << 16, 16
 
 
 class GGUFCheckpoint:
     """`open` checks every tensor's presence, type and shape, so that nothing deeper meets a surprise."""
 
-    def __init__(self, file: GGUFFile) -> None:
-        self.file = file
-        self.path: Path = file.path
-        config = LlamaConfig.from_gguf(file.metadata, file.tensors.keys(), file.path)
-        self._tensors = self._rename()
+    def __init__(self, parts: list[GGUFFile]) -> None:
+        self.parts, self.file = parts, parts[0]
+        self.path: Path = self.file.path
+        stored = tensors_of(parts)
+        config = LlamaConfig.from_gguf(self.file.metadata, stored.keys(), self.path)
+        config = self._stretch(config, stored.pop("rope_freqs.weight", None))
+        self._tensors = self._rename(stored)
         self.config: LlamaConfig = self._settle_vocab(config)
         self._check()
 
     @classmethod
     def open(cls, path: Path | str) -> "GGUFCheckpoint":
         """Raises CheckpointError or ConfigError with one sentence about what is wrong with `path`."""
-        return cls(GGUFFile.open(path))
+        return cls(open_parts(Path(path)))
 
     def _fail(self, fault: str, mend: str = "use a file that a current llama.cpp converted") -> CheckpointError:
         return CheckpointError(f"{self.path} {fault}; {mend}")
 
-    def _rename(self) -> dict[str, TensorInfo]:
-        if quoted(parts := self.file.metadata.get("split.count", 0)) not in ("0", "1"):
-            raise self._fail(f"is one of {quoted(parts)} parts", "merge them with llama-gguf-split --merge")
-        renamed: dict[str, TensorInfo] = {}
-        for name, info in self.file.tensors.items():
+    def _stretch(self, config: LlamaConfig, factors: tuple[GGUFFile, TensorInfo] | None) -> LlamaConfig:
+        """LLaMA 3.1's scaled RoPE: what each frequency is divided by, as a tensor."""
+        if factors is None:
+            return config
+        file, info = factors
+        if info.shape != (config.rope_dim // 2,) or info.type not in DECODABLE:
+            raise self._fail(f"stores {info.name} as {info.shape} in {info.type.name}, where its metadata needs ({config.rope_dim // 2},)")
+        values = file.dequantize(info.name)
+        if not (np.isfinite(values) & (values > 0)).all():
+            raise self._fail(f"holds numbers in {info.name} that no frequency can be divided by", "download it again")
+        if config.rope_factors:
+            raise self._fail(f"asks for rope scaling in its metadata and in {info.name}, which contradict each other")
+        return dataclasses.replace(config, rope_factors=tuple(values.tolist()))
+
+    def _rename(self, stored: dict[str, tuple[GGUFFile, TensorInfo]]) -> dict[str, tuple[GGUFFile, TensorInfo]]:
+        renamed: dict[str, tuple[GGUFFile, TensorInfo]] = {}
+        for name, place in stored.items():
             canonical = canonical_from_gguf(name)
             if canonical is not None:
-                renamed[canonical] = info
-            elif not name.endswith(IGNORED_SUFFIXES):
+                renamed[canonical] = place
+            elif not name.endswith(COMPUTED):
                 # an extra bias or norm left out would change every answer without a word
                 raise self._fail(f"carries the tensor {name}, which Townhall's LLaMA has no place for", "use a plain LLaMA")
         return renamed
 
     def _settle_vocab(self, config: LlamaConfig) -> LlamaConfig:
         """The embedding's rows count, not what the metadata says; but every id of the tokenizer needs a row."""
-        embedding = self._tensors.get("tok_embeddings.weight")
-        if embedding is None or len(embedding.shape) != 2:
+        if "tok_embeddings.weight" not in self._tensors or len(shape := self._tensors["tok_embeddings.weight"][1].shape) != 2:
             return config  # _check names the fault
         tokens = self.file.metadata.get("tokenizer.ggml.tokens")
-        if isinstance(tokens, Sequence) and len(tokens) > embedding.shape[0]:
-            raise self._fail(f"has {len(tokens):,} tokens but only {embedding.shape[0]:,} rows in its embedding")
-        return dataclasses.replace(config, vocab_size=embedding.shape[0])
+        if isinstance(tokens, Sequence):
+            refuse_surplus_tokens(len(tokens), shape[0], self.path)
+        return dataclasses.replace(config, vocab_size=shape[0])
 
     def _check(self) -> None:
         expected = expected_shapes(self.config)
         if missing := [name for name in expected if name not in self._tensors]:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise self._fail(f"lacks the tensor {missing[0]}{more}")
-        for name, info in self._tensors.items():
+        for name, (_, info) in self._tensors.items():
             if name not in expected:
                 raise self._fail(f"carries the tensor {info.name}, but describes only {self.config.n_layers} layers")
             if info.shape != expected[name]:
@@ -91,20 +102,25 @@ class GGUFCheckpoint:
 
     @cached_property
     def nbytes(self) -> int:
-        return sum(info.nbytes for info in self._tensors.values())
+        return sum(info.nbytes for _, info in self._tensors.values())
 
     def matrix(self, name: str) -> QuantMatrix:
-        info = self._tensors[name]
+        file, info = self._tensors[name]
         rows, cols = info.shape
-        return QuantMatrix(info.type.name, (rows, cols), self.file.raw(info.name))
+        return QuantMatrix(info.type.name, (rows, cols), file.raw(info.name))
 
     def vector(self, name: str) -> np.ndarray:
-        return self.file.dequantize(self._tensors[name].name)
+        file, info = self._tensors[name]
+        return file.dequantize(info.name)
 
     def tokenizer(self) -> "Tokenizer":
         from app.models.llama.tokenizer import Tokenizer
 
         return Tokenizer.from_gguf(self.file.metadata, self.path)
+
+    @property
+    def tokenizer_metadata(self) -> Mapping[str, Any]:
+        return {key: value for key, value in self.file.metadata.items() if key.startswith("tokenizer.")}
 
     def fingerprint(self) -> str:
         """SHA-256 over the size, the whole header and blocks spread evenly over the data: about 3 MB of the default model's 98.
@@ -112,10 +128,16 @@ class GGUFCheckpoint:
         Same bytes, same key, whatever the file's name or date. A change that misses every sampled block goes unseen: this is
         a key for caches, no proof of integrity.
         """
-        file, digest = self.file, hashlib.sha256()
-        digest.update(file.nbytes.to_bytes(8, "little"))
-        digest.update(file.block(0, file.header_nbytes).data)
-        span = max(file.nbytes - file.header_nbytes - SAMPLE_BYTES, 0)
-        for n in range(SAMPLES):
-            digest.update(file.block(file.header_nbytes + span * n // (SAMPLES - 1), SAMPLE_BYTES).data)
+        digest = hashlib.sha256()
+        for file in self.parts:
+            digest.update(file.nbytes.to_bytes(8, "little"))
+            digest.update(file.block(0, file.header_nbytes).data)
+            span = max(file.nbytes - file.header_nbytes - SAMPLE_BYTES, 0)
+            for n in range(SAMPLES):
+                digest.update(file.block(file.header_nbytes + span * n // (SAMPLES - 1), SAMPLE_BYTES).data)
         return digest.hexdigest()
+
+
+def gguf_files(folder: Path) -> list[Path]:
+    """The GGUF models in a folder, of each split one only its first part."""
+    return [path for path in sorted(folder.glob("*.gguf")) if not ((match := PART.fullmatch(path.name)) and match[2] != "00001")]

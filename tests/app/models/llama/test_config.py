@@ -1,5 +1,6 @@
 """LlamaConfig from a GGUF's metadata: sizes right, defaults right, everything that cannot be honoured refused by name."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -87,13 +88,8 @@ def test_all_missing_keys_are_named_at_once() -> None:
 @pytest.mark.parametrize(
     "changes, named",
     [
-        ({"llama__rope__scaling__type": "yarn", "llama__rope__scaling__factor": 4.0}, "rope scaling 'yarn'"),
         ({"llama__rope__scaling__type": "longrope"}, "rope scaling 'longrope'"),
-        ({"llama__rope__scaling__type": "linear", "llama__rope__scaling__factor": 2.0}, "rope scaling 'linear'"),
-        ({"llama__rope__scale_linear": 4.0}, "rope scaling 'linear'"),
-        ({"tensor_names": ("rope_freqs.weight",)}, "rope scaling 'llama3'"),
         ({"llama__expert_count": 8}, "a mixture of 8 experts"),
-        ({"llama__attention__sliding_window": 4096}, "a sliding window of 4096"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_by_name(changes: dict[str, Any], named: str) -> None:
@@ -126,6 +122,7 @@ def test_a_feature_that_is_switched_off_is_no_obstacle(changes: dict[str, Any]) 
         ({"llama__embedding_length": 577}, "dim 577, which 9 heads"),
         ({"llama__rope__dimension_count": 63}, "turns 63 entries"),
         ({"llama__rope__dimension_count": 66}, "turns 66 entries"),
+        ({"llama__rope__freq_base": 1.0}, "freq_base as 1"),
         ({"llama__rope__freq_base": float("nan")}, "freq_base as nan"),
         ({"llama__attention__layer_norm_rms_epsilon": 0.0}, "epsilon as 0.0"),
         ({"llama__attention__value_length": 32}, "keys of 64 and values of 32"),
@@ -136,3 +133,140 @@ def test_a_feature_that_is_switched_off_is_no_obstacle(changes: dict[str, Any]) 
 def test_absurd_values_are_named(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         config(**changes)
+
+
+def test_a_sliding_window_ends_the_context_where_full_attention_would_differ() -> None:
+    short = config(llama__attention__sliding_window=4096)
+    assert (short.context_length, short.window) == (4096, 4096)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"llama__rope__scaling__type": "linear", "llama__rope__scaling__factor": 4.0}, {"llama__rope__scale_linear": 4.0}]
+)
+def test_linear_scaling_divides_every_frequency(changes: dict[str, Any]) -> None:
+    assert config(**changes).rope_factors == (4.0,) * 32
+
+
+def test_yarn_leaves_short_waves_alone_and_raises_attention() -> None:
+    made = config(llama__rope__scaling__type="yarn", llama__rope__scaling__factor=4.0, llama__rope__scaling__original_context_length=2048)
+    assert made.rope_factors[0] == 1 and made.rope_factors[-1] == pytest.approx(4)
+    assert made.rope_scale == pytest.approx(0.1 * np.log(4) + 1)
+
+
+HF: dict[str, Any] = {
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "intermediate_size": 14336,
+    "max_position_embeddings": 131072,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 500000.0,
+    "rope_scaling": {
+        "factor": 8.0,
+        "high_freq_factor": 4.0,
+        "low_freq_factor": 1.0,
+        "original_max_position_embeddings": 8192,
+        "rope_type": "llama3",
+    },
+}
+
+
+def hf(**changes: Any) -> LlamaConfig:
+    return LlamaConfig.from_hf(HF | changes, 128256, "config.json")
+
+
+def test_llama_3_1_stretches_as_metas_code_does() -> None:
+    """llama-models' apply_scaling, frequency by frequency."""
+    factors = hf().rope_factors
+    for i, factor in enumerate(factors):
+        frequency = 500000.0 ** (-2 * i / 128)
+        wavelength = 2 * np.pi / frequency
+        if wavelength < 8192 / 4:
+            expected = frequency
+        elif wavelength > 8192:
+            expected = frequency / 8
+        else:
+            smooth = (8192 / wavelength - 1) / (4 - 1)
+            expected = (1 - smooth) * frequency / 8 + smooth * frequency
+        assert frequency / factor == pytest.approx(expected, rel=1e-12)
+    assert factors[0] == 1 and factors[-1] == 8 and len(factors) == 64
+
+
+def test_metas_params_mean_the_same_as_hugging_faces_config() -> None:
+    params = {
+        "dim": 4096,
+        "n_layers": 32,
+        "n_heads": 32,
+        "n_kv_heads": 8,
+        "norm_eps": 1e-5,
+        "rope_theta": 500000.0,
+        "use_scaled_rope": True,
+    }
+    meta = LlamaConfig.from_meta(params | {"vocab_size": 128256}, 14336, 128256, False, "params.json")
+    assert dataclasses.replace(meta, name="") == hf()
+
+
+@pytest.mark.parametrize(
+    "params, context",
+    [
+        ({"norm_eps": 1e-6}, 2048),
+        ({"norm_eps": 1e-5}, 4096),
+        ({"norm_eps": 1e-5, "rope_theta": 1e6}, 16384),
+        ({"norm_eps": 1e-5, "rope_theta": 5e5}, 8192),
+        ({"norm_eps": 1e-5, "rope_theta": 5e5, "use_scaled_rope": True}, 131072),
+        ({"norm_eps": 1e-5, "max_seq_len": 512}, 512),
+    ],
+)
+def test_the_context_of_metas_models_is_told_by_what_params_json_does_say(params: dict[str, Any], context: int) -> None:
+    base = {"dim": 64, "n_layers": 1, "n_heads": 4}
+    assert LlamaConfig.from_meta(base | params, 128, 100, False, "params.json").context_length == context
+
+
+def test_a_vocabulary_that_params_json_contradicts_is_named() -> None:
+    params = {"dim": 64, "n_layers": 1, "n_heads": 4, "norm_eps": 1e-5, "vocab_size": 99}
+    with pytest.raises(ConfigError, match="99 tokens, where the embedding has 100 rows"):
+        LlamaConfig.from_meta(params, 128, 100, False, "params.json")
+
+
+@pytest.mark.parametrize(
+    "changes, named",
+    [
+        ({"model_type": "qwen2"}, "model type 'qwen2'"),
+        ({"attention_bias": True}, "a bias on its attention"),
+        ({"mlp_bias": True}, "a bias in its feed-forward"),
+        ({"hidden_act": "gelu"}, "the activation 'gelu'"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "quantised by another program"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope scaling 'dynamic'"),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "low_freq_factor as 'None'"),
+        ({"rope_scaling": {"type": "linear", "factor": -1}}, "factor as '-1'"),
+        ({"rope_scaling": [1]}, "rope_scaling as"),
+        ({"hidden_size": None}, "lacks hidden_size"),
+        ({"num_hidden_layers": 1e9}, "num_hidden_layers as 1000000000.0"),
+        ({"partial_rotary_factor": 0.005}, "turns 0 entries"),
+    ],
+)
+def test_what_a_config_json_asks_for_in_vain_is_named(changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        hf(**changes)
+
+
+def test_mistrals_window_is_its_context() -> None:
+    mistral = hf(model_type="mistral", sliding_window=4096, rope_scaling=None)
+    assert (mistral.context_length, mistral.window) == (4096, 4096)
+    assert hf(model_type="mistral", sliding_window=None, rope_scaling=None).context_length == 131072
+
+
+def test_yarn_of_a_config_json_is_transformers_own_formula() -> None:
+    """_compute_yarn_parameters of transformers' modeling_rope_utils, written out."""
+    made = hf(rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096}, rope_theta=10000.0)
+    dim, base, length, factor = 128, 10000.0, 4096, 4.0
+    position = base ** (np.arange(0, dim, 2) / dim)
+    extrapolation, interpolation = 1 / position, 1 / (factor * position)
+    low, high = (dim * np.log(length / (turns * 2 * np.pi)) / (2 * np.log(base)) for turns in (32, 1))
+    low, high = max(np.floor(low), 0), min(np.ceil(high), dim - 1)
+    mask = 1 - np.clip((np.arange(dim // 2) - low) / (high - low), 0, 1)
+    expected = interpolation * (1 - mask) + extrapolation * mask
+    np.testing.assert_allclose(1 / position / np.array(made.rope_factors), expected, rtol=1e-12)
+    assert made.rope_scale == pytest.approx(0.1 * np.log(4.0) + 1)

@@ -229,7 +229,7 @@ def test_random_damage_is_refused_or_harmless(tiny: Path, tmp_path: Path) -> Non
 def test_what_is_no_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="does not exist"):
         open_checkpoint(tmp_path / "nowhere.gguf")
-    with pytest.raises(CheckpointError, match="is a folder"):
+    with pytest.raises(CheckpointError, match="is a folder without a checkpoint"):
         open_checkpoint(tmp_path)
     with pytest.raises(CheckpointError, match="not a regular file"):
         open_checkpoint("/dev/null")
