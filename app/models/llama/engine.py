@@ -12,6 +12,7 @@ from app.models.llama.transformer import Transformer
 from ext.tinygrad import buffers
 from ext.tinygrad.errors import TownhallError
 from ext.tinygrad.graph import install
+from ext.tinygrad.graph.profile import KernelTime
 
 CHUNKS = (128, 32)  # tokens a prefill pass takes; every prompt is cut into these, the last piece padded
 DECODE_RUN = 3  # a remainder this short is cheaper as decode steps than as a padded chunk
@@ -76,6 +77,11 @@ class Engine:
         self._decode([token], len(cache.tokens), cache)
         cache.tokens.append(token)
         return buffers.read(self._decode.logits, self._logits)
+
+    def profile(self, T: int, start_pos: int, cache: KVCache, replays: int) -> list[KernelTime] | None:
+        """Times of the kernels of a pass over T tokens (1, or one of CHUNKS); what the cache holds from start_pos on is lost."""
+        cache.truncate(start_pos)
+        return (self._decode if T == 1 else self._prefill[T]).profile(start_pos, cache, replays)
 
     def score(self, ids: list[int], cache: KVCache) -> np.ndarray:
         """Teacher-forced logits after each of `ids`, float32 (len(ids), V); the cache ends up holding ids."""

@@ -11,6 +11,7 @@ from app.models.llama.kv_cache import KVCache, LayerCache
 from app.models.llama.transformer import Transformer
 from ext.tinygrad import buffers
 from ext.tinygrad.graph.compose import Composite, compose
+from ext.tinygrad.graph.profile import KernelTime
 
 POSITION = "start_pos"
 
@@ -68,6 +69,12 @@ class Pass:
         else:
             for graph, inputs in steps:
                 graph(inputs, start_pos)
+
+    def profile(self, start_pos: int, cache: KVCache, replays: int) -> list[KernelTime] | None:
+        """Time each kernel over ids that mean nothing, from start_pos on; None where passes are no native graphs."""
+        self([], start_pos, cache)
+        steps = self._steps[cache]
+        return steps.profile({POSITION: start_pos}, replays) if isinstance(steps, Composite) else None
 
     @property
     def logits(self) -> Tensor:
