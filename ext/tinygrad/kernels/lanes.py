@@ -1,15 +1,19 @@
 """The portable weight layout: int8 in sixteen interleaved rows, which tinygrad's own code generator turns into full vector loads."""
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
-from tinygrad import Tensor, dtypes
+from tinygrad import Tensor, UOp, dtypes
+from tinygrad.codegen.opt import Opt, OptOps
+from tinygrad.uop.ops import AxisType, KernelInfo, Ops
 
 from ext.tinygrad.buffers import upload
 from ext.tinygrad.kernels.blocks import Blocks, to_blocks
 from ext.tinygrad.kernels.matrix import QuantMatrix
 
 LANES = 16  # rows side by side: one 512-bit float vector, two 256-bit ones
+MOST_TASKS = 16  # that a product is divided in, where there are threads to share them out to
 
 
 def _interleave(values: np.ndarray, rows: int, groups: int) -> np.ndarray:
@@ -24,6 +28,30 @@ def _narrowest(values: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
         half = values.astype(np.float16)
     return half if np.array_equal(half.astype(np.float32), values) else values
+
+
+def _product(
+    out: UOp, x: UOp, quants: UOp, scales: UOp, minima: UOp | None = None, totals: UOp | None = None, *, T: int, threads: bool
+) -> UOp:
+    """The kernel of LaneWeight.matmul, its vectors chosen by hand: tinygrad's heuristics find them for some shapes only (docs/notes.md)."""
+    blocks, groups, group, lanes = quants.shape
+    block, token, lane = UOp.range(blocks, 0), UOp.range(T, 1), UOp.range(lanes, 2)
+    g, k = UOp.range(groups, 3, AxisType.REDUCE), UOp.range(group, 4, AxisType.REDUCE)
+
+    def load(buffer: UOp, *index: UOp | int) -> UOp:
+        return buffer[index].load().cast(dtypes.float32)
+
+    value = (load(quants, block, g, k, lane) * load(x, token, g * group + k)).reduce(k, arg=Ops.ADD) * load(scales, block, g, 0, lane)
+    if minima is not None and totals is not None:
+        value = value + load(minima, block, g, 0, lane) * load(totals, token, g)
+    stored = out[token, block, lane].store(value.reduce(g, arg=Ops.ADD)).end(block, token, lane)
+    opts = [Opt(OptOps.UPCAST, 1 if T == 1 else 2, lanes)]
+    if T > 1:
+        # tokens that share a loaded weight: as many as leave their sums in registers
+        opts.append(Opt(OptOps.UPCAST, 1, next(n for n in (8, 4, 2, 1) if T % n == 0)))
+    if threads and (tasks := max(n for n in range(1, MOST_TASKS + 1) if blocks % n == 0)) > 1:
+        opts.append(Opt(OptOps.THREAD, 0, tasks))
+    return stored.sink(arg=KernelInfo(name=f"lanes_{blocks}_{T}_{groups}", opts_to_apply=tuple(opts)))
 
 
 @dataclass(frozen=True)
@@ -67,15 +95,14 @@ class LaneWeight:
 
     def matmul(self, x: Tensor) -> Tensor:
         """x @ weight.T: (T, cols) -> (T, rows)."""
-        blocks, groups, group, lanes = self.quants.shape
-        T = x.shape[0]
-        parts = x.reshape(T, 1, groups, group, 1)
-        sums = (self.quants.cast(dtypes.float32) * parts).sum(3) * self.scales.cast(dtypes.float32).reshape(blocks, groups, lanes)
+        T, (blocks, groups, group, lanes) = x.shape[0], self.quants.shape
+        operands = [x.contiguous(), self.quants, self.scales]
         if self.minima is not None:
-            # one number per group of x, shared by every row: cheaper as a kernel of its own
-            totals = x.reshape(T, 1, groups, group).sum(3, keepdim=True).contiguous()
-            sums = sums + self.minima.cast(dtypes.float32).reshape(blocks, groups, lanes) * totals
-        return sums.sum(2).reshape(T, blocks * lanes)[:, : self.shape[0]]
+            # one number per group of x, shared by every row
+            operands += [self.minima, x.reshape(T, groups, group).sum(2).contiguous()]
+        out = Tensor.empty(T, blocks, lanes, dtype=dtypes.float32, device=x.device)
+        out = out.custom_kernel(*operands, fxn=functools.partial(_product, T=T, threads=x.device == "CPU"))[0]
+        return out.reshape(T, blocks * lanes)[:, : self.shape[0]]
 
     def rows_at(self, ids: Tensor) -> Tensor:
         """Rows by number: (T,) int32 -> (T, cols)."""
