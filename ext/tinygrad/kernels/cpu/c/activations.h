@@ -9,7 +9,7 @@
 INLINE const i8* act_quants(const u8* block, int T, int t) { return (const i8*)block + 32 * t; }
 INLINE f32 act_scale(const u8* block, int T, int t) { return ((const f32*)(block + 32 * T))[t]; }
 INLINE f32 act_total(const u8* block, int T, int t) { return ((const f32*)(block + 36 * T))[t]; }
-INLINE i32 act_sum(const u8* block, int T, int t, int half) { return ((const i32*)(block + (40 + 4 * half) * T))[t]; }
+INLINE i32 act_sum(const u8* block, int T, int t, int side) { return ((const i32*)(block + (40 + 4 * side) * T))[t]; }
 
 // 1 / rms(x), arXiv 1910.07467
 INLINE f32 inverse_rms(const f32* x, int n, f32 eps) {
@@ -79,18 +79,18 @@ INLINE void quantize_row(const f32* x, const f32* norm, f32 eps, int n, u8* acts
       UNROLL for (int i = 0; i < 32 / LANES; i++) {
         // adding 1.5 * 2^23 rounds to nearest even and leaves the integer in the low bits: its byte is the result
         vf scaled = LOAD(vf, values[j] + LANES * i) * inverse[j];
-        q.part[i] = (vi)(scaled + 12582912.0f);
+        q.part[i] = BITS_AS(vi, scaled + 12582912.0f);
       }
       STORE(acts + (long)at[j] * ACT_BLOCK(T) + 32 * t, __builtin_convertvector(q.all, i8x32));
-      UNROLL for (int half = 0; half < 2; half++) {
-        halves[half][j] = q.part[half * (16 / LANES)];
-        if (LANES == 8) halves[half][j] += q.part[half * (16 / LANES) + 16 / LANES - 1];
+      UNROLL for (int side = 0; side < 2; side++) {
+        halves[side][j] = q.part[side * (16 / LANES)];
+        if (LANES == 8) halves[side][j] += q.part[side * (16 / LANES) + 16 / LANES - 1];
       }
     }
     i32x4 low, high;
     EACH(low, halves[0], ADDED);
     EACH(high, halves[1], ADDED);
-    low -= 16 * 0x4b400000u, high -= 16 * 0x4b400000u;
+    low -= (i32)(16 * 0x4b400000u), high -= (i32)(16 * 0x4b400000u);
     const f32x4 total = scale * __builtin_convertvector(low + high, f32x4);
     UNROLL for (int j = 0; j < 4; j++) {
       u8* block = acts + (long)at[j] * ACT_BLOCK(T);

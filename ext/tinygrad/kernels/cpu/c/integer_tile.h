@@ -19,18 +19,18 @@ INLINE void FORMAT(unpack)(const u8* p, int first, vb* w) {
   UNROLL for (int c = 0; c < 8; c++) {
     if (BITS == 8) {
       w[c] = LOAD(vb, p + 64 * c);
-      if (!DOT_SIGNED) w[c] ^= 0x80;
+      if (!DOT_SIGNED) w[c] ^= (u8)0x80;
       continue;
     }
     vus nibbles = LOAD(vus, p + 64 * (c / 2));
-    w[c] = (vb)(c % 2 ? nibbles >> 4 : nibbles) & 0x0f;
+    w[c] = BITS_AS(vb, c % 2 ? nibbles >> 4 : nibbles) & (u8)0x0f;
     if (BITS == 5) {
       vus plane = LOAD(vus, p + 256);
-      w[c] |= (vb)(c < 4 ? plane << (4 - c) : plane >> (c - 4)) & 0x10;
+      w[c] |= BITS_AS(vb, c < 4 ? plane << (4 - c) : plane >> (c - 4)) & (u8)0x10;
     }
     if (BITS == 6) {
       vus plane = LOAD(vus, p + 256 + 64 * (c / 4));
-      w[c] |= (vb)(c % 4 < 2 ? plane << (4 - 2 * (c % 4)) : plane >> (2 * (c % 4) - 4)) & 0x30;
+      w[c] |= BITS_AS(vb, c % 4 < 2 ? plane << (4 - 2 * (c % 4)) : plane >> (2 * (c % 4) - 4)) & (u8)0x30;
     }
   }
 }

@@ -37,6 +37,11 @@ typedef i8 vsq __attribute__((ext_vector_type(LANES)));
 #define LOAD(type, p) ({ type loaded_; __builtin_memcpy(&loaded_, (p), sizeof loaded_); loaded_; })
 #define STORE(p, v) ({ __typeof__(v) stored_ = (v); __builtin_memcpy((p), &stored_, sizeof stored_); })
 #define TO_FLOAT(v) __builtin_convertvector((v), vf)
+#ifdef __OPENCL_VERSION__
+#define BITS_AS(type, x) __builtin_astype((x), type)
+#else
+#define BITS_AS(type, x) ((type)(x))
+#endif
 #define SPLAT(x) ((vf)(f32)(x))
 #define SPLATI(x) ((vi)(i32)(x))
 #define PREFETCH(p) __builtin_prefetch((p), 0, 2)  // into the second-level cache: the first one tracks too few lines at a time
@@ -72,7 +77,7 @@ INLINE f32 half_at(const void* p) { return vload_half(0, (const __private half*)
 
 INLINE vf vmax(vf a, vf b) { return a > b ? a : b; }
 INLINE vf vmin(vf a, vf b) { return a < b ? a : b; }
-INLINE vf vabs(vf a) { return (vf)((vi)a & 0x7fffffff); }
+INLINE vf vabs(vf a) { return BITS_AS(vf, BITS_AS(vi, a) & 0x7fffffff); }
 
 INLINE f32 sum_lanes(vf v) {
   f32 part[LANES];
@@ -106,7 +111,7 @@ INLINE vf vexp(vf x) {
   p = p * r + 5.0000001201e-1f;
   p = p * (r * r) + r;
   p = p + 1.0f;
-  return (vf)((vi)p + ((vi)shifted << 23));  // times 2^n
+  return BITS_AS(vf, BITS_AS(vi, p) + (BITS_AS(vi, shifted) << 23));  // times 2^n
 }
 
 // 2^x for x <= 0 to 2e-7 relative (a minimax polynomial on [-1/2, 1/2]); everything below -126 counts as that
@@ -121,7 +126,7 @@ INLINE vf vexp2(vf x) {
   p = p * f + 2.40222424e-1f;
   p = p * f + 6.93147004e-1f;
   p = p * f + 1.0f;
-  return (vf)((vi)p + ((vi)shifted << 23));
+  return BITS_AS(vf, BITS_AS(vi, p) + (BITS_AS(vi, shifted) << 23));
 }
 
 INLINE vf silu(vf x) { return x / (1.0f + vexp(-x)); }
@@ -146,7 +151,7 @@ typedef i32 i32x4 __attribute__((ext_vector_type(4)));
 INLINE vi dot4(vi acc, vb w, const i8* a) {
   i32x4 splat = LOAD(i32, a);
   i32x4 low = __builtin_shufflevector(acc, acc, 0, 1, 2, 3), high = __builtin_shufflevector(acc, acc, 4, 5, 6, 7);
-  vi bytes = (vi)w;
+  vi bytes = BITS_AS(vi, w);
   i32x4 w_low = __builtin_shufflevector(bytes, bytes, 0, 1, 2, 3), w_high = __builtin_shufflevector(bytes, bytes, 4, 5, 6, 7);
   __asm__("sdot %0.4s, %1.16b, %2.16b" : "+w"(low) : "w"(w_low), "w"(splat));
   __asm__("sdot %0.4s, %1.16b, %2.16b" : "+w"(high) : "w"(w_high), "w"(splat));
@@ -156,18 +161,19 @@ INLINE vi dot4(vi acc, vb w, const i8* a) {
 #define DOT_SIGNED 1
 #define DOT_WIDENS 1
 typedef char c8x32 __attribute__((vector_size(32)));
-INLINE c8x32 magnitude(c8x32 x) { return (c8x32)__builtin_elementwise_abs((vsb)x); }
+typedef short s16x16 __attribute__((vector_size(32)));
+INLINE c8x32 magnitude(c8x32 x) { return BITS_AS(c8x32, __builtin_elementwise_abs(BITS_AS(vsb, x))); }
 INLINE vi dot_chunks(const vb* w, int first, int n, const i8* a, vi acc, int bits) {
   // (2^bits - 1) * 127 * 2 fits 16 bits this often; 8-bit weights need the sign trick and fit once
   const int fits = bits == 4 ? 8 : bits == 5 ? 4 : bits == 6 ? 2 : 1;
   const vs ones = 1;
   vs sums = 0;
   UNROLL for (int c = first; c < first + n; c++) {
-    c8x32 x = (c8x32)SPLATI(LOAD(i32, a + 4 * c)), y = (c8x32)w[c];
-    vs products = bits == 8 ? (vs)__builtin_ia32_pmaddubsw256(magnitude(y), __builtin_ia32_psignb256(x, y))
-                            : (vs)__builtin_ia32_pmaddubsw256(y, x);
+    c8x32 x = BITS_AS(c8x32, SPLATI(LOAD(i32, a + 4 * c))), y = BITS_AS(c8x32, w[c]);
+    vs products = bits == 8 ? BITS_AS(vs, __builtin_ia32_pmaddubsw256(magnitude(y), __builtin_ia32_psignb256(x, y)))
+                            : BITS_AS(vs, __builtin_ia32_pmaddubsw256(y, x));
     sums = (c - first) % fits ? sums + products : products;
-    if ((c - first) % fits == fits - 1 || c == first + n - 1) acc += (vi)__builtin_ia32_pmaddwd256(sums, ones);
+    if ((c - first) % fits == fits - 1 || c == first + n - 1) acc += BITS_AS(vi, __builtin_ia32_pmaddwd256(BITS_AS(s16x16, sums), BITS_AS(s16x16, ones)));
   }
   return acc;
 }
