@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from tinygrad import Tensor, UOp, dtypes
 from tinygrad.codegen.opt import Opt, OptOps
+from tinygrad.helpers import NUM_CPU_THREADS
 from tinygrad.uop.ops import AxisType, KernelInfo, Ops
 
 from ext.tinygrad.buffers import upload
@@ -46,10 +47,10 @@ def _product(
         value = value + load(minima, block, g, 0, lane) * load(totals, token, g)
     stored = out[token, block, lane].store(value.reduce(g, arg=Ops.ADD)).end(block, token, lane)
     opts = [Opt(OptOps.UPCAST, 1 if T == 1 else 2, lanes)]
-    if T > 1:
-        # tokens that share a loaded weight: as many as leave their sums in registers
-        opts.append(Opt(OptOps.UPCAST, 1, next(n for n in (8, 4, 2, 1) if T % n == 0)))
-    if threads and (tasks := max(n for n in range(1, MOST_TASKS + 1) if blocks % n == 0)) > 1:
+    # tokens that share a loaded weight: as many as leave their sums in registers
+    if T > 1 and (shared := next((n for n in (8, 4, 2) if T % n == 0), None)):
+        opts.append(Opt(OptOps.UPCAST, 1, shared))
+    if threads and (tasks := max(n for n in range(1, min(MOST_TASKS, NUM_CPU_THREADS.value) + 1) if blocks % n == 0)) > 1:
         opts.append(Opt(OptOps.THREAD, 0, tasks))
     return stored.sink(arg=KernelInfo(name=f"lanes_{blocks}_{T}_{groups}", opts_to_apply=tuple(opts)))
 
