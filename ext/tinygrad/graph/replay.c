@@ -98,6 +98,7 @@ long entry(long op, Pool *p, void *graph_or_index, const u64 *values) {
 #define LOAD_ACQUIRE(x) __atomic_load_n(&(x), __ATOMIC_ACQUIRE)
 #define LOAD_RELAXED(x) __atomic_load_n(&(x), __ATOMIC_RELAXED)
 #define STORE(x, v) __atomic_store_n(&(x), (v), __ATOMIC_SEQ_CST)
+#define STORE_RELAXED(x, v) __atomic_store_n(&(x), (v), __ATOMIC_RELAXED)
 #define SWAP_WORD(p, old, new) __atomic_compare_exchange_n(&(p)->word, &(old), (new), 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)
 
 #define WINDOW_NS 10000000ull        // how much run time is judged at a time
@@ -293,7 +294,7 @@ COLD void judge(Pool *p, u64 now) {
 }
 
 COLD void take_back_a_helper(Pool *p, u64 now) {
-  p->slots[p->active + 1].stolen_ns = 0;  // of the time when it was dropped
+  STORE_RELAXED(p->slots[p->active + 1].stolen_ns, 0);  // of the time when it was dropped
   STORE(p->active, p->active + 1);
   p->resume_at = now + p->backoff_ns;  // for the next one, if several were dropped
   p->wall_ns = p->stolen_ns = 0;
@@ -388,7 +389,7 @@ static u64 work(Pool *p, Graph *g, u64 me, u64 run, u64 w, u64 holding, Stretch 
 }
 
 static void replay_together(Pool *p, Graph *g) {
-  u64 run = RUN(p->word) + 1, started = NOW(p);
+  u64 run = RUN(LOAD(p->word)) + 1, started = NOW(p);
   Stretch stretch, *watched = p->adaptive && g->last_ns > LONG_NS ? &stretch : 0;
   if (watched) begin_stretch(p, watched);
   p->mark = started;
@@ -398,8 +399,8 @@ static void replay_together(Pool *p, Graph *g) {
     p->solo_runs++;
   } else {
     if (g->times) g->times[0] = started;
-    p->float_mode = get_float_mode();
-    p->graph = g;
+    STORE_RELAXED(p->float_mode, get_float_mode());
+    STORE(p->graph, g);
     u64 holding = share(p, g->steps, 0), w = WORD(run, 0, holding);
     STORE(p->word, w);
     if (g->steps->claims > holding) wake(p, worth_waking(p, g));
@@ -409,7 +410,7 @@ static void replay_together(Pool *p, Graph *g) {
   }
   p->runs++;
   u64 ended = NOW(p);
-  g->last_ns = ended - started;
+  STORE_RELAXED(g->last_ns, ended - started);
   if (watched) {
     report_stolen(p, 0, watched);
     judge(p, ended);
@@ -446,7 +447,7 @@ static long help(Pool *p, u64 me) {
       if (RUN(again) == RUN(w) && STEP(again) != FINISHED) {
         Stretch stretch, *watched = p->adaptive && LOAD_RELAXED(g->last_ns) > LONG_NS ? &stretch : 0;
         if (watched) begin_stretch(p, watched);
-        set_float_mode(p->float_mode);
+        set_float_mode(LOAD_RELAXED(p->float_mode));
         tired = work(p, g, me, RUN(w), again, 0, watched);
         if (watched) report_stolen(p, me, watched);
       }

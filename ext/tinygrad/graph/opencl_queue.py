@@ -1,0 +1,137 @@
+"""A list of OpenCL kernels whose arguments are set once, and the one call that enqueues them all.
+
+The loop over them is C where there is a clang to compile it (opencl_queue.c), and Python otherwise: some 2 µs a kernel more.
+"""
+
+import ctypes
+import functools
+import weakref
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinygrad.device import Device, TinyELF
+from tinygrad.runtime.autogen import opencl as cl
+from tinygrad.runtime.ops_cl import CLDevice, check, checked
+from tinygrad.runtime.ops_cpu import CPUProgram
+from tinygrad.runtime.support.compiler_cpu import ClangCompiler
+
+from ext.tinygrad.graph.native import BASELINES, keep_for_ever
+from ext.tinygrad.graph.reasons import say
+
+SOURCE = Path(__file__).with_name("opencl_queue.c")
+Entry = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+u64 = ctypes.c_uint64
+
+
+class _Graph(ctypes.Structure):
+    """`Graph` of opencl_queue.c."""
+
+    _fields_ = [(name, u64) for name in ("queue", "set_arg", "enqueue", "n_launches", "n_patches", "launches", "patches")]
+
+
+@dataclass(frozen=True)
+class Change:
+    """An argument that each run sets: `size` bytes of values[value], a variable or a buffer's handle."""
+
+    argument: int
+    value: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel: `arguments` are buffer handles (c_void_p) or integers (c_int32), in the order of its parameters."""
+
+    program: Any  # cl_program
+    name: str
+    groups: tuple[int, ...]
+    local: tuple[int, ...] | None
+    arguments: Sequence[ctypes._SimpleCData]
+    changes: Sequence[Change] = ()
+    nbytes: int = 0  # of the buffers it is given; for people
+
+
+class Queue:
+    """The launches in their order, each a cl_kernel of its own, so that nothing has to be set again but what changes."""
+
+    def __init__(self, device: CLDevice, launches: Sequence[Launch]):
+        self.device, self.launches = device, tuple(launches)
+        self.kernels = [_kernel(launch) for launch in launches]
+        handles = [ctypes.cast(kernel, ctypes.c_void_p).value or 0 for kernel in self.kernels]
+        descriptors, patches = array("Q"), array("Q")
+        for handle, launch in zip(handles, launches):
+            local = launch.local or (0, 0, 0)
+            size = [g * max(1, n) for g, n in zip(launch.groups, local)]
+            dims = len(launch.groups)
+            descriptors.extend((handle, dims, *_three(size), *_three(local)))
+            for change in launch.changes:
+                patches.extend((handle, change.argument, change.size, change.value))
+        self._memory = (descriptors, patches)
+        functions = [ctypes.cast(getattr(_library(), name), ctypes.c_void_p).value for name in ("clSetKernelArg", "clEnqueueNDRangeKernel")]
+        self._graph = _Graph(
+            ctypes.cast(device.queue, ctypes.c_void_p).value, *functions, len(launches), len(patches) // 4,
+            descriptors.buffer_info()[0], patches.buffer_info()[0],
+        )  # fmt: skip
+        self.address = ctypes.addressof(self._graph)
+        self._run = entry() or self._run_in_python
+        weakref.finalize(self, _release, self.kernels).atexit = False
+
+    def __call__(self, values: int) -> None:
+        """Enqueue everything with the 64-bit values at this address; returns at once. RuntimeError names what the driver refuses."""
+        check(self._run(self.address, values))
+
+    def _run_in_python(self, _: int, values: int) -> int:
+        descriptors, patches = self._memory
+        for i in range(0, len(patches), 4):
+            handle, argument, size, value = patches[i : i + 4]
+            if status := _library().clSetKernelArg(u64(handle), ctypes.c_uint32(argument), ctypes.c_size_t(size), ctypes.c_void_p(values + 8 * value)):
+                return int(status)
+        base, queue, none = descriptors.buffer_info()[0], u64(self._graph.queue), ctypes.c_void_p(None)
+        for i in range(0, len(descriptors), 8):
+            sizes, locals_ = ctypes.c_void_p(base + 8 * (i + 2)), ctypes.c_void_p(base + 8 * (i + 5))
+            status = _library().clEnqueueNDRangeKernel(
+                queue, u64(descriptors[i]), ctypes.c_uint32(descriptors[i + 1]), none, sizes, locals_, ctypes.c_uint32(0), none, none
+            )
+            if status:
+                return int(status)
+        return 0
+
+
+def _three(sizes: Sequence[int]) -> tuple[int, ...]:
+    return (*sizes, *[1] * (3 - len(sizes)))
+
+
+def _kernel(launch: Launch) -> Any:
+    kernel = checked(cl.clCreateKernel(launch.program, launch.name.encode(), status := ctypes.c_int32()), status)
+    for i, argument in enumerate(launch.arguments):
+        check(cl.clSetKernelArg(kernel, i, ctypes.sizeof(argument), ctypes.byref(argument)))
+    return kernel
+
+
+def _release(kernels: list[Any]) -> None:
+    for kernel in kernels:
+        cl.clReleaseKernel(kernel)
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    """The loader that tinygrad talks to, without its wrappers."""
+    return cl.dll.lib if hasattr(cl.dll, "lib") else cl.dll  # type: ignore[no-any-return]
+
+
+@functools.cache
+def entry():  # type: ignore[no-untyped-def]  # an instance of Entry, or None
+    """opencl_queue.c, compiled; None, saying why at DEBUG=1, where that cannot be done. Calling it releases the GIL."""
+    try:
+        device = Device["CPU"]
+        compiler = ClangCompiler(BASELINES[(device.arch or "").split(",")[0]], cachekey="townhall_opencl_queue")
+        binary = compiler.compile_cached(SOURCE.read_text())
+        program = CPUProgram(device, TinyELF(binary, "townhall_opencl_queue", device.renderer.target, ()))
+    except Exception as error:  # no clang, another processor, a full disk: all the same here
+        say(f"OpenCL kernels are enqueued from Python: {type(error).__name__}: {error}")
+        return None
+    keep_for_ever(program.mem)
+    return Entry(program.addr)
