@@ -11,6 +11,11 @@ from townhall import __version__
 
 COMMANDS = {
     "chat": ("townhall.cli.chat", "Talk to a persona, or complete a text with --prompt."),
+    "inspect": ("townhall.cli.inspect", "Say what a checkpoint holds: sizes, types, vocabulary, memory, licence."),
+    "delta": ("townhall.cli.delta", "Apply, make, verify or fetch deltas: weights given as a difference from others."),
+    "convert": ("townhall.cli.convert", "Turn any checkpoint into one GGUF file, quantised or not."),
+    "bench": ("townhall.cli.bench", "Measure the speed of this machine, beside llama.cpp."),
+    "warm": ("townhall.cli.warm", "Compile and pack in advance what the first chat would wait for."),
     "devices": ("townhall.cli.devices", "List the devices that work here, and why the others do not."),
 }
 

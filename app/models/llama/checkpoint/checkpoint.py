@@ -1,6 +1,7 @@
 """What every checkpoint format offers, and the shapes a LLaMA's tensors must have."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,6 +13,15 @@ from ext.tinygrad.kernels.matrix import QuantMatrix
 
 if TYPE_CHECKING:
     from app.models.llama.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor's ggml type, shape and bytes on disk."""
+
+    type: str
+    shape: tuple[int, ...]
+    nbytes: int
 
 
 class Checkpoint(Protocol):
@@ -43,6 +53,24 @@ class Checkpoint(Protocol):
     @property
     def tokenizer_metadata(self) -> Mapping[str, Any]:
         """The tokenizer as a GGUF carries it: tokenizer.ggml.* and tokenizer.chat_template."""
+        ...
+
+    @property
+    def format(self) -> str:
+        """In words, for a person."""
+        ...
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The files that hold the weights."""
+        ...
+
+    def stored(self, name: str) -> "Stored":
+        """How the file keeps a tensor."""
+        ...
+
+    def token_roles(self) -> Mapping[str, Mapping[str, Sequence[int]]]:
+        """What each source gives as the ids of "bos", "eos" and "pad"."""
         ...
 
     def fingerprint(self) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from app.models.llama.checkpoint.checkpoint import expected_shapes, refuse_surplus_tokens
+from app.models.llama.checkpoint.checkpoint import Stored, expected_shapes, refuse_surplus_tokens
 from app.models.llama.checkpoint.errors import CheckpointError
 from app.models.llama.checkpoint.stored import FLOATS, StoredTensor
 from app.models.llama.config import LlamaConfig
@@ -54,9 +54,18 @@ class Joined:
 class DenseCheckpoint:
     """Checked when it is made: presence, type and shape of every tensor."""
 
-    def __init__(self, path: Path, folder: Path, config: LlamaConfig, tensors: Mapping[str, Joined], half_split: bool) -> None:
+    def __init__(
+        self,
+        format: str,
+        files: Sequence[Path],
+        tokenizer_folder: Path,
+        config: LlamaConfig,
+        tensors: Mapping[str, Joined],
+        half_split: bool,
+    ) -> None:
         """`half_split`: RoPE pairs entry i of a head with i + rope_dim / 2, as in Hugging Face's code; they are put side by side."""
-        self.path, self.folder, self.config, self.tensors, self.half_split = path, folder, config, tensors, half_split
+        self.format, self.files, self.folder = format, files, tokenizer_folder
+        self.path, self.config, self.tensors, self.half_split = files[0].parent, config, tensors, half_split
         expected = expected_shapes(config)
         if missing := [name for name in expected if name not in tensors]:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -80,6 +89,13 @@ class DenseCheckpoint:
     @cached_property
     def nbytes(self) -> int:
         return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    def stored(self, name: str) -> Stored:
+        tensor = self.tensors[name]
+        return Stored(tensor.type, tensor.shape, tensor.nbytes)
+
+    def token_roles(self) -> dict[str, dict[str, list[int]]]:
+        return self.tokenizer_files.said
 
     def matrix(self, name: str) -> QuantMatrix:
         tensor = self.tensors[name]

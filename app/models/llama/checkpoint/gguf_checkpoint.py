@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import gguf
 import numpy as np
 
-from app.models.llama.checkpoint.checkpoint import expected_shapes, refuse_surplus_tokens
+from app.models.llama.checkpoint.checkpoint import Stored, expected_shapes, refuse_surplus_tokens
 from app.models.llama.checkpoint.errors import CheckpointError
 from app.models.llama.checkpoint.gguf import OTHER_TYPE, GGUFFile, TensorInfo
 from app.models.llama.checkpoint.gguf_split import PART, open_parts, tensors_of
@@ -103,6 +103,23 @@ class GGUFCheckpoint:
     @cached_property
     def nbytes(self) -> int:
         return sum(info.nbytes for _, info in self._tensors.values())
+
+    @property
+    def format(self) -> str:
+        return f"GGUF version {self.file.version}" + (f" in {len(self.parts)} parts" if len(self.parts) > 1 else "")
+
+    @property
+    def files(self) -> list[Path]:
+        return [part.path for part in self.parts]
+
+    def stored(self, name: str) -> Stored:
+        _, info = self._tensors[name]
+        return Stored(info.type.name, info.shape, info.nbytes)
+
+    def token_roles(self) -> dict[str, dict[str, list[int]]]:
+        keys = {"bos": "bos", "eos": "eos", "eot": "eot", "eom": "eom", "pad": "padding"}
+        ids = {role: self.file.metadata.get(f"tokenizer.ggml.{key}_token_id") for role, key in keys.items()}
+        return {"GGUF metadata": {role: [n] for role, n in ids.items() if type(n) is int}}
 
     def matrix(self, name: str) -> QuantMatrix:
         file, info = self._tensors[name]

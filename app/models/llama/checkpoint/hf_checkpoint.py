@@ -47,7 +47,8 @@ def open_hf(folder: Path) -> DenseCheckpoint:
     embedding = tensors.get("tok_embeddings.weight")
     rows = embedding.shape[0] if embedding and len(embedding.shape) == 2 and embedding.shape[0] else 1
     config = LlamaConfig.from_hf(settings, rows, folder / "config.json")
-    return DenseCheckpoint(folder, folder, config, tensors, half_split=True)
+    kind = "safetensors" if files[0].suffix == ".safetensors" else "PyTorch"
+    return DenseCheckpoint(f"Hugging Face, {kind}", files, folder, config, tensors, half_split=True)
 
 
 def _all_tensors(folder: Path, files: list[Path]) -> Iterator[tuple[str, StoredTensor]]:

@@ -30,7 +30,8 @@ def shard_files(folder: Path) -> list[Path]:
 def open_meta(folder: Path) -> DenseCheckpoint:
     """Raises CheckpointError or ConfigError with one sentence about what is wrong."""
     params = read_json(folder / "params.json")
-    shards = [_canonical(path) for path in shard_files(folder)]
+    files = shard_files(folder)
+    shards = [_canonical(path) for path in files]
     if not shards:
         raise CheckpointError(f"{folder} has a params.json but no consolidated.00.pth; download it again")
     first = shards[0]
@@ -49,7 +50,7 @@ def open_meta(folder: Path) -> DenseCheckpoint:
     for key in first:
         parts = [shard[key] for shard in shards]
         tensors[key] = joined(key, parts, expected[key], folder) if key in expected else Joined((parts[0],))
-    return DenseCheckpoint(folder, _tokenizer_folder(folder), config, tensors, half_split=False)
+    return DenseCheckpoint("Meta's original", files, _tokenizer_folder(folder), config, tensors, half_split=False)
 
 
 def _canonical(path: Path) -> dict[str, StoredTensor]:
