@@ -23,8 +23,10 @@ from app.models.llama.kv_cache import KVCache
 from app.models.llama.sampler import Sampler, Sampling
 from app.models.llama.shift import Shifter
 from app.models.llama.tokenizer import Tokenizer
-from app.models.llama.transformer import Transformer
+from app.models.llama.transformer import Transformer, rope_angles
+from app.models.llama.weight_cache import WeightCache
 from ext.tinygrad.backend import Backend, describe_device
+from ext.tinygrad.buffers import upload
 from ext.tinygrad.kernels import kernels_for
 from ext.tinygrad.kernels.protocol import Kernels
 
@@ -39,12 +41,15 @@ class Llama:
 
     def __init__(self, model: Transformer, tokenizer: Tokenizer, max_context: int, device: str, cache_dtype: str, fingerprint: str):
         self.model, self.tokenizer, self.max_context, self.device = model, tokenizer, max_context, device
-        self.config: LlamaConfig = model.config
+        self.config: LlamaConfig = (config := model.config)
         self.fingerprint = fingerprint  # of the checkpoint's content
         self.engine = Engine(model, max_context, device)
         self._cache_dtype = dtypes.float32 if cache_dtype == "float32" else dtypes.float16
-        self._shifter = Shifter(model.rope, cache_rows(max_context))
+        # cached keys carry YaRN's scale already: moving them may only turn them
+        turning = model.rope if config.rope_scale == 1 else upload(rope_angles(config, cache_rows(max_context), scaled=False), device)
+        self._shifter = Shifter(turning, cache_rows(max_context))
         self._identity = {"model": fingerprint, "device": device, "kernels": model.kernels.name, "cache": cache_dtype, "townhall": VERSION}
+        self._undecodable = tokenizer.undecodable(config.vocab_size)
         self._scratch: KVCache | None = None
 
     @classmethod
@@ -66,12 +71,16 @@ class Llama:
         config = checkpoint.config
         if not 1 <= max_context <= config.context_length:
             raise ConfigError(
-                f"--max-context {max_context} exceeds the {config.context_length} tokens that {Path(path).name} was trained for; "
+                f"--max-context {max_context} exceeds the {config.context_length} tokens that {Path(path).name} "
+                f"{'sees at once (its sliding window, beyond which Townhall does not go)' if config.window else 'was trained for'}; "
                 f"pass {config.context_length} or less"
                 if max_context > 0
                 else f"--max-context {max_context} holds no token; pass a number from 1 to {config.context_length}"
             )
         device, done = Device.canonicalize(device), 0
+        kernels = kernels or kernels_for(device)
+        matrices = WeightCache(checkpoint, kernels, device)  # is read by a thread of its own, in the meantime
+        tokenizer = checkpoint.tokenizer()  # before the weights are packed: it may refuse
 
         def count(nbytes: int) -> None:
             nonlocal done
@@ -79,10 +88,11 @@ class Llama:
             if progress:
                 progress(done, checkpoint.nbytes)
 
-        model = Transformer.from_checkpoint(checkpoint, kernels or kernels_for(device), device, cache_rows(max_context), count)
+        model = Transformer.from_checkpoint(checkpoint, kernels, device, cache_rows(max_context), count, matrices)
+        matrices.close()
         # a float32 file asks for float32 throughout; every other is coarser than a float16 cache
         cache_dtype = "float32" if checkpoint.matrix("tok_embeddings.weight").type == "F32" else "float16"
-        return cls(model, checkpoint.tokenizer(), max_context, device, cache_dtype, checkpoint.fingerprint())
+        return cls(model, tokenizer, max_context, device, cache_dtype, checkpoint.fingerprint())
 
     @property
     def backend(self) -> Backend:
@@ -112,7 +122,8 @@ class Llama:
         if len(ids) > self.max_context:
             raise ContextOverflow(len(ids), self.max_context)
         stops = self.tokenizer.stop_ids if stop_ids is None else stop_ids
-        return Generation(self.engine, self.new_cache() if cache is None else cache, list(ids), Sampler(sampling), max_tokens, stops)
+        cache = self.new_cache() if cache is None else cache
+        return Generation(self.engine, cache, list(ids), Sampler(sampling), max_tokens, stops, self._undecodable)
 
     def logits(self, ids: list[int]) -> np.ndarray:
         """Teacher-forced logits after each of `ids`, float32 (len(ids), V)."""

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 from tinygrad import Tensor, UOp
 
 from app.models.llama.checkpoint.checkpoint import Checkpoint
 from app.models.llama.config import LlamaConfig
 from app.models.llama.kv_cache import LayerCache
+from app.models.llama.weight_cache import WeightCache
 from ext.tinygrad.buffers import upload
 from ext.tinygrad.kernels.protocol import Kernels, PackedWeight, rope_table
 
@@ -61,15 +63,21 @@ class Transformer:
 
     @classmethod
     def from_checkpoint(
-        cls, checkpoint: Checkpoint, kernels: Kernels, device: str, cache_rows: int, on_bytes: Callable[[int], None] = lambda n: None
+        cls,
+        checkpoint: Checkpoint,
+        kernels: Kernels,
+        device: str,
+        cache_rows: int,
+        on_bytes: Callable[[int], None] = lambda n: None,
+        matrices: WeightCache | None = None,
     ) -> "Transformer":
         """Read, lay out and place every weight; `on_bytes` hears how many bytes of the file each one was."""
         config = checkpoint.config
+        matrices = matrices or WeightCache(checkpoint, kernels, device)
 
         def matrix(name: str) -> PackedWeight:
-            stored = checkpoint.matrix(f"{name}.weight")
-            packed = kernels.pack(stored, device)
-            on_bytes(stored.nbytes)
+            packed, nbytes = matrices.matrix(f"{name}.weight")
+            on_bytes(nbytes)
             return packed
 
         def vector(name: str) -> Tensor:
@@ -94,7 +102,7 @@ class Transformer:
             blocks=tuple(block(i) for i in range(config.n_layers)),
             norm=vector("norm"),
             output=embeddings if config.tied else matrix("output"),
-            rope=upload(rope_table(cache_rows, config.head_dim, config.rope_dim, config.rope_theta), device),
+            rope=upload(rope_angles(config, cache_rows), device),
         )
 
     @property
@@ -119,3 +127,9 @@ class Transformer:
     def head(self, x: Tensor) -> Tensor:
         """The residual stream after the last block to float32 logits, (T, V)."""
         return self.kernels.norm_linear(x, self.norm, self.config.norm_eps, self.output)
+
+
+def rope_angles(config: LlamaConfig, rows: int, scaled: bool = True) -> np.ndarray:
+    """The model's RoPE table, float32 (rows, Hd / 2, 2); not `scaled`, it turns and leaves lengths alone."""
+    c = config
+    return rope_table(rows, c.head_dim, c.rope_dim, c.rope_theta, c.rope_factors, c.rope_scale if scaled else 1.0)
