@@ -66,7 +66,17 @@ def load(options: ChatOptions) -> Loaded:
         llama = Llama.load(path, max_context=options.max_context, progress=progress)
     backend = llama.backend  # read from the device that holds the weights
     terminal.note(f"{path.name} on {backend.describe()}")
+    show_compiling()
     return Loaded(llama, sampling, backend, watch)
+
+
+def show_compiling() -> None:
+    """From now on, say on a line of stderr when kernels have to be compiled: the first start only."""
+    from ext.tinygrad.graph import compiling
+
+    compiling.listener = lambda done, total: terminal.progress(
+        f"compiling kernels for this processor, this once: {done} of {total}" if done < total else ""
+    )
 
 
 @contextmanager

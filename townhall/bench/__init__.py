@@ -1,0 +1,1 @@
+"""Speed of Townhall beside llama.cpp, measured in one run: `townhall bench`."""

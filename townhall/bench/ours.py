@@ -1,0 +1,79 @@
+"""Townhall as a subject."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from app.models.llama import Llama
+from ext.tinygrad.backend import open_backend
+from ext.tinygrad.graph.threads import thread_count
+from townhall.bench import breakdown
+from townhall.bench.bandwidth import PlainRead
+from townhall.bench.worker import prompt_ids
+
+
+class Townhall:
+    """Engine steps as a generation makes them, sampling left out as it is on the other side."""
+
+    def __init__(self, model: Path, capacity: int):
+        self.backend = open_backend()
+        self.llama = Llama.load(model, max_context=capacity)
+        self.ids = prompt_ids(capacity, self.llama.config.vocab_size)
+        self.cache, self.scratch = self.llama.new_cache(), self.llama.new_cache()
+        self._read: PlainRead | None = None
+
+    def describe(self) -> dict[str, Any]:
+        c, model = self.llama.config, self.llama.model
+        decode_weights = [w for block in model.blocks for w in block.matrices] + [model.output]
+        return {
+            "runtime": "Townhall on tinygrad",
+            "backend": self.backend.describe(),
+            "kernels": model.kernels.name,
+            "default_threads": thread_count(),
+            "packed_bytes": model.nbytes,
+            "decode_weight_bytes": sum(w.nbytes for w in decode_weights),
+            # keys and values of one position, all layers
+            "kv_bytes_per_position": self.cache.layers[0].k.dtype.itemsize * 2 * c.n_layers * c.n_kv_heads * c.head_dim,
+            "cache_bytes": self.cache.nbytes,
+            "context_length": c.context_length,
+            "shape": {name: getattr(c, name) for name in ("dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "hidden_dim", "vocab_size")},
+        }
+
+    def threads(self, n: int) -> None:
+        if self.llama.device == "CPU":
+            from ext.tinygrad.graph import install
+
+            install(n)
+
+    def prefill(self, tokens: int) -> float:
+        # to the logits after the last id, as a generation does it: the last id goes the way of decoding
+        self.scratch.truncate(0)
+        started = time.perf_counter()
+        self.llama.prefill(self.ids[: tokens - 1], self.scratch)
+        self.llama.engine.step(self.ids[tokens - 1], self.scratch)
+        return time.perf_counter() - started
+
+    def decode(self, context: int, tokens: int) -> float:
+        self._fill(context)
+        started = time.perf_counter()
+        for token in self.ids[context : context + tokens]:
+            self.llama.engine.step(token, self.cache)
+        seconds = time.perf_counter() - started
+        self.cache.truncate(context)
+        return seconds
+
+    def plain_read(self) -> float:
+        """Bytes a second at which the weights of a token are read by code that does nothing else, on the threads set; 0 where that is unknown."""
+        if self.llama.device != "CPU" or self.llama.model.kernels.name != "cpu":
+            return 0.0
+        self._read = self._read or PlainRead(self.llama.model)
+        return self._read()
+
+    def breakdown(self, tokens: int, context: int) -> list[dict[str, Any]]:
+        """Kernels of a pass over `tokens` (1, or one of the chunk sizes) that starts at `context`; empty where passes are no native graphs."""
+        self._fill(context)
+        return breakdown.of_pass(self.llama, self.cache, tokens, context)
+
+    def _fill(self, context: int) -> None:
+        self.llama.prefill(self.ids[:context], self.cache)
+        self.cache.truncate(context)

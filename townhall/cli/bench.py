@@ -1,0 +1,74 @@
+"""`townhall bench`: flags in, one run, a table out."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from townhall.cli.options import ChatOptions
+
+ROOT = Path(__file__).resolve().parents[2]
+EPILOG = """\b
+Examples:
+  townhall bench
+  townhall bench --quick --threads 2
+  townhall bench --against llama.cpp --json > speed.json
+"""
+
+
+def _threads(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, ...]:
+    try:
+        numbers = tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        numbers = (0,)
+    if any(not 1 <= n <= 64 for n in numbers):
+        raise click.BadParameter(f"{text} is no list of numbers of threads; write 1,2 for one")
+    return tuple(sorted(set(numbers), reverse=True))
+
+
+@click.command(help="Measure tokens per second, beside llama.cpp where llama-cpp-python is installed.", epilog=EPILOG)
+@click.option("--model", type=click.Path(path_type=Path), help="model file  [default: the one that pull_llama.sh fetches]")
+@click.option("--against", type=click.Choice(["auto", "llama.cpp", "nobody"]), default="auto", show_default=True, help="who runs in turn with us")
+@click.option("--threads", callback=_threads, metavar="N,N", help="numbers of threads  [default: 1 and all cores]")
+@click.option("--alternations", type=click.IntRange(min=1), default=7, show_default=True, metavar="N", help="samples of each case")
+@click.option("--quick", is_flag=True, help="fewer samples and cases, in two minutes at most; writes no files by itself")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="folder for the results  [default: bench/results of a checkout]")
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="PNG to draw  [default: docs/bench.png of a checkout]")
+def bench(
+    model: Path | None,
+    against: str,
+    threads: tuple[int, ...],
+    alternations: int,
+    quick: bool,
+    as_json: bool,
+    out: Path | None,
+    plot: Path | None,
+) -> int:
+    path = ChatOptions(model=model).model_path()
+    from ext.tinygrad.toolchain import prepare_environment
+
+    prepare_environment()
+    from townhall.bench import peer, report
+    from townhall.bench import plot as picture
+    from townhall.bench.measure import Plan, run
+
+    plan = Plan(path, peer.available() if against == "auto" else against == "llama.cpp", threads, alternations=alternations)
+    results = run(plan.quick() if quick else plan, lambda text: click.echo(text, err=True))
+    click.echo(json.dumps(results, ensure_ascii=False) if as_json else f"\n{report.table(results)}")
+    if not quick and model is None and (ROOT / "bench").is_dir():  # a checkout's own record is of the default model
+        out, plot = out or ROOT / "bench" / "results", plot or ROOT / "docs" / "bench.png"
+    _keep(results, out, plot if picture.available() else None)
+    return 0
+
+
+def _keep(results: dict[str, Any], out: Path | None, plot: Path | None) -> None:
+    from townhall.bench import plot as picture
+    from townhall.bench import report
+
+    if out is not None:
+        click.echo(f"written: {report.save(results, out)}", err=True)
+    if plot is not None:
+        picture.plot(results, plot)
+        click.echo(f"drawn: {plot}", err=True)

@@ -1,0 +1,27 @@
+"""`townhall warm`: what the first chat would wait for, done now."""
+
+import time
+from pathlib import Path
+
+import click
+
+from townhall.cli import terminal
+from townhall.cli.options import ChatOptions
+
+
+@click.command(help="Compile the kernels and lay out the weights now, so that the first chat starts as fast as every other.")
+@click.option("--model", type=click.Path(path_type=Path), help="model file  [default: the one that pull_llama.sh fetches]")
+@click.option("--max-context", type=click.IntRange(min=1), default=1024, show_default=True, metavar="N", help="context window in tokens")
+def warm(model: Path | None, max_context: int) -> int:
+    path = ChatOptions(model=model).model_path()
+    started = time.perf_counter()
+    from ext.tinygrad.toolchain import prepare_environment
+
+    prepare_environment()
+    from townhall.cli.loading import show_compiling
+    from townhall.warming import warm as fill
+
+    show_compiling()
+    device = fill(path, max_context, lambda done, total: terminal.progress(f"{path.name}: {done / total:.0%}"))
+    terminal.note(f"{path.name} is warm on {device} ({time.perf_counter() - started:.1f} s)")
+    return 0
