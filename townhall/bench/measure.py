@@ -18,6 +18,7 @@ OURS, PEER = "townhall", "llama.cpp"
 CAPACITY = 1024  # of both caches
 DECODE_TOKENS = 24  # of a sample; a position of 1000 leaves no more
 WARM_UP = 4  # tokens decoded before the first sample of a case
+PREFILL_WARM_UP = 160  # tokens: a pass of every size
 PROFILED_CONTEXT = 512
 
 Say = Callable[[str], None]
@@ -167,7 +168,7 @@ def measure(case: Case, workers: dict[str, Worker], alternations: int, seconds: 
     with _busy_core() if case.busy else contextlib.nullcontext():
         # what a first call sets up is no part of the speed; the second tells how long a sample may be
         for worker in workers.values():
-            case.sample(worker, min(32, case.tokens) if case.kind == "prefill" else WARM_UP)
+            case.sample(worker, min(PREFILL_WARM_UP, case.tokens) if case.kind == "prefill" else WARM_UP)
         tokens = case.tokens
         if case.kind == "decode":
             per_token = sum(1 / case.sample(worker, WARM_UP) for worker in workers.values())
