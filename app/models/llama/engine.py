@@ -11,7 +11,7 @@ from app.models.llama.kv_cache import KVCache
 from app.models.llama.transformer import Transformer
 from ext.tinygrad import buffers
 from ext.tinygrad.errors import TownhallError
-from ext.tinygrad.graph import install
+from ext.tinygrad.graph import install, install_opencl
 from ext.tinygrad.graph.profile import KernelTime
 
 CHUNKS = (128, 32)  # tokens a prefill pass takes; every prompt is cut into these, the last piece padded
@@ -40,6 +40,8 @@ class Engine:
         self.model, self.capacity, self.device = model, capacity, device
         if device == "CPU":
             install()
+        elif device.split(":")[0] == "CL":
+            install_opencl(device)
 
         self._decode = Pass(model, 1, capacity, device, with_logits=True)
         self._prefill = {T: Pass(model, T, capacity, device, with_logits=False) for T in CHUNKS}

@@ -1,7 +1,7 @@
 """A forward pass over a fixed number of tokens: one block captured as a graph and replayed for every layer, the position a Variable."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -12,6 +12,9 @@ from app.models.llama.transformer import Transformer
 from ext.tinygrad import buffers
 from ext.tinygrad.graph.compose import Composite, compose
 from ext.tinygrad.graph.profile import KernelTime
+
+if TYPE_CHECKING:
+    from ext.tinygrad.graph.opencl import CLComposite
 
 POSITION = "start_pos"
 
@@ -56,7 +59,7 @@ class Pass:
         self._blocks: dict[tuple, Graph] = {}
         self._embed = Graph(lambda _: _overwrite(self.x, model.embed(self.ids)), self.position)
         self._head = Graph(lambda _: model.head(self.x), self.position) if with_logits else None
-        self._steps: WeakKeyDictionary[KVCache, Composite | list[tuple[Graph, list[Tensor]]]] = WeakKeyDictionary()
+        self._steps: WeakKeyDictionary[KVCache, Composite | CLComposite | list[tuple[Graph, list[Tensor]]]] = WeakKeyDictionary()
 
     def __call__(self, ids: Sequence[int], start_pos: int, cache: KVCache) -> None:
         """Run over ids at start_pos; the caller keeps count of what is in the cache."""
@@ -64,7 +67,7 @@ class Pass:
         padded[: len(ids)] = ids
         buffers.write(self.ids, padded)
         steps = self._steps.get(cache) or self._prepare(cache, start_pos)
-        if isinstance(steps, Composite):
+        if not isinstance(steps, list):
             steps({POSITION: start_pos})
         else:
             for graph, inputs in steps:
@@ -82,7 +85,7 @@ class Pass:
         assert self._head is not None
         return self._head.jit.captured.ret
 
-    def _prepare(self, cache: KVCache, start_pos: int) -> Composite | list[tuple[Graph, list[Tensor]]]:
+    def _prepare(self, cache: KVCache, start_pos: int) -> "Composite | CLComposite | list[tuple[Graph, list[Tensor]]]":
         """The pieces in their order with this cache's buffers, as one native call where the device has such a thing."""
         steps = [(self._embed, [self.ids, self.x, *self.model.tok_embeddings.tensors])]
         for i, (block, layer) in enumerate(zip(self.model.blocks, cache.layers, strict=True)):

@@ -71,10 +71,10 @@ class WeightCache:
         self._missed = False
         self._path: Path | None = None
         self._stored: _Stored | None = None
-        # only these kernels' layouts cost time to make
+        # only these kernels' layouts cost time to make; OpenCL drivers on the CPU share them
         wanted = isinstance(kernels, CPUKernels) and checkpoint.nbytes >= WORTH_IT
         if wanted and os.environ.get("WEIGHT_CACHE", "1") != "0":
-            self._path = folder() / f"{checkpoint.fingerprint()[:32]}-{kernels.name}-{VERSION}.packed"
+            self._path = folder() / f"{checkpoint.fingerprint()[:32]}-{CPUKernels.name}-{VERSION}.packed"
             self._stored = _Stored.open(self._path)
 
     def matrix(self, name: str) -> tuple[PackedWeight, int]:

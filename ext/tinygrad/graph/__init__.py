@@ -1,4 +1,4 @@
-"""Captured graphs of CPU kernels replayed by one native call on several threads."""
+"""Captured graphs replayed by one native call: CPU kernels on several threads, OpenCL ones into the driver's queue."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,13 @@ def install(threads: int | None = None) -> bool:
     from ext.tinygrad.graph.installation import install
 
     return install(threads)
+
+
+def install_opencl(device: str) -> bool:
+    """Have every TinyJit captured on this OpenCL device from now on enqueued natively; see installation.install_opencl."""
+    from ext.tinygrad.graph.installation import install_opencl
+
+    return install_opencl(device)
 
 
 def fast_replay(jit: Any, inputs: "Sequence[Tensor | UOp]" = ()) -> "Replay | None":

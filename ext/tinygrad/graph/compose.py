@@ -5,7 +5,7 @@ import weakref
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tinygrad import Tensor
 from tinygrad.engine.realize import get_graph_runtime
@@ -16,6 +16,9 @@ from ext.tinygrad.graph.pool import current_pool, retire
 from ext.tinygrad.graph.profile import KernelTime, profile
 from ext.tinygrad.graph.reasons import say
 from ext.tinygrad.graph.runner import CPUGraphRunner, address
+
+if TYPE_CHECKING:
+    from ext.tinygrad.graph.opencl import CLComposite
 
 
 class Composite:
@@ -59,17 +62,21 @@ class Composite:
             self._values[index] = variables[name]
 
 
-def compose(parts: Sequence[tuple[Any, Sequence[Tensor]]]) -> Composite | None:
-    """Captured TinyJits, each with the tensors that take its arguments' places, as one native graph.
+def compose(parts: Sequence[tuple[Any, Sequence[Tensor]]]) -> "Composite | CLComposite | None":
+    """Captured TinyJits of one device, each with the tensors that take its arguments' places, as one native graph.
 
-    None, saying why at DEBUG=1, where one of them is no native graph.
+    None, saying why at DEBUG=1, where one of them is no native graph. On OpenCL a call of it returns before the work is done.
 
     An output that a later part reads must be one of the inputs: a graph's own output buffer is the same in all of its replays."""
+    on_opencl = parts[0][1][0].device.split(":")[0] == "CL"
+    if on_opencl:  # tinygrad's bindings are imported only where there is a device
+        from ext.tinygrad.graph.opencl import CLComposite, CLGraphRunner
+    kind: tuple[type, ...] = (CLGraphRunner,) if on_opencl else (CPUGraphRunner,)
     runners = []
     for jit, inputs in parts:
-        if (obstacle := why_not(jit, inputs)) is not None:
+        if (obstacle := why_not(jit, inputs, kind)) is not None:
             say(f"graphs are replayed one by one: {obstacle}")
             return None
         bases = [base(one) for one in inputs]
         runners.append((get_graph_runtime(jit.captured.linear.src[0].src[0], tuple(bases)), bases))
-    return Composite(runners)
+    return CLComposite(runners) if on_opencl else Composite(runners)

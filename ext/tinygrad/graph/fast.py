@@ -63,8 +63,8 @@ def fast_replay(jit: Any, inputs: Sequence[Tensor | UOp] = ()) -> Replay | None:
     return Replay(get_graph_runtime(jit.captured.linear.src[0].src[0], tuple(bases)), jit.captured.ret, bases)
 
 
-def why_not(jit: Any, inputs: Sequence[Tensor | UOp]) -> str | None:
-    """The reason why `jit` cannot be replayed directly with these inputs, None if it can."""
+def why_not(jit: Any, inputs: Sequence[Tensor | UOp], runners: tuple[type, ...] = (CPUGraphRunner,)) -> str | None:
+    """The reason why `jit` cannot be replayed directly with these inputs by one of `runners`, None if it can."""
     captured = jit.captured
     if captured is None:
         return "the TinyJit is not captured yet"
@@ -75,7 +75,7 @@ def why_not(jit: Any, inputs: Sequence[Tensor | UOp]) -> str | None:
         return f"it takes {len(captured.expected_input_info)} input tensors, {len(inputs)} are given"
     if any(base(one) in captured._written_uops for one in inputs):
         return "one of the inputs is also an output of the graph"
-    if not isinstance(runner := get_graph_runtime(calls[0].src[0], tuple(base(one) for one in inputs)), CPUGraphRunner):
+    if not isinstance(runner := get_graph_runtime(calls[0].src[0], tuple(base(one) for one in inputs)), runners):
         return f"its graph belongs to {type(runner).__name__}"
     return None
 

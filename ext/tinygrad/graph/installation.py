@@ -35,15 +35,28 @@ def install(threads: int | None = None) -> bool:
     if not _before:
         _before.update(graph=device.graph, batch=JIT_BATCH_SIZE.value, tasks=NUM_CPU_THREADS.value)
     device.graph = CPUGraphRunner
-    compiling.install()
-    JIT_BATCH_SIZE.value = 0  # one graph, however long
     if "NUM_CPU_THREADS" not in os.environ:
         NUM_CPU_THREADS.value = TASKS_PER_KERNEL
+    _one_graph_each()
+    return True
+
+
+def install_opencl(device: str) -> bool:
+    """Have every TinyJit captured on this OpenCL device from now on enqueued by one native call."""
+    from ext.tinygrad.graph.opencl import CLGraphRunner
+
+    Device[device].graph = CLGraphRunner
+    _one_graph_each()
+    return True
+
+
+def _one_graph_each() -> None:
+    compiling.install()
+    JIT_BATCH_SIZE.value = 0  # one graph, however long
     # a kernel alone between others that cannot be in a graph is a graph as well
     os.environ.setdefault("GRAPH_ONE_KERNEL", "1")
     if not getenv("GRAPH_ONE_KERNEL") and os.environ["GRAPH_ONE_KERNEL"] == "1":
         getenv.cache_clear()  # tinygrad has asked before and remembers the answer
-    return True
 
 
 def uninstall() -> None:

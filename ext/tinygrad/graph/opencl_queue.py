@@ -7,7 +7,7 @@ import ctypes
 import functools
 import weakref
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ from ext.tinygrad.graph.reasons import say
 
 SOURCE = Path(__file__).with_name("opencl_queue.c")
 Entry = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+SetArg = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_size_t, ctypes.c_void_p)
+_pointer, _count = ctypes.c_void_p, ctypes.c_uint32
+Enqueue = ctypes.CFUNCTYPE(ctypes.c_int, _pointer, _pointer, _count, _pointer, _pointer, _pointer, _count, _pointer, _pointer)
 u64 = ctypes.c_uint64
 
 
@@ -47,8 +50,8 @@ class Launch:
 
     program: Any  # cl_program
     name: str
-    groups: tuple[int, ...]
-    local: tuple[int, ...] | None
+    size: tuple[int, ...]  # work-items
+    local: tuple[int, ...]  # of a work-group
     arguments: Sequence[ctypes._SimpleCData]
     changes: Sequence[Change] = ()
     nbytes: int = 0  # of the buffers it is given; for people
@@ -60,44 +63,43 @@ class Queue:
     def __init__(self, device: CLDevice, launches: Sequence[Launch]):
         self.device, self.launches = device, tuple(launches)
         self.kernels = [_kernel(launch) for launch in launches]
-        handles = [ctypes.cast(kernel, ctypes.c_void_p).value or 0 for kernel in self.kernels]
+        handles = [ctypes.cast(kernel, ctypes.c_void_p).value or 0 for kernel in self.kernels]  # the driver's own words
         descriptors, patches = array("Q"), array("Q")
         for handle, launch in zip(handles, launches):
-            local = launch.local or (0, 0, 0)
-            size = [g * max(1, n) for g, n in zip(launch.groups, local)]
-            dims = len(launch.groups)
-            descriptors.extend((handle, dims, *_three(size), *_three(local)))
+            descriptors.extend((handle, len(launch.size), *_three(launch.size), *_three(launch.local)))
             for change in launch.changes:
                 patches.extend((handle, change.argument, change.size, change.value))
         self._memory = (descriptors, patches)
-        functions = [ctypes.cast(getattr(_library(), name), ctypes.c_void_p).value for name in ("clSetKernelArg", "clEnqueueNDRangeKernel")]
         self._graph = _Graph(
-            ctypes.cast(device.queue, ctypes.c_void_p).value, *functions, len(launches), len(patches) // 4,
-            descriptors.buffer_info()[0], patches.buffer_info()[0],
+            ctypes.cast(device.queue, ctypes.c_void_p).value, _address("clSetKernelArg"), _address("clEnqueueNDRangeKernel"),
+            len(launches), len(patches) // 4, descriptors.buffer_info()[0], patches.buffer_info()[0],
         )  # fmt: skip
-        self.address = ctypes.addressof(self._graph)
-        self._run = entry() or self._run_in_python
+        self._run = entry() or run
+        self._where = ctypes.addressof(self._graph)
         weakref.finalize(self, _release, self.kernels).atexit = False
 
     def __call__(self, values: int) -> None:
         """Enqueue everything with the 64-bit values at this address; returns at once. RuntimeError names what the driver refuses."""
-        check(self._run(self.address, values))
+        check(self._run(self._where, values))
 
-    def _run_in_python(self, _: int, values: int) -> int:
-        descriptors, patches = self._memory
-        for i in range(0, len(patches), 4):
-            handle, argument, size, value = patches[i : i + 4]
-            if status := _library().clSetKernelArg(u64(handle), ctypes.c_uint32(argument), ctypes.c_size_t(size), ctypes.c_void_p(values + 8 * value)):
-                return int(status)
-        base, queue, none = descriptors.buffer_info()[0], u64(self._graph.queue), ctypes.c_void_p(None)
-        for i in range(0, len(descriptors), 8):
-            sizes, locals_ = ctypes.c_void_p(base + 8 * (i + 2)), ctypes.c_void_p(base + 8 * (i + 5))
-            status = _library().clEnqueueNDRangeKernel(
-                queue, u64(descriptors[i]), ctypes.c_uint32(descriptors[i + 1]), none, sizes, locals_, ctypes.c_uint32(0), none, none
-            )
-            if status:
-                return int(status)
-        return 0
+
+def run(graph: int, values: int) -> int:
+    """opencl_queue.c in Python."""
+    g = _Graph.from_address(graph)
+    set_arg, enqueue = SetArg(g.set_arg), Enqueue(g.enqueue)
+    for kernel, argument, size, value in _rows(g.patches, g.n_patches, 4):
+        if status := set_arg(kernel, argument, size, values + 8 * value):
+            return int(status)
+    for i, (kernel, dims, *_) in enumerate(_rows(g.launches, g.n_launches, 8)):
+        sizes, local = g.launches + 8 * (8 * i + 2), g.launches + 8 * (8 * i + 5)
+        if status := enqueue(g.queue, kernel, dims, None, sizes, local, 0, None, None):
+            return int(status)
+    return 0
+
+
+def _rows(where: int, n: int, width: int) -> Iterator[Sequence[int]]:
+    words = (u64 * (n * width)).from_address(where)
+    return (words[i : i + width] for i in range(0, n * width, width))
 
 
 def _three(sizes: Sequence[int]) -> tuple[int, ...]:
@@ -116,10 +118,11 @@ def _release(kernels: list[Any]) -> None:
         cl.clReleaseKernel(kernel)
 
 
-@functools.cache
-def _library() -> ctypes.CDLL:
-    """The loader that tinygrad talks to, without its wrappers."""
-    return cl.dll.lib if hasattr(cl.dll, "lib") else cl.dll  # type: ignore[no-any-return]
+def _address(name: str) -> int:
+    """Where the loader's function is."""
+    address = ctypes.cast(getattr(cl.dll, name), ctypes.c_void_p).value
+    assert address
+    return address
 
 
 @functools.cache

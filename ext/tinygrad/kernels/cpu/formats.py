@@ -83,7 +83,11 @@ def format_of(ggml_type: str) -> Format:
     return FORMATS.get(NEAREST.get(ggml_type, ggml_type).lower(), FORMATS["q8_0"])
 
 
-def pack(matrix: QuantMatrix, allocate: Callable[[int], np.ndarray] = lambda n: np.zeros(n, np.uint8)) -> tuple[Format, np.ndarray]:
+def zeros(nbytes: int) -> np.ndarray:
+    return np.zeros(nbytes, np.uint8)
+
+
+def pack(matrix: QuantMatrix, allocate: Callable[[int], np.ndarray] = zeros) -> tuple[Format, np.ndarray]:
     """Lay a matrix out: its format and uint8 (groups, bytes of a group). `allocate(nbytes)` gives zeroed memory."""
     rows, cols = matrix.shape
     form = format_of(matrix.type)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from tinygrad import Tensor
 
-from ext.tinygrad.kernels.cpu.formats import Format, pack, unpack
+from ext.tinygrad.buffers import upload
+from ext.tinygrad.kernels.cpu.formats import Format, pack, unpack, zeros
 from ext.tinygrad.kernels.cpu.memory import allocate, as_tensor
 from ext.tinygrad.kernels.matrix import QuantMatrix
 
@@ -20,14 +21,14 @@ class CPUWeight:
 
     @classmethod
     def pack(cls, matrix: QuantMatrix, device: str) -> "CPUWeight":
-        form, packed = pack(matrix, allocate)
-        return cls.from_packed(form, matrix.shape, packed, device)
+        form, packed = pack(matrix, allocate if device.split(":")[0] == "CPU" else zeros)
+        return cls.from_packed(form, matrix.shape, packed.reshape(-1), device)
 
     @classmethod
     def from_packed(cls, form: Format, shape: tuple[int, int], packed: np.ndarray, device: str) -> "CPUWeight":
-        """A weight of bytes that were laid out by this version of the formats; no copy. They are read fastest from memory.allocate()."""
+        """A weight of bytes that were laid out by this version of the formats; no copy on the CPU. They are read fastest from memory.allocate()."""
         assert packed.nbytes == form.nbytes(*shape), f"{packed.nbytes} bytes are no {shape} matrix in {form.name}"
-        return cls(shape, form, as_tensor(packed, device))
+        return cls(shape, form, as_tensor(packed, device) if device.split(":")[0] == "CPU" else upload(packed, device))
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:

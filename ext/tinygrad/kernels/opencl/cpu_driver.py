@@ -12,11 +12,8 @@ from tinygrad import Tensor, UOp
 from tinygrad.device import CompileError, Device
 
 from ext.tinygrad.buffers import read, upload
-from ext.tinygrad.kernels.cpu.formats import pack
 from ext.tinygrad.kernels.cpu.kernels import CPUKernels
 from ext.tinygrad.kernels.cpu.source import plain_source
-from ext.tinygrad.kernels.cpu.weight import CPUWeight
-from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.opencl.program import launch
 
 X86_NEEDS = ("__AVX2__", "__FMA__", "__F16C__")
@@ -26,10 +23,6 @@ class CPUDriverKernels(CPUKernels):
     """Tasks become work-groups of one item each."""
 
     name = "opencl-cpu"
-
-    def pack(self, matrix: QuantMatrix, device: str) -> CPUWeight:
-        form, packed = pack(matrix)
-        return CPUWeight(matrix.shape, form, upload(packed.reshape(-1), device))
 
     @staticmethod
     def _launch(
