@@ -1,0 +1,131 @@
+"""Packed weights kept on disk: the same numbers, from fewer bytes read, whatever happened to the file."""
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.models.llama import weight_cache
+from app.models.llama.checkpoint import open_checkpoint
+from app.models.llama.weight_cache import WeightCache
+from ext.tinygrad.kernels.cpu.kernels import CPUKernels
+from ext.tinygrad.kernels.matrix import QuantMatrix
+from ext.tinygrad.kernels.twins import TwinKernels
+from tests.reference.tiny import make_tiny_gguf
+
+NAMES = ("tok_embeddings.weight", "layers.0.attention.wq.weight", "layers.1.feed_forward.w2.weight")
+
+
+class CountingKernels(CPUKernels):
+    def __init__(self):
+        self.packed = 0
+
+    def pack(self, matrix: QuantMatrix, device: str):
+        self.packed += 1
+        return super().pack(matrix, device)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path):
+    return open_checkpoint(make_tiny_gguf(tmp_path / "tiny.gguf", dim=128))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of the test's own, for checkpoints of every size, in pieces so small that matrices straddle them."""
+    if reason := CPUKernels.available():
+        pytest.skip(reason)
+    folder = tmp_path / "weights"
+    monkeypatch.delenv("WEIGHT_CACHE", raising=False)
+    monkeypatch.setattr(weight_cache, "folder", lambda: folder)
+    monkeypatch.setattr(weight_cache, "WORTH_IT", 0)
+    monkeypatch.setattr(weight_cache, "PIECE", 1 << 16)
+    return folder
+
+
+def load(checkpoint) -> tuple[list[np.ndarray], int]:
+    """The matrices' values, and how many of them had to be packed."""
+    kernels = CountingKernels()
+    cache = WeightCache(checkpoint, kernels, "CPU")
+    found = [cache.matrix(name) for name in NAMES]
+    assert [nbytes for _, nbytes in found] == [checkpoint.matrix(name).nbytes for name in NAMES]
+    cache.close()
+    return [weight.to_tensor().numpy() for weight, _ in found], kernels.packed
+
+
+def test_the_second_start_packs_nothing_and_has_the_same_numbers(checkpoint):
+    first, packed = load(checkpoint)
+    assert packed == len(NAMES)
+    second, packed = load(checkpoint)
+    assert packed == 0
+    for a, b in zip(first, second):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_flipped_bit_costs_the_matrices_around_it_and_nothing_else(checkpoint, own_cache):
+    first, _ = load(checkpoint)
+    (file,) = own_cache.iterdir()
+    data = bytearray(file.read_bytes())
+    data[-100] ^= 1  # in the last matrix
+    file.write_bytes(data)
+    again, packed = load(checkpoint)
+    assert 1 <= packed < len(NAMES)
+    for a, b in zip(first, again):
+        np.testing.assert_array_equal(a, b)
+    assert load(checkpoint)[1] == 0, "the file was mended"
+
+
+@pytest.mark.parametrize("damage", [lambda d: d[:-1], lambda d: d[:50], lambda d: b"", lambda d: b"x" + d[1:], lambda d: d[:30] + b"}" + d[31:]])
+def test_a_file_that_is_truncated_or_no_cache_is_rebuilt(checkpoint, own_cache, damage):
+    load(checkpoint)
+    (file,) = own_cache.iterdir()
+    file.write_bytes(damage(file.read_bytes()))
+    assert load(checkpoint)[1] == len(NAMES)
+    assert load(checkpoint)[1] == 0
+
+
+def test_another_checkpoint_has_a_file_of_its_own(checkpoint, tmp_path, own_cache):
+    load(checkpoint)
+    other = open_checkpoint(make_tiny_gguf(tmp_path / "other.gguf", dim=128, seed=1))
+    assert load(other)[1] == len(NAMES)
+    assert load(checkpoint)[1] == load(other)[1] == 0
+    assert len(list(own_cache.iterdir())) == 2
+
+
+def test_the_files_used_longest_ago_make_room(checkpoint, tmp_path, own_cache, monkeypatch):
+    load(checkpoint)
+    (old,) = own_cache.iterdir()
+    os.utime(old, (time.time() - 100,) * 2)
+    monkeypatch.setattr(weight_cache, "MOST_BYTES", int(old.stat().st_size * 1.5))
+    load(open_checkpoint(make_tiny_gguf(tmp_path / "other.gguf", dim=128, seed=1)))
+    assert not old.exists() and len(list(own_cache.iterdir())) == 1
+
+
+def test_what_a_dead_writer_left_is_swept(checkpoint, own_cache):
+    own_cache.mkdir()
+    left, recent = own_cache / "a.packed.1.part", own_cache / "b.packed.2.part"
+    for file in (left, recent):
+        file.write_bytes(b"half")
+    os.utime(left, (time.time() - 2 * weight_cache.STALE_SECONDS,) * 2)
+    load(checkpoint)
+    assert not left.exists() and recent.exists()
+
+
+def test_a_folder_that_may_not_be_written_is_no_error(checkpoint, own_cache):
+    own_cache.write_bytes(b"a file where the folder should be")
+    assert load(checkpoint)[1] == len(NAMES)
+
+
+def test_weight_cache_0_leaves_the_disk_alone(checkpoint, own_cache, monkeypatch):
+    monkeypatch.setenv("WEIGHT_CACHE", "0")
+    load(checkpoint)
+    assert not own_cache.exists()
+
+
+def test_other_kernel_sets_are_not_cached(checkpoint, own_cache):
+    cache = WeightCache(checkpoint, TwinKernels(), "CPU")
+    cache.matrix(NAMES[0])
+    cache.close()
+    assert not own_cache.exists()
