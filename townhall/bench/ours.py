@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from app.models.llama import Llama
+from app.models.llama.checkpoint import open_checkpoint
 from ext.tinygrad.backend import open_backend
 from ext.tinygrad.graph.threads import thread_count
 from townhall.bench import breakdown
@@ -17,6 +18,7 @@ class Townhall:
 
     def __init__(self, model: Path, capacity: int):
         self.backend = open_backend()
+        capacity = min(capacity, open_checkpoint(model).config.context_length)
         self.llama = Llama.load(model, max_context=capacity)
         self.ids = prompt_ids(capacity, self.llama.config.vocab_size)
         self.cache, self.scratch = self.llama.new_cache(), self.llama.new_cache()

@@ -1,0 +1,54 @@
+"""The worker process, over a tiny model: it measures, and says why when it cannot."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.reference.tiny import make_tiny_gguf
+from townhall.bench import peer, start
+from townhall.bench.worker import BenchError, Worker
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_gguf(tmp_path_factory.mktemp("bench") / "tiny.gguf", dim=128, type="Q8_0", context_length=1200)
+
+
+def test_townhall_measures_itself(model):
+    worker = Worker("townhall", model, 200, {"DEV": "CPU"})
+    try:
+        assert worker.about["default_threads"] >= 1 and worker.about["decode_weight_bytes"] > 0
+        worker("threads", 1)
+        assert worker("prefill", 40) > 0 and worker("decode", 20, 4) > 0
+        assert worker("plain_read") > 0 and worker("peak_memory") > 10_000_000
+        for tokens, unit in ((1, "gb_per_second"), (128, "gmac_per_second")):
+            rows = {row["kernel"]: row for row in worker("breakdown", tokens, 10)}
+            assert rows["qkv"]["count"] == 2 and rows["qkv"]["microseconds"] > 0 and rows["gated"][unit] >= 0
+    finally:
+        worker.close()
+
+
+def test_a_worker_that_cannot_load_says_why(tmp_path):
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"GGUF and nothing else")
+    with pytest.raises(BenchError, match="broken.gguf"):
+        Worker("townhall", broken, 200, {"DEV": "CPU"})
+
+
+@pytest.mark.skipif(peer.available(), reason="llama-cpp-python is installed")
+def test_without_llama_cpp_the_comparison_names_the_package(model):
+    with pytest.raises(BenchError, match="llama-cpp-python"):
+        Worker("llama.cpp", model, 200)
+
+
+def test_a_start_is_timed_phase_by_phase(model):
+    with start.empty_caches() as environment:
+        marks = start.first_token("townhall", model, {**environment, "DEV": "CPU"})
+        assert any(Path(environment["XDG_CACHE_HOME"]).iterdir()), "the caches that were filled were the empty ones"
+    assert list(marks) == ["interpreter", "imports", "device", "weights and tokenizer", "first token"]
+    assert list(marks.values()) == sorted(marks.values()) and marks["interpreter"] > 0
+
+
+def test_a_start_that_fails_is_an_error_not_a_time(tmp_path):
+    with pytest.raises(BenchError, match="before its first token"):
+        start.first_token("townhall", tmp_path / "nothing.gguf", {"DEV": "CPU"})
