@@ -108,12 +108,14 @@ class KVCache:
         """Replace what is held by a snapshot's entries; SnapshotError, and an untouched cache, for one that is damaged or foreign."""
         tokens, tensors = snapshot.load(path, self.identity, self.capacity)
         n_kv_heads, _, head_dim = self._shape
-        whole = self._host_array()  # one for all: zeroing a page costs more than copying one
-        for name, _ in self._named():
-            stored = tensors.get(name)
-            if stored is None or stored.shape != (n_kv_heads, len(tokens), head_dim) or stored.dtype != whole.dtype:
-                raise snapshot.SnapshotError(f"{path} lacks {name} in the shape of this cache")
         for name, tensor in self._named():
+            stored = tensors.get(name)
+            if stored is None or stored.shape != (n_kv_heads, len(tokens), head_dim) or stored.dtype != _NUMPY[tensor.dtype]:
+                raise snapshot.SnapshotError(f"{path} lacks {name} in the shape of this cache")
+        whole = self._host_array()
+        for name, tensor in self._named():
+            if tensor.device != "CPU":
+                whole = self._host_array()  # a driver may still be reading the last one
             whole[:, : len(tokens)] = tensors[name]
             buffers.write(tensor, whole)
         self.tokens, self._lifted_tokens = tokens, 0

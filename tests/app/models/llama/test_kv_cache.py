@@ -1,5 +1,7 @@
 """The cache's operations against what a fresh prefill would hold: a key is a function of its token and its position."""
 
+import resource
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -166,11 +168,15 @@ def test_a_damaged_or_foreign_snapshot_is_refused_and_the_cache_is_as_it_was(tmp
     assert all(np.array_equal(get(t), b) for t, b in zip(cache.tensors, before, strict=True))
 
 
-def test_a_snapshot_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        Conversation("CPU", 5).cache.snapshot(tmp_path / "head.safetensors")
+def test_a_snapshot_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+    cache = Conversation("CPU", 5).cache
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # the kernel refuses the bytes past it, as a full disk does
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            cache.snapshot(tmp_path / "head.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
     assert list(tmp_path.iterdir()) == []
