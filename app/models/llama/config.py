@@ -137,9 +137,7 @@ class LlamaConfig:
         )
 
     @classmethod
-    def from_meta(
-        cls, params: Mapping[str, Any], hidden_dim: int, vocab_size: int, tied: bool, path: Path | str
-    ) -> "LlamaConfig":
+    def from_meta(cls, params: Mapping[str, Any], hidden_dim: int, vocab_size: int, tied: bool, path: Path | str) -> "LlamaConfig":
         """From Meta's params.json, which leaves the widths to the tensors. ConfigError as above."""
         read = Reader(params, "", path, "use the params.json that belongs to these weights")
         read.require(*META_REQUIRED)
@@ -197,10 +195,11 @@ def _tokens(metadata: Mapping[str, Any], path: Path | str) -> int:
 def _gguf_scaling(read: Reader, rope_dim: int, theta: float) -> tuple[tuple[float, ...], float]:
     """Factors and scale of what llama.cpp writes; an unknown scheme is refused by name, never ignored."""
     kind = read.scalar("rope.scaling.type", "none")
+    attention = read.positive("rope.scaling.attn_factor", default=1.0) * read.positive("rope.scaling.yarn_attn_factor", default=1.0)
     key = "rope.scaling.factor" if "rope.scaling.factor" in read or "rope.scale_linear" not in read else "rope.scale_linear"
     factor = read.scalar(key, 1.0)
     if kind == "none" and key == "rope.scaling.factor":
-        return (), 1.0
+        return (), attention
     if kind not in ("none", "linear", "yarn"):
         raise read.unsupported(f"rope scaling {quoted(kind)}")
     if factor in (0.0, 1.0):
@@ -212,5 +211,4 @@ def _gguf_scaling(read: Reader, rope_dim: int, theta: float) -> tuple[tuple[floa
     fast, slow = (read.positive(f"rope.scaling.yarn_beta_{name}", default=value) for name, value in (("fast", 32.0), ("slow", 1.0)))
     extrapolation = read.positive("rope.scaling.yarn_ext_factor", default=1.0)
     factors = rope_scaling.yarn(rope_dim, theta, factor, original, fast, slow, extrapolation)
-    attention = [read.positive(f"rope.scaling.{name}attn_factor", default=1.0) for name in ("", "yarn_")]
-    return factors, rope_scaling.yarn_scale(factor) * attention[0] * attention[1]
+    return factors, rope_scaling.yarn_scale(factor) * attention

@@ -38,8 +38,12 @@ class Checkpoint(Protocol):
         """Bytes of tensor data on disk."""
         ...
 
-    def matrix(self, name: str) -> QuantMatrix:
-        """A 2-D tensor as stored, (rows, cols); nothing is copied or read yet."""
+    def matrix(self, name: str, wanted: slice = slice(None)) -> QuantMatrix:
+        """A 2-D tensor as stored, (rows, cols), or some of its rows; where the layout is the file's nothing is copied or read yet."""
+        ...
+
+    def release(self, name: str) -> None:
+        """Give back the memory that reading a tensor took; it can be read again."""
         ...
 
     def vector(self, name: str) -> np.ndarray:

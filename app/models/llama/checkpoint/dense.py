@@ -11,7 +11,7 @@ import numpy as np
 
 from app.models.llama.checkpoint.checkpoint import Stored, expected_shapes, refuse_surplus_tokens
 from app.models.llama.checkpoint.errors import CheckpointError
-from app.models.llama.checkpoint.stored import FLOATS, StoredTensor
+from app.models.llama.checkpoint.stored import FLOATS, StoredTensor, release_pages
 from app.models.llama.config import LlamaConfig
 from app.models.llama.tokenizer_folder import TokenizerFiles, read_tokenizer_folder
 from ext.tinygrad.kernels.matrix import QuantMatrix
@@ -44,11 +44,18 @@ class Joined:
     def nbytes(self) -> int:
         return sum(part.nbytes for part in self.parts)
 
-    def rows(self) -> np.ndarray:
-        """uint8 (rows, row_bytes): a view of the file where there is one part, a copy where there are several."""
+    def rows(self, wanted: slice = slice(None)) -> np.ndarray:
+        """uint8 (rows, row_bytes): a view of the file where there is one part, a copy of no more than is wanted where there are several."""
         if len(self.parts) == 1:
-            return self.parts[0].rows()
-        return np.concatenate([part.rows() for part in self.parts], axis=self.axis)
+            return self.parts[0].rows()[wanted]
+        if self.axis:
+            return np.concatenate([part.rows()[wanted] for part in self.parts], axis=1)
+        start, stop, _ = wanted.indices(self.shape[0])
+        pieces, at = [], 0
+        for part in self.parts:
+            pieces.append(part.rows()[max(start - at, 0) : max(stop - at, 0)])
+            at += part.shape[0]
+        return np.concatenate(pieces)
 
 
 class DenseCheckpoint:
@@ -97,13 +104,18 @@ class DenseCheckpoint:
     def token_roles(self) -> dict[str, dict[str, list[int]]]:
         return self.tokenizer_files.said
 
-    def matrix(self, name: str) -> QuantMatrix:
+    def matrix(self, name: str, wanted: slice = slice(None)) -> QuantMatrix:
         tensor = self.tensors[name]
         rows, cols = tensor.shape
-        data = tensor.rows()
         if self.half_split and name.endswith(("attention.wq.weight", "attention.wk.weight")):
-            data = data[adjacent_rows(rows, self.config.head_dim, self.config.rope_dim)]
-        return QuantMatrix(tensor.type, (rows, cols), data)
+            data = tensor.rows()[adjacent_rows(rows, self.config.head_dim, self.config.rope_dim)[wanted]]
+        else:
+            data = tensor.rows(wanted)
+        return QuantMatrix(tensor.type, (len(data), cols), data)
+
+    def release(self, name: str) -> None:
+        for part in self.tensors[name].parts:
+            release_pages(part.data)
 
     def vector(self, name: str) -> np.ndarray:
         return self.tensors[name].parts[0].float32()

@@ -15,6 +15,7 @@ from app.models.llama.checkpoint.errors import CheckpointError
 from app.models.llama.checkpoint.gguf import OTHER_TYPE, GGUFFile, TensorInfo
 from app.models.llama.checkpoint.gguf_split import PART, open_parts, tensors_of
 from app.models.llama.checkpoint.names import COMPUTED, canonical_from_gguf
+from app.models.llama.checkpoint.stored import release_pages
 from app.models.llama.config import LlamaConfig
 from ext.tinygrad.kernels.matrix import QuantMatrix
 
@@ -121,10 +122,14 @@ class GGUFCheckpoint:
         ids = {role: self.file.metadata.get(f"tokenizer.ggml.{key}_token_id") for role, key in keys.items()}
         return {"GGUF metadata": {role: [n] for role, n in ids.items() if type(n) is int}}
 
-    def matrix(self, name: str) -> QuantMatrix:
+    def matrix(self, name: str, wanted: slice = slice(None)) -> QuantMatrix:
         file, info = self._tensors[name]
-        rows, cols = info.shape
-        return QuantMatrix(info.type.name, (rows, cols), file.raw(info.name))
+        data = file.raw(info.name)[wanted]
+        return QuantMatrix(info.type.name, (len(data), info.shape[1]), data)
+
+    def release(self, name: str) -> None:
+        file, info = self._tensors[name]
+        release_pages(file.raw(info.name))
 
     def vector(self, name: str) -> np.ndarray:
         file, info = self._tensors[name]

@@ -65,6 +65,21 @@ def map_file(path: Path) -> np.ndarray:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}); check its permissions") from None
 
 
+def release_pages(view: np.ndarray) -> None:
+    """Let the system take back the pages of a memory map that `view` covers; they are read again when touched."""
+    root: object = view
+    first = view
+    while isinstance(root, np.ndarray):
+        first, root = root, root.base
+    if isinstance(root, memoryview):
+        root = root.obj
+    if not isinstance(root, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    start = view.ctypes.data - first.ctypes.data
+    aligned = start // mmap.PAGESIZE * mmap.PAGESIZE
+    root.madvise(mmap.MADV_DONTNEED, aligned, start - aligned + view.nbytes)
+
+
 def tensor_nbytes(type: str, shape: tuple[int, ...]) -> int:
     """Bytes of a tensor, in Python's integers: absurd dimensions cannot wrap around."""
     nbytes = SIZES[type]

@@ -191,7 +191,7 @@ class _Machine:
                 self.stack.append(made)
             case "torch._utils._rebuild_tensor_v2", (Storage() as storage, int(offset), tuple(shape), tuple(stride), *_):
                 self.stack.append(TorchTensor(storage, offset, shape, stride))
-            case ("torch._utils._rebuild_parameter" | "torch.nn.parameter.Parameter"), (TorchTensor() as tensor, *_):
+            case (("torch._utils._rebuild_parameter" | "torch.nn.parameter.Parameter"), (TorchTensor() as tensor, *_)):
                 self.stack.append(tensor)
             case _:
                 raise self.fail(f"calls {callee.name} with arguments that are no tensor's")
