@@ -8,22 +8,16 @@ from typing import Any
 from townhall.answer import Answer
 from townhall.facade import LanguageModel
 from townhall.message import Exchange, Memory, messages_of
-from townhall.persona import Example, Persona
+from townhall.persona import Persona
 from townhall.prompt import Prompt
 from townhall.template import open_format
 
 SCRIBE = Persona(
     "Scribe",
     "You keep notes of a conversation. You write down the names, places, numbers, wishes and decisions that were told, "
-    "in a few short sentences, and nothing else.",
-    examples=(
-        Example(
-            "User: Hi, I am Maria and I moved to Oslo in May.\nFriend: Welcome! How do you like it?\nUser: I miss my cat Pip.\n"
-            "Friend: I am sorry.\n\nWrite the notes.",
-            "Maria moved to Oslo in May and misses her cat Pip.",
-        ),
-    ),
-)
+    "in one or two short sentences, and nothing else.",
+)  # no example: a small model writes the example down instead
+REQUEST = "Write down in one or two short sentences what {user} told about himself or herself."
 GRAM = 3  # words
 REPEATED = 0.5  # a memory of which this share of word triples stands in the persona says what is pinned already
 
@@ -65,11 +59,14 @@ class Scribe:
             return Fold(ids, None, str(reason))
 
     def _write(self, own: Prompt, previous: Memory | None, exchanges: Sequence[Exchange], stopped: Callable[[], bool]) -> Memory:
-        sources = (*(previous.sources if previous else ()), *(message.id for message in messages_of(exchanges)))
         room = self.bound - len(own.memory("", ()).ids)
-        ids = [*self.prompt.head_ids, *self.prompt.turn_ids(self._request(previous, exchanges))]
+        ids = self._prompt(previous, exchanges)
+        while len(ids) + room > self.cache.capacity and len(exchanges) > 1:
+            exchanges = exchanges[1:]
+            ids = self._prompt(previous, exchanges)
         if room < 1 or len(ids) + room > self.cache.capacity:
             raise Rejected("they are longer than the model can read at once")
+        sources = (*(previous.sources if previous else ()), *(message.id for message in messages_of(exchanges)))
         text = self._answer(ids, room, stopped)
         if not re.search(r"\w", text):
             raise Rejected("the model wrote nothing down")
@@ -78,13 +75,16 @@ class Scribe:
             raise Rejected(f"it was longer than {self.bound} tokens")
         if any(repeats(text, source) for source in self._pages):
             raise Rejected("it repeated what is pinned")
+        if goes_round(text):
+            raise Rejected("it went round in circles")
         return memory
 
-    def _request(self, previous: Memory | None, exchanges: Sequence[Exchange]) -> str:
+    def _prompt(self, previous: Memory | None, exchanges: Sequence[Exchange]) -> list[int]:
         lines = [f"Notes so far: {previous.text}"] if previous else []
         for exchange in exchanges:
-            lines += [f"{self.persona.user}: {exchange.user.text.strip()}", f"{self.persona.name}: {exchange.reply.text.strip()}"]
-        return "\n".join([*lines, "", "Write the notes."])
+            lines += [f"{self.persona.user}: {exchange.user.text.strip()}", f"{self.persona.name}: {_opening(exchange.reply.text)}"]
+        request = "\n".join([*lines, "", REQUEST.format(user=self.persona.user)])
+        return [*self.prompt.head_ids, *self.prompt.turn_ids(request)]
 
     def _answer(self, ids: list[int], room: int, stopped: Callable[[], bool]) -> str:
         # one more than may be kept, so that a text which is too long shows itself
@@ -111,11 +111,26 @@ def page(persona: Persona) -> str:
     return " ".join([persona.instructions, persona.greeting, *(f"{example.user} {example.reply}" for example in persona.examples)])
 
 
+def goes_round(text: str) -> bool:
+    """Has at least half of `text`, in word triples, been said in it before?"""
+    grams = _grams(text)
+    return len(set(grams)) <= (1 - REPEATED) * len(grams)
+
+
 def repeats(text: str, source: str) -> bool:
     """Does at least half of `text`, in word triples, stand in `source` too? A shorter text is one such piece."""
-    words, known = _words(text), " ".join(["", *_words(source), ""])
-    grams = [words[i : i + GRAM] for i in range(max(1, len(words) - GRAM + 1))]
-    return sum(f" {' '.join(gram)} " in known for gram in grams) >= REPEATED * len(grams)
+    grams, known = _grams(text), " ".join(["", *_words(source), ""])
+    return sum(f" {gram} " in known for gram in grams) >= REPEATED * len(grams)
+
+
+def _grams(text: str) -> list[str]:
+    words = _words(text)
+    return [" ".join(words[i : i + GRAM]) for i in range(max(1, len(words) - GRAM + 1))]
+
+
+def _opening(text: str) -> str:
+    """An answer's first sentence: the model knows by itself what it goes on to say, and what the user told must not drown in it."""
+    return re.split(r"(?<=[.!?])\s|\n", text.strip(), maxsplit=1)[0]
 
 
 def _words(text: str) -> list[str]:
