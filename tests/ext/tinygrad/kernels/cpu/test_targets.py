@@ -1,6 +1,7 @@
 """Other CPUs than this one: the AVX2 kernels where this machine would use AVX-512, and targets that cannot run them at all."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,9 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[4]
 
 
-def on_target(target: str, *command: str) -> subprocess.CompletedProcess[str]:
+def on_target(target: str, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Python in a process whose CPU device compiles for `target`."""
-    environment = os.environ | {"DEV": f"CPU:CLANG:{target}"}
+    environment = os.environ | {"DEV": f"CPU:CLANG:{target}"} | variables
     return subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
@@ -24,14 +25,35 @@ def has(flag: str) -> bool:
         return False
 
 
+SAME_TESTS = ["-m", "pytest", "-q", *(str(HERE / f"test_{name}.py") for name in ("matmul", "attend", "memory"))]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not has("avx512_vnni"), reason="this CPU runs the AVX2 kernels anyway, or none")
-def test_the_avx2_kernels_pass_the_same_tests() -> None:
-    files = [str(HERE / f"test_{name}.py") for name in ("matmul", "attend", "memory")]
-    result = on_target("x86_64,haswell", "-m", "pytest", "-q", *files)
+@pytest.mark.parametrize(
+    "target", ["haswell", pytest.param("alderlake", marks=pytest.mark.skipif(not has("avx_vnni"), reason="no AVX-VNNI"))]
+)
+def test_the_kernels_of_other_cpus_pass_the_same_tests(target: str) -> None:
+    result = on_target(f"x86_64,{target}", *SAME_TESTS)
     assert result.returncode == 0, result.stdout[-3000:]
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the targets are x86")
+@pytest.mark.parametrize("target", ["native", "haswell"])
+def test_no_kernel_does_what_c_leaves_undefined(target: str, tmp_path: Path) -> None:
+    """The same tests with clang's sanitizers, array bounds among them; what they object to becomes an illegal instruction."""
+    compiler = tmp_path / "clang-sanitizing"
+    # "function" would put a word before the entry, which tinygrad takes to be where the code begins
+    checks = "-fsanitize=undefined,local-bounds -fno-sanitize=function -fsanitize-trap=all"
+    compiler.write_text(f'#!/bin/sh\nexec "{os.environ["CC"]}" "$@" {checks}\n')
+    compiler.chmod(0o755)
+    only_ours = ["-k", "not twin"]  # tinygrad's own kernels are not held to it
+    result = on_target(f"x86_64,{target}", *SAME_TESTS, *only_ours, CC=str(compiler), XDG_CACHE_HOME=str(tmp_path))
+    assert result.returncode == 0, result.stdout[-3000:]
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the target is x86")
 def test_a_cpu_without_avx2_is_told_so() -> None:
     code = "from ext.tinygrad.kernels.cpu.kernels import CPUKernels; print(CPUKernels.available())"
     assert on_target("x86_64,x86-64-v2", "-c", code).stdout.strip() == "this CPU has no AVX2, FMA, F16C"
