@@ -1,6 +1,6 @@
 """Deltas applied: GB/s, beside what NumPy's XOR alone and SHA-256 alone do on one core. Files are in the page cache.
 
-    python -m bench.delta [--gb 2]
+python -m bench.delta [--gb 2]
 """
 
 import argparse
@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -37,11 +38,14 @@ def fill(path: Path, nbytes: int, seed: int) -> Path:
     return path
 
 
-def run(folder: Path, nbytes: int) -> None:
+def in_memory() -> None:
     a, b, out = (np.zeros(1 << 28, np.uint8) for _ in range(3))
     print(f"NumPy XOR in memory, one core     {a.nbytes / seconds(lambda: np.bitwise_xor(a, b, out=out)) / GB:6.2f} GB/s")
     print(f"SHA-256 in memory, one core       {a.nbytes / seconds(lambda: hashlib.sha256(a.data)) / GB:6.2f} GB/s")
-    del a, b, out
+
+
+def run(folder: Path, nbytes: int) -> None:
+    in_memory()
     base = fill(folder / "base", nbytes, 0)
     plain = fill(folder / "plain", nbytes, 1)
     halves = [fill(folder / f"half{n}", nbytes // 2, 2 + n) for n in range(2)]
@@ -65,8 +69,9 @@ def run(folder: Path, nbytes: int) -> None:
     def chunks_only() -> None:
         """The work of delta.apply without its digest: read, XOR, write, chunk by chunk on one thread."""
         buffers = delta._Buffers()
-        raw = {"buffering": 0}
-        with made[0].open("rb", **raw) as source, base.open("rb", **raw) as other, (folder / "x").open("wb", **raw) as target:
+        with ExitStack() as stack:
+            source, other = (stack.enter_context(path.open("rb", buffering=0)) for path in (made[0], base))
+            target = stack.enter_context((folder / "x").open("wb", buffering=0))
             for at in range(0, nbytes, delta.CHUNK):
                 buffers.fill(source.fileno(), delta.DIGEST + at, other.fileno(), at, nbytes, min(delta.CHUNK, nbytes - at))
                 delta._write_all(target.fileno(), buffers.result)

@@ -6,6 +6,8 @@ Compiled programs are called directly, task by task, from threads that share not
 walked in turn, as decode does. Medians over --repeats of the busiest thread's processor time, which other processes disturb least.
 """
 
+from __future__ import annotations
+
 import argparse
 import ctypes
 import math
@@ -14,10 +16,18 @@ import statistics
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+if TYPE_CHECKING:
+    from tinygrad import Tensor
+
+    from ext.tinygrad.kernels.cpu.weight import CPUWeight
 
 DRIVER = """
 typedef unsigned long u64;
@@ -92,7 +102,7 @@ class Bench:
         self._driver = self._load(jit_loader(lib))
         self.random = np.random.default_rng(0)
 
-    def _load(self, code: bytes) -> ctypes.CDLL:
+    def _load(self, code: bytes) -> Callable[..., None]:
         import mmap
 
         self._memory = mmap.mmap(-1, len(code), prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
@@ -100,7 +110,7 @@ class Bench:
         address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
         return ctypes.CFUNCTYPE(None, *([ctypes.c_uint64] * 8))(address)
 
-    def weight(self, rows: int, cols: int):
+    def weight(self, rows: int, cols: int) -> CPUWeight:
         """A random weight; its bytes matter to the speed no more than its values."""
         from ext.tinygrad.kernels.cpu.formats import format_of
         from ext.tinygrad.kernels.cpu.memory import allocate
@@ -118,13 +128,13 @@ class Bench:
                 (record if form.k_scales else record["blocks"])[name] = 0.01
         return CPUWeight.from_packed(form, (rows, cols), raw, "CPU")
 
-    def tensor(self, *shape: int, dtype=None):
+    def tensor(self, *shape: int) -> Tensor:
         from tinygrad import Tensor
 
-        values = self.random.standard_normal(shape).astype(dtype or self.np.float32)
+        values = self.random.standard_normal(shape).astype(self.np.float32)
         return Tensor(values, device="CPU").realize()
 
-    def cache(self, *shape: int):
+    def cache(self, *shape: int) -> Tensor:
         from tinygrad import dtypes
 
         from ext.tinygrad.kernels.cpu.memory import allocate, as_tensor
@@ -139,15 +149,13 @@ class Bench:
         s, k, context = self.shape, self.kernels, self.options.context
         rows = context + self.options.tokens
         layer_bytes = self.options.megabytes << 20
-        np = self.np
         print(f"{self.options.shape} {self.options.type} arch={self.options.arch} threads={self.options.threads} context={context}")
         rope = self.tensor(1)
         rope = type(rope)(rope_table(rows, s.head_dim, s.head_dim, 1e4), device="CPU").realize()
-        caches = [[self.cache(s.kv_heads, rows, s.head_dim) for _ in range(2)] for _ in range(s.layers)]
-        cache = caches[0]
+        caches = [(self.cache(s.kv_heads, rows, s.head_dim), self.cache(s.kv_heads, rows, s.head_dim)) for _ in range(s.layers)]
         norm = self.tensor(s.dim)
 
-        def copies(*shapes):
+        def copies(*shapes: tuple[int, int]) -> list[list[CPUWeight]]:
             one = [self.weight(*shape) for shape in shapes]
             n = max(1, min(s.layers, layer_bytes // sum(w.nbytes for w in one)))
             return [one, *([self.weight(*shape) for shape in shapes] for _ in range(n - 1))]
@@ -156,16 +164,19 @@ class Bench:
         wo, gated, down = copies((s.dim, s.heads * s.head_dim)), copies((s.hidden, s.dim), (s.hidden, s.dim)), copies((s.dim, s.hidden))
         head = copies((s.vocab, s.dim))[:1]
 
-        def cases(T, at):
+        def project(x: Tensor, at: int, w: list[CPUWeight]) -> Tensor:
+            return k.norm_qkv(x, norm, 1e-5, w[0], w[1], w[2], rope, *caches[0], at)[0]
+
+        def cases(T: int, at: int) -> Iterator[tuple[str, list[Callable[[], Any]], list[CPUWeight], int]]:
             x, q = self.tensor(T, s.dim), self.tensor(T, s.heads, s.head_dim)
             h, f = self.tensor(T, s.heads * s.head_dim), self.tensor(T, s.hidden)
-            yield "norm_qkv", [lambda w=w: k.norm_qkv(x, norm, 1e-5, *w, rope, *cache, at)[0] for w in qkv], qkv[0], s.layers
-            yield "attend", [lambda c=c: k.attend(q, *c, at) for c in caches], [], s.layers
-            yield "linear_residual o", [lambda w=w: k.linear_residual(h, w[0], x) for w in wo], wo[0], s.layers
-            yield "norm_gated", [lambda w=w: k.norm_gated(x, norm, 1e-5, *w) for w in gated], gated[0], s.layers
-            yield "linear_residual down", [lambda w=w: k.linear_residual(f, w[0], x) for w in down], down[0], s.layers
+            yield "norm_qkv", [partial(project, x, at, w) for w in qkv], qkv[0], s.layers
+            yield "attend", [partial(k.attend, q, c_k, c_v, at) for c_k, c_v in caches], [], s.layers
+            yield "linear_residual o", [partial(k.linear_residual, h, w, x) for (w,) in wo], wo[0], s.layers
+            yield "norm_gated", [partial(k.norm_gated, x, norm, 1e-5, gate, up) for gate, up in gated], gated[0], s.layers
+            yield "linear_residual down", [partial(k.linear_residual, f, w, x) for (w,) in down], down[0], s.layers
             if T == 1:
-                yield "norm_linear head", [lambda w=w: k.norm_linear(x, norm, 1e-5, w[0]) for w in head], head[0], 1
+                yield "norm_linear head", [partial(k.norm_linear, x, norm, 1e-5, w) for (w,) in head], head[0], 1
 
         for T in (1, self.options.tokens):
             at, total = context - T, 0.0
@@ -184,7 +195,7 @@ class Bench:
                 print(f"T={T:<4} {label:22} {seconds * 1e6:9.1f} us {rate}   x {times:<3} {programs}", flush=True)
             print(f"T={T:<4} whole model {total * 1e3:.2f} ms: {T / total:.0f} tokens/s without launches")
 
-    def time(self, calls) -> list[tuple[str, float]]:
+    def time(self, calls: list[Callable[[], Any]]) -> list[tuple[str, float]]:
         """The programs of a call and the seconds of each."""
         programs = [self.programs(call()) for call in calls]
         # a model's planner gives the same memory to the results of all layers
@@ -193,7 +204,7 @@ class Bench:
                 mine[1][0] = shared[1][0]
         return [(programs[0][i][3], self.time_program([p[i] for p in programs])) for i in range(len(programs[0]))]
 
-    def programs(self, out):
+    def programs(self, out: Tensor) -> list[tuple[int, list[int], int, str]]:
         """What computing `out` launches: (address, arguments, tasks) each."""
         from tinygrad.device import Device
         from tinygrad.engine.realize import compile_linear, get_call_arg_uops, get_runtime
@@ -213,7 +224,7 @@ class Bench:
         assert Device["CPU"]
         return found
 
-    def time_program(self, variants) -> float:
+    def time_program(self, variants: list[tuple[int, list[int], int, str]]) -> float:
         address, first, tasks, _ = variants[0]
         n_args, n_calls = len(first), len(variants)
         table = (ctypes.c_uint64 * (n_args * n_calls))(*(a for v in variants for a in v[1]))

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from townhall.bench import peer, start
+from townhall.bench.worker import ROOT
 from townhall.cli.options import ChatOptions
 
 READY = b"is ready"
@@ -30,7 +31,7 @@ def persona_ready(model: Path, environment: Mapping[str, str] | None = None) -> 
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         env={**os.environ, **(environment or {})},
-        cwd=start.ROOT,
+        cwd=ROOT,
     )
     assert process.stdin and process.stderr
     said, seconds = b"", None
@@ -53,7 +54,7 @@ def persona_ready(model: Path, environment: Mapping[str, str] | None = None) -> 
 def imports(top: int = 25) -> list[tuple[float, str]]:
     """(milliseconds by itself, module) of what `townhall chat` imports, the slowest first."""
     code = "import townhall.cli.session, app.models.llama, ext.tinygrad.backend"
-    run = subprocess.run([sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, cwd=start.ROOT, check=True)
+    run = subprocess.run([sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     rows = re.findall(r"import time:\s+(\d+) \|\s+\d+ \|\s+(\S+)", run.stderr)
     return sorted(((int(us) / 1000, module) for us, module in rows), reverse=True)[:top]
 
@@ -74,7 +75,9 @@ def main() -> None:
         first = persona_ready(model, environment)
     persona_ready(model)
     later = [persona_ready(model) for _ in range(options.repeats)]
-    print(f"Stacy's prompt is ready after {statistics.median(later):.2f} s ({min(later):.2f}–{max(later):.2f}), at the first start ever {first:.2f} s")
+    print(
+        f"Stacy's prompt is ready after {statistics.median(later):.2f} s ({min(later):.2f}–{max(later):.2f}); first ever {first:.2f} s"
+    )
     if options.imports:
         print("milliseconds in a module itself:")
         print("\n".join(f"{milliseconds:8.1f}  {module}" for milliseconds, module in imports()))

@@ -90,4 +90,3 @@ def compiler_version(compiler: str) -> str:
         return "unknown"
     match = re.search(r"clang version (\S+)", text)
     return match[1] if match else "unknown"
-

@@ -62,7 +62,7 @@ def _compose(weights: Sequence[PackedWeight], sums: Tensor, ahead: int) -> Compo
             jit = jits[data.nbytes()] = _capture(data, sums, ahead)
         parts.append((jit, [sums, data]))
     composite = compose(parts)
-    assert composite is not None, "the plain read cannot be captured"
+    assert isinstance(composite, Composite), "the plain read cannot be captured"
     return composite
 
 

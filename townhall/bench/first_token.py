@@ -1,4 +1,4 @@
-"""One start: the process that `start` times. Prints seconds since it was started, by phase; does what `townhall chat --prompt` does, no more."""
+"""One start, as `start` times it: what `townhall chat --prompt` does, no more. Prints seconds since it began, by phase."""
 
 import os
 import time
@@ -55,7 +55,7 @@ def theirs(model: str, tokens: int) -> None:
 def _argmax(logits: object, n: int) -> int:
     import numpy as np
 
-    return int(np.ctypeslib.as_array(logits, shape=(n,)).argmax())  # type: ignore[call-overload]
+    return int(np.ctypeslib.as_array(logits, shape=(n,)).argmax())
 
 
 if __name__ == "__main__":

@@ -38,7 +38,9 @@ class Townhall:
             "kv_bytes_per_position": self.cache.layers[0].k.dtype.itemsize * 2 * c.n_layers * c.n_kv_heads * c.head_dim,
             "cache_bytes": self.cache.nbytes,
             "context_length": c.context_length,
-            "shape": {name: getattr(c, name) for name in ("dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "hidden_dim", "vocab_size")},
+            "shape": {
+                name: getattr(c, name) for name in ("dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "hidden_dim", "vocab_size")
+            },
         }
 
     def threads(self, n: int) -> None:
@@ -65,14 +67,14 @@ class Townhall:
         return seconds
 
     def plain_read(self) -> float:
-        """Bytes a second at which the weights of a token are read by code that does nothing else, on the threads set; 0 where that is unknown."""
+        """Bytes a second at which code that does nothing else reads a token's weights, on the threads set; 0 where that is unknown."""
         if self.llama.device != "CPU" or self.llama.model.kernels.name != "cpu":
             return 0.0
         self._read = self._read or PlainRead(self.llama.model)
         return self._read()
 
     def breakdown(self, tokens: int, context: int) -> list[dict[str, Any]]:
-        """Kernels of a pass over `tokens` (1, or one of the chunk sizes) that starts at `context`; empty where passes are no native graphs."""
+        """Kernels of a pass over `tokens` (1, or a chunk) that starts at `context`; empty where passes are no native graphs."""
         self._fill(context)
         return breakdown.of_pass(self.llama, self.cache, tokens, context)
 

@@ -85,7 +85,9 @@ def _grid(head: list[str], rows: list[list[str]]) -> list[str]:
     widths = [max(len(row[i]) if i < len(row) else 0 for row in [head, *rows]) for i in range(len(head))]
 
     def show(row: list[str]) -> str:
-        return "| " + " | ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths))) + " |"
+        return (
+            "| " + " | ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths))) + " |"
+        )
 
     rule = "|" + "|".join("-" * (width + 2) if i == 0 else "-" * (width + 1) + ":" for i, width in enumerate(widths)) + "|"
     return [show(head), rule, *(show(row) for row in rows)]

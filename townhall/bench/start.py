@@ -19,7 +19,7 @@ LONGEST = 300.0  # seconds; no start takes that long
 
 
 def measure(model: Path, against: bool, repeats: int, cold: bool, say: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
-    """Seconds, and our own phases; cold starts have empty compile, weight and conversation caches but files that the system has read before."""
+    """Seconds by phase; cold starts have empty compile, weight and conversation caches but files that the system has read before."""
     out: dict[str, Any] = {"prompt_tokens": PROMPT_TOKENS}
     if cold:
         with empty_caches() as environment:
@@ -37,7 +37,7 @@ def measure(model: Path, against: bool, repeats: int, cold: bool, say: Callable[
     return out
 
 
-class empty_caches:  # noqa: N801  (a context manager, as contextlib spells them)
+class empty_caches:
     """An environment in which nothing has been compiled, packed or read yet."""
 
     def __enter__(self) -> dict[str, str]:

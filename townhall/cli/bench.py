@@ -29,12 +29,16 @@ def _threads(context: click.Context, parameter: click.Parameter, text: str | Non
 
 @click.command(help="Measure tokens per second, beside llama.cpp where llama-cpp-python is installed.", epilog=EPILOG)
 @click.option("--model", type=click.Path(path_type=Path), help="model file  [default: the one that pull_llama.sh fetches]")
-@click.option("--against", type=click.Choice(["auto", "llama.cpp", "nobody"]), default="auto", show_default=True, help="who runs in turn with us")
+@click.option(
+    "--against", type=click.Choice(["auto", "llama.cpp", "nobody"]), default="auto", show_default=True, help="who runs in turn with us"
+)
 @click.option("--threads", callback=_threads, metavar="N,N", help="numbers of threads  [default: 1 and all cores]")
 @click.option("--alternations", type=click.IntRange(min=1), default=7, show_default=True, metavar="N", help="samples of each case")
 @click.option("--quick", is_flag=True, help="fewer samples and cases, in two minutes at most; writes no files by itself")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="folder for the results  [default: bench/results of a checkout]")
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), help="folder for the results  [default: bench/results of a checkout]"
+)
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="PNG to draw  [default: docs/bench.png of a checkout]")
 def bench(
     model: Path | None,

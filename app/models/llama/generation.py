@@ -72,5 +72,3 @@ class Generation(Iterator[int]):
     def close(self) -> None:
         """Stop here; the cache keeps what was read."""
         self._closed = True
-
-

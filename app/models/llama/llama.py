@@ -1,6 +1,8 @@
 """`Llama`: a checkpoint, opened, on a device, ready to be asked. Run as a script it starts the session with Stacy."""
 
-if __name__ == "__main__":  # python3 app/models/llama/llama.py: the house is two floors up, and this folder's names must not shadow packages
+if (
+    __name__ == "__main__"
+):  # python3 app/models/llama/llama.py: the house is two floors up, and this folder's names must not shadow packages
     import sys
     from pathlib import Path
 
@@ -112,11 +114,11 @@ class Llama:
         self,
         ids: list[int],
         max_tokens: int,
-        sampling: Sampling = Sampling(temperature=0),  # noqa: B008  (frozen)
+        sampling: Sampling = Sampling(temperature=0),
         cache: KVCache | None = None,
         stop_ids: frozenset[int] | None = None,
     ) -> Generation:
-        """Continue `ids`, which must be at least one; stop_ids default to the tokenizer's. ContextOverflow for a prompt beyond the window."""
+        """Continue `ids`, at least one; stop_ids default to the tokenizer's. ContextOverflow for a prompt beyond the window."""
         if not ids:
             raise ValueError("generate needs at least one id to continue")
         if len(ids) > self.max_context:

@@ -42,7 +42,9 @@ class Block:
         """Blocks of one layout differ in nothing but the numbers in their buffers."""
         return tuple(w.layout for w in self.matrices)
 
-    def __call__(self, x: Tensor, cache: LayerCache, rope: Tensor, start_pos: UOp, eps: float, kernels: Kernels) -> tuple[Tensor, LayerCache]:
+    def __call__(
+        self, x: Tensor, cache: LayerCache, rope: Tensor, start_pos: UOp, eps: float, kernels: Kernels
+    ) -> tuple[Tensor, LayerCache]:
         q, k, v = kernels.norm_qkv(x, self.attention_norm, eps, self.wq, self.wk, self.wv, rope, cache.k, cache.v, start_pos)
         x = kernels.linear_residual(kernels.attend(q, k, v, start_pos), self.wo, x)  # (T, D)
         h = kernels.norm_gated(x, self.ffn_norm, eps, self.w1, self.w3)  # (T, F)

@@ -73,9 +73,7 @@ class Kernels(Protocol[W]):
         """RMSNorm, then the output head: (T, D) -> (T, V)."""
 
 
-def rope_table(
-    rows: int, head_dim: int, rope_dim: int, theta: float, factors: Sequence[float] = (), scale: float = 1.0
-) -> np.ndarray:
+def rope_table(rows: int, head_dim: int, rope_dim: int, theta: float, factors: Sequence[float] = (), scale: float = 1.0) -> np.ndarray:
     """cos and sin of position times frequency, float32 (rows, Hd / 2, 2); RoFormer (arXiv 2104.09864), computed in float64.
 
     Only the first rope_dim entries of a head turn; the others have an angle of zero, so kernels need not know of them. A model

@@ -159,7 +159,6 @@ class CPUKernels:
         return self._launch(source, "prepare", tasks, [out], [x, *norms])[0]
 
 
-
 def _tasks(T: int, weights: Sequence[CPUWeight]) -> int:
     """Four or eight tasks at least where there is work for them, so that two to eight threads share it evenly."""
     if T == 1:

@@ -26,7 +26,7 @@ class CPUWeight:
 
     @classmethod
     def from_packed(cls, form: Format, shape: tuple[int, int], packed: np.ndarray, device: str) -> "CPUWeight":
-        """A weight of bytes that were laid out by this version of the formats; no copy on the CPU. They are read fastest from memory.allocate()."""
+        """A weight of bytes laid out by this version of the formats; no copy on the CPU. They are read fastest from memory.allocate()."""
         assert packed.nbytes == form.nbytes(*shape), f"{packed.nbytes} bytes are no {shape} matrix in {form.name}"
         return cls(shape, form, as_tensor(packed, device) if device.split(":")[0] == "CPU" else upload(packed, device))
 

@@ -5,15 +5,10 @@ plain memory: every address space is the same one. `obstacle` tries that out on 
 """
 
 from collections.abc import Sequence
-from functools import cache
 
-import numpy as np
 from tinygrad import Tensor, UOp
-from tinygrad.device import CompileError, Device
 
-from ext.tinygrad.buffers import read, upload
 from ext.tinygrad.kernels.cpu.kernels import CPUKernels
-from ext.tinygrad.kernels.cpu.source import plain_source
 from ext.tinygrad.kernels.opencl.program import launch
 
 X86_NEEDS = ("__AVX2__", "__FMA__", "__F16C__")
@@ -28,9 +23,7 @@ class CPUDriverKernels(CPUKernels):
     def _launch(
         source: str, entry: str, tasks: int, outputs: Sequence[Tensor], inputs: Sequence[Tensor] = (), start_pos: int | UOp | None = None
     ) -> list[Tensor]:
-        return launch(
-            wrap(source, entry, len(outputs) + len(inputs), start_pos is not None), entry, [tasks], 1, outputs, inputs, start_pos
-        )
+        return launch(wrap(source, entry, len(outputs) + len(inputs), start_pos is not None), entry, [tasks], 1, outputs, inputs, start_pos)
 
 
 def wrap(source: str, entry: str, n_buffers: int, with_position: bool) -> str:

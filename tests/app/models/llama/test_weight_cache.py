@@ -77,7 +77,9 @@ def test_a_flipped_bit_costs_the_matrices_around_it_and_nothing_else(checkpoint,
     assert load(checkpoint)[1] == 0, "the file was mended"
 
 
-@pytest.mark.parametrize("damage", [lambda d: d[:-1], lambda d: d[:50], lambda d: b"", lambda d: b"x" + d[1:], lambda d: d[:30] + b"}" + d[31:]])
+@pytest.mark.parametrize(
+    "damage", [lambda d: d[:-1], lambda d: d[:50], lambda d: b"", lambda d: b"x" + d[1:], lambda d: d[:30] + b"}" + d[31:]]
+)
 def test_a_file_that_is_truncated_or_no_cache_is_rebuilt(checkpoint, own_cache, damage):
     load(checkpoint)
     (file,) = own_cache.iterdir()
