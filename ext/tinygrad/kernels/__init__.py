@@ -13,10 +13,16 @@ def kernels_for(device: str) -> Kernels:
     """
     from ext.tinygrad.kernels.twins import TwinKernels
 
-    if device.split(":")[0] == "CPU" and os.environ.get("KERNELS", "1") != "0":
-        from ext.tinygrad.kernels.cpu.kernels import CPUKernels
+    kind = device.split(":")[0]
+    if os.environ.get("KERNELS", "1") == "0" or kind not in ("CPU", "CL"):
+        return TwinKernels()
+    if kind == "CL":
+        from ext.tinygrad.kernels.opencl.choice import kernels_on
 
-        if (reason := CPUKernels.available()) is None:
-            return CPUKernels()
-        print(f"townhall: the CPU kernels cannot serve ({reason}); running on tinygrad's generated code", file=sys.stderr)
+        return kernels_on(device)
+    from ext.tinygrad.kernels.cpu.kernels import CPUKernels
+
+    if (reason := CPUKernels.available()) is None:
+        return CPUKernels()
+    print(f"townhall: the CPU kernels cannot serve ({reason}); running on tinygrad's generated code", file=sys.stderr)
     return TwinKernels()

@@ -1,7 +1,7 @@
 """OpenCL drivers on the CPU: the CPU kernels' own C, compiled by the driver. Nothing else comes near its speed there.
 
 Such drivers (PoCL, Intel's) are made of clang, so vector extensions, x86 built-ins and assembly work inside OpenCL C, and a buffer is
-plain memory: every address space is the same one. `obstacle` tries that out on a device before it is relied on.
+plain memory: every address space is the same one. trial.py tries that out on a device before it is relied on.
 """
 
 from collections.abc import Sequence
@@ -10,14 +10,18 @@ from tinygrad import Tensor, UOp
 
 from ext.tinygrad.kernels.cpu.kernels import CPUKernels
 from ext.tinygrad.kernels.opencl.program import launch
-
-X86_NEEDS = ("__AVX2__", "__FMA__", "__F16C__")
+from ext.tinygrad.kernels.opencl.trial import obstacle
 
 
 class CPUDriverKernels(CPUKernels):
     """Tasks become work-groups of one item each."""
 
     name = "opencl-cpu"
+
+    @staticmethod
+    def obstacle(device: str) -> str | None:
+        """Why an OpenCL device cannot run these kernels, in words for a user; None where it can."""
+        return obstacle(device, wrap)
 
     @staticmethod
     def _launch(

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from app.models.llama import Llama
+from ext.tinygrad.kernels import kernels_for
 from ext.tinygrad.kernels.cpu.kernels import CPUKernels
 from ext.tinygrad.kernels.protocol import Kernels
 from ext.tinygrad.kernels.twins import TwinKernels
 from tests.reference.tiny import make_tiny_gguf
 
-KERNELS: dict[str, type[Kernels]] = {"twins": TwinKernels, "fused": CPUKernels}
+KERNELS: dict[str, Callable[[str], Kernels]] = {"twins": lambda device: TwinKernels(), "fused": kernels_for}
 
 
 @pytest.fixture(scope="session")
@@ -28,12 +29,12 @@ def tiny_llama(tiny_file: Callable[[int], Path]) -> Callable[..., Llama]:
 
     @cache
     def load(device: str = "CPU", kernels: str = "fused", n_kv_heads: int = 2, max_context: int = 200) -> Llama:
-        return Llama.load(tiny_file(n_kv_heads), max_context, device=device, kernels=KERNELS[kernels]())
+        return Llama.load(tiny_file(n_kv_heads), max_context, device=device, kernels=KERNELS[kernels](device))
 
     return load
 
 
-@pytest.fixture(params=[("CPU", "fused"), ("CPU", "twins"), ("CL", "twins")], ids=lambda p: "-".join(p))
+@pytest.fixture(params=[("CPU", "fused"), ("CPU", "twins"), ("CL", "fused"), ("CL", "twins")], ids=lambda p: "-".join(p))
 def place(request: pytest.FixtureRequest) -> tuple[str, str]:
     """(device, kernel set)."""
     device, kernels = request.param
