@@ -1,9 +1,26 @@
 """A LLaMA in tinygrad: ids in, ids out. `from app.models.llama import Llama, Sampling`."""
 
+from typing import TYPE_CHECKING, Any
+
 from ext.tinygrad.toolchain import prepare_environment
+
+if TYPE_CHECKING:
+    from app.models.llama.llama import Llama
+    from app.models.llama.sampling import Sampling
 
 prepare_environment()  # CPU=1, GPU=1 and the compiler's place must be settled before tinygrad is imported
 
-from app.models.llama.llama import Llama, Sampling  # noqa: E402
-
 __all__ = ["Llama", "Sampling"]
+
+
+def __getattr__(name: str) -> Any:
+    # imported when asked for: who wants the settings alone need not wait for tinygrad
+    if name == "Llama":
+        from app.models.llama.llama import Llama
+
+        return Llama
+    if name == "Sampling":
+        from app.models.llama.sampling import Sampling
+
+        return Sampling
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
