@@ -71,13 +71,16 @@ class Prompt:
         return ids + self._encode(run, bos=not ids, continued=self._ends_plain(ids))
 
     def _ends(self) -> tuple[frozenset[int], tuple[str, ...]]:
-        """What ends an answer: the model's stop ids, every marker of a turn, and the format's stop strings."""
+        """What ends an answer: the model's stop ids, every marker of a turn, and the format's stop strings.
+
+        Ids that the user chose stand alone; the strings still keep the model from speaking for others.
+        """
         markers = self._special.intersection((*self.close_ids, *self.turn_ids("")))
         stop = self.format.stop
         close = "".join(piece.text for piece in self.format.close()).strip()
         if close and not self._special.intersection(self.close_ids):
             stop = tuple(dict.fromkeys((close, *stop)))  # an end marker that is spelled in ordinary text
-        return self.tokenizer.stop_ids | markers, stop
+        return self.tokenizer.stop_ids if self.tokenizer.stop_is_chosen else self.tokenizer.stop_ids | markers, stop
 
     def _encode(self, pieces: Iterable[Piece], bos: bool = False, continued: bool = False) -> list[int]:
         return self.tokenizer.encode_pieces([(piece.text, piece.special) for piece in pieces], bos=bos, continued=continued)

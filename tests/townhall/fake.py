@@ -27,7 +27,7 @@ class FakeTokenizer:
         self.special_ids = {text: n for n, text in enumerate(SPECIALS)}
         self._ids: dict[str, int] = {}
         self.bos_token, self.eos_token, self.bos_id, self.eos_id = "<s>", "</s>", 0, 1
-        self.stop_ids = frozenset({1, 3})
+        self.stop_ids, self.stop_is_chosen = frozenset({1, 3}), False
 
     def id(self, text: str) -> int:
         if text in self.special_ids:

@@ -40,7 +40,10 @@ Examples:
 @click.option("--profile", is_flag=True, help="print where the time went at the end")
 @click.option("--size", metavar="SIZE", help="7B, 13B, …: a folder under app/models/llama/weights, instead of --model")
 @click.option("--gen", metavar="GEN", help="LLaMA generation that --size belongs to  [default: 1]")
-@click.option("--quantize", is_flag=False, flag_value="int8", metavar="[TYPE]", help="quantise the weights while loading")
+@click.option(
+    "--quantize", type=click.Choice(["int8"]), is_flag=False, flag_value="int8", metavar="[int8]", help="make float weights 8-bit integers"
+)
+@click.option("--eos", multiple=True, metavar="TOKEN", help="end an answer at this token (or id) and at no other; may be repeated")
 @click.option("--require", type=click.Choice(["gpu", "cpu"]), help="end with an error unless the weights sit on such a device")
 @click.option("--no-cache", is_flag=True, help="neither store nor restore what the model read of a persona")
 @click.option("--json", is_flag=True, help="print one JSON object per answer")

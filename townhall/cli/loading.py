@@ -60,10 +60,14 @@ def load(options: ChatOptions) -> Loaded:
         from ext.tinygrad.backend import open_backend
     with watch.lap("open the device"):
         backend = open_backend(require=options.require)
-    if options.quantize:
-        terminal.note(f"--quantize {options.quantize} has no effect: the weights stay as {path.name} stores them")
     with watch.lap("load the weights"), _progress_bar(path.name) as progress:
-        llama = Llama.load(path, max_context=options.max_context, progress=progress)
+        llama = Llama.load(path, options.max_context, progress, quantize=options.quantize is not None, stop=options.eos)
+    if options.quantize:
+        terminal.note(
+            f"--quantize {options.quantize}: {llama.quantised} matrices were made 8-bit integers"
+            if llama.quantised
+            else f"--quantize {options.quantize} changes nothing: {path.name} holds no float matrices"
+        )
     backend = llama.backend  # read from the device that holds the weights
     terminal.note(f"{path.name} on {backend.describe()}")
     show_compiling()

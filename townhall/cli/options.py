@@ -37,6 +37,7 @@ class ChatOptions:
     size: str | None = None
     gen: str | None = None
     quantize: str | None = None
+    eos: tuple[str, ...] = ()
     require: str | None = None
     json: bool = False
     no_cache: bool = False

@@ -11,13 +11,14 @@ if (
 
     sys.exit(main(["chat", *sys.argv[1:]]))
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from tinygrad import Device, dtypes
 
-from app.models.llama.checkpoint import open_checkpoint
+from app.models.llama.checkpoint import Checkpoint, open_checkpoint
+from app.models.llama.checkpoint.int8 import Int8Checkpoint
 from app.models.llama.config import ConfigError, LlamaConfig
 from app.models.llama.engine import CHUNKS, ContextOverflow, Engine, PrefillStats
 from app.models.llama.generation import Generation
@@ -53,6 +54,7 @@ class Llama:
         self._identity = {"model": fingerprint, "device": device, "kernels": model.kernels.name, "cache": cache_dtype, "townhall": VERSION}
         self._undecodable = tokenizer.undecodable(config.vocab_size)
         self._scratch: KVCache | None = None
+        self.quantised = 0  # matrices that were floats in the file
 
     @classmethod
     def load(
@@ -62,14 +64,19 @@ class Llama:
         progress: Progress | None = None,
         device: str | None = None,
         kernels: Kernels | None = None,
+        quantize: bool = False,
+        stop: Sequence[str] = (),
     ) -> "Llama":
         """Open, lay out and place the weights; `progress(bytes done, bytes in all)` is told along the way.
 
-        The device is tinygrad's default, the kernel set the fastest that serves it, unless they are named.
+        The device is tinygrad's default, the kernel set the fastest that serves it, unless they are named. `quantize` makes float
+        matrices 8-bit integers; `stop`, tokens or their ids, takes the place of what the files declare as ends.
 
         Raises CheckpointError, ConfigError or TokenizerError for a file that cannot serve and ConfigError for a window beyond the model's.
         """
-        checkpoint = open_checkpoint(path)
+        checkpoint: Checkpoint = open_checkpoint(path)
+        if quantize:
+            checkpoint = Int8Checkpoint(checkpoint)
         config = checkpoint.config
         if not 1 <= max_context <= config.context_length:
             raise ConfigError(
@@ -83,6 +90,8 @@ class Llama:
         kernels = kernels or kernels_for(device)
         matrices = WeightCache(checkpoint, kernels, device)  # is read by a thread of its own, in the meantime
         tokenizer = checkpoint.tokenizer()  # before the weights are packed: it may refuse
+        if stop:
+            tokenizer.stop_at(stop)
 
         def count(nbytes: int) -> None:
             nonlocal done
@@ -93,8 +102,10 @@ class Llama:
         model = Transformer.from_checkpoint(checkpoint, kernels, device, cache_rows(max_context), count, matrices)
         matrices.close()
         # a float32 file asks for float32 throughout; every other is coarser than a float16 cache
-        cache_dtype = "float32" if checkpoint.matrix("tok_embeddings.weight").type == "F32" else "float16"
-        return cls(model, tokenizer, max_context, device, cache_dtype, checkpoint.fingerprint())
+        cache_dtype = "float32" if checkpoint.stored("tok_embeddings.weight").type == "F32" else "float16"
+        llama = cls(model, tokenizer, max_context, device, cache_dtype, checkpoint.fingerprint())
+        llama.quantised = len(checkpoint.quantised) if isinstance(checkpoint, Int8Checkpoint) else 0
+        return llama
 
     @property
     def backend(self) -> Backend:

@@ -33,6 +33,7 @@ class Tokenizer:
         self.bos_id, self.eos_id = vocabulary.bos_id, vocabulary.eos_id
         self.add_bos = add_bos and self.bos_id is not None
         self.stop_ids = vocabulary.stop_ids
+        self.stop_is_chosen = False  # by the user: then nothing else ends an answer
         self.special_ids = {vocabulary.tokens[n]: n for n in vocabulary.control_ids}
         literals = {vocabulary.tokens[n]: n for n in vocabulary.literal_ids}
         self._with_special, self._without_special = _Splitter(literals | self.special_ids), _Splitter(literals)
@@ -73,6 +74,17 @@ class Tokenizer:
             )
         template = metadata.get("tokenizer.chat_template")
         return cls(vocabulary, encoder, flag("add_bos_token", add_bos), template if isinstance(template, str) else None)
+
+    def stop_at(self, tokens: Iterable[str]) -> None:
+        """End at these tokens, spelled out or as ids, whatever the files declare. TokenizerError for one that is not there."""
+        self.stop_ids, self.stop_is_chosen = frozenset(map(self._named, tokens)), True
+
+    def _named(self, token: str) -> int:
+        # a number is an id: who means the digit can look its id up
+        n = int(token) if token.isascii() and token.isdecimal() and len(token) < 9 else self._vocabulary.ids.get(token, -1)
+        if not 0 <= n < self.vocab_size:
+            raise TokenizerError(f"--eos {quoted(token)} is no token of this model; pass one as the vocabulary spells it, or its id")
+        return n
 
     @property
     def vocab_size(self) -> int:

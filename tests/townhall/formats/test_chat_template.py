@@ -140,6 +140,12 @@ def test_every_marker_of_a_turn_ends_an_answer():
     assert Prompt(open_template(SMOLLM2), FakeTokenizer()).stop_ids == {1, 2, 3}
 
 
+def test_ends_that_the_user_chose_stand_alone():
+    tokenizer = FakeTokenizer()
+    tokenizer.stop_ids, tokenizer.stop_is_chosen = frozenset({0}), True
+    assert Prompt(open_template(SMOLLM2), tokenizer).stop_ids == {0}
+
+
 def test_an_end_marker_in_plain_text_becomes_a_stop_string():
     plain = "{% for m in messages %}{{ m.role }}: {{ m.content }} ###\n{% endfor %}{{ 'assistant:' if add_generation_prompt }}"
     assert Prompt(open_template(plain), FakeTokenizer(plain)).stop == ("###", "[EOS]", "\nUser:")

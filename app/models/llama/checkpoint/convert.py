@@ -1,9 +1,8 @@
 """Any checkpoint to one GGUF file, quantised on the way, a few million weights at a time."""
 
 import re
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +11,16 @@ import numpy as np
 
 from app.models.llama.checkpoint.checkpoint import Checkpoint
 from app.models.llama.checkpoint.delta import cores
+from app.models.llama.checkpoint.encode import encoded
 from app.models.llama.checkpoint.errors import CheckpointError
 from app.models.llama.checkpoint.inspection import licence
 from app.models.llama.checkpoint.names import gguf_from_canonical
 from app.models.llama.config import LlamaConfig
-from ext.tinygrad.kernels.matrix import QuantMatrix
-from ext.tinygrad.kernels.quantize_k import quantize_q4_k
 
 T = gguf.GGMLQuantizationType
 FILE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q8_0": 7, "q4_k": 14, "bf16": 32}  # llama.cpp's llama_ftype
 # what a matrix becomes whose rows do not fill the blocks of the type that was asked for
 NARROWER = {T.Q4_K: T.Q4_1, T.Q4_0: T.F16, T.Q4_1: T.F16, T.Q8_0: T.F16}
-CHUNK = 1 << 22  # weights at a time: 16 MB as float32
 OnBytes = Callable[[int], object]
 
 
@@ -163,7 +160,7 @@ def _write_tensors(
             if len(checkpoint.stored(name).shape) == 1:
                 put(iter([np.ascontiguousarray(checkpoint.vector(name), np.float32)]))
             else:
-                put(_encoded(checkpoint, name, types[name], pool))
+                put(encoded(checkpoint, name, types[name], pool))
             on_bytes(checkpoint.stored(name).nbytes)
             checkpoint.release(name)
 
@@ -172,25 +169,3 @@ def _order(name: str) -> tuple[int, str]:
     """Embedding, layers by number, the rest."""
     match = re.match(r"layers\.(\d+)\.", name)
     return (int(match[1]) if match else -1 if name.startswith("tok") else 1 << 20), name
-
-
-def _encoded(checkpoint: Checkpoint, name: str, kind: gguf.GGMLQuantizationType, pool: ThreadPoolExecutor) -> Iterator[np.ndarray]:
-    """The matrix as bytes of `kind`, in order, encoded ahead on all cores."""
-    rows, cols = checkpoint.stored(name).shape
-    step = max(1, CHUNK // cols)
-    waiting: deque[Future[np.ndarray]] = deque()
-    for start in range(0, rows, step):
-        waiting.append(pool.submit(_encode, checkpoint.matrix(name, slice(start, start + step)), kind))
-        if len(waiting) > cores():
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
-def _encode(matrix: QuantMatrix, kind: gguf.GGMLQuantizationType) -> np.ndarray:
-    if matrix.type == kind.name:
-        return np.ascontiguousarray(matrix.data)
-    values = matrix.dequantize()
-    if kind == T.Q4_K:
-        return quantize_q4_k(values)
-    return np.ascontiguousarray(gguf.quants.quantize(values, kind)).view(np.uint8)

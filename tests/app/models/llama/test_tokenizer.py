@@ -161,6 +161,16 @@ def test_all_ends_of_text_and_turn_stop() -> None:
     assert tokenizer.eos_token == "fin" and tokenizer.decode([260]) == ""
 
 
+def test_the_user_may_choose_the_ends() -> None:
+    tokenizer = bpe(["<|im_end|>", "end"], [], [CONTROL, NORMAL])
+    assert tokenizer.stop_ids == {256} and not tokenizer.stop_is_chosen
+    tokenizer.stop_at(["end", "7"])
+    assert tokenizer.stop_ids == {257, 7} and tokenizer.stop_is_chosen  # a number is an id, though "7" is a token too
+    for wrong in ("nothing", "258", "-1", "", "9" * 30):
+        with pytest.raises(TokenizerError, match="--eos .* is no token of this model"):
+            tokenizer.stop_at([wrong])
+
+
 def test_the_chat_template_comes_from_the_file(tiny: Tokenizer) -> None:
     assert tiny.chat_template is not None and "im_start" in tiny.chat_template
     assert bpe([], []).chat_template is None

@@ -1,0 +1,87 @@
+"""Any checkpoint with its float matrices as 8-bit integers, quantised in memory as they are read."""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gguf
+import numpy as np
+
+from app.models.llama.checkpoint.checkpoint import Checkpoint, Stored
+from app.models.llama.checkpoint.delta import cores
+from app.models.llama.checkpoint.encode import encoded
+from app.models.llama.checkpoint.stored import FLOATS
+from app.models.llama.config import LlamaConfig
+from ext.tinygrad.kernels.matrix import QuantMatrix
+
+if TYPE_CHECKING:
+    from app.models.llama.tokenizer import Tokenizer
+
+Q8_0 = gguf.GGMLQuantizationType.Q8_0
+BLOCK, BLOCK_BYTES = gguf.GGML_QUANT_SIZES[Q8_0]
+
+
+class Int8Checkpoint:
+    """A Checkpoint over another one. Norms, rows that fill no block and what is quantised already stay as they are."""
+
+    def __init__(self, source: Checkpoint) -> None:
+        self.source = source
+        self.path: Path = source.path
+        self.config: LlamaConfig = source.config
+        self.format = f"{source.format}, quantised to 8 bits"
+        self.files: Sequence[Path] = source.files
+        self.quantised = frozenset(filter(self._is_float_matrix, source.tensor_names))
+
+    def _is_float_matrix(self, name: str) -> bool:
+        stored = self.source.stored(name)
+        return stored.type in FLOATS and len(stored.shape) == 2 and stored.shape[1] % BLOCK == 0
+
+    @property
+    def tensor_names(self) -> Collection[str]:
+        return self.source.tensor_names
+
+    @cached_property
+    def nbytes(self) -> int:
+        return sum(self.stored(name).nbytes for name in self.tensor_names)
+
+    def stored(self, name: str) -> Stored:
+        stored = self.source.stored(name)
+        return Stored(Q8_0.name, stored.shape, math.prod(stored.shape) // BLOCK * BLOCK_BYTES) if name in self.quantised else stored
+
+    def matrix(self, name: str, wanted: slice = slice(None)) -> QuantMatrix:
+        """Quantised whenever it is asked for: a copy in memory, a few million weights at a time, on all cores."""
+        if name not in self.quantised:
+            return self.source.matrix(name, wanted)
+        rows, cols = self.source.stored(name).shape
+        data, at = np.empty((rows, cols // BLOCK * BLOCK_BYTES), np.uint8), 0
+        with ThreadPoolExecutor(cores()) as pool:
+            for part in encoded(self.source, name, Q8_0, pool):
+                data[at : at + len(part)] = part
+                at += len(part)
+        self.source.release(name)
+        data = data[wanted]
+        return QuantMatrix(Q8_0.name, (len(data), cols), data)
+
+    def release(self, name: str) -> None:
+        self.source.release(name)
+
+    def vector(self, name: str) -> np.ndarray:
+        return self.source.vector(name)
+
+    def tokenizer(self) -> "Tokenizer":
+        return self.source.tokenizer()
+
+    @property
+    def tokenizer_metadata(self) -> Mapping[str, Any]:
+        return self.source.tokenizer_metadata
+
+    def token_roles(self) -> Mapping[str, Mapping[str, Sequence[int]]]:
+        return self.source.token_roles()
+
+    def fingerprint(self) -> str:
+        """Of other weights than the source's where anything was quantised."""
+        own = self.source.fingerprint()
+        return f"8{own[1:]}" if self.quantised else own
