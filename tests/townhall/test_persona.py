@@ -1,7 +1,8 @@
 import pytest
 
 from townhall.errors import PersonaError
-from townhall.persona import MAX_BYTES, Example, list_personas, load_persona
+from townhall.persona import Example, list_personas, load_persona
+from townhall.yaml_file import MAX_BYTES
 
 GOOD = "name: Ada\ndescription: Ada computes.\n"
 
