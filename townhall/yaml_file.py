@@ -92,10 +92,14 @@ class Fields:
             if required:
                 raise self._error(self.node, f"{self.what} needs {key!r}")
             return ""
-        text = self._string(node, key).strip()
+        text = self.string(node, key).strip()
         if required and not text:
             raise self._error(node, f"{key!r} is empty")
         return text
+
+    def verbatim(self, key: str) -> str:
+        """A string as it was written."""
+        return self.string(self.values[key], key)
 
     def label(self, key: str, default: str | None = None) -> str:
         """A name that can stand before a colon in a log."""
@@ -116,7 +120,7 @@ class Fields:
 
     def strings(self, key: str, limit: int) -> tuple[str, ...]:
         """A list of non-empty strings, kept as written."""
-        strings = tuple(self._string(item, key) for item in self.items(key, limit))
+        strings = tuple(self.string(item, key) for item in self.items(key, limit))
         if "" in strings:
             raise self.fault(key, f"{key!r} holds an empty string")
         return strings
@@ -148,7 +152,8 @@ class Fields:
             raise self._error(node, f"{key!r} has {len(node.value)} entries, more than {limit}")
         return node.value
 
-    def _string(self, node: yaml.Node, key: str) -> str:
+    def string(self, node: yaml.Node, key: str) -> str:
+        """A scalar that YAML reads as text; `key` is where it stands."""
         value = self._construct(node) if isinstance(node, yaml.ScalarNode) else node
         if not isinstance(value, str):
             kind = {"sequence": "a list", "mapping": "a mapping"}.get(getattr(node, "id", ""), type(value).__name__)

@@ -19,7 +19,11 @@ Examples:
 
 
 @click.command(help="Talk to a persona in the terminal; with piped input, answer each line.", epilog=EPILOG)
-@click.option("--model", type=click.Path(path_type=Path), help="model file  [default: the one that pull_llama.sh fetches]")
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    help="model file, or fake:echo or fake:script=FILE  [default: the one that pull_llama.sh fetches]",
+)
 @click.option("--personality", default="stacy", show_default=True, metavar="NAME", help="stacy, george, gary, lexie, or a YAML file")
 @click.option("--prompt", metavar="TEXT", help="complete this text, without a persona, and exit")
 @click.option("--count", type=click.IntRange(min=1), default=MAX_REPLY, show_default=True, metavar="N", help="tokens in an answer, at most")

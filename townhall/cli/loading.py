@@ -8,6 +8,7 @@ from typing import Any
 
 from townhall.cli import terminal
 from townhall.cli.options import ChatOptions
+from townhall.errors import ModelError
 
 
 class Stopwatch:
@@ -49,6 +50,8 @@ class Loaded:
 
 def load(options: ChatOptions) -> Loaded:
     """Cheap checks first; then the device is opened and named on stderr, then the weights are placed with a progress bar."""
+    if options.fake:
+        return _load_fake(options)
     path = options.model_path()
     watch = Stopwatch()
     with watch.lap("import"):
@@ -72,6 +75,20 @@ def load(options: ChatOptions) -> Loaded:
     terminal.note(f"{path.name} on {backend.describe()}")
     show_compiling()
     return Loaded(llama, sampling, backend, watch)
+
+
+def _load_fake(options: ChatOptions) -> Loaded:
+    """A double: nothing of the real model is imported."""
+    from townhall.fake.script import open_fake
+
+    if options.require == "gpu":
+        raise ModelError(f"--require gpu: {options.model} runs on no device at all; pass a real model")
+    watch = Stopwatch()
+    with watch.lap("import"):
+        sampling = options.sampling()
+    model = open_fake(options.model or "", options.max_context)
+    terminal.note(f"{options.model}: {model.backend.describe()}")
+    return Loaded(model, sampling, model.backend, watch)
 
 
 def show_compiling() -> None:

@@ -43,7 +43,7 @@ class ChatOptions:
     no_cache: bool = False
 
     def sampling(self) -> "Sampling":
-        """Checked; SamplingError names the flag. Imports tinygrad by way of the model's package.
+        """Checked; SamplingError names the flag.
 
         The penalty keeps a chat from going round in circles; a text that is to be carried on is left as the model has it.
         """
@@ -58,6 +58,11 @@ class ChatOptions:
             repeat_penalty=default_penalty if self.repeat_penalty is None else self.repeat_penalty,
             seed=self.seed,
         )
+
+    @property
+    def fake(self) -> bool:
+        """Is the model a double, without weights?"""
+        return str(self.model).startswith("fake:")
 
     def model_path(self) -> Path:
         """The file or folder to load; ModelError where there is none."""

@@ -8,12 +8,12 @@ import os
 import sys
 import time
 
-from tests.townhall.fake import FakeBackend, FakeGeneration, FakeLlama
+from tests.townhall.fake import FailingGeneration, FakeBackend, FakeLlama
 from townhall.cli import complete, loading, session
 from townhall.cli.main import main
 
 
-class SlowGeneration(FakeGeneration):
+class SlowGeneration(FailingGeneration):
     def __next__(self):
         time.sleep(float(os.environ.get("FAKE_PAUSE", "0")))
         return super().__next__()
@@ -25,8 +25,6 @@ def load(options):
 
 
 if __name__ == "__main__":
-    import tests.townhall.fake
-
-    tests.townhall.fake.FakeGeneration = SlowGeneration
+    FakeLlama.generation = SlowGeneration
     session.load = complete.load = load
     sys.exit(main())

@@ -1,0 +1,156 @@
+"""A scripted model behind the façade: no weights, no tinygrad; the cache checks what is reused, as the real one does."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ext.tinygrad.errors import TownhallError
+from townhall.fake.tokenizer import FakeTokenizer
+
+
+@dataclass(frozen=True)
+class Line:
+    """What the model is to say: a text, which is cut into words, or the very tokens; pauses in seconds before each and before the first."""
+
+    text: str = ""
+    tokens: tuple[str, ...] | None = None
+    pause: float = 0.0
+    prefill: float = 0.0
+
+
+class FakeOverflow(TownhallError):
+    """A prompt beyond the window."""
+
+
+@dataclass
+class FakeCache:
+    """Tokens in place of keys and values."""
+
+    capacity: int
+    tokens: list[int] = field(default_factory=list)
+    identity: dict[str, str] = field(default_factory=lambda: {"model": "fake"})
+
+    def prepare_remove(self) -> None:
+        pass
+
+    def remove(self, start: int, stop: int) -> None:
+        assert 0 <= start < stop <= len(self.tokens)
+        del self.tokens[start:stop]
+
+    def snapshot(self, path: Path) -> None:
+        path.write_text(json.dumps(self.tokens))
+
+    def restore(self, path: Path) -> None:
+        from app.models.llama.snapshot import SnapshotError
+
+        try:
+            self.tokens = json.loads(path.read_text())
+        except ValueError as error:
+            raise SnapshotError(f"{path} cannot be read ({error})") from error
+
+
+@dataclass(frozen=True)
+class FakeStats:
+    prompt_tokens: int
+    cached_tokens: int
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class FakeBackend:
+    """The device that there is not."""
+
+    kind: str = "cpu"
+    is_gpu: bool = False
+
+    def describe(self) -> str:
+        return "FAKE: a scripted double"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"device": "FAKE", "kind": self.kind}
+
+
+class FakeGeneration(Iterator[int]):
+    """As the real one: the prompt is prefilled at the first id, an id enters the cache when the one after it is asked for."""
+
+    def __init__(self, model: "FakeModel", ids: list[int], line: Line, max_tokens: int, cache: FakeCache, stop_ids: frozenset[int]):
+        self._model, self._ids, self._line, self._max_tokens = model, ids, line, max_tokens
+        self._cache, self._stop_ids = cache, stop_ids
+        tokenizer = model.tokenizer
+        self._said = tokenizer.encode(line.text, bos=False) if line.tokens is None else [tokenizer.id(token) for token in line.tokens]
+        self.finish_reason: str | None = None
+        self.prompt_tokens, self.cached_tokens, self.tokens = len(ids), 0, 0
+        self.prefill_seconds = self.decode_seconds = 0.0
+        self.closed = False
+
+    def __next__(self) -> int:
+        if self.closed or self.finish_reason:
+            raise StopIteration
+        if self.tokens >= self._max_tokens or len(self._ids) > self._cache.capacity:
+            return self._finish("length")
+        if self.tokens == 0:
+            time.sleep(self._line.prefill)
+            self.cached_tokens = self._model.prefill(self._ids[:-1], self._cache).cached_tokens
+        self._cache.tokens.append(self._ids[-1])
+        assert len(self._cache.tokens) <= self._cache.capacity
+        if self._line.pause:
+            time.sleep(self._line.pause)
+        token = self._token(self.tokens)
+        if token is None or token in self._stop_ids:
+            return self._finish("stop")
+        self.tokens += 1
+        self._ids.append(token)
+        return token
+
+    def _token(self, n: int) -> int | None:
+        """The answer's token at position n; None after its end."""
+        return self._said[n] if n < len(self._said) else None
+
+    def _finish(self, reason: str) -> int:
+        self.finish_reason = reason
+        raise StopIteration
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeModel:
+    """Says what `script` makes of the prompt's text, token by token; `source` is all that its answers depend on."""
+
+    device = "FAKE"
+    generation = FakeGeneration  # what a subclass may want to do otherwise
+
+    def __init__(self, script: Callable[[str], Line], max_context: int = 1024, tokenizer: FakeTokenizer | None = None, source: str = ""):
+        self.script, self.max_context = script, max_context
+        self.tokenizer = tokenizer or FakeTokenizer()
+        self.backend = FakeBackend()
+        self.fingerprint = "fake" + (hashlib.sha256(source.encode()).hexdigest()[:60] if source else "")
+
+    def new_cache(self) -> FakeCache:
+        return FakeCache(self.max_context, identity={"model": self.fingerprint, "device": self.device})
+
+    def prefill(self, ids: list[int], cache: FakeCache, on_progress: Callable[[int, int], None] | None = None) -> FakeStats:
+        if len(ids) > cache.capacity:
+            raise FakeOverflow(f"{len(ids)} tokens do not fit {cache.capacity}")
+        cached = next((n for n, (a, b) in enumerate(zip(ids, cache.tokens, strict=False)) if a != b), min(len(ids), len(cache.tokens)))
+        cache.tokens = list(ids)
+        if on_progress:
+            on_progress(len(ids) - cached, len(ids) - cached)
+        return FakeStats(len(ids), cached)
+
+    def generate(
+        self,
+        ids: list[int],
+        max_tokens: int,
+        sampling: Any = None,
+        cache: FakeCache | None = None,
+        stop_ids: frozenset[int] | None = None,
+    ) -> FakeGeneration:
+        if len(ids) > self.max_context:
+            raise FakeOverflow(f"{len(ids)} tokens do not fit {self.max_context}")
+        line = self.script(self.tokenizer.show(ids))
+        return self.generation(self, list(ids), line, max_tokens, cache or self.new_cache(), stop_ids or self.tokenizer.stop_ids)
