@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+from ext.tinygrad.remembered import compiler_says
+
 Answer = tuple[str, str, Literal["cpu", "gpu", "accelerator"]]
 
 
@@ -85,8 +87,8 @@ def processor_name() -> str:
 def compiler_version(compiler: str) -> str:
     """ "23.1.4" from `clang --version`."""
     try:
-        text = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=20).stdout
-    except (OSError, subprocess.TimeoutExpired):
+        text = compiler_says([compiler, "--version"])
+    except (OSError, subprocess.SubprocessError):
         return "unknown"
     match = re.search(r"clang version (\S+)", text)
     return match[1] if match else "unknown"

@@ -7,11 +7,13 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from tinygrad import Tensor, TinyJit, UOp
 
+from app.models.llama.graph_cache import GraphCache
 from app.models.llama.kv_cache import KVCache, LayerCache
 from app.models.llama.transformer import Transformer
 from ext.tinygrad import buffers
 from ext.tinygrad.graph.compose import Composite, compose
 from ext.tinygrad.graph.profile import KernelTime
+from ext.tinygrad.graph.stored import StoredGraph, known_buffers
 
 if TYPE_CHECKING:
     from ext.tinygrad.graph.opencl import CLComposite
@@ -20,10 +22,14 @@ POSITION = "start_pos"
 
 
 class Graph:
-    """One piece of a pass, captured at its first use; `inputs` are the buffers that may be others at each replay."""
+    """One piece of a pass, captured at its first use or kept from an earlier start; `inputs` are the buffers that it works on.
 
-    def __init__(self, function: Callable[[UOp], Tensor | Sequence[Tensor]], position: UOp):
-        self.position = position
+    Each replay may have other inputs. A buffer that it uses and that is none of them is the same for ever, and keeps the graph from being
+    kept: so there should be none."""
+
+    def __init__(self, name: str, function: Callable[[UOp], Tensor | Sequence[Tensor]], position: UOp):
+        self.name, self.position = name, position
+        self.kept: StoredGraph | None = None
 
         def run(start_pos: UOp, *inputs: Tensor) -> Any:
             # TinyJit finds the inputs' buffers wherever the function met them; it need not take them from here
@@ -32,6 +38,17 @@ class Graph:
             return result
 
         self.jit = TinyJit(run)
+
+    @property
+    def ready(self) -> bool:
+        return self.kept is not None or self.jit.captured is not None
+
+    @property
+    def result(self) -> Tensor:
+        """What the function returned, as the last replay left it."""
+        result: Tensor | None = self.kept.results[0] if self.kept is not None else self.jit.captured.ret
+        assert result is not None
+        return result
 
     def capture(self, inputs: Sequence[Tensor], start_pos: int) -> None:
         """Capture, which runs it once as well."""
@@ -57,8 +74,8 @@ class Pass:
         self.ids = buffers.upload(np.zeros(T, np.int32), device)
         self.x = buffers.upload(np.zeros((T, model.config.dim), np.float32), device)
         self._blocks: dict[tuple, Graph] = {}
-        self._embed = Graph(lambda _: _overwrite(self.x, model.embed(self.ids)), self.position)
-        self._head = Graph(lambda _: model.head(self.x), self.position) if with_logits else None
+        self._embed = Graph("embed", lambda _: _overwrite(self.x, model.embed(self.ids)), self.position)
+        self._head = Graph("head", lambda _: model.head(self.x), self.position) if with_logits else None
         self._steps: WeakKeyDictionary[KVCache, Composite | CLComposite | list[tuple[Graph, list[Tensor]]]] = WeakKeyDictionary()
 
     def __call__(self, ids: Sequence[int], start_pos: int, cache: KVCache) -> None:
@@ -83,24 +100,39 @@ class Pass:
     def logits(self) -> Tensor:
         """float32 (T, V) after the last call; a pass made without them has none."""
         assert self._head is not None
-        return self._head.jit.captured.ret
+        return self._head.result
 
     def _prepare(self, cache: KVCache, start_pos: int) -> "Composite | CLComposite | list[tuple[Graph, list[Tensor]]]":
         """The pieces in their order with this cache's buffers, as one native call where the device has such a thing."""
         steps = [(self._embed, [self.ids, self.x, *self.model.tok_embeddings.tensors])]
         for i, (block, layer) in enumerate(zip(self.model.blocks, cache.layers, strict=True)):
-            inputs = [self.x, layer.k, layer.v, *block.tensors]
+            inputs = [self.x, layer.k, layer.v, self.model.rope, *block.tensors]
             if (graph := self._blocks.get(block.layout)) is None:
-                graph = self._blocks[block.layout] = Graph(self._block_function(i, layer), self.position)
+                name = f"block {len(self._blocks)}"
+                graph = self._blocks[block.layout] = Graph(name, self._block_function(i, layer), self.position)
             steps.append((graph, inputs))
         if self._head is not None:
-            steps.append((self._head, [self.x, *self.model.output.tensors]))
-        for graph, inputs in steps:
-            if graph.jit.captured is None:
-                # what it computes now is computed again in its turn: into the same rows of the cache, from the right input then
-                graph.capture(inputs, start_pos)
-        self._steps[cache] = compose([(graph.jit, inputs) for graph, inputs in steps]) or steps
+            steps.append((self._head, [self.x, self.model.norm, *self.model.output.tensors]))
+        missing = {graph.name: (graph, inputs) for graph, inputs in reversed(steps) if not graph.ready}
+        if missing:
+            self._make_ready(missing, cache, start_pos)
+        self._steps[cache] = compose([(graph.kept or graph.jit, inputs) for graph, inputs in steps]) or steps
         return self._steps[cache]
+
+    def _make_ready(self, missing: dict[str, tuple[Graph, list[Tensor]]], cache: KVCache, start_pos: int) -> None:
+        """From the disk, all of them, or by capturing: what that computes is computed again in its turn, from the right input then."""
+        rows, kind = cache.layers[0].k.shape, cache.layers[0].k.dtype
+        files = GraphCache(self.model, self.x.device, self.T, self.position, self._head is not None, rows, kind, self.model.rope.shape)
+        kept = files.load()
+        if missing.keys() <= kept.keys():
+            for name, (graph, _) in missing.items():
+                graph.kept = kept[name]
+            return
+        for name, (graph, inputs) in missing.items():
+            known = known_buffers()
+            graph.capture(inputs, start_pos)
+            files.add(name, graph.jit, inputs, known)
+        files.save()
 
     def _block_function(self, i: int, layer: LayerCache) -> Callable[[UOp], list[Tensor]]:
         def function(start_pos: UOp) -> list[Tensor]:

@@ -12,7 +12,6 @@ import os
 import shutil
 import struct
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from app.models.llama.checkpoint.checkpoint import Checkpoint
+from ext.tinygrad import cache_files
 from ext.tinygrad.kernels.cpu import memory
 from ext.tinygrad.kernels.cpu.formats import FORMATS, VERSION
 from ext.tinygrad.kernels.cpu.kernels import CPUKernels
@@ -34,7 +34,6 @@ WORDS = 8192  # of 8 bytes: what one checked sum covers
 MOST_BYTES = 8 << 30  # all files together; the ones used longest ago go first
 MOST_HEADER = 1 << 24
 WORTH_IT = 8 << 20  # smaller checkpoints are packed faster than they are found
-STALE_SECONDS = 86_400  # a .part file this old belongs to nobody any more
 
 
 @dataclass(frozen=True)
@@ -54,9 +53,7 @@ class Entry:
 
 def folder() -> Path:
     """Where the files are, in Townhall's part of the user's cache."""
-    from platformdirs import user_cache_path
-
-    return user_cache_path("townhall") / "weights"
+    return cache_files.folder("weights")
 
 
 class WeightCache:
@@ -100,8 +97,7 @@ class WeightCache:
             with contextlib.suppress(OSError):
                 _save(self._path, self._packed)
         elif self._path is not None:
-            with contextlib.suppress(OSError):
-                os.utime(self._path)  # used: the last to be evicted
+            cache_files.touch(self._path)
         self._packed, self._stored = {}, None
 
 
@@ -195,33 +191,27 @@ def _save(path: Path, weights: Mapping[str, tuple[PackedWeight, int]]) -> None:
         end = _align(end + packed.nbytes, memory.ALIGNMENT)
     if end > min(MOST_BYTES, shutil.disk_usage(_existing(path)).free // 2):
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _make_room(path, end)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            # digests are of the same length whatever they are, so the header is written first with room for them
-            header = _header(entries, end, ["0" * 32] * -(-end // PIECE))
-            file.seek(start := _align(len(header), PAGE))
-            digests, piece, filled = [], np.zeros(min(PIECE, end), np.uint8), 0
-            for data in _laid_out(arrays, end):
-                while len(data):
-                    taken = data[: len(piece) - filled]
-                    piece[filled : filled + len(taken)] = taken
-                    filled, data = filled + len(taken), data[len(taken) :]
-                    if filled == len(piece):
-                        digests.append(_digest(piece))
-                        file.write(piece.data)
-                        filled = 0
-            if filled:
-                digests.append(_digest(piece[:filled]))
-                file.write(piece[:filled].data)
-            assert file.tell() == start + end
-            file.seek(0)
-            file.write(_header(entries, end, digests))
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    cache_files.make_room(path, end, MOST_BYTES)
+    with cache_files.written(path) as part, part.open("wb") as file:
+        # digests are of the same length whatever they are, so the header is written first with room for them
+        header = _header(entries, end, ["0" * 32] * -(-end // PIECE))
+        file.seek(start := _align(len(header), PAGE))
+        digests, piece, filled = [], np.zeros(min(PIECE, end), np.uint8), 0
+        for data in _laid_out(arrays, end):
+            while len(data):
+                taken = data[: len(piece) - filled]
+                piece[filled : filled + len(taken)] = taken
+                filled, data = filled + len(taken), data[len(taken) :]
+                if filled == len(piece):
+                    digests.append(_digest(piece))
+                    file.write(piece.data)
+                    filled = 0
+        if filled:
+            digests.append(_digest(piece[:filled]))
+            file.write(piece[:filled].data)
+        assert file.tell() == start + end
+        file.seek(0)
+        file.write(_header(entries, end, digests))
 
 
 def _laid_out(arrays: list[tuple[int, np.ndarray]], end: int) -> Any:
@@ -235,25 +225,6 @@ def _laid_out(arrays: list[tuple[int, np.ndarray]], end: int) -> Any:
 def _header(entries: Mapping[str, Any], nbytes: int, digests: list[str]) -> bytes:
     text = json.dumps({"nbytes": nbytes, "digests": digests, "entries": entries}, separators=(",", ":")).encode()
     return MAGIC + struct.pack("<Q", len(text)) + hashlib.blake2b(text, digest_size=16).digest() + text
-
-
-def _make_room(path: Path, nbytes: int) -> None:
-    """Take away the files used longest ago until `nbytes` more fit, and what dead writers left."""
-    files = []
-    for file in path.parent.iterdir():
-        with contextlib.suppress(OSError):  # another process may be tidying up as well
-            stat = file.stat()
-            if file.suffix == ".part" and time.time() - stat.st_mtime > STALE_SECONDS:
-                file.unlink()
-            elif file.suffix == ".packed" and file != path:
-                files.append((stat.st_mtime, stat.st_size, file))
-    total = sum(size for _, size, _ in files)
-    for _, size, file in sorted(files):
-        if total + nbytes <= MOST_BYTES:
-            break
-        with contextlib.suppress(OSError):
-            file.unlink()
-        total -= size
 
 
 def _existing(path: Path) -> Path:

@@ -16,6 +16,7 @@ from ext.tinygrad.graph.pool import current_pool, retire
 from ext.tinygrad.graph.profile import KernelTime, profile
 from ext.tinygrad.graph.reasons import say
 from ext.tinygrad.graph.runner import CPUGraphRunner, address
+from ext.tinygrad.graph.stored import StoredGraph
 
 if TYPE_CHECKING:
     from ext.tinygrad.graph.opencl import CLComposite
@@ -24,14 +25,14 @@ if TYPE_CHECKING:
 class Composite:
     """The graphs one after another in one native call; only variables are set anew, every buffer is settled."""
 
-    def __init__(self, parts: Sequence[tuple[CPUGraphRunner, Sequence[Any]]]):
+    def __init__(self, parts: Sequence[tuple[CPUGraphRunner | StoredGraph, Sequence[Any]]]):
         self._kept = tuple(parts)  # runners own the intermediate buffers, the rest are the bound ones
         self.variables = sorted({name for runner, _ in parts for name in runner.vars})
         self.lock = threading.Lock()
         launches = []
         for runner, inputs in parts:
             n = len(runner.vars)
-            for launch in runner.plan.launches:
+            for launch in runner.launches:
                 arguments, changes = list(launch.arguments), []
                 for change in launch.changes:
                     if change.value < n:
@@ -63,7 +64,7 @@ class Composite:
 
 
 def compose(parts: Sequence[tuple[Any, Sequence[Tensor]]]) -> "Composite | CLComposite | None":
-    """Captured TinyJits of one device, each with the tensors that take its arguments' places, as one native graph.
+    """Captured TinyJits of one device, or kept graphs, each with the tensors that take its arguments' places, as one native graph.
 
     None, saying why at DEBUG=1, where one of them is no native graph. On OpenCL a call of it returns before the work is done.
 
@@ -72,8 +73,11 @@ def compose(parts: Sequence[tuple[Any, Sequence[Tensor]]]) -> "Composite | CLCom
     if on_opencl:  # tinygrad's bindings are imported only where there is a device
         from ext.tinygrad.graph.opencl import CLComposite, CLGraphRunner
     kind: tuple[type, ...] = (CLGraphRunner,) if on_opencl else (CPUGraphRunner,)
-    runners = []
+    runners: list[tuple[Any, Sequence[Any]]] = []
     for jit, inputs in parts:
+        if isinstance(jit, StoredGraph):
+            runners.append((jit, [base(one) for one in inputs]))
+            continue
         if (obstacle := why_not(jit, inputs, kind)) is not None:
             say(f"graphs are replayed one by one: {obstacle}")
             return None

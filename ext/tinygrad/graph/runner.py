@@ -35,6 +35,11 @@ class CPUGraphRunner(GraphRunner):
         finalizer = weakref.finalize(self, retire, self.plan.address, self.plan.memory)
         finalizer.atexit = False
 
+    @property
+    def launches(self) -> list[Launch]:
+        """Kernel by kernel, with the inputs of the capture in place."""
+        return self.plan.launches
+
     @staticmethod
     def supports_uop(batch_devs: list[Compiled], new_call: UOp) -> bool:
         if (reason := why_not(batch_devs, new_call)) is not None:

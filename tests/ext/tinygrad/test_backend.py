@@ -104,9 +104,9 @@ def test_without_a_compiler_the_cpu_says_what_to_install(monkeypatch):
 
 
 def test_a_device_that_computes_nonsense_is_refused(monkeypatch):
-    from tinygrad import Tensor
+    from tinygrad.runtime.ops_cpu import CPUProgram
 
-    monkeypatch.setattr(Tensor, "tolist", lambda self: [0.0] * 5)
+    monkeypatch.setattr(CPUProgram, "__call__", lambda self, *buffers, **options: None)  # runs, and leaves the output as it was
     with pytest.raises(BackendError, match="computes wrong numbers"):
         backend._run_check_kernel("CPU")
 
@@ -181,10 +181,11 @@ class FakeCL:
         from tinygrad.runtime.autogen import opencl as cl
 
         address = self.address(handle)
-        if key in (cl.CL_DEVICE_TYPE, cl.CL_DEVICE_GLOBAL_MEM_SIZE):
-            value._obj.value = self.kinds[address] if key == cl.CL_DEVICE_TYPE else 1 << 30
-            return 0
-        return self.text(self.names[address] if key == cl.CL_DEVICE_NAME else "1.2", size, value, needed)
+        texts = {cl.CL_DEVICE_NAME: self.names[address], cl.CL_DRIVER_VERSION: "1.2", cl.CL_DEVICE_EXTENSIONS: "cl_khr_fp16 cl_khr_icd"}
+        if key in texts:
+            return self.text(texts[key], size, value, needed)
+        value._obj.value = self.kinds[address] if key == cl.CL_DEVICE_TYPE else 1 << 30
+        return 0
 
     @staticmethod
     def address(handle: Any) -> int:

@@ -7,13 +7,15 @@ from functools import cache
 from tinygrad.device import Device
 from tinygrad.helpers import getenv
 
+from ext.tinygrad.remembered import compiler_says
+
 X86_NEEDS = ("AVX2", "FMA", "F16C")
 
 
 @cache
 def _macros(command: tuple[str, ...]) -> frozenset[str]:
     """Lines `#define …` that the compiler predefines for its target."""
-    listing = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True).stdout
+    listing = compiler_says(command)
     return frozenset(line for line in listing.splitlines() if line.startswith("#define "))
 
 
@@ -32,7 +34,7 @@ def missing() -> str | None:
         return f"tinygrad's CPU device compiles with {type(compiler).__name__}, the C kernels need clang"
     try:
         macros = _compiler_macros()
-    except (OSError, subprocess.CalledProcessError) as error:
+    except (OSError, subprocess.SubprocessError) as error:
         return f"the C compiler cannot be asked for its target: {error}"
     if compiler.arch == "x86_64" and (lacks := [n for n in X86_NEEDS if f"#define __{n}__ 1" not in macros]):
         return f"this CPU has no {', '.join(lacks)}"

@@ -10,6 +10,7 @@ import pytest
 from app.models.llama import weight_cache
 from app.models.llama.checkpoint import open_checkpoint
 from app.models.llama.weight_cache import WeightCache
+from ext.tinygrad import cache_files
 from ext.tinygrad.kernels.cpu.kernels import CPUKernels
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.twins import TwinKernels
@@ -110,7 +111,7 @@ def test_what_a_dead_writer_left_is_swept(checkpoint, own_cache):
     left, recent = own_cache / "a.packed.1.part", own_cache / "b.packed.2.part"
     for file in (left, recent):
         file.write_bytes(b"half")
-    os.utime(left, (time.time() - 2 * weight_cache.STALE_SECONDS,) * 2)
+    os.utime(left, (time.time() - 2 * cache_files.STALE_SECONDS,) * 2)
     load(checkpoint)
     assert not left.exists() and recent.exists()
 
