@@ -41,6 +41,12 @@ class FakeCache:
         assert 0 <= start < stop <= len(self.tokens)
         del self.tokens[start:stop]
 
+    def entries(self, n: int) -> list[int]:
+        return self.tokens[:n]
+
+    def fill(self, entries: list[int]) -> None:
+        self.tokens = list(entries)
+
     def snapshot(self, path: Path) -> None:
         path.write_text(json.dumps(self.tokens))
 

@@ -1,14 +1,15 @@
 """One run of decoding: an iterator of ids that knows, at every moment, what it cost and why it ended."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
 
 from app.models.llama.engine import Engine
 from app.models.llama.kv_cache import KVCache
-from app.models.llama.sampler import Sampler
+
+Draw = Callable[[np.ndarray, Sequence[int]], int]  # (float32 logits (V,), the ids before, oldest first) → the next id; a Sampler is one
 
 
 class Generation(Iterator[int]):
@@ -23,13 +24,13 @@ class Generation(Iterator[int]):
         engine: Engine,
         cache: KVCache,
         prompt: list[int],
-        sampler: Sampler,
+        draw: Draw,
         max_tokens: int,
         stop_ids: frozenset[int],
         never: np.ndarray | None = None,
     ):
         """`never`: ids that are not sampled, whatever their logits."""
-        self._engine, self._cache, self._prompt, self._sampler = engine, cache, prompt, sampler
+        self._engine, self._cache, self._prompt, self._draw = engine, cache, prompt, draw
         self._max_tokens, self._stop_ids = max_tokens, stop_ids
         self._never = never if never is not None and never.size else None
         self.finish_reason: Literal["stop", "length"] | None = None
@@ -49,7 +50,7 @@ class Generation(Iterator[int]):
         logits = self._engine.step(self._history[-1], self._cache)
         if self._never is not None:
             logits[self._never] = -np.inf
-        token = self._sampler(logits, self._history)
+        token = self._draw(logits, self._history)
         seconds = time.perf_counter() - started
         if self.tokens == 0:
             self.prefill_seconds += seconds  # the first id ends the prefill: it comes from the prompt's last token

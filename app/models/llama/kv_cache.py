@@ -30,6 +30,14 @@ class LayerCache:
     v: Tensor
 
 
+@dataclass(frozen=True)
+class Entries:
+    """Keys and values in host memory: what `tokens` left in a cache, (KvH, len(tokens), Hd) by the tensors' names."""
+
+    tokens: tuple[int, ...]
+    tensors: dict[str, np.ndarray]
+
+
 class KVCache:
     """What the model has read: `tokens[i]` stands at position i, rows beyond len(tokens) hold nothing that counts."""
 
@@ -98,11 +106,27 @@ class KVCache:
             self._mover = self._shifter.over([(layer.k, layer.v, lifted) for layer, lifted in zip(self.layers, self._lifted, strict=True)])
         return self._mover
 
+    def entries(self, n: int) -> Entries:
+        """A copy of the first n positions; CacheError unless 0 <= n <= len(tokens)."""
+        if not 0 <= n <= len(self.tokens):
+            raise CacheError(f"entries({n}) of a cache that holds {len(self.tokens)} tokens")
+        whole = self._host_array()
+        return Entries(tuple(self.tokens[:n]), {name: buffers.read(tensor, whole)[:, :n].copy() for name, tensor in self._named()})
+
+    def fill(self, entries: Entries) -> None:
+        """Replace what is held by entries of a cache of the same model on the same device."""
+        whole = self._host_array()
+        for name, tensor in self._named():
+            if tensor.device != "CPU":
+                whole = self._host_array()  # a driver may still be reading the last one
+            whole[:, : len(entries.tokens)] = entries.tensors[name]
+            buffers.write(tensor, whole)
+        self.tokens, self._lifted_tokens = list(entries.tokens), 0
+
     def snapshot(self, path: Path) -> None:
         """Write the held entries to a safetensors file that `restore` can vouch for; the file appears whole or not at all."""
-        n, whole = len(self.tokens), self._host_array()
-        tensors = {name: np.ascontiguousarray(buffers.read(tensor, whole)[:, :n]) for name, tensor in self._named()}
-        snapshot.save(path, self.identity, self.capacity, self.tokens, tensors)
+        entries = self.entries(len(self.tokens))
+        snapshot.save(path, self.identity, self.capacity, list(entries.tokens), entries.tensors)
 
     def restore(self, path: Path) -> None:
         """Replace what is held by a snapshot's entries; SnapshotError, and an untouched cache, for one that is damaged or foreign."""
@@ -112,13 +136,7 @@ class KVCache:
             stored = tensors.get(name)
             if stored is None or stored.shape != (n_kv_heads, len(tokens), head_dim) or stored.dtype != _NUMPY[tensor.dtype]:
                 raise snapshot.SnapshotError(f"{path} lacks {name} in the shape of this cache")
-        whole = self._host_array()
-        for name, tensor in self._named():
-            if tensor.device != "CPU":
-                whole = self._host_array()  # a driver may still be reading the last one
-            whole[:, : len(tokens)] = tensors[name]
-            buffers.write(tensor, whole)
-        self.tokens, self._lifted_tokens = tokens, 0
+        self.fill(Entries(tuple(tokens), tensors))
 
     def _named(self) -> Iterator[tuple[str, Tensor]]:
         """Every tensor with its name in a snapshot."""

@@ -21,7 +21,7 @@ from app.models.llama.checkpoint import Checkpoint, open_checkpoint
 from app.models.llama.checkpoint.int8 import Int8Checkpoint
 from app.models.llama.config import ConfigError, LlamaConfig
 from app.models.llama.engine import CHUNKS, ContextOverflow, Engine, PrefillStats
-from app.models.llama.generation import Generation
+from app.models.llama.generation import Draw, Generation
 from app.models.llama.kv_cache import KVCache
 from app.models.llama.sampler import Sampler, Sampling
 from app.models.llama.shift import Shifter
@@ -125,18 +125,22 @@ class Llama:
         self,
         ids: list[int],
         max_tokens: int,
-        sampling: Sampling = Sampling(temperature=0),
+        sampling: Sampling | Draw = Sampling(temperature=0),
         cache: KVCache | None = None,
         stop_ids: frozenset[int] | None = None,
     ) -> Generation:
-        """Continue `ids`, at least one; stop_ids default to the tokenizer's. ContextOverflow for a prompt beyond the window."""
+        """Continue `ids`, at least one; stop_ids default to the tokenizer's. ContextOverflow for a prompt beyond the window.
+
+        `sampling` says how ids are drawn, or is what draws them.
+        """
         if not ids:
             raise ValueError("generate needs at least one id to continue")
         if len(ids) > self.max_context:
             raise ContextOverflow(len(ids), self.max_context)
         stops = self.tokenizer.stop_ids if stop_ids is None else stop_ids
         cache = self.new_cache() if cache is None else cache
-        return Generation(self.engine, cache, list(ids), Sampler(sampling), max_tokens, stops, self._undecodable)
+        draw = Sampler(sampling) if isinstance(sampling, Sampling) else sampling
+        return Generation(self.engine, cache, list(ids), draw, max_tokens, stops, self._undecodable)
 
     def logits(self, ids: list[int]) -> np.ndarray:
         """Teacher-forced logits after each of `ids`, float32 (len(ids), V)."""
