@@ -21,3 +21,7 @@ class ContextError(TownhallError):
 
 class ModelError(TownhallError):
     """No model where the flags say; names the flag and how to get one."""
+
+
+class SettingsError(TownhallError):
+    """A settings file that cannot be used; names the file, the line, the key and what it may be."""

@@ -22,8 +22,12 @@ class YamlFile:
     path: Path
     error: type[TownhallError]
 
-    def load(self, build: Callable[["Fields"], T], known: Iterable[str], empty: str = "", article: str = "a") -> T:
-        """What `build` makes of the file's mapping; `empty` completes the sentence about a file without content."""
+    def load(self, build: Callable[["Fields"], T], known: Iterable[str], noun: str = "", empty: str = "") -> T:
+        """What `build` makes of the file's mapping; `empty` completes the sentence about a file that may not lack content.
+
+        `noun` is what a sentence calls the mapping ("a persona").
+        """
+        noun = noun or f"a {self.what}"
         text = self._read()
         try:
             loader = yaml.SafeLoader(text)
@@ -38,14 +42,14 @@ class YamlFile:
                     node = yaml.MappingNode("tag:yaml.org,2002:map", [], yaml.Mark(str(self.path), 0, 0, 0, None, 0))
                 else:
                     raise self.error(f"{self.what} {self.path} is empty; {empty}")
-            return build(Fields(self, loader, node, f"{article} {self.what}", tuple(known)))
+            return build(Fields(self, loader, node, noun, tuple(known)))
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             raise self.fault(error.problem or error.context or "not valid YAML", mark.line + 1 if mark else None) from error
         except (yaml.YAMLError, ValueError) as error:  # ValueError: 2001-99-99 looks like a date to YAML
             raise self.fault(f"{str(error).splitlines()[0]}; put it in quotes") from error
         except RecursionError as error:
-            raise self.fault(f"nested too deeply to be {article} {self.what}") from error
+            raise self.fault(f"nested too deeply to be {noun}") from error
         finally:
             loader.dispose()
 

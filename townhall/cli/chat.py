@@ -1,58 +1,25 @@
 """`townhall chat`: flags in, one call; tinygrad is imported only once they have been read."""
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from townhall.cli.options import ChatOptions
-from townhall.context.registry import STRATEGIES
-from townhall.conversation import MAX_REPLY, REPEAT_PENALTY, TEMPERATURE
-from townhall.template import FORMATS
+from townhall.cli.flags import chat_flags, chat_options
 
 EPILOG = """\b
 Examples:
   townhall chat --personality gary
+  townhall chat -c experiment --seed 7
   echo "How far is the moon?" | townhall chat --temperature 0
   townhall chat --prompt "Once upon a time" --count 60
 """
 
 
 @click.command(help="Talk to a persona in the terminal; with piped input, answer each line.", epilog=EPILOG)
-@click.option(
-    "--model",
-    type=click.Path(path_type=Path),
-    help="model file, or fake:echo or fake:script=FILE  [default: the one that pull_llama.sh fetches]",
-)
-@click.option("--personality", default="stacy", show_default=True, metavar="NAME", help="stacy, george, gary, lexie, or a YAML file")
-@click.option("--prompt", metavar="TEXT", help="complete this text, without a persona, and exit")
-@click.option("--count", type=click.IntRange(min=1), default=MAX_REPLY, show_default=True, metavar="N", help="tokens in an answer, at most")
-@click.option("--temperature", type=float, default=TEMPERATURE, show_default=True, metavar="T", help="0: always the likeliest token")
-@click.option("--seed", type=int, metavar="S", help="the same seed gives the same answers  [default: a new one each time]")
-@click.option("--top-k", type=int, default=40, show_default=True, metavar="K", help="draw from the K likeliest tokens; 0: off")
-@click.option("--top-p", type=float, default=0.95, show_default=True, metavar="P", help="draw from the likeliest that make up P; 1: off")
-@click.option("--min-p", type=float, default=0.0, show_default=True, metavar="P", help="least share of the best one's chance; 0: off")
-@click.option(
-    "--repeat-penalty", type=float, metavar="R", help=f"hold back tokens said lately; 1: off  [default: {REPEAT_PENALTY}; with --prompt 1]"
-)
-@click.option("--max-context", type=int, default=1024, show_default=True, metavar="N", help="context window in tokens")
-@click.option("--context", type=click.Choice(list(STRATEGIES)), default="slide", show_default=True, help="how a long talk is made to fit")
-@click.option(
-    "--format", type=click.Choice(["auto", *FORMATS]), default="auto", show_default=True, help="prompt format; auto follows the model"
-)
-@click.option("--timing", is_flag=True, help="print tokens and seconds after each answer")
-@click.option("--profile", is_flag=True, help="print where the time went at the end")
-@click.option("--size", metavar="SIZE", help="7B, 13B, …: a folder under app/models/llama/weights, instead of --model")
-@click.option("--gen", metavar="GEN", help="LLaMA generation that --size belongs to  [default: 1]")
-@click.option(
-    "--quantize", type=click.Choice(["int8"]), is_flag=False, flag_value="int8", metavar="[int8]", help="make float weights 8-bit integers"
-)
-@click.option("--eos", multiple=True, metavar="TOKEN", help="end an answer at this token (or id) and at no other; may be repeated")
-@click.option("--require", type=click.Choice(["gpu", "cpu"]), help="end with an error unless the weights sit on such a device")
-@click.option("--no-cache", is_flag=True, help="neither store nor restore what the model read of a persona")
-@click.option("--json", is_flag=True, help="print one JSON object per answer")
-def chat(**flags: Any) -> int:
-    options = ChatOptions(**flags)
+@chat_flags
+@click.pass_context
+def chat(ctx: click.Context, /, config: tuple[str, ...], **flags: Any) -> int:
+    options = chat_options(ctx, config, flags)
     if options.prompt is not None:
         from townhall.cli.complete import run_completion
 

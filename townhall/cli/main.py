@@ -16,6 +16,7 @@ COMMANDS = {
     "convert": ("townhall.cli.convert", "Turn any checkpoint into one GGUF file, quantised or not."),
     "bench": ("townhall.cli.bench", "Measure the speed of this machine, beside llama.cpp."),
     "warm": ("townhall.cli.warm", "Compile and pack in advance what the first chat would wait for."),
+    "settings": ("townhall.cli.settings", "Show the settings that files and flags come to, and where each was said."),
     "devices": ("townhall.cli.devices", "List the devices that work here, and why the others do not."),
 }
 

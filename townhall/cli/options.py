@@ -1,4 +1,4 @@
-"""What the flags of `townhall chat` say, and which model file they mean."""
+"""What `townhall chat` is to do, and which model file that means."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ DEFAULT_MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 @dataclass(frozen=True)
 class ChatOptions:
-    """The flags as they were given."""
+    """What flags and settings files come to."""
 
     model: Path | None = None
     personality: str = "stacy"
@@ -40,7 +40,7 @@ class ChatOptions:
     eos: tuple[str, ...] = ()
     require: str | None = None
     json: bool = False
-    no_cache: bool = False
+    cache: bool = True
 
     def sampling(self) -> "Sampling":
         """Checked; SamplingError names the flag.

@@ -44,7 +44,7 @@ class Session:
             context=options.context,
             sampling=loaded.sampling,
             max_tokens=options.count,
-            heads=None if options.no_cache or options.fake else HeadCache.of_user(terminal.note),
+            heads=None if options.fake or not options.cache else HeadCache.of_user(terminal.note),
         )
 
     def prepare(self) -> None:

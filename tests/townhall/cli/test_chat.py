@@ -58,6 +58,7 @@ def test_flags_and_options_agree_on_every_default():
     from townhall.cli.chat import chat
 
     given = chat.make_context("chat", []).params
+    assert given.pop("config") == ()
     assert options.ChatOptions(**given) == options.ChatOptions()
 
 

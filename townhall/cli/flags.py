@@ -1,0 +1,112 @@
+"""The flags of a conversation: `townhall chat` takes them, `townhall settings` shows what they come to."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+from click.shell_completion import CompletionItem
+
+from townhall.cli.options import ChatOptions
+from townhall.context.registry import STRATEGIES
+from townhall.conversation import MAX_REPLY, REPEAT_PENALTY, TEMPERATURE
+from townhall.settings import Setting, resolve
+from townhall.template import FORMATS
+
+
+def _complete_personas(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from townhall.persona import list_personas
+
+    named = [CompletionItem(name) for name in list_personas() if name.startswith(incomplete)]
+    return [*named, CompletionItem(incomplete, type="file")]
+
+
+def _complete_settings(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from townhall.settings import list_settings
+
+    named = [CompletionItem(name) for name in list_settings() if name.startswith(incomplete)]
+    return [*named, CompletionItem(incomplete, type="file")]
+
+
+FLAGS = [
+    click.option(
+        "-c",
+        "--config",
+        multiple=True,
+        metavar="NAME|PATH",
+        shell_complete=_complete_settings,
+        help="settings from a YAML file; may be repeated, the last one wins, and flags win over all (see townhall settings)",
+    ),
+    click.option(
+        "--model",
+        type=click.Path(path_type=Path),
+        help="model file, or fake:echo or fake:script=FILE  [default: the one that pull_llama.sh fetches]",
+    ),
+    click.option(
+        "--personality",
+        default="stacy",
+        show_default=True,
+        metavar="NAME",
+        shell_complete=_complete_personas,
+        help="stacy, george, gary, lexie, or a YAML file",
+    ),
+    click.option("--prompt", metavar="TEXT", help="complete this text, without a persona, and exit"),
+    click.option(
+        "--count", type=click.IntRange(min=1), default=MAX_REPLY, show_default=True, metavar="N", help="tokens in an answer, at most"
+    ),
+    click.option("--temperature", type=float, default=TEMPERATURE, show_default=True, metavar="T", help="0: always the likeliest token"),
+    click.option("--seed", type=int, metavar="S", help="the same seed gives the same answers  [default: a new one each time]"),
+    click.option("--top-k", type=int, default=40, show_default=True, metavar="K", help="draw from the K likeliest tokens; 0: off"),
+    click.option(
+        "--top-p", type=float, default=0.95, show_default=True, metavar="P", help="draw from the likeliest that make up P; 1: off"
+    ),
+    click.option("--min-p", type=float, default=0.0, show_default=True, metavar="P", help="least share of the best one's chance; 0: off"),
+    click.option(
+        "--repeat-penalty",
+        type=float,
+        metavar="R",
+        help=f"hold back tokens said lately; 1: off  [default: {REPEAT_PENALTY}; with --prompt 1]",
+    ),
+    click.option("--max-context", type=int, default=1024, show_default=True, metavar="N", help="context window in tokens"),
+    click.option(
+        "--context", type=click.Choice(list(STRATEGIES)), default="slide", show_default=True, help="how a long talk is made to fit"
+    ),
+    click.option(
+        "--format", type=click.Choice(["auto", *FORMATS]), default="auto", show_default=True, help="prompt format; auto follows the model"
+    ),
+    click.option("--timing/--no-timing", default=False, help="print tokens and seconds after each answer"),
+    click.option("--profile/--no-profile", default=False, help="print where the time went at the end"),
+    click.option("--size", metavar="SIZE", help="7B, 13B, …: a folder under app/models/llama/weights, instead of --model"),
+    click.option("--gen", metavar="GEN", help="LLaMA generation that --size belongs to  [default: 1]"),
+    click.option(
+        "--quantize",
+        type=click.Choice(["int8"]),
+        is_flag=False,
+        flag_value="int8",
+        metavar="[int8]",
+        help="make float weights 8-bit integers",
+    ),
+    click.option("--eos", multiple=True, metavar="TOKEN", help="end an answer at this token (or id) and at no other; may be repeated"),
+    click.option("--require", type=click.Choice(["gpu", "cpu"]), help="end with an error unless the weights sit on such a device"),
+    click.option("--cache/--no-cache", default=True, help="store and restore what the model read of a persona  [default: do]"),
+    click.option("--json", is_flag=True, help="print one JSON object per answer"),
+]
+
+
+def chat_flags(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a command with all of them."""
+    for flag in reversed(FLAGS):
+        command = flag(command)
+    return command
+
+
+def resolve_flags(ctx: click.Context, config: tuple[str, ...], flags: dict[str, Any]) -> dict[str, Setting]:
+    """Every option's value and where it came from. SettingsError for a file that cannot be used."""
+    given = {name: value for name, value in flags.items() if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT}
+    return resolve(vars(ChatOptions()), config, given)
+
+
+def chat_options(ctx: click.Context, config: tuple[str, ...], flags: dict[str, Any]) -> ChatOptions:
+    """What files and flags say together."""
+    return ChatOptions(**{name: setting.value for name, setting in resolve_flags(ctx, config, flags).items()})
