@@ -110,7 +110,7 @@ def write_hf(
     tensors = to_hf(weights, head_dim)
     names = list(tensors)
     stem, suffix = ("pytorch_model", "bin") if torch else ("model", "safetensors")
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for n in range(shards):
         part = {name: tensors[name] for name in names[n::shards]}
         name = f"{stem}.{suffix}" if shards == 1 else f"{stem}-{n + 1:05}-of-{shards:05}.{suffix}"

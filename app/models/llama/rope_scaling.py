@@ -62,7 +62,8 @@ def from_hf(
         value = scaling.get(key, default)
         if value is None and default is not None:
             value = default
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e9:
+        least = 1 if key == "original_max_position_embeddings" else 0  # tokens: half a one is none
+        if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value < 1e9 or not value:
             raise fail(f"gives the rope scaling's {key} as {str(value)[:20]!r}; a positive number is needed")
         return float(value)
 

@@ -3,7 +3,7 @@
 Its patterns are looked up among those Townhall knows and never handed to a regex engine: a crafted one would run for ever.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -41,8 +41,8 @@ def read_tokenizer_json(content: Mapping[str, Any], path: object) -> dict[str, A
     types = np.array([TokenType.NORMAL if token else TokenType.UNUSED for token in tokens], np.int32)
     merges = _merges(model.get("merges"), fail)
     steps = list(_steps(content.get("pre_tokenizer")))
-    decoder = {step.get("type") for step in _steps(content.get("decoder"))}
-    if any(step.get("type") == "ByteLevel" for step in steps) or decoder == {"ByteLevel"}:
+    decoder, cuts = _kinds(_steps(content.get("decoder"))), _kinds(steps)
+    if "ByteLevel" in cuts or decoder == {"ByteLevel"}:
         return {
             "tokenizer.ggml.model": "gpt2",
             "tokenizer.ggml.pre": _pre_tokenizer(steps, bool(model.get("ignore_merges")), fail),
@@ -51,7 +51,7 @@ def read_tokenizer_json(content: Mapping[str, Any], path: object) -> dict[str, A
             "tokenizer.ggml.merges": [f"{left} {right}" for left, right in merges],
             "tokenizer.ggml.add_bos_token": _begins_with_special(content.get("post_processor")),
         }
-    if not model.get("byte_fallback") and "Metaspace" not in decoder | {step.get("type") for step in steps}:
+    if not model.get("byte_fallback") and "Metaspace" not in decoder | cuts:
         raise fail("is neither byte-level nor SentencePiece's kind of BPE")
     for n, word in enumerate(words):
         if word in BYTE_TOKENS:
@@ -96,6 +96,10 @@ def _steps(part: Any, depth: int = 0) -> Iterator[Mapping[str, Any]]:
                 yield from _steps(step, depth + 1)
             return
     yield part
+
+
+def _kinds(steps: Iterable[Mapping[str, Any]]) -> set[str]:
+    return {kind for step in steps if isinstance(kind := step.get("type"), str)}
 
 
 def _pre_tokenizer(steps: list[Mapping[str, Any]], whole: bool, fail: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from app.models.llama.checkpoint.checkpoint import Checkpoint
 from app.models.llama.checkpoint.json_file import read_optional_json
+from app.models.llama.vocabulary import strings
 from app.models.llama.wording import clipped
 
 DEFAULT_CONTEXT = 1024
@@ -73,7 +74,7 @@ def _vocabulary(checkpoint: Checkpoint) -> dict[str, Any]:
     rows = checkpoint.stored("tok_embeddings.weight").shape[0]
     output = rows if checkpoint.config.tied else checkpoint.stored("output.weight").shape[0]
     metadata, roles = checkpoint.tokenizer_metadata, checkpoint.token_roles()
-    tokens = metadata.get("tokenizer.ggml.tokens", [])
+    tokens = strings(metadata.get("tokenizer.ggml.tokens"))
     size = len(tokens)
 
     def spell(n: int) -> str:

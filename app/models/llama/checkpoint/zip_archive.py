@@ -43,7 +43,7 @@ def stored_members(data: np.ndarray, path: Path) -> dict[str, np.ndarray]:
             extra = directory[pos + 46 + n_name : pos + 46 + n_name + n_extra]
             nbytes, packed, start = _wide(extra, nbytes, packed, start)
             pos += 46 + n_name + n_extra + n_comment
-            if not name.isprintable() or name in members:
+            if pos > len(directory) or not name.isprintable() or name in members:
                 raise ValueError
         except (struct.error, ValueError):
             raise fail("has a damaged zip directory") from None
