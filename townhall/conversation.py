@@ -9,10 +9,10 @@ from townhall.answer import Answer
 from townhall.context.receipt import Receipt
 from townhall.context.registry import open_strategy
 from townhall.context.scribe import Fold, Scribe
-from townhall.context.strategy import Plan, Window, fold_ahead, refusal
+from townhall.context.strategy import Plan, fold_ahead
 from townhall.context.usage import Usage, describe_history
-from townhall.errors import ContextError
 from townhall.facade import LanguageModel, Progress
+from townhall.fitting import fit, open_window, refuse_oversized_head, refuse_oversized_text
 from townhall.head_cache import HeadCache
 from townhall.message import Exchange, Memory, Message, messages_of
 from townhall.persona import Persona
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["MAX_REPLY", "REPEAT_PENALTY", "TEMPERATURE", "Conversation", "Reply"]
 
 MAX_REPLY = 512  # tokens; a persona that has not come to an end by then will not
-LONGEST_TOKEN = 256  # characters; vocabularies hold runs of 128 spaces
 # cooler than usual and with a penalty: small models ramble at 0.7 and, without the penalty, say one sentence for ever
 TEMPERATURE, REPEAT_PENALTY = 0.3, 1.1
 
@@ -61,9 +60,8 @@ class Conversation:
         self.strategy, self.heads, self._format = open_strategy(context), heads, format
         self.prompt = Prompt(open_format(format, persona, llama.tokenizer), llama.tokenizer)
         self.cache = llama.new_cache()
-        capacity = self.cache.capacity
-        self.window = Window(capacity, pinned=len(self.prompt.head_ids), reserve=max(1, min(max_tokens, capacity // 4)))
-        self._refuse_oversized_head()
+        self.window = open_window(self.prompt, self.cache.capacity, max_tokens)
+        refuse_oversized_head(persona, self.prompt, self.window, max_tokens)
         self.exchanges: list[Exchange]
         self.plan: Plan
         self.last: Reply | None
@@ -136,35 +134,10 @@ class Conversation:
         Raises ContextError at once where the turn cannot fit, and the conversation stands as before. An answer that is
         cut short, by closing the iterator or by KeyboardInterrupt, is kept as far as it was shown.
         """
-        if len(text) > self.window.capacity * LONGEST_TOKEN:  # not worth tokenising
-            raise ContextError(
-                f"this message has {len(text):,} characters, far more than a window of {self.window.capacity} tokens holds; "
-                "shorten it or raise --max-context",
-                len(text) // LONGEST_TOKEN,
-                self.window.capacity,
-            )
+        refuse_oversized_text(text, self.window.capacity)
         turn = Message(self._next_id, "user", text, self.prompt.turn_ids(text))
-        plan, ids = self._fit(turn)
+        plan, ids = fit(self.prompt, self.strategy, self.window, self.plan, turn)
         return self._stream(turn, plan, ids)
-
-    def _fit(self, turn: Message) -> tuple[Plan, list[int]]:
-        """What the prompt keeps, and its ids."""
-        window = self.window
-        if (needed := window.pinned + len(turn.ids)) > window.capacity - window.reserve:
-            raise ContextError(refusal(needed, window, "shorten it or raise --max-context"), needed, window.capacity)
-        current = Plan(self.plan.kept, (), self.plan.memory)
-        plan = self.strategy.choose(window, current, len(turn.ids))
-        ids = self.prompt.ids(plan, turn)
-        while len(ids) > window.capacity - window.reserve and plan.kept:
-            # only where turns depend on each other, so that their counts add up to an estimate
-            plan = Plan(plan.kept[1:], (*plan.dropped, plan.kept[0]), plan.memory)
-            ids = self.prompt.ids(plan, turn)
-        if len(ids) > window.capacity - window.reserve and plan.memory:
-            plan = Plan(plan.kept, plan.dropped)
-            ids = self.prompt.ids(plan, turn)
-        if len(ids) > window.capacity - window.reserve:
-            raise ContextError(refusal(len(ids), window, "shorten it or raise --max-context"), len(ids), window.capacity)
-        return plan, ids
 
     def _stream(self, turn: Message, plan: Plan, ids: list[int]) -> Generator[str, None, None]:
         uncomputed = len(self._laid) - _common_prefix(self._laid, self.cache.tokens)
@@ -238,17 +211,6 @@ class Conversation:
         stop = self.window.pinned + _tokens(self.plan.memory) + sum(exchange.tokens for exchange in plan.dropped)
         in_place = self.prompt.format.turn_by_turn and list(self.cache.tokens[:stop]) == list(self._laid[:stop])
         return (start, stop) if plan.dropped and in_place else None
-
-    def _refuse_oversized_head(self) -> None:
-        window, least = self.window, self.window.pinned + len(self.prompt.turn_ids(""))
-        if (needed := least + window.reserve) > window.capacity:
-            enough = min(least + self.max_tokens, (4 * least - 1) // 3)  # the reserve grows with the window, up to max_tokens
-            raise ContextError(
-                f"{self.persona.name}'s persona takes {window.pinned} tokens of a window of {window.capacity}, "
-                f"which leaves no room to talk; pass --max-context {enough} or more, or shorten the persona",
-                needed,
-                window.capacity,
-            )
 
 
 def _tokens(memory: Memory | None) -> int:

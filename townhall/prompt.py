@@ -31,6 +31,13 @@ class Prompt:
         """Ids of words within an answer."""
         return self._encode([Piece(text, special=False)], continued=True) if text else []
 
+    def reply_ids(self, text: str) -> tuple[int, ...]:
+        """An answer that the model did not sample, as it would have, with what closes it."""
+        cue = "".join(piece.text for piece in self.format.turn("")[-1:])
+        # formats that leave the space after the cue to the answer
+        lead = "" if not cue or cue[-1].isspace() or not self._ends_plain(self.turn_ids("")) else " "
+        return (*self.words(lead + text), *self.close_ids)
+
     def ids(self, plan: Plan, turn: Message) -> list[int]:
         """The whole prompt: head, memory, kept exchanges, the new turn."""
         if not self.format.turn_by_turn:
@@ -45,10 +52,7 @@ class Prompt:
     def memory(self, text: str, sources: tuple[int, ...]) -> Memory:
         """A memory as the model will read it: the user reminds, the persona nods, which every format can lay out."""
         reminder = f"{REMINDER} {text}"
-        cue = "".join(piece.text for piece in self.format.turn("")[-1:])
-        # formats that leave the space after the cue to the answer
-        lead = "" if not cue or cue[-1].isspace() or not self._ends_plain(self.turn_ids("")) else " "
-        nod = Message(NOT_SAID, "assistant", NOD, (*self.words(lead + NOD), *self.close_ids))
+        nod = Message(NOT_SAID, "assistant", NOD, self.reply_ids(NOD))
         return Memory(text, sources, Exchange(Message(NOT_SAID, "user", reminder, self.turn_ids(reminder)), nod))
 
     def _messages(self, plan: Plan) -> tuple[Message, ...]:
