@@ -18,7 +18,6 @@ import numpy as np
 from tinygrad import Device, dtypes
 
 from app.models.llama.checkpoint import Checkpoint, open_checkpoint
-from app.models.llama.checkpoint.int8 import Int8Checkpoint
 from app.models.llama.config import ConfigError, LlamaConfig
 from app.models.llama.engine import CHUNKS, ContextOverflow, Engine, PrefillStats
 from app.models.llama.generation import Draw, Generation
@@ -75,8 +74,12 @@ class Llama:
         Raises CheckpointError, ConfigError or TokenizerError for a file that cannot serve and ConfigError for a window beyond the model's.
         """
         checkpoint: Checkpoint = open_checkpoint(path)
+        quantised = 0
         if quantize:
-            checkpoint = Int8Checkpoint(checkpoint)
+            from app.models.llama.checkpoint.int8 import Int8Checkpoint
+
+            checkpoint = eight_bit = Int8Checkpoint(checkpoint)
+            quantised = len(eight_bit.quantised)
         config = checkpoint.config
         if not 1 <= max_context <= config.context_length:
             raise ConfigError(
@@ -104,7 +107,7 @@ class Llama:
         # a float32 file asks for float32 throughout; every other is coarser than a float16 cache
         cache_dtype = "float32" if checkpoint.stored("tok_embeddings.weight").type == "F32" else "float16"
         llama = cls(model, tokenizer, max_context, device, cache_dtype, checkpoint.fingerprint())
-        llama.quantised = len(checkpoint.quantised) if isinstance(checkpoint, Int8Checkpoint) else 0
+        llama.quantised = quantised
         return llama
 
     @property

@@ -6,9 +6,9 @@ sentencepiece_model.proto; writing the few that matter by hand spares a dependen
 
 import struct
 
-from gguf import TokenType
 from sentencepiece import SentencePieceProcessor
 
+from app.models.llama.checkpoint.ggml import TokenType
 from app.models.llama.vocabulary import Vocabulary
 from app.models.llama.wording import clipped
 

@@ -6,9 +6,9 @@ import re
 from typing import Any
 
 import numpy as np
-from gguf import TokenType
 
 from app.models.llama.byte_bpe import ALPHABET
+from app.models.llama.checkpoint.ggml import TokenType
 from app.models.llama.vocabulary import TokenizerError
 
 LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} [0-9]{1,7}\r?\n")

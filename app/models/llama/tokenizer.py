@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from gguf import TokenType
 
+from app.models.llama.checkpoint.ggml import TokenType
 from app.models.llama.vocabulary import TokenizerError, Vocabulary, strings
 from app.models.llama.wording import quoted
 

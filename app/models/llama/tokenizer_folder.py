@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import TokenType
 
+from app.models.llama.checkpoint.ggml import TokenType
 from app.models.llama.checkpoint.json_file import (
     MAX_CONFIG_BYTES,
     MAX_INDEX_BYTES,

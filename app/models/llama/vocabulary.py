@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import TokenType
 
+from app.models.llama.checkpoint.ggml import TokenType
 from app.models.llama.wording import quoted
 from ext.tinygrad.errors import TownhallError
 
@@ -33,7 +33,7 @@ class Vocabulary:
     path: str
     tokens: list[str]  # id → token in the scheme's own spelling
     ids: dict[str, int]  # and back
-    types: np.ndarray  # id → gguf.TokenType
+    types: np.ndarray  # id → TokenType
     scores: np.ndarray | None  # id → score, SentencePiece only
     bos_id: int | None
     eos_id: int | None

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
-import gguf
 import numpy as np
 
+from app.models.llama.checkpoint import ggml
 from app.models.llama.checkpoint.errors import CheckpointError
 from app.models.llama.wording import quoted
 
@@ -80,7 +80,7 @@ class TensorInfo:
 
     name: str
     shape: tuple[int, ...]  # NumPy's row-major order: (rows, cols); GGUF itself lists the fastest dimension first
-    type: gguf.GGMLQuantizationType
+    type: ggml.QuantType
     offset: int  # bytes from the start of the file
     nbytes: int
 
@@ -222,10 +222,10 @@ class GGUFFile:
         """float32 of the tensor's shape, by the gguf package's reference dequantisers."""
         info = self.tensors[name]
         try:
-            values = gguf.quants.dequantize(self.raw(name), info.type)
+            values = ggml.dequantize(self.raw(name), info.type)
         except NotImplementedError:
             raise CheckpointError(f"{self.path} stores {name} as {info.type.name}, which cannot be decoded; {OTHER_TYPE}") from None
-        return values.astype(np.float32, copy=False).reshape(info.shape)
+        return values.reshape(info.shape)
 
 
 def _read_version(cursor: _Cursor) -> int:
@@ -270,8 +270,8 @@ def _read_tensor_entry(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]
 def _place(cursor: _Cursor, name: str, shape: tuple[int, ...], kind: int, offset: int, start: int, alignment: int) -> TensorInfo:
     """Check one entry of the tensor table against its type's block size and the end of the file."""
     try:
-        encoding = gguf.GGMLQuantizationType(kind)
-        block_size, block_bytes = gguf.GGML_QUANT_SIZES[encoding]
+        encoding = ggml.QuantType(kind)
+        block_size, block_bytes = ggml.BLOCKS[encoding]
     except (ValueError, KeyError):
         raise cursor.fail(f"stores the tensor {name} as type {kind}, which Townhall does not know", OTHER_TYPE) from None
     if 0 in shape:

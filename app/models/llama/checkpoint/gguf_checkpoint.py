@@ -7,11 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import gguf
 import numpy as np
 
 from app.models.llama.checkpoint.checkpoint import Stored, expected_shapes, refuse_surplus_tokens
 from app.models.llama.checkpoint.errors import CheckpointError
+from app.models.llama.checkpoint.ggml import QuantType as T
 from app.models.llama.checkpoint.gguf import OTHER_TYPE, GGUFFile, TensorInfo
 from app.models.llama.checkpoint.gguf_split import PART, open_parts, tensors_of
 from app.models.llama.checkpoint.names import COMPUTED, canonical_from_gguf
@@ -22,7 +22,6 @@ from ext.tinygrad.kernels.matrix import QuantMatrix
 if TYPE_CHECKING:
     from app.models.llama.tokenizer import Tokenizer
 
-T = gguf.GGMLQuantizationType
 # what the gguf package's dequantisers decode; I* and F64 are no weights, Q8_1 and Q8_K only activations
 DECODABLE = {T.F32, T.F16, T.BF16, T.Q4_0, T.Q4_1, T.Q5_0, T.Q5_1, T.Q8_0, T.Q2_K, T.Q3_K, T.Q4_K, T.Q5_K, T.Q6_K, T.IQ4_NL, T.IQ4_XS}
 DECODABLE |= {T.IQ1_S, T.IQ1_M, T.IQ2_XXS, T.IQ2_XS, T.IQ2_S, T.IQ3_XXS, T.IQ3_S, T.TQ1_0, T.TQ2_0, T.MXFP4}
