@@ -15,7 +15,8 @@ class ChatTemplate:
     """Description as system message, examples as earlier turns.
 
     Where the template knows no system role, or puts it anywhere but at the start, the description opens the first user
-    turn instead. At load the template is tried on a few made-up turns. If each turn adds its own text and changes
+    turn instead; without a description there is no system message of ours. At load the template is tried on a few made-up
+    turns. If each turn adds its own text and changes
     nothing before it, as nearly all do, the parts are learnt there and the template never runs again; otherwise
     `turn_by_turn` is False and every prompt is rendered whole.
     """
@@ -24,7 +25,9 @@ class ChatTemplate:
 
     def __init__(self, persona: Persona, source: str, bos_token: str = "", eos_token: str = ""):
         self.persona = persona
-        self.stop = tuple(dict.fromkeys((END, f"\n{persona.user}:", *persona.stop)))
+        # where nobody is played, a line that begins like a cue is text like any other
+        played = (END, f"\n{persona.user}:") if persona.instructions else ()
+        self.stop = tuple(dict.fromkeys((*played, *persona.stop)))
         self._sandbox = Sandbox(source)
         self._variables = {"bos_token": bos_token, "eos_token": eos_token, "tools": None, "documents": None}
         self._examples = [turn for example in persona.examples for turn in (Turn("user", example.user), Turn("assistant", example.reply))]
@@ -47,7 +50,7 @@ class ChatTemplate:
         """Head, opening, cue and close; decides between system role and folding, and whether turns stand by themselves."""
         refusal: TemplateError | None = None
         usable: list[bool] = []
-        for self._folded in (False, True):
+        for self._folded in (False, True) if self.persona.instructions else (False,):
             try:
                 learnt = self._seams()
             except TemplateError as error:
@@ -106,8 +109,8 @@ class ChatTemplate:
             contents[name] = Piece(text.strip(), special=False, turn=turn)
             return name
 
-        description = placeholder(self.persona.instructions)
-        messages = [] if self._folded else [{"role": "system", "content": description}]
+        description = placeholder(self.persona.instructions) if self.persona.instructions else ""
+        messages = [{"role": "system", "content": description}] if description and not self._folded else []
         spoken = [*self._examples, *turns]
         for index, turn in enumerate(spoken):
             own = index - len(self._examples)

@@ -1,0 +1,86 @@
+"""A conversation that somebody else keeps: from the whole list of messages to the prompt that a `Conversation` would have come to."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from townhall.context.strategy import ContextStrategy, Plan, Window
+from townhall.fitting import fit, refuse_oversized_text
+from townhall.formats.piece import Turn
+from townhall.message import Exchange, Message
+from townhall.prompt import Prompt
+
+Spoken = Callable[[str], Sequence[int] | None]  # the ids of an answer as they were sampled, where they are known
+
+
+@dataclass(frozen=True)
+class Laid:
+    """A prompt, and what is told about it."""
+
+    ids: tuple[int, ...]
+    dropped: tuple[int, ...]  # indices of messages that the model will not see
+    dropped_tokens: int
+    opening: str = ""  # the answer's beginning, where the list ended with one that is to be carried on
+    removed: tuple[int, int] | None = None  # positions that left `before` for this turn
+    before: tuple[int, ...] = ()  # the prompt had nothing left
+
+
+def lay_out(prompt: Prompt, strategy: ContextStrategy, window: Window, turns: Sequence[Turn], spoken: Spoken = lambda text: None) -> Laid:
+    """The prompt for the last of `turns`, in which users and assistants may speak in any order; ContextError where it cannot fit.
+
+    The strategy is led through the conversation again, turn by turn, so that it lets go of what it let go of when these turns were new:
+    the front of the prompt stays the same from request to request.
+    """
+    for message in turns:
+        refuse_oversized_text(message.text, window.capacity)
+    said = list(_exchanges(turns))
+    indices = [index for index, _, _ in said]
+    exchanges = [_exchange(prompt, at, question, answer, spoken) for at, (_, question, answer) in enumerate(said[:-1])]
+    _, question, answer = said[-1]
+    turn = Message(2 * len(exchanges), "user", question, prompt.turn_ids(question))
+    current = _replay(strategy, window, exchanges, len(turn.ids))
+    plan, ids = fit(prompt, strategy, window, current, turn)
+    if answer:
+        ids = [*ids, *prompt.reply_ids(answer)[: -len(prompt.close_ids) or None]]
+    gone = exchanges[: len(exchanges) - len(plan.kept)]
+    dropped = tuple(index for of_one in indices[: len(gone)] for index in of_one)
+    laid = Laid(tuple(ids), dropped, sum(exchange.tokens for exchange in gone), answer)
+    if plan.dropped and prompt.format.turn_by_turn:
+        start, stop = window.pinned, window.pinned + sum(exchange.tokens for exchange in plan.dropped)
+        before = prompt.ids(Plan(current.kept, (), current.memory), turn)
+        laid = replace(laid, removed=(start, stop), before=tuple(before))
+    return laid
+
+
+def _replay(strategy: ContextStrategy, window: Window, exchanges: Sequence[Exchange], turn: int) -> Plan:
+    """What was in the window before the last turn."""
+    if sum(exchange.tokens for exchange in exchanges) + turn <= window.budget:
+        return Plan(tuple(exchanges))  # then nothing ever had to go
+    plan = Plan(())
+    for exchange in exchanges:
+        kept = strategy.choose(window, Plan(plan.kept), len(exchange.user.ids)).kept
+        plan = Plan((*kept, exchange))
+    return plan
+
+
+def _exchange(prompt: Prompt, at: int, question: str, answer: str, spoken: Spoken) -> Exchange:
+    sampled = spoken(answer)
+    reply = (*sampled, *prompt.close_ids) if sampled is not None else prompt.reply_ids(answer)
+    user = Message(2 * at, "user", question, prompt.turn_ids(question))
+    return Exchange(user, Message(2 * at + 1, "assistant", answer, tuple(reply)))
+
+
+def _exchanges(turns: Iterable[Turn]) -> Iterable[tuple[list[int], str, str]]:
+    """(indices, question, answer) in turn; who speaks twice is heard as once, an answer without a question answers silence.
+
+    The last question's answer is "" where it is still to be given.
+    """
+    indices: list[int] = []
+    question: list[str] = []
+    answer: list[str] = []
+    for index, turn in enumerate(turns):
+        if turn.role == "user" and answer:
+            yield indices, "\n\n".join(question), "\n\n".join(answer)
+            indices, question, answer = [], [], []
+        indices.append(index)
+        (question if turn.role == "user" else answer).append(turn.text)
+    yield indices, "\n\n".join(question), "\n\n".join(answer)
