@@ -1,0 +1,144 @@
+"""Turns of one length under a context strategy: what an ordinary one costs, what one that overflows costs, and whether that lasts."""
+
+import hashlib
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.models.llama import Llama, Sampling
+from app.models.llama.kv_cache import KVCache
+from ext.tinygrad import buffers
+from townhall import Conversation, Persona
+from townhall.errors import ContextError
+
+QUESTION = "Tell me much, much more about number {n}, please, and leave nothing out of it."
+NEVER = frozenset({1 << 30})  # no vocabulary has this id, so every answer takes all of its tokens
+TIMED_TURNS, ANSWER = 48, 64  # tokens of an answer: what a persona of the default model says in a typical one
+STATM = Path("/proc/self/statm")
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one turn took, in seconds: to its first piece of text, to its last, and for what was written down after that."""
+
+    first: float
+    whole: float
+    after: float
+    overflow: bool  # something left the window for it
+    tokens: int  # question and answer
+    prompt: int
+    recomputed: int
+
+
+def take_turns(llama: Llama, persona: Persona, context: str, answer: int, seed: int = 1) -> Iterator[tuple[Conversation, Turn]]:
+    """Turns without end; a refused one is followed by /reset, as `stop` asks for."""
+    conversation = Conversation(llama, persona, context=context, sampling=Sampling(temperature=0.7, seed=seed), max_tokens=answer)
+    conversation.prompt.stop_ids, conversation.prompt.stop = NEVER, ()
+    conversation.prepare()
+    number = 0
+    while True:
+        number = (number + 1) % 1000
+        text, started = QUESTION.format(n=f"{number:03d}"), time.perf_counter()
+        try:
+            pieces = conversation.reply(text)
+            refused = False
+        except ContextError:
+            conversation.reset()
+            pieces, refused = conversation.reply(text), True
+        next(pieces, "")
+        first = time.perf_counter() - started
+        for _ in pieces:
+            pass
+        whole = time.perf_counter() - started
+        conversation.after_reply()
+        after = time.perf_counter() - started - whole
+        last = conversation.last
+        assert last is not None
+        receipt = last.receipt
+        tokens = conversation.exchanges[-1].tokens
+        overflow = bool(receipt.dropped) or refused
+        yield conversation, Turn(first, whole, after, overflow, tokens, last.prompt_tokens, receipt.recomputed_tokens)
+
+
+def cost(llama: Llama, persona: Persona, context: str, turns: int, progress: Progress) -> dict[str, Any]:
+    """Medians over `turns` turns, those that overflow and the others measured alternately, as they come."""
+    taken: list[Turn] = []
+    for _, turn in take_turns(llama, persona, context, ANSWER):
+        taken.append(turn)
+        progress(f"{context}: turn {len(taken)} of {turns}")
+        if len(taken) == turns:
+            break
+    # the first turn has nothing before it and the first overflow may still have something to set up: both count all the same
+    plain, over = [turn for turn in taken if not turn.overflow], [turn for turn in taken if turn.overflow]
+    figures: dict[str, Any] = {
+        "turns": turns,
+        "overflows": len(over),
+        "tokens_per_turn": _median([turn.tokens for turn in taken]),
+        "prompt_tokens": _median([turn.prompt for turn in taken]),
+        "recomputed_per_overflow": _median([turn.recomputed for turn in over]),
+        "ordinary": _seconds(plain),
+        "overflow": _seconds(over),
+    }
+    if plain and over:
+        figures["ratio"] = figures["overflow"]["whole"] / figures["ordinary"]["whole"]
+        figures["ratio_first"] = figures["overflow"]["first"] / figures["ordinary"]["first"]
+    return figures
+
+
+def soak(llama: Llama, persona: Persona, context: str, tokens: int, answer: int, progress: Progress) -> dict[str, Any]:
+    """`tokens` generated tokens in one window, and what was promised of them."""
+    taken: list[Turn] = []
+    memory: list[float] = []
+    generated, heads = 0, set()
+    for conversation, turn in take_turns(llama, persona, context, answer):
+        taken.append(turn)
+        memory.append(resident())
+        generated += conversation.last.tokens if conversation.last else 0
+        heads.add(head_digest(conversation.cache, conversation.prompt.head_ids))
+        progress(f"{context}: {generated} of {tokens} tokens, {memory[-1]:.0f} MB")
+        if generated >= tokens:
+            break
+    plain = [turn.whole for turn in taken if not turn.overflow]
+    fifth = max(1, len(plain) // 5)
+    warm = memory[len(memory) // 5 :]
+    return {
+        "tokens": generated,
+        "turns": len(taken),
+        "overflows": len(taken) - len(plain),
+        "resident_mb": [round(warm[0], 1), round(max(warm), 1)],
+        "resident_growth": max(warm) / warm[0] - 1 if warm[0] else None,
+        "last_fifth": statistics.median(plain[-fifth:]) / statistics.median(plain[:fifth]),
+        "head_identical": len(heads) == 1,
+    }
+
+
+def head_digest(cache: KVCache, head: tuple[int, ...]) -> str:
+    """Of the pinned head's ids, keys and values in every layer: the same as long as not a bit of them changes."""
+    digest = hashlib.blake2b(np.array(cache.tokens[: len(head)], np.int64).tobytes())
+    assert cache.tokens[: len(head)] == list(head)
+    for tensor in cache.tensors:
+        kv_heads, rows, head_dim = tensor.shape
+        values = buffers.read(tensor, np.empty((kv_heads, rows, head_dim), np.uint16 if tensor.dtype.itemsize == 2 else np.uint32))
+        digest.update(np.ascontiguousarray(values[:, : len(head)]).data)
+    return digest.hexdigest()
+
+
+def resident() -> float:
+    """Megabytes that this process holds; 0 where /proc does not say."""
+    return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20 if STATM.exists() else 0.0
+
+
+def _seconds(turns: list[Turn]) -> dict[str, float | None]:
+    return {name: _median([getattr(turn, name) for turn in turns]) for name in ("first", "whole", "after")}
+
+
+def _median(values: list[Any]) -> Any:
+    return statistics.median(values) if values else None
