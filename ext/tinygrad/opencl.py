@@ -32,6 +32,11 @@ class CLDeviceInfo:
     name: str
     kind: Literal["cpu", "gpu", "accelerator"]
     memory: int  # bytes
+    units: int = 1  # compute units
+    most_items: int = 1  # of a work-group
+    local_bytes: int = 0  # local memory of a work-group
+    largest_buffer: int = 0  # bytes
+    extensions: tuple[str, ...] = ()
 
     @property
     def driver(self) -> str:
@@ -98,15 +103,32 @@ def _build_quietly(build: Any) -> Any:
 
 
 def _read(cl: Any, platform: str, handle: Any) -> CLDeviceInfo:
-    bits, memory = ctypes.c_uint64(), ctypes.c_uint64()
-    cl.clGetDeviceInfo(handle, cl.CL_DEVICE_TYPE, 8, ctypes.byref(bits), None)
-    cl.clGetDeviceInfo(handle, cl.CL_DEVICE_GLOBAL_MEM_SIZE, 8, ctypes.byref(memory), None)
+    bits = _number(cl, handle, cl.CL_DEVICE_TYPE)
     kind: Literal["cpu", "gpu", "accelerator"] = (
-        "gpu" if bits.value & cl.CL_DEVICE_TYPE_GPU else "cpu" if bits.value & cl.CL_DEVICE_TYPE_CPU else "accelerator"
+        "gpu" if bits & cl.CL_DEVICE_TYPE_GPU else "cpu" if bits & cl.CL_DEVICE_TYPE_CPU else "accelerator"
     )
-    address = ctypes.cast(handle, ctypes.c_void_p).value or 0
-    version, name = (_text(cl.clGetDeviceInfo, handle, key) for key in (cl.CL_DRIVER_VERSION, cl.CL_DEVICE_NAME))
-    return CLDeviceInfo(address, platform, version, name, kind, memory.value)
+    version, name, extensions = (
+        _text(cl.clGetDeviceInfo, handle, key) for key in (cl.CL_DRIVER_VERSION, cl.CL_DEVICE_NAME, cl.CL_DEVICE_EXTENSIONS)
+    )
+    return CLDeviceInfo(
+        handle=ctypes.cast(handle, ctypes.c_void_p).value or 0,
+        platform=platform,
+        version=version,
+        name=name,
+        kind=kind,
+        memory=_number(cl, handle, cl.CL_DEVICE_GLOBAL_MEM_SIZE),
+        units=_number(cl, handle, cl.CL_DEVICE_MAX_COMPUTE_UNITS, ctypes.c_uint32),
+        most_items=_number(cl, handle, cl.CL_DEVICE_MAX_WORK_GROUP_SIZE),
+        local_bytes=_number(cl, handle, cl.CL_DEVICE_LOCAL_MEM_SIZE),
+        largest_buffer=_number(cl, handle, cl.CL_DEVICE_MAX_MEM_ALLOC_SIZE),
+        extensions=tuple(extensions.split()),
+    )
+
+
+def _number(cl: Any, handle: Any, key: int, kind: type[ctypes.c_uint64] | type[ctypes.c_uint32] = ctypes.c_uint64) -> int:
+    number = kind()
+    cl.clGetDeviceInfo(handle, key, ctypes.sizeof(number), ctypes.byref(number), None)
+    return int(number.value)
 
 
 def _platform_name(cl: Any, platform: Any) -> str:

@@ -35,6 +35,15 @@ def test_token_by_token_agrees_with_numpy(
     np.testing.assert_allclose(steps, reference(tiny_file(n_kv_heads), IDS[:20]), atol=1e-4)
 
 
+@pytest.mark.parametrize("device", ["CL"], indirect=True)
+def test_a_model_with_the_kernels_of_a_gpu_agrees_with_numpy(device: str, tiny_llama: Load, tiny_file: Callable[[int], Path]) -> None:
+    llama, expected = tiny_llama(device, "opencl"), reference(tiny_file(2), IDS[:137])
+    cache = llama.new_cache()
+    llama.prefill(IDS[:130], cache)
+    steps = np.stack([llama.engine.step(token, cache).copy() for token in IDS[130:137]])
+    np.testing.assert_allclose(steps, expected[130:], atol=1e-4)
+
+
 @pytest.mark.parametrize("n", [1, 2, 4, 5, 31, 32, 33, 127, 128, 129, 160, 199])
 def test_decoding_goes_on_from_a_prefill_of_any_length(n: int, tiny_llama: Load, tiny_file: Callable[[int], Path]) -> None:
     llama = tiny_llama()

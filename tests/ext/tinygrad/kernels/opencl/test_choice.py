@@ -1,17 +1,21 @@
 """Which kernels an OpenCL device gets: the CPU's own sources only where a trial of them came out right."""
 
+from dataclasses import replace
+
 import pytest
 
 from ext.tinygrad.kernels import kernels_for
 from ext.tinygrad.kernels.opencl import choice, cpu_driver, trial
 from ext.tinygrad.kernels.opencl.cpu_driver import CPUDriverKernels, wrap
+from ext.tinygrad.kernels.opencl.kernels import OpenCLKernels
+from ext.tinygrad.kernels.opencl.tuning import Tuning
 from ext.tinygrad.kernels.twins import TwinKernels
 
 
 @pytest.fixture(autouse=True)
 def _as_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KERNELS", raising=False)
-    if choice.kind_of("CL") != "cpu":
+    if choice.info_of("CL").kind != "cpu":
         pytest.skip("no OpenCL driver on the CPU")
 
 
@@ -23,6 +27,11 @@ def test_a_driver_on_the_cpu_runs_the_cpu_kernels_own_sources() -> None:
 def test_kernels_0_leaves_them_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KERNELS", "0")
     assert isinstance(kernels_for("CL"), TwinKernels)
+
+
+def test_kernels_for_any_device_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERNELS", "opencl")
+    assert isinstance(kernels_for("CL"), OpenCLKernels)
 
 
 def another_compiler(source: str, *rest: object) -> str:
@@ -43,5 +52,28 @@ def test_a_driver_that_computes_something_else_is_found_out() -> None:
 
 def test_a_driver_that_cannot_take_them_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(cpu_driver, "wrap", another_compiler)
-    assert not isinstance(kernels_for("CL"), CPUDriverKernels)
+    assert isinstance(kernels_for("CL"), TwinKernels)
     assert "CL (its compiler does not take them)" in capsys.readouterr().err
+
+
+def test_a_gpu_gets_kernels_in_plain_opencl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = replace(choice.info_of("CL"), kind="gpu", most_items=256)
+    monkeypatch.setattr(choice, "info_of", lambda device: told)
+    kernels = kernels_for("CL")
+    assert isinstance(kernels, OpenCLKernels) and kernels.tuning.row_items(576, 1) == 16 and kernels.tuning.row_items(576, 2) == 8
+
+
+@pytest.mark.parametrize("kind", ["gpu", "accelerator", "cpu"])
+@pytest.mark.parametrize("most_items, local_bytes", [(1024, 48 << 10), (256, 32 << 10), (64, 16 << 10)])
+@pytest.mark.parametrize("head_dim", [20, 64, 128, 256])
+def test_work_groups_fit_the_device(kind: str, most_items: int, local_bytes: int, head_dim: int) -> None:
+    tuning = Tuning(kind, 16, most_items, local_bytes)
+    for cols in (32, 37, 576, 4096):
+        for groups in (1, 2):
+            items = tuning.row_items(cols, groups)
+            assert items & (items - 1) == 0 and 16 * groups * items <= most_items
+            assert items <= -(-cols // 32)
+    assert tuning.attend_items(head_dim) % (head_dim // 4) == 0 and tuning.attend_items(head_dim) <= most_items
+    assert 1 <= tuning.attend_splits(200, 3) <= 3 and tuning.attend_splits(8192, 8) == 4
+    chunk = tuning.attend_chunk(head_dim)
+    assert chunk == 8 or 4 * ((16 + chunk) * (head_dim + 1) + 16 * (chunk + 1)) <= local_bytes

@@ -1,0 +1,171 @@
+"""The kernels for any OpenCL device, with the sizes of a GPU's work-groups, whatever runs them here.
+
+Each operation against NumPy, a layer of them against the twins."""
+
+import sys
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tinygrad import Tensor, UOp
+
+from ext.tinygrad.buffers import upload
+from ext.tinygrad.kernels.matrix import QuantMatrix
+from ext.tinygrad.kernels.opencl.kernels import OpenCLKernels
+from ext.tinygrad.kernels.opencl.tuning import Tuning
+from ext.tinygrad.kernels.protocol import Kernels, rope_table
+from ext.tinygrad.kernels.twins import TwinKernels
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "cpu"))
+import oracles
+
+EPS = 1e-5
+TYPES = ["F32", "F16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"]
+KERNELS = OpenCLKernels(Tuning("gpu", units=16, most_items=256, local_bytes=32 << 10))
+
+
+def floats(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def put(values: np.ndarray) -> Tensor:
+    return upload(values, "CL")
+
+
+def product(x: np.ndarray, matrix: QuantMatrix) -> np.ndarray:
+    return x.astype(np.float64) @ matrix.dequantize().astype(np.float64).T
+
+
+def assert_close(ours: np.ndarray, expected: np.ndarray, tolerance: float = 2e-5) -> None:
+    """Within `tolerance` of the largest value: sums are float32, in another order."""
+    assert ours.shape == expected.shape and np.isfinite(ours).all()
+    assert np.abs(ours - expected).max() <= tolerance * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    "type, T", [*((type, 1) for type in TYPES), *((type, 33) for type in ("F32", "F16", "Q4_1", "Q5_0", "Q8_0", "Q6_K"))]
+)
+def test_linear_residual(type: str, T: int) -> None:
+    rng = np.random.default_rng(T)
+    matrix, x, residual = oracles.random_matrix(rng, type, 75, 512), floats(rng, T, 512), floats(rng, T, 75)
+    out = KERNELS.linear_residual(put(x), KERNELS.pack(matrix, "CL"), put(residual)).numpy()
+    assert_close(out, residual + product(x, matrix))
+
+
+@pytest.mark.parametrize("types", [("Q4_1", "Q4_1"), ("Q6_K", "F16")], ids="/".join)
+@pytest.mark.parametrize("T", [1, 33])
+def test_norm_gated(types: tuple[str, str], T: int) -> None:
+    rng = np.random.default_rng(T)
+    gate, up = (oracles.random_matrix(rng, type, 75, 256) for type in types)
+    x, norm = floats(rng, T, 256) * 3, floats(rng, 256)
+    out = KERNELS.norm_gated(put(x), put(norm), EPS, KERNELS.pack(gate, "CL"), KERNELS.pack(up, "CL")).numpy()
+    h = oracles.rms_norm(x, norm, EPS)
+    g = product(h, gate)
+    assert_close(out, g / (1 + np.exp(-g)) * product(h, up))
+
+
+@pytest.mark.parametrize("type, rows, cols, T", [("Q4_1", 1, 32, 1), ("F16", 203, 64, 7), ("Q4_1", 33, 160, 70), ("F32", 21, 37, 5)])
+def test_norm_linear_of_any_shape(type: str, rows: int, cols: int, T: int) -> None:
+    rng = np.random.default_rng(rows)
+    matrix, x, norm = oracles.random_matrix(rng, type, rows, cols), floats(rng, T, cols), floats(rng, cols)
+    out = KERNELS.norm_linear(put(x), put(norm), EPS, KERNELS.pack(matrix, "CL")).numpy()
+    assert_close(out, product(oracles.rms_norm(x, norm, EPS), matrix))
+
+
+@pytest.mark.parametrize("type", ["F32", "Q4_1", "Q5_0", "Q6_K"])
+def test_embed_gives_the_rows_of_the_file(type: str) -> None:
+    matrix = oracles.random_matrix(np.random.default_rng(0), type, 77, 256)
+    ids = np.array([0, 76, 15, 16, 17, 40, 0, -1, 77], np.int32)
+    rows = KERNELS.embed(put(ids), KERNELS.pack(matrix, "CL")).numpy()
+    np.testing.assert_allclose(rows[:7], matrix.dequantize()[ids[:7]], rtol=1e-6, atol=1e-7)
+    assert not rows[7:].any()  # no id of the vocabulary
+
+
+@pytest.mark.parametrize(
+    "types, head_dim, T, start_pos",
+    [
+        (("Q4_1",) * 3, 32, 1, 47),
+        (("Q4_K", "Q4_K", "Q6_K"), 32, 16, 32),
+        (("Q4_0", "F16", "Q8_0"), 20, 5, 0),
+        (("F32", "Q4_1", "Q4_1"), 20, 1, 0),
+    ],
+    ids=str,
+)
+def test_norm_qkv_projects_rotates_and_stores(types: tuple[str, str, str], head_dim: int, T: int, start_pos: int) -> None:
+    rng, (heads, kv_heads, rows, dim) = np.random.default_rng(T), (3, 1, 48, 256)
+    matrices = [oracles.random_matrix(rng, t, n * head_dim, dim) for t, n in zip(types, (heads, kv_heads, kv_heads))]
+    x, norm, angles = floats(rng, T, dim), floats(rng, dim), rope_table(rows, head_dim, head_dim, 1e4)
+    caches = [floats(rng, kv_heads, rows, head_dim) for _ in range(2)]
+    weights = [KERNELS.pack(m, "CL") for m in matrices]
+    out = KERNELS.norm_qkv(put(x), put(norm), EPS, *weights, put(angles), put(caches[0]), put(caches[1]), start_pos)
+    Tensor.realize(*out)
+    q, k, v = (t.numpy() for t in out)
+
+    h, here = oracles.rms_norm(x, norm, EPS), angles[start_pos : start_pos + T]
+    projected = [product(h, m).reshape(T, -1, head_dim) for m in matrices]
+    assert_close(q, oracles.rotate(projected[0], here))
+    for actual, before, new in ((k, caches[0], oracles.rotate(projected[1], here)), (v, caches[1], projected[2])):
+        assert_close(actual[:, start_pos : start_pos + T].swapaxes(0, 1), new)
+        others = [r for r in range(rows) if not start_pos <= r < start_pos + T]
+        np.testing.assert_array_equal(actual[:, others], before[:, others])  # no other row is touched
+
+
+ROWS = 150
+
+
+@cache
+def caches(kv_heads: int, head_dim: int, kind: type[np.floating], held: int) -> tuple[np.ndarray, np.ndarray]:
+    """Keys and values; what lies beyond what is held must not be looked at."""
+    rng = np.random.default_rng(held)
+    k, v = (rng.standard_normal((kv_heads, ROWS, head_dim)).astype(kind) for _ in range(2))
+    k[:, held:] = v[:, held:] = np.nan
+    return k, v
+
+
+def check_attention(T: int, at: int, heads: int, kv_heads: int, head_dim: int, kind: type[np.floating], spread: float = 2.0) -> None:
+    q, (k, v) = floats(np.random.default_rng(T), T, heads, head_dim) * np.float32(spread), caches(kv_heads, head_dim, kind, at + T)
+    position = UOp.variable("start_pos", 0, ROWS - 1).bind(at)
+    out = KERNELS.attend(put(q), put(k), put(v), position).numpy()
+    oracles.assert_close(out, oracles.attend(q, k, v, at), tolerance=1e-5 if spread < 10 else 1e-3)
+
+
+@pytest.mark.parametrize("at", [0, 1, 31, 32, 100, ROWS - 1])
+def test_decode_attention_at_every_kind_of_position(at: int) -> None:
+    check_attention(1, at, 9, 3, 64, np.float16)
+
+
+@pytest.mark.parametrize("T, at", [(5, 31), (16, 0), (70, ROWS - 70)])
+def test_prefill_attention_at_every_kind_of_position(T: int, at: int) -> None:
+    check_attention(T, at, 9, 3, 64, np.float16)
+
+
+@pytest.mark.parametrize(
+    "head_dim, heads, kv_heads, kind", [(32, 4, 4, np.float32), (80, 8, 2, np.float16), (100, 2, 1, np.float16), (128, 20, 1, np.float16)]
+)
+@pytest.mark.parametrize("T", [1, 20])
+def test_every_shape_of_head(head_dim: int, heads: int, kv_heads: int, kind: type[np.floating], T: int) -> None:
+    check_attention(T, 45, heads, kv_heads, head_dim, kind)
+
+
+@pytest.mark.parametrize("T", [1, 20])
+def test_scores_of_any_size_stay_finite(T: int) -> None:
+    check_attention(T, 64, 4, 2, 32, np.float32, spread=200.0)
+
+
+@pytest.mark.parametrize("T", [1, 5])
+def test_a_layer_is_its_twin_on_the_same_device(T: int) -> None:
+    rng, (heads, kv_heads, head_dim, rows, dim, at) = np.random.default_rng(0), (4, 2, 32, 40, 64, 7)
+    shapes = [(heads * head_dim, dim), (kv_heads * head_dim, dim), (kv_heads * head_dim, dim), (dim, heads * head_dim)]
+    matrices = [oracles.random_matrix(rng, "Q4_1", *shape) for shape in shapes]
+    x, norm, outs = floats(rng, T, dim), floats(rng, dim), []
+    kernels: Kernels
+    for kernels in (KERNELS, TwinKernels()):
+        wq, wk, wv, wo = (kernels.pack(m, "CL") for m in matrices)
+        stored = [put(np.zeros((kv_heads, rows, head_dim), np.float16)) for _ in range(2)]
+        q, k, v = kernels.norm_qkv(put(x), put(norm), EPS, wq, wk, wv, put(rope_table(rows, head_dim, head_dim, 1e4)), *stored, at)
+        attended = kernels.attend(q, k, v, at)
+        out = kernels.linear_residual(attended, wo, put(x))
+        outs.append([t.numpy().astype(np.float32) for t in (attended, k, v, out)])
+    for ours, twin in zip(*outs):
+        assert_close(ours, twin, 1e-3)  # keys and values are halves: their last bit
