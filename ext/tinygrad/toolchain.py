@@ -64,6 +64,8 @@ def prepare_environment() -> Request:
         if compiler := find_compiler():
             os.environ["CC"] = compiler
         os.environ.setdefault("CACHEDB", str(kernel_cache()))
+        for name, path in libraries().items():
+            os.environ.setdefault(name, path)
         if any(device_of(target) == "CL" for target in _request.targets):
             opencl_loader.prepare()
         _tell_tinygrad(_request.targets[0])
@@ -128,6 +130,17 @@ def find_compiler() -> str | None:
         if found := _clangs(folders):
             return found[0]
     return None
+
+
+def libraries() -> dict[str, str]:
+    """Where the C library and its kin are, by the variables that tinygrad asks first: else it reads whole library folders, 5 ms each."""
+    if sys.platform != "linux":
+        return {}
+    for folder in (f"/lib/{platform.machine()}-linux-gnu", "/lib64", "/usr/lib"):
+        if os.path.isfile(f"{folder}/libc.so.6"):
+            named = {"LIBC_PATH": f"{folder}/libc.so.6", "M_PATH": f"{folder}/libm.so.6", "RT_PATH": f"{folder}/libgcc_s.so.1"}
+            return {name: path for name, path in named.items() if os.path.isfile(path)}
+    return {}
 
 
 def kernel_cache() -> Path:

@@ -16,8 +16,10 @@ __all__ = ["Llama", "Sampling"]
 def __getattr__(name: str) -> Any:
     # imported when asked for: who wants the settings alone need not wait for tinygrad
     if name == "Llama":
-        from app.models.llama.llama import Llama
+        from ext.tinygrad.starting import light_imports
 
+        with light_imports():
+            from app.models.llama.llama import Llama
         return Llama
     if name == "Sampling":
         from app.models.llama.sampling import Sampling

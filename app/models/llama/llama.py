@@ -31,6 +31,7 @@ from ext.tinygrad.backend import Backend, describe_device
 from ext.tinygrad.buffers import upload
 from ext.tinygrad.kernels import kernels_for
 from ext.tinygrad.kernels.protocol import Kernels
+from ext.tinygrad.starting import paused_collector
 
 __all__ = ["ContextOverflow", "Generation", "KVCache", "Llama", "PrefillStats", "Sampling"]
 
@@ -56,6 +57,7 @@ class Llama:
         self.quantised = 0  # matrices that were floats in the file
 
     @classmethod
+    @paused_collector()
     def load(
         cls,
         path: Path | str,

@@ -6,6 +6,7 @@ tinygrad's cache of compiled kernels beside it; its digest tells damage.
 """
 
 import base64
+import functools
 import hashlib
 import json
 import os
@@ -111,9 +112,15 @@ def key(*facts: object) -> str:
     digest.update(repr(sorted((name, variable.value) for name, variable in ContextVar._cache.items())).encode())
     digest.update(compiler_identity(os.environ.get("CC", "clang")).encode())
     digest.update(repr(Device["CPU"].renderer.target).encode())
-    for source in sorted([*ROOT.glob("graph/*.py"), *ROOT.glob("kernels/**/*.py"), *ROOT.glob("kernels/**/c/*")]):
-        digest.update(source.read_bytes())
+    digest.update(_sources())
     return digest.hexdigest()[:32]
+
+
+@functools.cache
+def _sources() -> bytes:
+    """Of everything here that decides what a capture holds."""
+    files = sorted([*ROOT.glob("graph/*.py"), *ROOT.glob("kernels/**/*.py"), *ROOT.glob("kernels/**/c/*")])
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).digest()
 
 
 def pack(graphs: Mapping[str, Mapping[str, Any]], binaries: Sequence[bytes]) -> bytes:

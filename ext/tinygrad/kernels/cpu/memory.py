@@ -5,7 +5,7 @@ import mmap
 import threading
 
 import numpy as np
-from tinygrad import Tensor
+from tinygrad import Device, Tensor, UOp
 from tinygrad.dtype import DType, dtypes
 
 HUGE = 2 << 20
@@ -59,6 +59,8 @@ def allocate(nbytes: int) -> np.ndarray:
 
 def as_tensor(array: np.ndarray, device: str = "CPU", dtype: DType = dtypes.uint8, shape: tuple[int, ...] | None = None) -> Tensor:
     """The same memory as a realized tensor, flat unless it has a shape, which keeps it alive; no copy."""
-    tensor = Tensor.from_blob(array.ctypes.data, shape or (array.nbytes // dtype.itemsize,), dtype=dtype, device=device)
-    tensor.uop.buffer._buf.meta = array  # lives as long as the buffer, whoever holds that
-    return tensor
+    # what Tensor.from_blob does, without the reshaping and shrinking that it has undone again: a model has 300 of them
+    uop = UOp.new_buffer(Device.canonicalize(device), array.nbytes // dtype.itemsize, dtype)
+    uop.buffer.allocate(external_ptr=array.ctypes.data)
+    uop.buffer._buf.meta = array  # lives as long as the buffer, whoever holds that
+    return Tensor(uop if shape is None else uop.reshape(shape))
