@@ -25,3 +25,7 @@ class ModelError(TownhallError):
 
 class SettingsError(TownhallError):
     """A settings file that cannot be used; names the file, the line, the key and what it may be."""
+
+
+class LogError(TownhallError):
+    """A log that is missing, no log, or held by another process; names the file and the way out."""

@@ -14,7 +14,7 @@ SUFFIXES = (".yaml", ".yml")
 OWN = "settings.yaml"  # in the user's folder
 # --model names a file, --size and --gen a folder: who says one of them anew takes the others back
 EXCLUSIVE = (("model",), ("size", "gen"))
-PATHS = ("model", "log_folder", "personality")
+PATHS = ("model", "log_to", "personality")
 
 
 @dataclass(frozen=True)

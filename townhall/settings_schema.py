@@ -60,6 +60,8 @@ class Settings(BaseModel):
     eos: list[str] = _tokens()
     require: Literal["gpu", "cpu"] | None = _choice(["gpu", "cpu"])
     cache: bool = _switch()
+    log: bool = _switch()
+    log_to: str | None = _text("the path of a folder, or of a file that ends in .md")
 
     @field_validator(*CHOICES)
     @classmethod

@@ -90,6 +90,13 @@ FLAGS = [
     click.option("--eos", multiple=True, metavar="TOKEN", help="end an answer at this token (or id) and at no other; may be repeated"),
     click.option("--require", type=click.Choice(["gpu", "cpu"]), help="end with an error unless the weights sit on such a device"),
     click.option("--cache/--no-cache", default=True, help="store and restore what the model read of a persona  [default: do]"),
+    click.option("--log/--no-log", default=True, help="keep the conversation as a text file (see townhall log)  [default: do]"),
+    click.option(
+        "--log-to",
+        type=click.Path(path_type=Path),
+        metavar="PATH",
+        help="in this folder, or at the end of this .md file  [default: your data folder]",
+    ),
     click.option("--json", is_flag=True, help="print one JSON object per answer"),
 ]
 

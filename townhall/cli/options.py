@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from townhall.conversation import MAX_REPLY, REPEAT_PENALTY, TEMPERATURE
 from townhall.errors import ModelError
@@ -41,6 +41,8 @@ class ChatOptions:
     require: str | None = None
     json: bool = False
     cache: bool = True
+    log: bool = True
+    log_to: Path | None = None
 
     def sampling(self) -> "Sampling":
         """Checked; SamplingError names the flag.
@@ -58,6 +60,18 @@ class ChatOptions:
             repeat_penalty=default_penalty if self.repeat_penalty is None else self.repeat_penalty,
             seed=self.seed,
         )
+
+    def that_matter(self) -> dict[str, Any]:
+        """All that an answer depends on, in plain values: what it takes to do the same again."""
+        names = ("model", "size", "gen", "quantize", "eos", "personality", "format", "context", "max_context", "count")
+        sampling = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty")
+        values = {name: getattr(self, name) for name in (*names, *sampling)}
+        if self.model is not None and not self.fake:
+            values["model"] = self.model.absolute()
+        return {
+            name: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+        }
 
     @property
     def fake(self) -> bool:

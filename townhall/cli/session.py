@@ -12,6 +12,8 @@ from townhall.cli.loading import Loaded, load
 from townhall.cli.options import ChatOptions
 from townhall.conversation import Conversation
 from townhall.head_cache import HeadCache
+from townhall.logbook.keeper import Keeper, default_folder
+from townhall.logbook.recorder import RecordedModel
 from townhall.persona import Persona, load_persona
 
 HELP = """/context       how full the window is
@@ -37,8 +39,9 @@ class Session:
 
     def __init__(self, options: ChatOptions, persona: Persona, loaded: Loaded):
         self.options, self.persona, self.loaded = options, persona, loaded
+        recorded = RecordedModel(loaded.llama) if options.log else None
         self.conversation = Conversation(
-            loaded.llama,
+            recorded or loaded.llama,
             persona,
             format=options.format,
             context=options.context,
@@ -46,6 +49,11 @@ class Session:
             max_tokens=options.count,
             heads=None if options.fake or not options.cache else HeadCache.of_user(terminal.note),
         )
+        self.keeper = self._keep(recorded) if recorded else None
+
+    def _keep(self, model: RecordedModel) -> Keeper:
+        place, identity = self.options.log_to or default_folder(), self.conversation.cache.identity
+        return Keeper.begin(place, model, self.persona, identity, self.options.that_matter(), terminal.complain)
 
     def prepare(self) -> None:
         """Let the model read the persona, and say how long that took."""
@@ -87,6 +95,8 @@ class Session:
         quiet = self.options.json
         try:
             pieces = self.conversation.reply(text)
+            if self.keeper:
+                self.keeper.asked(text)
             with terminal.ctrl_c_stops() as interrupted:
                 if not quiet:
                     terminal.say(cue)
@@ -111,6 +121,8 @@ class Session:
     def _conclude(self, interrupted: bool) -> None:
         reply = self.conversation.last
         assert reply is not None
+        if self.keeper:
+            self.keeper.answered(reply)
         terminal.say(report.as_json(reply, self.loaded) + "\n" if self.options.json else "\n")
         report.account(reply, self.loaded)
         if line := reply.receipt.describe():
@@ -140,6 +152,8 @@ class Session:
                 terminal.note(self.conversation.history())
         elif name == "/reset":
             self.conversation.reset()
+            if self.keeper:
+                self.keeper.reset()
             terminal.note(f"{self.persona.name} has forgotten everything you said")
         elif name == "/help":
             terminal.note(HELP)

@@ -21,7 +21,7 @@ class SlowGeneration(FailingGeneration):
 
 def load(options):
     script = json.loads(os.environ.get("FAKE_SCRIPT", '["Fine, thanks."]'))
-    return loading.Loaded(FakeLlama(script, max_context=options.max_context), object(), FakeBackend())
+    return loading.Loaded(FakeLlama(script, max_context=options.max_context), options.sampling(), FakeBackend())
 
 
 if __name__ == "__main__":

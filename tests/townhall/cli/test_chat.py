@@ -16,7 +16,7 @@ def townhall(monkeypatch, capfd):
     def run(*args, script=("Fine, thanks.",), stdin=None):
         def load(flags):
             run.llama = FakeLlama(script, max_context=flags.max_context)
-            return loading.Loaded(run.llama, object(), FakeBackend())
+            return loading.Loaded(run.llama, flags.sampling(), FakeBackend())
 
         monkeypatch.setattr(session, "load", load)
         monkeypatch.setattr(complete, "load", load)

@@ -1,0 +1,62 @@
+"""How a log is spelled: front matter, then turns under `## name`, each closed by a comment with its facts.
+
+    ---
+    townhall: 1
+    id: 20261122-021500-3fa9c1
+    ...
+    ---
+
+    ## User
+    How far is the moon?
+    <!-- user {"at": "2026-11-22T02:15:03Z"} -->
+
+    ## Stacy
+    About 384,000 km.
+    <!-- reply {"finish_reason": "stop", "seed": 7, "tokens": [...], ...} -->
+
+A turn is whole when its comment stands below it. A turn that a person writes needs none.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+VERSION = 1
+FENCE = "---"
+HEADING = re.compile(r"## (.+?)\s*")
+COMMENT = re.compile(r"<!-- (user|reply|reset)(?: (\{.*\}))? -->\s*")
+REMARK = re.compile(r"<!--.*-->\s*")
+_ESCAPED = re.compile(r"^(\\*)(?=## |<!--)", re.MULTILINE)
+_UNESCAPED = re.compile(r"^\\(?=\\*(?:## |<!--))", re.MULTILINE)
+
+
+def front_matter(head: Mapping[str, Any]) -> str:
+    """The beginning of a log."""
+    text: str = yaml.safe_dump({"townhall": VERSION, **head}, sort_keys=False, allow_unicode=True, width=1000)
+    return f"{FENCE}\n{text}{FENCE}\n"
+
+
+def turn(name: str, text: str, kind: str, facts: Mapping[str, Any]) -> str:
+    """One turn, whole, to be appended to a log."""
+    body = escape(text.replace("\0", "\N{SYMBOL FOR NULL}"))
+    return f"\n## {name}\n{body}{chr(10) if text else ''}{comment(kind, facts)}\n"
+
+
+def comment(kind: str, facts: Mapping[str, Any] | None = None) -> str:
+    """A line that says something about the turn above it."""
+    # "-->" must not occur in it, whatever a path or a device is called
+    written = " " + json.dumps(facts, ensure_ascii=False).replace(">", "\\u003e") if facts else ""
+    return f"<!-- {kind}{written} -->"
+
+
+def escape(text: str) -> str:
+    """Words that look like a heading or a comment get a backslash, which `unescape` takes away."""
+    return _ESCAPED.sub(r"\1\\", text)
+
+
+def unescape(text: str) -> str:
+    """The words as they were said."""
+    return _UNESCAPED.sub("", text)
