@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from app.models.llama.checkpoint.checkpoint import Checkpoint
+from app.models.llama.checkpoint.stored import FLOATS
 from ext.tinygrad import cache_files
 from ext.tinygrad.kernels.cpu import memory
 from ext.tinygrad.kernels.cpu.formats import FORMATS, VERSION
@@ -33,6 +34,7 @@ PIECE = 64 << 20  # bytes read and checked at a time
 WORDS = 8192  # of 8 bytes: what one checked sum covers
 MOST_BYTES = 8 << 30  # all files together; the ones used longest ago go first
 MOST_HEADER = 1 << 24
+IN_PLACE = 1 << 30  # bytes of a checkpoint; smaller ones are packed, which decodes faster (huge pages) and is soon done
 WORTH_IT = 8 << 20  # smaller checkpoints are packed faster than they are found
 
 
@@ -68,6 +70,8 @@ class WeightCache:
         self._missed = False
         self._path: Path | None = None
         self._stored: _Stored | None = None
+        # these kernels read floats where the file is mapped: packing many would cost seconds and as much memory again
+        self._in_place = isinstance(kernels, CPUKernels) and device.split(":")[0] == "CPU" and checkpoint.nbytes >= IN_PLACE
         # only these kernels' layouts cost time to make; OpenCL drivers on the CPU share them
         wanted = isinstance(kernels, CPUKernels) and checkpoint.nbytes >= WORTH_IT
         if wanted and os.environ.get("WEIGHT_CACHE", "1") != "0":
@@ -76,6 +80,8 @@ class WeightCache:
 
     def matrix(self, name: str) -> tuple[PackedWeight, int]:
         """A matrix on the device, and how many bytes of the checkpoint it is."""
+        if self._in_place and (there := self._where_it_is(name)):
+            return there
         found = self._from_disk(name)
         if found is None:
             self._missed = True
@@ -83,6 +89,13 @@ class WeightCache:
             found = self._kernels.pack(stored, self._device), stored.nbytes
         self._packed[name] = found
         return found
+
+    def _where_it_is(self, name: str) -> tuple[PackedWeight, int] | None:
+        if self._checkpoint.stored(name).type not in FLOATS:
+            return None
+        matrix = self._checkpoint.matrix(name)
+        weight = CPUWeight.in_place(matrix, self._device)
+        return (weight, matrix.nbytes) if weight else None
 
     def _from_disk(self, name: str) -> tuple[PackedWeight, int] | None:
         if self._stored is None or (entry := self._stored.entries.get(name)) is None:

@@ -3,7 +3,8 @@
 Rows go in groups of 16, padded with zeros. Integer formats: a group is a row of blocks of 32 columns; a block holds the scales of its
 16 rows (two sets where a scale covers 16 columns), their minima, then the integers: byte 4 r + i of a 64-byte vector belongs to row r,
 so that one load covers 16 rows x 4 columns (AVX-512) or half of them (AVX2, two of NEON's). c/integer_tile.h reads it and says how the
-bits lie. Float formats: a group is a row of columns of 16 values.
+bits lie. Float formats: a group is a row of columns of 16 values. Those named …_rows are a file's own bytes, row after row: nothing is
+packed, and a file that is mapped into memory is read where it is.
 """
 
 from collections.abc import Callable
@@ -29,7 +30,8 @@ class Format:
     has_min: bool = False
     zero: int = 0  # what the stored integers are too large by; 8-bit ones are stored signed
     k_scales: bool = False  # 8-bit scales under f16 super-scales of 256 columns, as the ggml K types have them; otherwise f16 scales
-    element: str = ""  # "f16" or "f32"
+    element: str = ""  # "f16", "f32" or "bf16"
+    as_stored: bool = False  # rows one after another, as files have them
 
     @property
     def scale_sets(self) -> int:
@@ -51,7 +53,7 @@ class Format:
 
     def group_bytes(self, cols: int) -> int:
         if self.element:
-            return cols * GROUP * (2 if self.element == "f16" else 4)
+            return cols * GROUP * (4 if self.element == "f32" else 2)
         return cols // self.record_cols * self.record.itemsize
 
     def nbytes(self, rows: int, cols: int) -> int:
@@ -71,6 +73,9 @@ FORMATS = {
         Format("q6_k", bits=6, scale_cols=16, zero=32, k_scales=True),
         Format("f16", element="f16"),
         Format("f32", element="f32"),
+        Format("f16_rows", element="f16", as_stored=True),
+        Format("bf16_rows", element="bf16", as_stored=True),
+        Format("f32_rows", element="f32", as_stored=True),
     )
 }
 
@@ -81,6 +86,13 @@ NEAREST = {"BF16": "F16", "F64": "F32"}
 def format_of(ggml_type: str) -> Format:
     """The format a ggml type is packed as. Types without one of their own become Q8_0, which loses less than any of them did."""
     return FORMATS.get(NEAREST.get(ggml_type, ggml_type).lower(), FORMATS["q8_0"])
+
+
+def as_stored(matrix: QuantMatrix) -> Format | None:
+    """The format that a matrix has already; None where it has to be packed: what is quantised, and rows that do not fill whole groups."""
+    rows, cols = matrix.shape
+    form = FORMATS.get(f"{matrix.type.lower()}_rows")
+    return form if form and rows % GROUP == 0 and cols % 16 == 0 and matrix.data.flags.c_contiguous else None
 
 
 def zeros(nbytes: int) -> np.ndarray:
@@ -111,6 +123,8 @@ def pack(matrix: QuantMatrix, allocate: Callable[[int], np.ndarray] = zeros) -> 
 def unpack(form: Format, packed: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """float32 (rows, cols) of what `pack` laid out."""
     rows, cols = shape
+    if form.as_stored:
+        return QuantMatrix(form.element.upper(), shape, packed.reshape(rows, -1)).dequantize()
     groups = packed.reshape(-1, form.group_bytes(cols))
     if form.element:
         values = groups.view(_element(form)).reshape(-1, cols, GROUP).transpose(0, 2, 1)

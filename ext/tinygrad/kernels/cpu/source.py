@@ -17,7 +17,9 @@ def _read(name: str) -> str:
 def _format(form: Format) -> str:
     """The functions of one weight format, tile_<name> and row_<name>."""
     macros: dict[str, object]
-    if form.element:
+    if form.as_stored:
+        macros, header = {"KIND": ("f32", "f16", "bf16").index(form.element)}, "rows_tile.h"
+    elif form.element:
         macros, header = {"ELEMENT": form.element}, "float_tile.h"
     else:
         macros = {

@@ -6,7 +6,7 @@ import numpy as np
 from tinygrad import Tensor
 
 from ext.tinygrad.buffers import upload
-from ext.tinygrad.kernels.cpu.formats import Format, pack, unpack, zeros
+from ext.tinygrad.kernels.cpu.formats import Format, as_stored, pack, unpack, zeros
 from ext.tinygrad.kernels.cpu.memory import allocate, as_tensor
 from ext.tinygrad.kernels.matrix import QuantMatrix
 
@@ -23,6 +23,12 @@ class CPUWeight:
     def pack(cls, matrix: QuantMatrix, device: str) -> "CPUWeight":
         form, packed = pack(matrix, allocate if device.split(":")[0] == "CPU" else zeros)
         return cls.from_packed(form, matrix.shape, packed.reshape(-1), device)
+
+    @classmethod
+    def in_place(cls, matrix: QuantMatrix, device: str) -> "CPUWeight | None":
+        """A weight over the matrix's own bytes, a memory map's as well as others; None where they must be laid out anew."""
+        form = as_stored(matrix)
+        return cls.from_packed(form, matrix.shape, matrix.data.reshape(-1), device) if form else None
 
     @classmethod
     def from_packed(cls, form: Format, shape: tuple[int, int], packed: np.ndarray, device: str) -> "CPUWeight":

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.models.llama import weight_cache
+from app.models.llama import Llama, weight_cache
 from app.models.llama.checkpoint import open_checkpoint
 from app.models.llama.weight_cache import WeightCache
 from ext.tinygrad import cache_files
@@ -16,6 +16,7 @@ from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.twins import TwinKernels
 from tests.reference.tiny import make_tiny_gguf
 
+IDS = [5, 90, 17, 17, 0, 63, 2, 300]
 NAMES = ("tok_embeddings.weight", "layers.0.attention.wq.weight", "layers.1.feed_forward.w2.weight")
 
 
@@ -132,3 +133,26 @@ def test_other_kernel_sets_are_not_cached(checkpoint, own_cache):
     cache.matrix(NAMES[0])
     cache.close()
     assert not own_cache.exists()
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16"])
+def test_a_large_checkpoint_of_floats_is_read_where_it_is(
+    kind: str, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = open_checkpoint(make_tiny_gguf(tmp_path / "floats.gguf", dim=128, type=kind))
+    monkeypatch.setattr(weight_cache, "IN_PLACE", checkpoint.nbytes)
+    values, packed = load(checkpoint)
+    assert packed == 0 and not own_cache.exists()
+    for name, value in zip(NAMES, values):
+        np.testing.assert_array_equal(value, checkpoint.matrix(name).dequantize())
+    weight, _ = WeightCache(checkpoint, CPUKernels(), "CPU").matrix(NAMES[1])
+    assert weight.tensors[0].uop.base.realized._buf.va_addr == checkpoint.matrix(NAMES[1]).data.ctypes.data  # the map itself
+
+
+def test_a_large_checkpoint_gives_the_logits_of_a_packed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_tiny_gguf(tmp_path / "floats.gguf", dim=128, type="F16", embedding_type="Q8_0")  # some packed, some not
+    packed = Llama.load(path, 64, device="CPU", kernels=CPUKernels()).logits(IDS)
+    monkeypatch.setattr(weight_cache, "IN_PLACE", 0)
+    np.testing.assert_allclose(
+        Llama.load(path, 64, device="CPU", kernels=CPUKernels()).logits(IDS), packed, atol=0.03
+    )  # an int8 activation may round otherwise

@@ -30,6 +30,7 @@ typedef u16 vus __attribute__((ext_vector_type(2 * LANES)));
 typedef u8 vb __attribute__((ext_vector_type(4 * LANES)));  // LANES rows of four bytes
 typedef i8 vsb __attribute__((ext_vector_type(4 * LANES)));
 typedef f16 vh __attribute__((ext_vector_type(LANES)));
+typedef u16 vhb __attribute__((ext_vector_type(LANES)));
 typedef u8 vq __attribute__((ext_vector_type(LANES)));
 typedef i8 vsq __attribute__((ext_vector_type(LANES)));
 

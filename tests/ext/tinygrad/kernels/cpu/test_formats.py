@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from oracles import random_matrix
 
-from ext.tinygrad.kernels.cpu.formats import FORMATS, format_of, pack, unpack
+from ext.tinygrad.kernels.cpu.formats import FORMATS, as_stored, format_of, pack, unpack
 from ext.tinygrad.kernels.matrix import QuantMatrix
 
 EXACT = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"]
@@ -18,6 +18,17 @@ def test_a_packed_matrix_says_what_the_file_says(type: str, rows: int) -> None:
     assert packed.nbytes == form.nbytes(rows, 256)
     # bfloat16 becomes float16, whose smallest steps are 6e-8
     np.testing.assert_allclose(unpack(form, packed, matrix.shape), matrix.dequantize(), rtol=0, atol=3e-8 if type == "BF16" else 0)
+
+
+@pytest.mark.parametrize("type", ["F32", "F16", "BF16"])
+def test_floats_in_whole_groups_are_usable_as_they_are(type: str) -> None:
+    matrix = random_matrix(np.random.default_rng(0), type, 48, 32)
+    form = as_stored(matrix)
+    assert form is not None and form.nbytes(48, 32) == matrix.nbytes
+    np.testing.assert_array_equal(unpack(form, matrix.data, (48, 32)), matrix.dequantize())
+    for rows, cols in ((47, 32), (48, 40)):
+        assert as_stored(random_matrix(np.random.default_rng(0), type, rows, cols)) is None
+    assert as_stored(random_matrix(np.random.default_rng(0), "Q8_0", 48, 32)) is None
 
 
 def test_extreme_integers_survive() -> None:
@@ -44,4 +55,5 @@ def test_bits_per_weight_are_those_of_the_file() -> None:
     per_weight = {name: f.group_bytes(256) * 8 / 256 / 16 for name, f in FORMATS.items()}
     assert per_weight == {
         "q4_0": 4.5, "q4_1": 5.0, "q5_0": 5.5, "q5_1": 6.0, "q8_0": 8.5, "q4_k": 4.625, "q5_k": 5.625, "q6_k": 6.5625, "f16": 16, "f32": 32,
+        "f16_rows": 16, "bf16_rows": 16, "f32_rows": 32,
     }  # fmt: skip

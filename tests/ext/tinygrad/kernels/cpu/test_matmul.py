@@ -6,6 +6,7 @@ import pytest
 from tinygrad import Tensor, dtypes
 
 from ext.tinygrad.kernels.cpu.kernels import CPUKernels
+from ext.tinygrad.kernels.cpu.weight import CPUWeight
 from ext.tinygrad.kernels.protocol import rope_table
 from ext.tinygrad.kernels.twins import TwinKernels
 
@@ -50,6 +51,18 @@ def test_norm_linear_of_any_shape(type: str, rows: int, cols: int, T: int) -> No
     matrix, x, norm = oracles.random_matrix(rng, type, rows, cols), floats(rng, T, cols), floats(rng, cols)
     out = KERNELS.norm_linear(put(x), put(norm), EPS, KERNELS.pack(matrix, "CPU")).numpy()
     oracles.assert_close(out, oracles.matmul(oracles.rms_norm(x, norm, EPS), matrix), normed=True)
+
+
+@pytest.mark.parametrize("type", ["F32", "F16", "BF16"])
+@pytest.mark.parametrize("rows, cols, T", [(32, 48, 1), (48, 512, 1), (16, 64, 2), (48, 512, 33)])
+def test_float_weights_as_a_file_has_them(type: str, rows: int, cols: int, T: int) -> None:
+    rng = np.random.default_rng(rows)
+    matrix, x, residual = oracles.random_matrix(rng, type, rows, cols), floats(rng, T, cols), floats(rng, T, rows)
+    weight = CPUWeight.in_place(matrix, "CPU")
+    assert weight is not None
+    oracles.assert_close(KERNELS.linear_residual(put(x), weight, put(residual)).numpy(), residual + oracles.matmul(x, matrix))
+    ids = np.array([0, rows - 1, 7], np.int32)
+    np.testing.assert_array_equal(KERNELS.embed(put(ids), weight).numpy(), matrix.dequantize()[ids])
 
 
 def test_float_weights_take_any_number_of_columns() -> None:

@@ -7,6 +7,7 @@ import pytest
 from tinygrad import Tensor, dtypes
 
 from ext.tinygrad.kernels.cpu.kernels import CPUKernels
+from ext.tinygrad.kernels.cpu.weight import CPUWeight
 from ext.tinygrad.kernels.protocol import rope_table
 
 KERNELS, EPS = CPUKernels(), 1e-5
@@ -21,6 +22,8 @@ def layer(type: str, T: int, start_pos: int) -> list[Tensor]:
         return Tensor(rng.standard_normal(shape).astype(np.float32), device="CPU").realize()
 
     def weight(rows: int, cols: int):  # type: ignore[no-untyped-def]
+        if type.endswith("_rows"):  # as a file has them: rows in whole groups
+            return CPUWeight.in_place(oracles.random_matrix(rng, type.removesuffix("_rows"), rows // 16 * 16, cols), "CPU")
         return KERNELS.pack(oracles.random_matrix(rng, type, rows, cols), "CPU")
 
     x, norm = put(T, DIM), put(DIM)
@@ -33,11 +36,11 @@ def layer(type: str, T: int, start_pos: int) -> list[Tensor]:
     out = KERNELS.linear_residual(put(T, 512), weight(DIM, 512), x)
     hidden = KERNELS.norm_gated(x, norm, EPS, weight(HIDDEN, DIM), weight(HIDDEN, DIM))
     logits = KERNELS.norm_linear(x, norm, EPS, table)
-    rows = KERNELS.embed(Tensor(np.array([0, VOCAB - 1] * T, np.int32)[:T], device="CPU").realize(), table)
+    rows = KERNELS.embed(Tensor(np.array([0, table.shape[0] - 1] * T, np.int32)[:T], device="CPU").realize(), table)
     return [attended, out, hidden, logits, rows]
 
 
-@pytest.mark.parametrize("type", ["Q4_1", "Q4_0", "Q5_1", "Q8_0", "Q6_K", "F16", "F32"])
+@pytest.mark.parametrize("type", ["Q4_1", "Q4_0", "Q5_1", "Q8_0", "Q6_K", "F16", "F32", "F16_rows", "BF16_rows"])
 @pytest.mark.parametrize("T", [1, 35])
 def test_no_byte_outside_a_buffer_is_touched_and_no_order_of_tasks_matters(type: str, T: int) -> None:
     plan = guarded.launches(*layer(type, T, ROWS - T))
