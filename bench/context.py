@@ -69,7 +69,7 @@ PERSONA = Persona(
     ),
 )
 LAGS, ANSWER = (1, 5, 20, 80), 48
-COMPARED = ("shift", "slide")  # with a fresh prefill
+COMPARED, EVERY = ("shift", "slide"), 2  # with a fresh prefill, in every so many turns once something has left the window
 SOAK_TOKENS, SOAK_ANSWER = 5000, 100
 GROWTH, SLOWER, DEARER = 0.02, 1.25, 1.5  # promised: memory, the last fifth's turns, an overflow under shift
 
@@ -99,6 +99,7 @@ def recall(llama: Llama, context: str, lags: Sequence[int], drift: Drift, progre
     conversation.prepare()
     cells = [{"k": lag, "asked": 0, "recalled": 0, "in_window": 0, "in_memory": 0, "evicted": 0} for lag in lags]
     told: list[Exchange] = []
+    overflows = 0
     turns = len(FACTS) + max(lags)
     with TemporaryDirectory(prefix="townhall-bench-") as folder:
         for at in range(turns):
@@ -113,8 +114,9 @@ def recall(llama: Llama, context: str, lags: Sequence[int], drift: Drift, progre
                         cell[count] += 1
             say(conversation, FACTS[at].tell if at < len(FACTS) else FILLERS[at % len(FILLERS)])
             told.append(conversation.exchanges[-1])
-            if conversation.last and conversation.last.receipt.dropped and context in COMPARED:
-                drift.measure(llama, conversation.cache, conversation.last.tokens)
+            overflows += bool(conversation.last and conversation.last.receipt.dropped)
+            if context in COMPARED and overflows and at % EVERY == 0:
+                drift.measure(llama, conversation.cache, len(told[-1].reply.ids))
             conversation.after_reply()
     return cells
 
@@ -211,8 +213,9 @@ def main() -> int:
         parts += [
             describe_cost(results["cost"]),
             f"facts told k turns ago: recalled of asked\n{describe_recall(results['recall'])}",
-            f"logits in the turns that overflow, against a fresh prefill of the same tokens\n{describe_drift(results['drift'])}",
         ]
+        if drifts:
+            parts.append(f"logits against those of a fresh prefill of the same tokens\n{describe_drift(results['drift'])}")
     terminal.progress("")
     print(json.dumps(results) if options.json else "\n\n".join([f"{results['device']}, window {options.max_context}", *parts]))
     return 0 if all(holds(row) for row in results.get("soak", {}).values()) else 1

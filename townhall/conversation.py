@@ -105,7 +105,7 @@ class Conversation:
         memory = _tokens(self.plan.memory)
         return Usage(self.window.capacity, self.window.pinned, memory, self.plan.tokens - memory, self.window.reserve)
 
-    def after_reply(self, stopped: Callable[[], bool] = lambda: False) -> Fold | None:
+    def after_reply(self, stopped: Callable[[], bool] = lambda: False, on_progress: Progress | None = None) -> Fold | None:
         """To be called when an answer has been shown, while nobody waits: write down what the next turn would push out.
 
         None where there was nothing to do. `stopped` is asked between tokens, and true ends it without a memory.
@@ -115,7 +115,7 @@ class Conversation:
         if not (self._unfolded or leaving) or (not self._unfolded and leaving[-1] in self._given_up):
             return None
         self._scribe = self._scribe or Scribe(self.llama, self.persona, self._format, bound)
-        fold = self._scribe.fold(self.prompt, self.plan.memory, (*self._unfolded, *leaving), stopped)
+        fold = self._scribe.fold(self.prompt, self.plan.memory, (*self._unfolded, *leaving), stopped, on_progress)
         self._unfolded = ()
         if fold.memory is None:
             self._given_up = leaving

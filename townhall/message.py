@@ -37,12 +37,28 @@ NOT_SAID = -1  # the id of messages that are no part of the history
 
 
 @dataclass(frozen=True)
-class Memory:
-    """What the model wrote down about exchanges before they left the window; in a prompt it stands as an exchange of its own."""
+class Note:
+    """A sentence or two that the model wrote down."""
 
     text: str
     sources: tuple[int, ...]  # ids of the messages it came from
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the model wrote down about exchanges before they left the window; in a prompt it stands as an exchange of its own."""
+
+    notes: tuple[Note, ...]  # the oldest first
     exchange: Exchange  # of two messages whose id is NOT_SAID
+
+    @property
+    def text(self) -> str:
+        return " ".join(note.text for note in self.notes)
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """Ids of the messages it came from."""
+        return tuple(source for note in self.notes for source in note.sources)
 
     @property
     def ids(self) -> tuple[int, ...]:

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from townhall.context.strategy import Plan
 from townhall.facade import Tokenizer
 from townhall.formats.piece import Piece, PromptFormat, Turn
-from townhall.message import NOT_SAID, Exchange, Memory, Message, messages_of
+from townhall.message import NOT_SAID, Exchange, Memory, Message, Note, messages_of
 
-REMINDER, NOD = "For your memory, this is what we talked about before:", "I remember."
+REMINDER, NOD = "Remember what I told you:", "I remember."
 
 
 class Prompt:
@@ -49,11 +49,11 @@ class Prompt:
         messages = self._messages(plan) if self.format.turn_by_turn else ()
         return [*self.head_ids, *(token for message in messages for token in message.ids)]
 
-    def memory(self, text: str, sources: tuple[int, ...]) -> Memory:
+    def memory(self, notes: Sequence[Note]) -> Memory:
         """A memory as the model will read it: the user reminds, the persona nods, which every format can lay out."""
-        reminder = f"{REMINDER} {text}"
+        reminder = " ".join([REMINDER, *(note.text for note in notes)])
         nod = Message(NOT_SAID, "assistant", NOD, self.reply_ids(NOD))
-        return Memory(text, sources, Exchange(Message(NOT_SAID, "user", reminder, self.turn_ids(reminder)), nod))
+        return Memory(tuple(notes), Exchange(Message(NOT_SAID, "user", reminder, self.turn_ids(reminder)), nod))
 
     def _messages(self, plan: Plan) -> tuple[Message, ...]:
         return messages_of([plan.memory.exchange, *plan.kept] if plan.memory else plan.kept)

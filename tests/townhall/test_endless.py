@@ -82,7 +82,7 @@ def test_logits_after_an_overflow_are_those_of_a_fresh_run(llama_on, device: str
     llama = llama_on(device)
     conversation = talk(llama, context)
     if context == "summarize":  # what a tiny random model writes is no memory: let it have written this
-        monkeypatch.setattr("townhall.context.scribe.Scribe._answer", lambda *args: "Tom sails from Lisbon.")
+        monkeypatch.setattr("townhall.context.scribe.Scribe._answer", lambda *args: "More about the number, please.")
     overflows = memories = 0
     for n in range(30):
         turn(conversation, n)

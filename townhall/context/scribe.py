@@ -1,4 +1,4 @@
-"""The model writes down what is about to be forgotten: previous memory and evicted exchanges in, a short memory out."""
+"""The model writes down what is about to be forgotten: for each exchange that leaves, a note of what the user told in it."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -6,24 +6,33 @@ from dataclasses import dataclass
 from typing import Any
 
 from townhall.answer import Answer
-from townhall.facade import LanguageModel
-from townhall.message import Exchange, Memory, messages_of
-from townhall.persona import Persona
+from townhall.facade import LanguageModel, Progress
+from townhall.message import Exchange, Memory, Note, messages_of
+from townhall.persona import Example, Persona
 from townhall.prompt import Prompt
 from townhall.template import open_format
 
+# A small model copies well and sums up badly: asked for a summary of a few exchanges it invents a life for its user.
+REQUEST = "Copy what this tells about me."
 SCRIBE = Persona(
     "Scribe",
-    "You keep notes of a conversation. You write down the names, places, numbers, wishes and decisions that were told, "
-    "in one or two short sentences, and nothing else.",
-)  # no example: a small model writes the example down instead
-REQUEST = "Write down in one or two short sentences what {user} told about himself or herself."
+    "You copy facts.",
+    examples=(
+        Example(f"Good morning! My car is a red Fiat, it is from 1987.\n\n{REQUEST}", "My car is a red Fiat, it is from 1987."),
+        Example(f"Explain the tides to me.\n\n{REQUEST}", "Nothing."),
+    ),
+)
 GRAM = 3  # words
-REPEATED = 0.5  # a memory of which this share of word triples stands in the persona says what is pinned already
+REPEATED = 0.5  # a note of which this share of word triples stands in the persona says what is pinned already
+KNOWN = 0.8  # share of a note's words that the user has used; with fewer, it is the model's own invention
 
 
 class Rejected(Exception):
     """No memory came of it; says why."""
+
+
+class Interrupted(Rejected):
+    """Somebody does not want to wait."""
 
 
 @dataclass(frozen=True)
@@ -37,54 +46,72 @@ class Fold:
     def describe(self) -> str:
         """One line for a person."""
         if self.memory:
-            return f"context: {len(self.messages)} messages are now a memory of {len(self.memory.ids)} tokens"
+            return f"context: {len(self.messages)} messages left for a memory, which has {len(self.memory.ids)} tokens now"
         return f"context: no memory was made of {len(self.messages)} messages, {self.rejected}"
 
 
 class Scribe:
-    """Works in a cache of its own, so that the conversation's stays as it is; the scribe's instructions stay in it."""
+    """Works in a cache of its own, so that the conversation's stays as it is; the scribe's instructions stay in it.
+
+    A note is never written anew: a memory that is summed up again and again is a game of Chinese whispers. What the persona said is left
+    to itself: it can say so again, and what the user told must not drown in it.
+    """
 
     def __init__(self, llama: LanguageModel, persona: Persona, format: str, bound: int):
-        self.llama, self.persona, self.bound = llama, persona, bound
+        self.llama, self.bound = llama, bound
         self.prompt = Prompt(open_format(format, SCRIBE, llama.tokenizer), llama.tokenizer)
         self.cache = llama.new_cache()
         self._pages = tuple(map(page, (persona, SCRIBE)))
 
-    def fold(self, own: Prompt, previous: Memory | None, exchanges: Sequence[Exchange], stopped: Callable[[], bool]) -> Fold:
-        """A memory of `exchanges` and what was remembered before them, laid out for the prompt `own`."""
-        ids = tuple(message.id for message in messages_of(exchanges))
-        try:
-            return Fold(ids, self._write(own, previous, exchanges, stopped))
-        except Rejected as reason:
-            return Fold(ids, None, str(reason))
+    def fold(
+        self,
+        own: Prompt,
+        previous: Memory | None,
+        exchanges: Sequence[Exchange],
+        stopped: Callable[[], bool],
+        on_progress: Progress | None = None,
+    ) -> Fold:
+        """`previous` and a note of each of `exchanges` that told something, the oldest notes left out beyond the bound.
 
-    def _write(self, own: Prompt, previous: Memory | None, exchanges: Sequence[Exchange], stopped: Callable[[], bool]) -> Memory:
-        room = self.bound - len(own.memory("", ()).ids)
-        ids = self._prompt(previous, exchanges)
-        while len(ids) + room > self.cache.capacity and len(exchanges) > 1:
-            exchanges = exchanges[1:]
-            ids = self._prompt(previous, exchanges)
+        Laid out for the prompt `own`. Where no note comes of any of them, there is no new memory.
+        """
+        ids = tuple(message.id for message in messages_of(exchanges))
+        notes, reason = list(previous.notes if previous else ()), "nothing was told in them"
+        written = False
+        for done, exchange in enumerate(exchanges):
+            if on_progress:
+                on_progress(done, len(exchanges))
+            try:
+                if text := told(exchange.user.text):
+                    _add(notes, Note(self._write(own, text, stopped), (exchange.user.id,)))
+                    written = True
+            except Interrupted as interrupted:
+                return Fold(ids, None, str(interrupted))
+            except Rejected as rejected:
+                reason = str(rejected)
+        if not written:
+            return Fold(ids, None, reason)
+        while len((memory := own.memory(notes)).ids) > self.bound:
+            notes.pop(0)  # each of them fits alone
+        return Fold(ids, memory)
+
+    def _write(self, own: Prompt, told: str, stopped: Callable[[], bool]) -> str:
+        """A note of what was told, which can be believed and fits alone."""
+        ids, room = [*self.prompt.head_ids, *self.prompt.turn_ids(f"{told}\n\n{REQUEST}")], self.bound - len(own.memory(()).ids)
         if room < 1 or len(ids) + room > self.cache.capacity:
             raise Rejected("they are longer than the model can read at once")
-        sources = (*(previous.sources if previous else ()), *(message.id for message in messages_of(exchanges)))
         text = self._answer(ids, room, stopped)
         if not re.search(r"\w", text):
             raise Rejected("the model wrote nothing down")
-        memory = own.memory(text, sources)
-        if len(memory.ids) > self.bound:
+        if len(own.memory([Note(text, ())]).ids) > self.bound:
             raise Rejected(f"it was longer than {self.bound} tokens")
         if any(repeats(text, source) for source in self._pages):
             raise Rejected("it repeated what is pinned")
         if goes_round(text):
             raise Rejected("it went round in circles")
-        return memory
-
-    def _prompt(self, previous: Memory | None, exchanges: Sequence[Exchange]) -> list[int]:
-        lines = [f"Notes so far: {previous.text}"] if previous else []
-        for exchange in exchanges:
-            lines += [f"{self.persona.user}: {exchange.user.text.strip()}", f"{self.persona.name}: {_opening(exchange.reply.text)}"]
-        request = "\n".join([*lines, "", REQUEST.format(user=self.persona.user)])
-        return [*self.prompt.head_ids, *self.prompt.turn_ids(request)]
+        if invents(text, told):
+            raise Rejected("it said what was not told")
+        return text
 
     def _answer(self, ids: list[int], room: int, stopped: Callable[[], bool]) -> str:
         # one more than may be kept, so that a text which is too long shows itself
@@ -96,7 +123,7 @@ class Scribe:
                 if answer.stopped:
                     break
                 if stopped():
-                    raise Rejected("it was interrupted")
+                    raise Interrupted("it was interrupted")
             else:
                 answer.flush()
                 if generation.finish_reason == "length":
@@ -106,9 +133,28 @@ class Scribe:
         return answer.shown
 
 
+def _add(notes: list[Note], note: Note) -> None:
+    """At the end; what is noted twice stands there once."""
+    same = [known for known in notes if known.text == note.text]
+    notes[:] = [known for known in notes if known.text != note.text]
+    notes.append(Note(note.text, (*(source for known in same for source in known.sources), *note.sources)))
+
+
 def page(persona: Persona) -> str:
     """All that a persona's head says."""
     return " ".join([persona.instructions, persona.greeting, *(f"{example.user} {example.reply}" for example in persona.examples)])
+
+
+def told(text: str) -> str:
+    """`text` without its questions, which tell nothing."""
+    sentences = re.findall(r"[^.!?\n]+[.!?]*|\n", text)
+    return "".join(sentence for sentence in sentences if not sentence.endswith("?")).strip()
+
+
+def invents(text: str, source: str) -> bool:
+    """Does `text` say too much that is not in `source`? Words of three letters or more count by their beginning; no number may be new."""
+    words, known = _stems(text), set(_stems(source))
+    return sum(word in known for word in words) < KNOWN * len(words) or any(word[0].isdigit() and word not in known for word in words)
 
 
 def goes_round(text: str) -> bool:
@@ -123,14 +169,13 @@ def repeats(text: str, source: str) -> bool:
     return sum(f" {gram} " in known for gram in grams) >= REPEATED * len(grams)
 
 
+def _stems(text: str) -> list[str]:
+    return [word if word[0].isdigit() else word[:4] for word in _words(text) if len(word) > 2 or word[0].isdigit()]
+
+
 def _grams(text: str) -> list[str]:
     words = _words(text)
     return [" ".join(words[i : i + GRAM]) for i in range(max(1, len(words) - GRAM + 1))]
-
-
-def _opening(text: str) -> str:
-    """An answer's first sentence: the model knows by itself what it goes on to say, and what the user told must not drown in it."""
-    return re.split(r"(?<=[.!?])\s|\n", text.strip(), maxsplit=1)[0]
 
 
 def _words(text: str) -> list[str]:
@@ -140,4 +185,4 @@ def _words(text: str) -> list[str]:
 def _greedy() -> Any:
     from app.models.llama import Sampling
 
-    return Sampling(temperature=0, repeat_penalty=1.1)
+    return Sampling(temperature=0)

@@ -1,6 +1,6 @@
 """How a window is filled, for a person to look at."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from townhall.context.strategy import Plan
@@ -38,12 +38,13 @@ def describe_history(exchanges: Sequence[Exchange], plan: Plan, user: str, name:
     out = exchanges[: len(exchanges) - len(plan.kept)]
     remembered = set(plan.memory.sources) if plan.memory else set()
     lines = [f"out of the window: {2 * len(out)} messages, {sum(exchange.tokens for exchange in out)} tokens"] if out else []
-    lines += [_said(exchange, user, name, " (in the memory)" if exchange.user.id in remembered else "") for exchange in out]
+    lines += [_said(exchange, user, name, remembered) for exchange in out]
     if plan.memory:
         lines.append(f"memory, {len(plan.memory.ids)} tokens: {plan.memory.text}")
     lines.append(f"in the window: {2 * len(plan.kept)} messages, {sum(exchange.tokens for exchange in plan.kept)} tokens")
     return "\n".join([*lines, *(_said(exchange, user, name) for exchange in plan.kept)])
 
 
-def _said(exchange: Exchange, user: str, name: str, where: str = "") -> str:
-    return f"  #{exchange.user.id}{where} {user}: {exchange.user.text}\n  #{exchange.reply.id}{where} {name}: {exchange.reply.text}"
+def _said(exchange: Exchange, user: str, name: str, remembered: Collection[int] = ()) -> str:
+    speakers = zip((user, name), exchange.messages, strict=True)
+    return "\n".join(f"  #{said.id}{' (in the memory)' if said.id in remembered else ''} {who}: {said.text}" for who, said in speakers)

@@ -4,18 +4,19 @@ import pytest
 
 from tests.townhall.fake import FakeCache, FakeLlama, FakeTokenizer
 from tests.townhall.test_conversation import PERSONA, ask, log_model, talk, words
-from townhall.context.scribe import SCRIBE, goes_round, repeats
+from townhall.context.scribe import REQUEST, SCRIBE, goes_round, invents, repeats, told
 from townhall.persona import Persona
 
 NOTE = "Tom lives in Lisbon with a dog."
+TOLD = "My name is Tom, who lives in Lisbon with a dog and with three boats, of which two leak."
 
 
 def model(note=NOTE, length=40, capacity=512, make=FakeLlama):
     """Answers in a few dozen words; asked to write something down, it writes `note`."""
-    return make(lambda prompt: note if "Write down" in prompt else words(length), max_context=capacity)
+    return make(lambda prompt: note if REQUEST in prompt else words(length), max_context=capacity)
 
 
-def turn(conversation, text="word " * 20):
+def turn(conversation, text=TOLD):
     ask(conversation, text)
     return conversation.after_reply()
 
@@ -54,7 +55,9 @@ def test_the_model_writes_down_what_is_about_to_leave():
     conversation = talk(llama, context="summarize")
     fold = until_fold(conversation)
     gone = conversation.exchanges[: len(fold.messages) // 2]
-    assert fold.memory.text == NOTE and fold.memory.sources == fold.messages == tuple(m.id for e in gone for m in e.messages)
+    assert fold.messages == tuple(m.id for e in gone for m in e.messages)
+    # said in every turn and noted once, from what the user told
+    assert fold.memory.text == NOTE and fold.memory.sources == tuple(e.user.id for e in gone)
     assert conversation.plan.memory is fold.memory and conversation.plan.kept == tuple(conversation.exchanges[len(gone) :])
     # all of it is read between the turns, so the next one costs its own tokens
     at = conversation.window.pinned
@@ -62,7 +65,7 @@ def test_the_model_writes_down_what_is_about_to_leave():
     computed = llama.computed
     ask(conversation, "And now?")
     last = conversation.last
-    assert last.receipt.dropped == fold.messages and last.receipt.memory_of == fold.messages
+    assert last.receipt.dropped == fold.messages and last.receipt.memory_of == fold.memory.sources
     assert last.receipt.memory_tokens == len(fold.memory.ids) <= 512 // 8
     assert last.receipt.recomputed_tokens == sum(e.tokens for e in conversation.plan.kept[:-1])
     assert llama.computed - computed <= len(conversation.exchanges[-1].user.ids)
@@ -71,25 +74,25 @@ def test_the_model_writes_down_what_is_about_to_leave():
     assert "for a memory of" in last.receipt.describe()
 
 
-def test_only_evicted_text_and_the_memory_before_it_are_written_down():
+def test_only_evicted_text_is_written_down_each_message_once():
     llama = model()
     conversation = talk(llama, context="summarize")
     requests, folds = [], []
     for n in range(60):
-        ask(conversation, f"turn {n} {words(15)}")
+        ask(conversation, f"turn {n} {TOLD} Right?")
         known = len(llama.prompts)
         if fold := conversation.after_reply():
             folds.append(fold)
-            requests.append(llama.tokenizer.show(llama.prompts[known]))
+            requests.append([llama.tokenizer.show(prompt) for prompt in llama.prompts[known:]])
     assert len(folds) >= 3
     seen = 0
-    for n, (fold, request) in enumerate(zip(folds, requests, strict=True)):
+    for fold, request in zip(folds, requests, strict=True):
         assert fold.messages == tuple(range(seen, seen + len(fold.messages)))  # each message once, in order
-        first, last = fold.messages[0] // 2, fold.messages[-1] // 2
-        digits = [f"turn{''.join(f' {d}' if not i else d for i, d in enumerate(str(k)))} word" for k in (first - 1, first, last, last + 1)]
-        assert [text in request for text in digits] == [False, True, True, False]
-        assert ("Notes so far" in request) == bool(n)
-        assert fold.memory.sources == tuple(range(seen + len(fold.messages)))
+        leaving = conversation.exchanges[seen // 2 : (seen + len(fold.messages)) // 2]
+        assert len(request) == len(leaving)
+        for text, exchange in zip(request, leaving, strict=True):
+            assert exchange.user.text.removesuffix(" Right?") in text and text.count("turn ") == 1
+        assert fold.memory.sources == tuple(range(0, seen + len(fold.messages), 2))
         seen += len(fold.messages)
     assert len(conversation.exchanges) == 60
 
@@ -101,7 +104,8 @@ def test_only_evicted_text_and_the_memory_before_it_are_written_down():
         ("...", "wrote nothing"),
         (" ".join(f"n{chr(97 + i % 26)}{chr(97 + i // 26)}" for i in range(100)), "longer than 64 tokens"),
         ("Stacy raps.", "pinned"),
-        (SCRIBE.description, "pinned"),
+        (SCRIBE.examples[0].reply, "pinned"),
+        ("Eleven elephants dance through museums.", "not told"),
         (words(20), "circles"),
     ],
 )
@@ -121,7 +125,7 @@ def test_a_memory_that_is_empty_too_long_or_says_the_persona_again_is_rejected_a
 
 def test_a_rejected_memory_leaves_the_one_before_it():
     notes = [NOTE]
-    llama = FakeLlama(lambda prompt: notes[-1] if "Write down" in prompt else words(40), max_context=512)
+    llama = FakeLlama(lambda prompt: notes[-1] if REQUEST in prompt else words(40), max_context=512)
     conversation = talk(llama, context="summarize")
     kept = until_fold(conversation).memory
     notes.append("")
@@ -141,9 +145,8 @@ def test_a_turn_longer_than_the_recent_ones_is_served_by_slide_and_written_down_
     dropped = conversation.last.receipt.dropped
     assert dropped and conversation.plan.memory is None
     fold = conversation.after_reply()
-    # of what is more than the model can read at once, the newest
     assert fold.memory and fold.messages[: len(dropped)] == dropped
-    assert fold.memory.sources == fold.messages[-len(fold.memory.sources) :] != fold.messages
+    assert fold.memory.sources == (0, 2, 4)  # and nothing of the long one, which says one word again and again
 
 
 def test_an_interrupted_memory_changes_nothing():
@@ -173,7 +176,7 @@ def test_a_conversation_without_memory_has_nothing_to_do_after_a_reply():
 
 def test_a_memory_reaches_a_template_whose_turns_depend_on_each_other():
     counting = "{% for m in messages %}{{ loop.index }}{{ m.content }}<|im_end|>{% endfor %}{{ 'assistant:' if add_generation_prompt }}"
-    llama = FakeLlama(lambda prompt: NOTE if "Write down" in prompt else words(40), max_context=512, tokenizer=FakeTokenizer(counting))
+    llama = FakeLlama(lambda prompt: NOTE if REQUEST in prompt else words(40), max_context=512, tokenizer=FakeTokenizer(counting))
     conversation = talk(llama, context="summarize")
     assert until_fold(conversation).memory
     ask(conversation, "And now?")
@@ -203,6 +206,62 @@ def test_what_counts_as_repeating(text, source, answer):
     assert repeats(text, source) == answer
 
 
+def test_the_oldest_notes_go_when_there_are_too_many():
+    """Six sentences of which about four fit: the memory stays within its bound, and its ids are those of the notes that are left."""
+    names = ["Ann", "Ben", "Cleo", "Dora", "Emil", "Fay", "Gus", "Hal", "Ida", "Jan", "Kim", "Lou"]
+    facts = [f"The friend called {name} likes to travel by train." for name in names]
+
+    def script(prompt):
+        return next(fact for fact in reversed(facts) if fact in prompt) if REQUEST in prompt else words(40)
+
+    conversation = talk(FakeLlama(script, max_context=512), context="summarize")
+    for fact in facts:
+        turn(conversation, fact)
+    memory = conversation.plan.memory
+    assert 1 < len(memory.notes) < len(facts) - len(conversation.plan.kept) and len(memory.ids) <= 64
+    for note in memory.notes:
+        assert conversation.exchanges[note.sources[0] // 2].user.text == note.text
+    assert memory.sources == tuple(sorted(memory.sources)) and len(memory.sources) == len(memory.notes)
+
+
+def test_questions_tell_nothing_and_the_model_is_not_asked_about_them():
+    llama = model()
+    conversation = talk(llama, context="summarize")
+    for _ in range(20):
+        ask(conversation, "Do you know where Tom lives, who has a dog and who is said to live in Lisbon?")
+        known = len(llama.prompts)
+        fold = conversation.after_reply()
+        assert len(llama.prompts) == known and (fold is None or fold.rejected == "nothing was told in them")
+    assert conversation.plan.memory is None
+
+
+@pytest.mark.parametrize(
+    "text, rest",
+    [
+        ("I am Tom. Who are you?", "I am Tom."),
+        ("Who? Me?", ""),
+        ("No full stop", "No full stop"),
+        ("A list:\none!\ntwo?\nthree", "A list:\none!\n\nthree"),
+    ],
+)
+def test_what_tells_something(text, rest):
+    assert told(text) == rest
+
+
+@pytest.mark.parametrize(
+    "text, answer",
+    [
+        ("Tom lives in Lisbon.", False),  # lives, live
+        ("He lives in Lisbon with 3 dogs.", True),
+        ("Tom likes to live with elephants.", True),
+        ("I am Tom.", False),
+        ("I am Bob.", True),
+    ],
+)
+def test_what_counts_as_invented(text, answer):
+    assert invents(text, "My name is Tom and I live in Lisbon with my 2 dogs.") == answer
+
+
 def test_going_round():
     assert goes_round("He loves to sleep all day. He loves to sleep all day. He loves to sleep all day.")
     assert not goes_round("Tom lives in Lisbon with a dog, and the dog lives with Tom.") and not goes_round("Hi")
@@ -213,4 +272,4 @@ def test_the_whole_history_can_be_looked_at():
     fold = until_fold(conversation)
     text = conversation.history()
     assert f"out of the window: {len(fold.messages)} messages" in text and NOTE in text
-    assert text.count("(in the memory)") == len(fold.messages) and f"#{2 * len(conversation.exchanges) - 1} Stacy: word" in text
+    assert text.count("(in the memory)") == len(fold.messages) // 2 and f"#{2 * len(conversation.exchanges) - 1} Stacy: word" in text
