@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from ext.tinygrad.remembered import compiler_identity, queue_programs
@@ -32,6 +32,8 @@ class Backend:
     kind: Kind
     requested: str
     passed_over: tuple[str, ...] = ()  # better devices that failed to open, each with its reason
+    memory: int = 0  # bytes, 0 where the driver does not tell
+    extensions: tuple[str, ...] = ()  # of an OpenCL driver
 
     @property
     def is_gpu(self) -> bool:
@@ -50,7 +52,8 @@ class Backend:
         return f"{line} [passed over: {'; '.join(self.passed_over)}]" if self.passed_over else line
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "passed_over": list(self.passed_over), "description": self.describe()}
+        lists = {"passed_over": list(self.passed_over), "extensions": list(self.extensions)}
+        return {**asdict(self), **lists, "description": self.describe()}
 
 
 def open_backend(require: str | None = None) -> Backend:
@@ -73,10 +76,9 @@ def open_backend(require: str | None = None) -> Backend:
 
 def _first_that_works(request: Request) -> Backend:
     passed_over: list[str] = []
-    for target in request.targets:
+    opencl_gpu = "CL" in map(device_of, request.targets) and _opencl_has_gpu()
+    for target in _in_order(request, opencl_gpu):
         device = _indexed(device_of(target), request.index)
-        if request.automatic and device == "CL" and not _opencl_has_gpu():
-            continue  # an OpenCL driver on the CPU is no better than the CPU itself
         try:
             backend = _open(target, device)
         except BackendError as error:
@@ -85,17 +87,27 @@ def _first_that_works(request: Request) -> Backend:
             passed_over.append(f"{device}: {error}")
             continue
         _make_default(target, device)
-        return Backend(backend.device, backend.driver, backend.name, backend.kind, request.text, tuple(passed_over))
+        return replace(backend, requested=request.text, passed_over=tuple(passed_over))
     raise BackendError(f"{request.text}: no device works: {'; '.join(passed_over)}")
 
 
 def choose(request: Request, usable: dict[str, Backend]) -> str | None:
     """Which of the usable devices `open_backend` would open for `request`."""
-    for target in request.targets:
+    for target in _in_order(request, "CL" in usable and usable["CL"].is_gpu):
         device = _indexed(device_of(target), request.index)
-        if device in usable and not (request.automatic and device == "CL" and not usable[device].is_gpu):
+        if device in usable:
             return device
     return None
+
+
+def _in_order(request: Request, opencl_gpu: bool) -> list[str]:
+    """The targets to try: OpenCL, which has kernels of our own, first where it drives a GPU; where it does not, it is the last resort of
+    GPU=1, and no better than the CPU itself where nothing was asked for."""
+    if len(request.targets) == 1:
+        return list(request.targets)
+    others = [target for target in request.targets if device_of(target) != "CL"]
+    opencl = [target for target in request.targets if device_of(target) == "CL"]
+    return opencl + others if opencl_gpu else others if request.automatic else others + opencl
 
 
 def describe_device(device: str) -> Backend:
@@ -103,7 +115,7 @@ def describe_device(device: str) -> Backend:
     request = prepare_environment()
     target = next((target for target in request.targets if device_of(target) == device.split(":")[0]), device.split(":")[0])
     backend = _open(target, device.removesuffix(":0"))
-    return Backend(backend.device, backend.driver, backend.name, backend.kind, request.text)
+    return replace(backend, requested=request.text)
 
 
 def list_devices() -> list[tuple[str, Backend | str]]:
@@ -134,8 +146,10 @@ def _open(target: str, device: str) -> Backend:
         raise
     except Exception as error:  # drivers and tinygrad's wrappers raise whatever they like
         raise BackendError(f"{device} cannot be used: {_reason(kind_of_device, error)}; `townhall devices` lists what can") from error
-    driver, name, kind = _ask_driver(kind_of_device, opened)
-    return Backend(device, driver, name, kind, "")
+    from ext.tinygrad import drivers
+
+    driver, name, kind = drivers.DRIVERS.get(kind_of_device, drivers.unknown)(opened)
+    return Backend(device, driver, name, kind, "", memory=drivers.memory(kind_of_device, opened), extensions=drivers.extensions(opened))
 
 
 def _run_check_kernel(device: str) -> None:
@@ -167,13 +181,6 @@ def _compute_with_clang(device: str, values: list[float]) -> list[float]:
     program(*buffers)
     allocator._copyout(memoryview(computed).cast("B"), buffers[0])
     return computed.tolist()
-
-
-def _ask_driver(kind_of_device: str, opened: Any) -> tuple[str, str, Kind]:
-    """(driver, device name, kind) in the driver's own words."""
-    from ext.tinygrad import drivers
-
-    return drivers.DRIVERS.get(kind_of_device, drivers.unknown)(opened)
 
 
 def _check_compiler() -> None:

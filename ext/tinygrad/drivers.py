@@ -22,10 +22,9 @@ def cpu(opened: Any) -> Answer:
 
 
 def opencl(opened: Any) -> Answer:
-    from ext.tinygrad.opencl import devices
+    from ext.tinygrad.opencl import info_of
 
-    address = ctypes.cast(opened.cl_dev, ctypes.c_void_p).value
-    info = next(device for device in devices() if device.handle == address)
+    info = info_of(opened)
     return info.driver, info.name, info.kind
 
 
@@ -70,6 +69,27 @@ DRIVERS: dict[str, Callable[[Any], Answer]] = {
     "HIP": by_architecture,
     "PYTHON": emulated,
 }
+
+
+def memory(kind_of_device: str, opened: Any) -> int:
+    """Bytes of memory that the device has, 0 where nobody tells."""
+    if kind_of_device == "CL":
+        from ext.tinygrad.opencl import info_of
+
+        return info_of(opened).memory
+    if kind_of_device == "CUDA":
+        from tinygrad.runtime.autogen import cuda as cu
+
+        size = ctypes.c_size_t()
+        return size.value if cu.cuDeviceTotalMem_v2(ctypes.byref(size), opened.cu_device) == 0 else 0
+    if kind_of_device == "CPU" and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+def extensions(opened: Any) -> tuple[str, ...]:
+    """What an OpenCL driver can beyond the standard."""
+    return tuple(getattr(opened, "device_exts", ()))
 
 
 def processor_name() -> str:

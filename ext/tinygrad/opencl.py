@@ -89,6 +89,15 @@ def order_devices(index: int = 0) -> None:
         CLDevice.device_ids = handles
     if not hasattr(cl.clBuildProgram, "quiet"):
         cl.clBuildProgram = _build_quietly(cl.clBuildProgram)
+    from ext.tinygrad import opencl_refusals
+
+    opencl_refusals.install()
+
+
+def info_of(opened: Any) -> CLDeviceInfo:
+    """What the driver says of a device that tinygrad has opened."""
+    address = ctypes.cast(opened.cl_dev, ctypes.c_void_p).value
+    return next(device for device in devices() if device.handle == address)
 
 
 def _build_quietly(build: Any) -> Any:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from ext.tinygrad.backend import Backend
 from ext.tinygrad.toolchain import device_of, missing_drivers
@@ -53,7 +54,12 @@ def _finish(device: str, child: "subprocess.Popen[str]") -> list[tuple[str, Back
     except (IndexError, ValueError):
         code = child.returncode
         return [(device, f"its driver ended the process ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})")]
-    return [(name, answer if isinstance(answer, str) else Backend(**answer)) for name, answer in answers]
+    return [(name, answer if isinstance(answer, str) else _backend(answer)) for name, answer in answers]
+
+
+def _backend(answer: dict[str, Any]) -> Backend:
+    lists = {name: tuple(value) for name, value in answer.items() if isinstance(value, list)}
+    return Backend(**{**answer, **lists})
 
 
 def probe_here(target: str) -> list[tuple[str, Backend | str]]:

@@ -1,8 +1,12 @@
 """`townhall devices`: which devices work here, and why the others do not."""
 
 import json
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from ext.tinygrad.backend import Backend
 
 
 @click.command(help="List the devices that work here, and why the others do not.", epilog="Example: GPU=1 townhall devices")
@@ -19,7 +23,7 @@ def devices(as_json: bool) -> None:
         for device, answer in found:
             if isinstance(answer, Backend):
                 told = answer.to_json()
-                words = {key: told[key] for key in ("driver", "name", "kind", "description")}
+                words = {key: told[key] for key in ("driver", "name", "kind", "memory", "extensions", "description")}
                 entries.append({"device": device, "usable": True, "chosen": device == chosen, **words})
             else:
                 entries.append({"device": device, "usable": False, "reason": answer})
@@ -28,9 +32,17 @@ def devices(as_json: bool) -> None:
     for device, answer in found:
         if isinstance(answer, Backend):
             click.echo(f"{'*' if device == chosen else '+'} {answer.describe()}")
+            for detail in _details(answer):
+                click.echo(f"    {detail}")
         else:
             click.secho(f"- {device}: not usable, {answer}", dim=True)
     if chosen:
         click.echo(f"* is what Townhall uses now ({request.text}); CPU=1, GPU=1 or DEV=NAME before a command chooses another")
     else:
         click.echo(f"none of them is what {request.text} asks for")
+
+
+def _details(backend: "Backend") -> list[str]:
+    """What else its driver says, a line each."""
+    size = [f"{backend.kind}, {backend.memory / 1e9:.1f} GB of memory"] if backend.memory else []
+    return size + ([f"extensions: {' '.join(backend.extensions)}"] if backend.extensions else [])

@@ -20,6 +20,7 @@ from tinygrad.runtime.support.compiler_cpu import ClangCompiler
 
 from ext.tinygrad.graph.native import BASELINES, keep_for_ever
 from ext.tinygrad.graph.reasons import say
+from ext.tinygrad.opencl_refusals import refused
 
 SOURCE = Path(__file__).with_name("opencl_queue.c")
 Entry = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
@@ -79,8 +80,13 @@ class Queue:
         weakref.finalize(self, _release, self.kernels).atexit = False
 
     def __call__(self, values: int) -> None:
-        """Enqueue everything with the 64-bit values at this address; returns at once. RuntimeError names what the driver refuses."""
-        check(self._run(self._where, values))
+        """Enqueue everything with the 64-bit values at this address; returns at once.
+
+        Raises OutOfDeviceMemory, or RuntimeError with the driver's word for whatever else it refuses."""
+        if status := self._run(self._where, values):
+            if no_room := refused(self.device, status):
+                raise no_room
+            check(status)
 
 
 def run(graph: int, values: int) -> int:

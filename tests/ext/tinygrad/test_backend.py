@@ -148,6 +148,18 @@ def test_what_would_be_opened_is_chosen_among_the_usable():
     assert backend.choose(Request("DEV=CUDA", ("CUDA",)), {"CPU": cpu}) is None
 
 
+def test_opencl_comes_first_where_it_drives_a_gpu_and_last_where_it_does_not():
+    card, gpu, pocl, cpu = (
+        Backend(*words, "") for words in (("CUDA", "", "", "gpu"), ("CL", "", "", "gpu"), ("CL", "", "", "cpu"), ("CPU", "", "", "cpu"))
+    )
+    asked, unasked = Request("GPU=1", ("CUDA", "CL")), Request("automatic", ("CUDA", "CL", "CPU"))
+    for request in (asked, unasked):
+        assert backend.choose(request, {"CUDA": card, "CL": gpu, "CPU": cpu}) == "CL"
+        assert backend.choose(request, {"CUDA": card, "CL": pocl, "CPU": cpu}) == "CUDA"
+    assert backend.choose(asked, {"CL": pocl, "CPU": cpu}) == "CL"
+    assert backend.choose(unasked, {"CL": pocl, "CPU": cpu}) == "CPU"
+
+
 # OpenCL platforms and devices, as a fake loader tells them
 
 

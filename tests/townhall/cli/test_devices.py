@@ -41,6 +41,18 @@ def test_json_has_the_same():
     assert usable == [("CL", True, "cpu", False), ("CPU", True, "cpu", True)]
 
 
+def test_memory_and_extensions_are_told_where_the_driver_tells_them(monkeypatch):
+    card = Backend("CL", "Vendor 1.2", "card", "gpu", "", memory=8_000_000_000, extensions=("cl_khr_fp16", "cl_khr_icd"))
+    monkeypatch.setattr(backend, "list_devices", lambda: [("CL", card)])
+    assert CliRunner().invoke(devices).output.splitlines()[:3] == [
+        "* CL: card (GPU), Vendor 1.2",
+        "    gpu, 8.0 GB of memory",
+        "    extensions: cl_khr_fp16 cl_khr_icd",
+    ]
+    entry = json.loads(CliRunner().invoke(devices, ["--json"]).output)["devices"][0]
+    assert (entry["memory"], entry["extensions"]) == (8_000_000_000, ["cl_khr_fp16", "cl_khr_icd"])
+
+
 def test_a_switch_that_nothing_fits_says_so(monkeypatch):
     monkeypatch.setattr(toolchain, "prepare_environment", lambda: Request("DEV=CUDA", ("CUDA",)))
     assert "none of them is what DEV=CUDA asks for" in CliRunner().invoke(devices).output

@@ -1,17 +1,16 @@
 """Which kernel set serves an OpenCL device: by what its driver says it is, and by what it can do."""
 
-import ctypes
 import os
 import sys
 
 from tinygrad.device import Device
 
-from ext.tinygrad import opencl
 from ext.tinygrad.kernels.opencl.cpu_driver import CPUDriverKernels
 from ext.tinygrad.kernels.opencl.kernels import OpenCLKernels
 from ext.tinygrad.kernels.opencl.tuning import Tuning
 from ext.tinygrad.kernels.protocol import Kernels
 from ext.tinygrad.kernels.twins import TwinKernels
+from ext.tinygrad.opencl import info_of
 
 
 def kernels_on(device: str) -> Kernels:
@@ -19,16 +18,10 @@ def kernels_on(device: str) -> Kernels:
 
     A driver on the CPU that cannot take them says why on stderr and gets the twins, which suit a CPU better than a GPU's kernels do;
     KERNELS=opencl asks for those all the same."""
-    info = info_of(device)
+    info = info_of(Device[device])
     if info.kind != "cpu" or os.environ.get("KERNELS") == "opencl":
         return OpenCLKernels(Tuning.of(info))
     if (reason := CPUDriverKernels.obstacle(device)) is None:
         return CPUDriverKernels()
     print(f"townhall: the CPU kernels cannot serve {device} ({reason}); running on tinygrad's generated code", file=sys.stderr)
     return TwinKernels()
-
-
-def info_of(device: str) -> opencl.CLDeviceInfo:
-    """What the driver says of an opened device."""
-    address = ctypes.cast(Device[device].cl_dev, ctypes.c_void_p).value
-    return next(known for known in opencl.devices() if known.handle == address)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from tinygrad import Device
 
 from ext.tinygrad.kernels import kernels_for
 from ext.tinygrad.kernels.opencl import choice, cpu_driver, trial
@@ -15,7 +16,7 @@ from ext.tinygrad.kernels.twins import TwinKernels
 @pytest.fixture(autouse=True)
 def _as_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KERNELS", raising=False)
-    if choice.info_of("CL").kind != "cpu":
+    if choice.info_of(Device["CL"]).kind != "cpu":
         pytest.skip("no OpenCL driver on the CPU")
 
 
@@ -57,7 +58,7 @@ def test_a_driver_that_cannot_take_them_says_so(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_a_gpu_gets_kernels_in_plain_opencl_c(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = replace(choice.info_of("CL"), kind="gpu", most_items=256)
+    told = replace(choice.info_of(Device["CL"]), kind="gpu", most_items=256)
     monkeypatch.setattr(choice, "info_of", lambda device: told)
     kernels = kernels_for("CL")
     assert isinstance(kernels, OpenCLKernels) and kernels.tuning.row_items(576, 1) == 16 and kernels.tuning.row_items(576, 2) == 8
