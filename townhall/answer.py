@@ -1,19 +1,24 @@
 """An answer in the making: sampled ids in, text that may be shown out, and which ids that text is."""
 
+from collections.abc import Sequence
+
 from townhall.facade import LanguageModel
 from townhall.prompt import Prompt
 from townhall.stream import EdgeTrim, StopFilter
 
 
 class Answer:
-    """`ids` are all that were sampled, `shown` is the text so far without anything that could still be a stop string."""
+    """`ids` are all that were sampled, `shown` is the text so far without anything that could still be a stop string.
 
-    def __init__(self, llama: LanguageModel, prompt: Prompt):
+    `stop` takes the place of the prompt's own stop strings; without `trim` white space at the ends counts as said.
+    """
+
+    def __init__(self, llama: LanguageModel, prompt: Prompt, stop: Sequence[str] | None = None, trim: bool = True):
         self.ids: list[int] = []
         self.shown = ""
         self._prompt = prompt
         self._decoder = llama.tokenizer.stream(continued=True)
-        self._filter, self._trim = StopFilter(prompt.stop), EdgeTrim()
+        self._filter, self._trim = StopFilter(prompt.stop if stop is None else stop), EdgeTrim() if trim else None
         self._text = ""
         self._ends: list[int] = []  # length of the text after each id
 
@@ -33,16 +38,26 @@ class Answer:
         """The end: what was held back is shown; an unfinished character is not."""
         return self._show(self._filter.flush())
 
+    @property
+    def whole(self) -> int:
+        """How many of the sampled ids have been shown whole."""
+        length = self._length()
+        return sum(end <= length for end in self._ends)
+
     def shown_ids(self) -> list[int]:
         """The sampled ids as far as their text was shown; where a token was shown in part, that part is encoded anew."""
-        length = len(self._text) - len(self._text.lstrip()) + len(self.shown) if self.shown else 0
-        whole = sum(end <= length for end in self._ends)
+        length, whole = self._length(), self.whole
         while whole and self._ends[whole - 1] == (self._ends[whole - 2] if whole > 1 else 0):
             whole -= 1  # nothing of this id was shown
         start = self._ends[whole - 1] if whole else 0
         return self.ids[:whole] + self._prompt.words(self._text[start:length])
 
+    def _length(self) -> int:
+        """Of the sampled text, up to where it was shown."""
+        before = len(self._text) - len(self._text.lstrip()) if self._trim else 0
+        return before + len(self.shown) if self.shown else 0
+
     def _show(self, text: str) -> str:
-        shown = self._trim.push(text)
+        shown = self._trim.push(text) if self._trim else text
         self.shown += shown
         return shown

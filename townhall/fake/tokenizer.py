@@ -21,6 +21,10 @@ class FakeTokenizer:
         self.bos_token, self.eos_token, self.bos_id, self.eos_id = "<s>", "</s>", 0, 1
         self.stop_ids, self.stop_is_chosen = frozenset({1, 3}), False
 
+    @property
+    def vocab_size(self) -> int:
+        return len(self.texts)
+
     def id(self, text: str) -> int:
         """The id of a token's text, given out now where it is new."""
         if text in self.special_ids:

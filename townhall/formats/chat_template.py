@@ -50,7 +50,8 @@ class ChatTemplate:
         """Head, opening, cue and close; decides between system role and folding, and whether turns stand by themselves."""
         refusal: TemplateError | None = None
         usable: list[bool] = []
-        for self._folded in (False, True) if self.persona.instructions else (False,):
+        ways = (False, True) if self.persona.instructions else (False,)
+        for self._folded in ways:
             try:
                 learnt = self._seams()
             except TemplateError as error:
