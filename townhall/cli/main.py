@@ -17,6 +17,7 @@ COMMANDS = {
     "bench": ("townhall.cli.bench", "Measure the speed of this machine, beside llama.cpp."),
     "warm": ("townhall.cli.warm", "Compile and pack in advance what the first chat would wait for."),
     "settings": ("townhall.cli.settings", "Show the settings that files and flags come to, and where each was said."),
+    "log": ("townhall.cli.log", "Find and read the conversations that were kept."),
     "devices": ("townhall.cli.devices", "List the devices that work here, and why the others do not."),
 }
 

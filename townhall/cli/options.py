@@ -68,6 +68,8 @@ class ChatOptions:
         values = {name: getattr(self, name) for name in (*names, *sampling)}
         if self.model is not None and not self.fake:
             values["model"] = self.model.absolute()
+        if Path(self.personality).is_file():
+            values["personality"] = Path(self.personality).absolute()
         return {
             name: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
             for name, value in values.items()

@@ -1,8 +1,8 @@
 """A conversation that is kept: what was asked before it is answered, the answer with its facts before it counts as said."""
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -96,4 +96,4 @@ def _same_kind(path: Path, head: Mapping[str, Any]) -> None:
 
 
 def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
