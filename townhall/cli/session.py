@@ -20,6 +20,7 @@ HELP = """/context       how full the window is
 /context full  all that was said, and what of it the model no longer sees
 /reset         begin anew
 /exit          leave, as Ctrl-D does; Ctrl-C stops an answer"""
+COMMANDS = ("/context", "/reset", "/exit")  # in a pipe as well, where any other line is said, whatever it begins with
 
 
 def run_session(options: ChatOptions) -> int:
@@ -67,12 +68,16 @@ class Session:
             terminal.note(f"{name} is ready in {stats.seconds:.1f} s: {restored}")
 
     def answer_lines(self) -> int:
-        """Answer every line of a pipe; a line that is refused does not end the others."""
+        """Answer every line of a pipe, commands included; a line that is refused does not end the others."""
         code = 0
         if isinstance(sys.stdin, TextIOWrapper):
             sys.stdin.reconfigure(encoding="utf-8", errors="replace")
         for line in sys.stdin:
-            if text := line.strip():
+            text = line.strip()
+            if text and text.split()[0] in COMMANDS:
+                if not self.command(text):
+                    break
+            elif text:
                 code = max(code, self.answer(text))
         return code
 
@@ -112,8 +117,7 @@ class Session:
                 terminal.say(report.error_as_json(error) + "\n")
             return 2
         self._conclude(bool(interrupted))
-        if not interrupted:
-            self._remember()
+        interrupted = interrupted or self._remember()
         if interrupted and not sys.stdin.isatty():
             raise KeyboardInterrupt  # in a pipe nobody is left to go on
         return 0
@@ -134,12 +138,17 @@ class Session:
         if self.options.timing:
             terminal.note(report.as_timing(reply, self.loaded))
 
-    def _remember(self) -> None:
-        """The answer is shown: what the next turn would push out of the window is written down now."""
+    def _remember(self) -> terminal.Interrupt:
+        """The answer is shown: what the next turn would push out of the window is written down now, until Ctrl-C."""
+
+        def show(done: int, total: int) -> None:
+            terminal.progress(f"{self.persona.name} is taking notes of what leaves the window: {done} of {total}")
+
         with self.loaded.watch.lap("write memories"), terminal.ctrl_c_stops() as interrupted:
-            fold = self.conversation.after_reply(lambda: bool(interrupted))
+            fold = self.conversation.after_reply(lambda: bool(interrupted), show)
         if fold:
             terminal.note(fold.describe())
+        return interrupted
 
     def command(self, text: str) -> bool:
         """Do as a line beginning with / says; False to leave."""
