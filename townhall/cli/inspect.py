@@ -51,6 +51,7 @@ def describe(r: dict[str, Any]) -> str:
         rows.append((source, ", ".join(f"{role} {n} {token}" for role, ids in roles.items() for n, token in ids.items())))
     rows += [("stops at", ", ".join(f"{n} {token}" for n, token in v["stop"].items()) or "-")]
     rows += [("note", note) for note in v["disagreements"]]
+    rows += [("note", f"{kind} is quantised again to Q8_0 while loading, which loses less than {kind} did") for kind in r["requantised"]]
     template = v["chat_template"]
     rows.append(("chat template", f"the model's own, {len(template):,} characters" if template else "none; the chat log is used"))
     rows.append(("licence", r["licence"] or "not declared"))

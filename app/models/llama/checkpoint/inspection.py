@@ -12,6 +12,8 @@ from app.models.llama.vocabulary import strings
 from app.models.llama.wording import clipped
 
 DEFAULT_CONTEXT = 1024
+# types that are used with all their digits; the others are decoded at load, and quantised again to Q8_0
+NATIVE = {"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"}
 BLOCK = 1 << 22
 
 
@@ -49,6 +51,7 @@ def inspect(checkpoint: Checkpoint) -> dict[str, Any]:
         "sliding_window": config.window or None,
         "rope_theta": config.rope_theta,
         "rope_scaled": bool(config.rope_factors),
+        "requantised": sorted(kind for kind in mix if kind not in NATIVE),
         "types": dict(sorted(mix.items(), key=lambda item: -item[1]["bytes"])),
         "memory": {
             "weights": checkpoint.nbytes,

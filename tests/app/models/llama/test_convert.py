@@ -1,7 +1,9 @@
 """Conversions: the same logits after the round trip, as close as the type allows, read by the gguf package and by llama.cpp alike."""
 
 import json
-from collections.abc import Callable
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import gguf
@@ -11,6 +13,7 @@ import pytest
 from app.models.llama import Llama
 from app.models.llama.checkpoint import CheckpointError, open_checkpoint
 from app.models.llama.checkpoint.convert import FILE_TYPES, convert
+from app.models.llama.checkpoint.names import gguf_from_canonical
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.quantize_k import quantize_q4_k
 from ext.tinygrad.kernels.twins import TwinKernels
@@ -57,8 +60,12 @@ def test_every_type_gives_the_logits_of_its_dequantised_weights(kind: str, tmp_p
     path = convert(open_checkpoint(source), tmp_path / "out.gguf", kind)
     sizes, stored = llama_numpy.read_gguf(path)  # by the gguf package's own reader
     assert {name: values.shape for name, values in stored.items()} == {name: values.shape for name, values in weights.items()}
-    np.testing.assert_allclose(logits(path), llama_numpy.logits(IDS, sizes, stored), atol=0.02)
     kept = open_checkpoint(path)
+    for name in kept.tensor_names:  # what is loaded is what the gguf package reads
+        read = kept.vector(name) if name.endswith("norm.weight") else kept.matrix(name).dequantize()
+        np.testing.assert_array_equal(read, stored[gguf_from_canonical(name)])
+    if kind == "q4_k":  # test_int8.py has q8_0's
+        np.testing.assert_allclose(logits(path), llama_numpy.logits(IDS, sizes, stored), atol=0.02)
     assert kept.stored("layers.0.attention.wq.weight").type == kind.upper()
     assert kept.stored("output.weight").type == ("Q8_0" if kind.startswith("q4") else kind.upper())
     exact = llama_numpy.logits(IDS, sizes, weights)
@@ -127,12 +134,50 @@ def test_the_command(sources: dict[str, Path], tmp_path: Path, capsys: pytest.Ca
     assert main(["convert", str(tmp_path / "nothing"), str(target)]) == 2
 
 
-def test_llama_cpp_reads_what_was_written(sources: dict[str, Path], tmp_path: Path) -> None:
-    llama_cpp = pytest.importorskip("llama_cpp")
-    make: Callable[..., Path] = convert
-    for source in ("hf", "meta"):
-        path = make(open_checkpoint(sources[source]), tmp_path / f"{source}.gguf", "f32")
-        theirs = llama_cpp.Llama(str(path), n_ctx=64, logits_all=True, verbose=False, n_threads=1)
-        theirs.eval(IDS)
-        found = np.array(theirs.scores[: len(IDS)])
-        np.testing.assert_allclose(found, logits(path), atol=0.05)
+THEIRS = """
+import sys, numpy, llama_cpp
+model = llama_cpp.Llama(sys.argv[1], n_ctx=64, logits_all=True, verbose=False, n_threads=1)
+ids = list(map(int, sys.argv[3:]))
+model.eval(ids)
+numpy.save(sys.argv[2], numpy.array(model.scores[: len(ids)]))
+"""
+
+
+@pytest.mark.parametrize("source, kind", [("hf", "f32"), ("meta", "q8_0")])
+def test_llama_cpp_reads_what_was_written(source: str, kind: str, sources: dict[str, Path], tmp_path: Path) -> None:
+    if find_spec("llama_cpp") is None:
+        pytest.skip("llama-cpp-python is not installed; it comes with the extra [bench], which needs a C++ compiler")
+    path = convert(open_checkpoint(sources[source]), tmp_path / "out.gguf", kind)
+    # in a process of its own: another program's crash must not end the tests
+    command = [sys.executable, "-c", THEIRS, str(path), str(tmp_path / "theirs.npy"), *map(str, IDS)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    np.testing.assert_allclose(np.load(tmp_path / "theirs.npy"), llama_numpy.logits(IDS, *llama_numpy.read_gguf(path)), atol=0.1)
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+from app.models.llama.checkpoint import open_checkpoint
+from app.models.llama.checkpoint.convert import convert
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+convert(open_checkpoint(sys.argv[1]), Path(sys.argv[2]), "q8_0")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_peak_memory_does_not_grow_with_the_checkpoint(tmp_path: Path) -> None:
+    """Twice the layers, as much memory; whole sizes are bench/load.py's to measure."""
+    peaks = []
+    for n_layers in (2, 16):
+        sizes = {"n_layers": n_layers, "dim": 512, "hidden_dim": 4096, "head_dim": 128}
+        weights = {name: np.zeros(values.shape, np.float16) for name, values in tiny_weights(**(sizes | {"n_layers": 1})).items()}
+        weights |= {name.replace("blk.0.", f"blk.{n}."): values for name, values in weights.items() for n in range(n_layers)}
+        config = {"num_hidden_layers": n_layers, "hidden_size": 512, "intermediate_size": 4096}
+        folder = write_hf(tmp_path / f"{n_layers}", weights, kind="F16", head_dim=128, **config)
+        command = [sys.executable, "-c", MEMORY, str(folder), str(tmp_path / "out.gguf")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[4])
+        assert done.returncode == 0, done.stderr[-2000:]
+        peaks.append(int(done.stdout) // 1024)
+    larger = (folder / "model.safetensors").stat().st_size >> 20
+    assert peaks[1] < peaks[0] + larger // 2, f"{peaks} MB for files of which the larger has {larger} MB"

@@ -1,7 +1,6 @@
 """GGUF files at the door: sound ones open with their tensors exact, every other one ends in a sentence."""
 
 import struct
-import time
 from pathlib import Path
 
 import gguf
@@ -141,13 +140,12 @@ def test_fingerprint_follows_the_content_not_the_name(tiny: Path, tmp_path: Path
     assert changed != open_checkpoint(tiny).fingerprint()
 
 
-def test_a_large_vocabulary_opens_fast(tmp_path: Path) -> None:
+def test_a_large_vocabulary_is_only_decoded_when_looked_at(tmp_path: Path) -> None:
     tokens = b"".join(text(f"token{n}") for n in range(150_000))
     array = struct.pack("<IQ", STRING, 150_000) + tokens
     path = write(tmp_path, header([entry("tokens", ARRAY, array)]))
-    start = time.perf_counter()
     file = GGUFFile.open(path)
-    assert time.perf_counter() - start < 0.5  # 0.02 s where nothing else runs
+    assert file.metadata["tokens"]._strings is None  # nothing was decoded: only lengths were walked
     assert file.metadata["tokens"][149_999] == "token149999"
 
 
