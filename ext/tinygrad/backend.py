@@ -34,6 +34,7 @@ class Backend:
     passed_over: tuple[str, ...] = ()  # better devices that failed to open, each with its reason
     memory: int = 0  # bytes, 0 where the driver does not tell
     extensions: tuple[str, ...] = ()  # of an OpenCL driver
+    bandwidth: float = 0.0  # bytes a second, measured over the weights it holds; 0 before that
 
     @property
     def is_gpu(self) -> bool:

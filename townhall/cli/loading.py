@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from townhall.cli import terminal
@@ -61,6 +61,7 @@ def load(options: ChatOptions) -> Loaded:
         sampling = options.sampling()
         from app.models.llama import Llama
         from ext.tinygrad.backend import open_backend
+        from ext.tinygrad.canary import bandwidth
     with watch.lap("open the device"):
         backend = open_backend(require=options.require)
     with watch.lap("load the weights"), _progress_bar(path.name) as progress:
@@ -72,7 +73,9 @@ def load(options: ChatOptions) -> Loaded:
             else f"--quantize {options.quantize} changes nothing: {path.name} holds no float matrices"
         )
     backend = llama.backend  # read from the device that holds the weights
-    terminal.note(f"{path.name} on {backend.describe()}")
+    with watch.lap("time the device"):
+        backend = replace(backend, bandwidth=bandwidth([t for weight in llama.model.weights for t in weight.tensors]))
+    terminal.note(f"{path.name} on {backend.describe()}; it reads the weights at {backend.bandwidth / 1e9:.1f} GB/s")
     show_compiling()
     return Loaded(llama, sampling, backend, watch)
 
