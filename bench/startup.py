@@ -75,9 +75,7 @@ def main() -> None:
         first = persona_ready(model, environment)
     persona_ready(model)
     later = [persona_ready(model) for _ in range(options.repeats)]
-    print(
-        f"Stacy's prompt is ready after {statistics.median(later):.2f} s ({min(later):.2f}–{max(later):.2f}); first ever {first:.2f} s"
-    )
+    print(f"Stacy's prompt is ready after {statistics.median(later):.2f} s ({min(later):.2f}–{max(later):.2f}); first ever {first:.2f} s")
     if options.imports:
         print("milliseconds in a module itself:")
         print("\n".join(f"{milliseconds:8.1f}  {module}" for milliseconds, module in imports()))

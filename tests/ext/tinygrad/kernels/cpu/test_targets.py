@@ -53,6 +53,16 @@ def test_no_kernel_does_what_c_leaves_undefined(target: str, tmp_path: Path) -> 
     assert result.returncode == 0, result.stdout[-3000:]
 
 
+@pytest.mark.slow
+def test_the_address_sanitizer_can_watch_the_kernels() -> None:
+    """bench.sanitizers proves with a planted error that it finds one, and then runs a few of these tests; by itself it runs all."""
+    command = [sys.executable, "-m", "bench.sanitizers", "-k", "test_linear_residual and (Q4_1 or Q6_K)"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if "this needs clang" in result.stderr or "without its AddressSanitizer" in result.stderr:
+        pytest.skip(result.stderr.strip())
+    assert result.returncode == 0 and "4 passed" in result.stdout, result.stdout[-3000:] + result.stderr[-3000:]
+
+
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the target is x86")
 def test_a_cpu_without_avx2_is_told_so() -> None:
     code = "from ext.tinygrad.kernels.cpu.kernels import CPUKernels; print(CPUKernels.available())"
