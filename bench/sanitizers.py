@@ -72,8 +72,21 @@ def main() -> int:
         if not proves_itself(variables):
             sys.exit("the sanitizer does not find a read beyond a buffer here: what it says of the kernels would mean nothing")
         print("a kernel that reads one element too far is found; now the tests", flush=True)
-        # the twins are tinygrad's own kernels, and thousands of them
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "bench.watched", "-p", "no:cacheprovider", "-k", "not twin", *TESTS]
+        # the sanitizer writes to the descriptor of stderr; the twins are tinygrad's own kernels, and thousands of them
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "bench.watched",
+            "-p",
+            "no:cacheprovider",
+            "--capture=sys",
+            "-k",
+            "not twin",
+            *TESTS,
+        ]
         return subprocess.run([*command, *sys.argv[1:]], cwd=ROOT, env=variables).returncode
     finally:
         shutil.rmtree(folder, ignore_errors=True)
