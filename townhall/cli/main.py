@@ -18,6 +18,7 @@ COMMANDS = {
     "warm": ("townhall.cli.warm", "Compile and pack in advance what the first chat would wait for."),
     "settings": ("townhall.cli.settings", "Show the settings that files and flags come to, and where each was said."),
     "log": ("townhall.cli.log", "Find and read the conversations that were kept."),
+    "replay": ("townhall.cli.replay", "Repeat a kept conversation, and name the first token that differs."),
     "devices": ("townhall.cli.devices", "List the devices that work here, and why the others do not."),
 }
 

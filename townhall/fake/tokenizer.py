@@ -1,6 +1,7 @@
 """A tokenizer without a vocabulary file: a word is a token."""
 
 import re
+import zlib
 from collections.abc import Iterable
 
 CHATML = (
@@ -11,11 +12,11 @@ SPECIALS = ("<s>", "</s>", "<|im_start|>", "<|im_end|>")
 
 
 class FakeTokenizer:
-    """One token per word with its leading space, per digit and per other character; ids are given out as they are first met."""
+    """One token per word with its leading space, per digit and per other character; a text's id is its checksum."""
 
     def __init__(self, chat_template: str | None = CHATML, add_bos: bool = True, prefix_space: bool = False):
         self.chat_template, self.add_bos, self.prefix_space = chat_template, add_bos, prefix_space
-        self.texts: list[str] = list(SPECIALS)
+        self.texts: dict[int, str] = dict(enumerate(SPECIALS))
         self.special_ids = {text: n for n, text in enumerate(SPECIALS)}
         self._ids: dict[str, int] = {}
         self.bos_token, self.eos_token, self.bos_id, self.eos_id = "<s>", "</s>", 0, 1
@@ -26,12 +27,14 @@ class FakeTokenizer:
         return len(self.texts)
 
     def id(self, text: str) -> int:
-        """The id of a token's text, given out now where it is new."""
+        """The id of a token's text: the same in every process, so that what was kept can be repeated."""
         if text in self.special_ids:
             return self.special_ids[text]
         if text not in self._ids:
-            self._ids[text] = len(self.texts)
-            self.texts.append(text)
+            number = zlib.crc32(text.encode(errors="replace")) >> 1
+            while number in self.texts:  # another text's, or a special token's
+                number += 1
+            self._ids[text], self.texts[number] = number, text
         return self._ids[text]
 
     def encode(self, text: str, bos: bool = True, special: bool = True) -> list[int]:

@@ -18,19 +18,19 @@ class Run:
     ids: list[int] = field(default_factory=list)
 
 
-class RecordedModel:
-    """Everything is the model's own; `run` is the generation that was begun last. A seed that nobody chose is drawn here."""
+class WatchedModel:
+    """Another model's stand-in: everything is the model's own, but for `generate`, which a subclass looks at."""
 
     def __init__(self, llama: LanguageModel):
         self._llama = llama
-        self.run: Run | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._llama, name)
 
     @property
     def device(self) -> str:
         return self._llama.device
+
+    @property
+    def max_context(self) -> int:
+        return self._llama.max_context
 
     @property
     def tokenizer(self) -> Any:
@@ -41,6 +41,14 @@ class RecordedModel:
 
     def prefill(self, ids: list[int], cache: Any, on_progress: Progress | None = None) -> PrefillStats:
         return self._llama.prefill(ids, cache, on_progress)
+
+
+class RecordedModel(WatchedModel):
+    """`run` is the generation that was begun last. A seed that nobody chose is drawn here."""
+
+    def __init__(self, llama: LanguageModel):
+        super().__init__(llama)
+        self.run: Run | None = None
 
     def generate(
         self, ids: list[int], max_tokens: int, sampling: Any = None, cache: Any = None, stop_ids: frozenset[int] | None = None

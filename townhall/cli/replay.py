@@ -1,0 +1,100 @@
+"""`townhall replay`: does this machine still say what the log says?"""
+
+import json
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from townhall.cli.log import LOG, complete_logs, folder_option, open_index
+
+if TYPE_CHECKING:
+    from townhall.cli.options import ChatOptions
+    from townhall.logbook.reading import Log
+    from townhall.logbook.replay import Difference
+
+EPILOG = """\b
+Exit code 0 when every reply is the same, 1 when one differs.
+\b
+Examples:
+  townhall replay last
+  CPU=1 townhall replay 20261122 --json
+"""
+
+
+@click.command(help=f"Repeat a kept conversation with its seeds, and name the first token that differs. {LOG}", epilog=EPILOG)
+@click.argument("name", metavar="LOG", shell_complete=complete_logs)
+@folder_option
+@click.option("--model", type=click.Path(path_type=Path), help="another model, or the same one in another place  [default: the log's]")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object instead of a sentence")
+def replay(name: str, folder: Path | None, model: Path | None, as_json: bool) -> int:
+    from townhall.cli import terminal
+    from townhall.cli.loading import load
+    from townhall.conversation import Conversation
+    from townhall.logbook import replay as replaying
+    from townhall.logbook.reading import read_log
+    from townhall.persona import load_persona
+
+    log = read_log(open_index(folder).find(name))
+    options = options_of(log, model)
+    persona, total = load_persona(options.personality), len(replaying.pairs(log))
+    loaded = load(options)
+    rehearsed = replaying.RehearsedModel(loaded.llama)
+    conversation = Conversation(rehearsed, persona, format=options.format, context=options.context, max_tokens=options.count)
+    for key, now in (("weights", "model"), ("device", "device")):
+        if (before := log.head.get(key)) != (current := conversation.cache.identity.get(now)):
+            terminal.note(f"the log's {key}: {before}; here: {current}")
+    conversation.prepare()
+    outcome = replaying.replay(
+        log,
+        rehearsed,
+        conversation,
+        lambda so_far: terminal.progress(f"{so_far.replies} of {total} replies, {so_far.tokens} tokens: the same"),
+    )
+    terminal.progress("")
+    if as_json:
+        terminal.say(json.dumps({"id": log.id, "of": total} | asdict(outcome), ensure_ascii=False) + "\n")
+    elif found := outcome.difference:
+        terminal.say(describe(found, loaded.llama.tokenizer) + "\n")
+    else:
+        terminal.say(f"{outcome.replies} replies, {outcome.tokens} tokens: all the same\n")
+    return 1 if outcome.difference else 0
+
+
+def describe(found: "Difference", tokenizer: Any) -> str:
+    """A sentence for a person."""
+    where = f"reply {found.reply} (line {found.line} of the log)"
+    if found.position is None:
+        return f"{where}: its prompt is another one; the persona, the words above it or the model's template have changed"
+
+    def told(token: int | None) -> str:
+        if token is None:
+            return "the end"
+        try:
+            return f"{tokenizer.decode([token])!r} (id {token})"
+        except (LookupError, ValueError, OverflowError):  # a log may hold any number
+            return f"id {token}, which this model does not know"
+
+    return f"{where} differs at token {found.position + 1}: the log has {told(found.expected)}, this run {told(found.got)}"
+
+
+def options_of(log: "Log", model: Path | None) -> "ChatOptions":
+    """The flags that the conversation was held with. LogError where the front matter does not say."""
+    from townhall.cli.options import ChatOptions
+    from townhall.errors import LogError
+    from townhall.settings_schema import fault
+
+    said = log.head.get("settings")
+    if not isinstance(said, dict):
+        raise LogError(f"log {log.path}: its front matter does not say how the talk was held (settings), so it cannot be repeated")
+    known = {field.name for field in fields(ChatOptions)} - {"prompt", "json", "log", "log_to", "timing", "profile", "require", "cache"}
+    settings = {key: value for key, value in said.items() if key in known and value is not None}
+    if found := fault(settings):
+        raise LogError(f"log {log.path}, front matter: {found[1]}")
+    if model is not None:
+        settings = {key: value for key, value in settings.items() if key not in ("size", "gen")} | {"model": model}
+    values: dict[str, Any] = {
+        key: Path(value) if key == "model" else tuple(value) if key == "eos" else value for key, value in settings.items()
+    }
+    return ChatOptions(**values)
