@@ -8,6 +8,7 @@ from typing import Any
 
 from townhall.cli import terminal
 from townhall.cli.options import ChatOptions
+from townhall.cli.size import check_size
 from townhall.errors import ModelError
 
 
@@ -62,6 +63,8 @@ def load(options: ChatOptions) -> Loaded:
         from app.models.llama import Llama
         from ext.tinygrad.backend import open_backend
         from ext.tinygrad.canary import bandwidth
+    if options.size:
+        check_size(options.size, path)
     with watch.lap("open the device"):
         backend = open_backend(require=options.require)
     with watch.lap("load the weights"), _progress_bar(path.name) as progress:

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from app.models.llama.checkpoint.checkpoint import Checkpoint
-from app.models.llama.checkpoint.stored import FLOATS
+from app.models.llama.checkpoint.stored import FLOATS, populate_pages
 from ext.tinygrad import cache_files
 from ext.tinygrad.kernels.cpu import memory
 from ext.tinygrad.kernels.cpu.formats import FORMATS, VERSION
@@ -95,6 +95,10 @@ class WeightCache:
             return None
         matrix = self._checkpoint.matrix(name)
         weight = CPUWeight.in_place(matrix, self._device)
+        if matrix.data.base is None:
+            self._checkpoint.release(name)  # a copy, its rows put in order: the file's own pages are of no more use
+        else:
+            populate_pages(matrix.data)  # now, with a progress bar, and not page by page while the first token is waited for
         return (weight, matrix.nbytes) if weight else None
 
     def _from_disk(self, name: str) -> tuple[PackedWeight, int] | None:

@@ -5,8 +5,10 @@ import sys
 
 import pytest
 
+from tests.reference.tiny_formats import tiny_weights, write_meta
 from tests.townhall.fake import FakeBackend, FakeLlama
 from townhall.cli import complete, loading, main, options, session
+from townhall.cli.size import check_size
 
 
 @pytest.fixture
@@ -184,6 +186,25 @@ def test_size_and_gen_name_folders_under_the_weights(tmp_path, monkeypatch):
     for folder, flags in (("13B", {"size": "13B"}), ("LLaMA-2/7B", {"gen": "2"})):
         (tmp_path / folder).mkdir(parents=True)
         assert options.ChatOptions(**flags).model_path() == tmp_path / folder
+
+
+def test_weights_of_another_size_than_the_folders_name_are_named(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(options, "WEIGHTS", tmp_path)
+    write_meta(tmp_path / "7B", tiny_weights())
+    assert main.main(["chat", "--size", "7B", "--prompt", "hello"]) == 2
+    error = capfd.readouterr().err
+    assert "--size 7B found" in error and "holds 0.000119 billion parameters" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("size, count, fits", [("7B", 6.74e9, True), ("30B", 32.5e9, True), ("1B", 1.24e9, True), ("13B", 6.74e9, False)])
+def test_sizes_are_told_apart_as_their_makers_round_them(tmp_path, monkeypatch, size, count, fits):
+    folder = write_meta(tmp_path / "x", tiny_weights())
+    monkeypatch.setattr("app.models.llama.checkpoint.checkpoint.parameters", lambda config: count)
+    if fits:
+        check_size(size, folder)
+    else:
+        with pytest.raises(options.ModelError, match="--size 13B found .* holds 6.74 billion"):
+            check_size(size, folder)
 
 
 def test_a_file_that_is_no_model_ends_with_one_sentence(tmp_path):

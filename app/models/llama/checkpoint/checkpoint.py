@@ -1,5 +1,6 @@
 """What every checkpoint format offers, and the shapes a LLaMA's tensors must have."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +104,11 @@ def expected_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
     if not c.tied:
         shapes["output.weight"] = (c.vocab_size, c.dim)
     return shapes
+
+
+def parameters(config: LlamaConfig) -> int:
+    """Weights in all."""
+    return sum(math.prod(shape) for shape in expected_shapes(config).values())
 
 
 def refuse_surplus_tokens(tokens: int, rows: int, path: Path) -> None:
