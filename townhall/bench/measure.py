@@ -135,6 +135,7 @@ def run(plan: Plan, say: Say = lambda text: print(text, file=sys.stderr)) -> dic
         out["peak_memory"] = {name: worker("peak_memory") for name, worker in workers.items()}
         workers[OURS]("threads", max(case.threads for case in cases))
         context = min(PROFILED_CONTEXT, max(case.context for case in cases))
+        out["sampling"] = workers[OURS]("sampling", context, DECODE_TOKENS)
         out["kernels"] = {
             "threads": max(case.threads for case in cases),
             "context": context,

@@ -1,11 +1,13 @@
 """Townhall as a subject."""
 
+import statistics
 import time
 from pathlib import Path
 from typing import Any
 
-from app.models.llama import Llama
+from app.models.llama import Llama, Sampling
 from app.models.llama.checkpoint import open_checkpoint
+from app.models.llama.sampler import Sampler
 from ext.tinygrad.backend import open_backend
 from ext.tinygrad.graph.threads import thread_count
 from townhall.bench import breakdown
@@ -65,6 +67,22 @@ class Townhall:
         seconds = time.perf_counter() - started
         self.cache.truncate(context)
         return seconds
+
+    def sampling(self, context: int, tokens: int) -> dict[str, float]:
+        """Seconds that a step, a greedy choice and the default choice take, medians over `tokens` steps from `context` on."""
+        self._fill(context)
+        samplers = {"greedy": Sampler(Sampling(temperature=0)), "default": Sampler(Sampling(seed=0))}
+        seconds: dict[str, list[float]] = {name: [] for name in ("step", *samplers)}
+        for position in range(context, context + tokens):
+            started = time.perf_counter()
+            logits = self.llama.engine.step(self.ids[position], self.cache)
+            seconds["step"].append(time.perf_counter() - started)
+            for name, sampler in samplers.items():
+                started = time.perf_counter()
+                sampler(logits, self.ids[: position + 1])
+                seconds[name].append(time.perf_counter() - started)
+        self.cache.truncate(context)
+        return {name: statistics.median(values) for name, values in seconds.items()}
 
     def plain_read(self) -> float:
         """Bytes a second at which code that does nothing else reads a token's weights, on the threads set; 0 where that is unknown."""

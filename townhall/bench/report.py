@@ -35,6 +35,9 @@ def table(results: dict[str, Any]) -> str:
     if results.get("peak_memory"):
         peaks = [f"{name} {nbytes / 1e6:.0f} MB" for name, nbytes in results["peak_memory"].items()]
         lines += ["", f"peak resident memory: {', '.join(peaks)} (file {model['bytes'] / 1e6:.0f} MB)"]
+    if seconds := results.get("sampling"):
+        shares = [f"{name} {seconds[name] * 1e6:.0f} µs, {seconds[name] / seconds['step']:.1%}" for name in ("greedy", "default")]
+        lines += ["", f"choosing a token, beside the step that computes its logits: {'; '.join(shares)}"]
     lines += kernels(results.get("kernels", {}))
     return "\n".join(lines)
 

@@ -10,6 +10,9 @@ from app.models.llama.sampling import Sampling, SamplingError
 __all__ = ["Sampler", "Sampling", "SamplingError"]
 
 
+ROWS = 64  # of the table in which the largest logits are looked for
+
+
 class Sampler:
     """Draws ids one after another from one stream of random numbers: the same seed and logits give the same ids."""
 
@@ -56,11 +59,25 @@ def penalize(logits: np.ndarray, recent: Sequence[int], penalty: float) -> np.nd
 def largest(logits: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """(ids, logits) of the k largest, falling; k = 0 means all."""
     if 0 < k < logits.size:
-        ids = np.argpartition(logits, -k)[-k:]
+        ids = likely(logits, k)
+        scores = logits[ids]
+        ids = ids[np.argpartition(scores, -k)[-k:]]
         ids = ids[np.argsort(-logits[ids])]
     else:
         ids = np.argsort(-logits)
     return ids, logits[ids]
+
+
+def likely(logits: np.ndarray, k: int) -> np.ndarray:
+    """Ids among which are the k largest: of a table of all logits the columns whose peaks reach the k-th largest peak, and the rest.
+
+    Partitioning the whole vocabulary takes 2 % of a token; its peaks are found at the speed of memory, and what they leave is little."""
+    columns = logits.size // ROWS
+    if columns <= 2 * k:
+        return np.arange(logits.size)
+    peaks = logits[: ROWS * columns].reshape(ROWS, columns).max(axis=0)
+    found = np.flatnonzero(~(peaks < np.partition(peaks, -k)[-k]))  # so that a NaN is found as well
+    return np.concatenate([np.add.outer(np.arange(ROWS) * columns, found).ravel(), np.arange(ROWS * columns, logits.size)])
 
 
 def nucleus(scores: np.ndarray, top_p: float) -> int:

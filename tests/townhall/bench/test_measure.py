@@ -23,7 +23,8 @@ class ScriptedWorker:
         tokens = {"prefill": lambda n: n, "decode": lambda context, n: n}.get(method)
         if tokens:
             return tokens(*arguments) / self.speed
-        return {"plain_read": 40e9, "peak_memory": 1000, "breakdown": []}.get(method)
+        chosen = {"step": 0.005, "greedy": 0.00001, "default": 0.00005}
+        return {"plain_read": 40e9, "peak_memory": 1000, "breakdown": [], "sampling": chosen}.get(method)
 
     def close(self) -> None:
         self.diary.append((self.name, "close"))
@@ -86,6 +87,7 @@ def test_a_run_is_told_saved_and_drawn(diary, model, tmp_path):
     results = measure.run(Plan(model, True, (2,), alternations=2, busy=False, starts=0), say=lambda text: None)
     assert [entry for entry in diary if entry[1] == "close"] == [("llama.cpp", "close"), ("townhall", "close")]
     text = report.table(results)
+    assert "default 50 µs, 1.0%" in text
     assert "decode at 512, 2 threads" in text and "2.00 × (2.00–2.00)" in text and "200.0 (200–200)" in text
     first, second = report.save(results, tmp_path / "results"), report.save(results, tmp_path / "results")
     assert first != second and json.loads(first.read_text()) == json.loads(json.dumps(results))

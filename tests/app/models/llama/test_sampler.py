@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.models.llama.sampler import Sampler, Sampling, SamplingError
+from app.models.llama.sampler import Sampler, Sampling, SamplingError, largest
 
 # probabilities 0.4 0.3 0.2 0.1 of the ids 2 0 3 1
 LOGITS = np.log(np.array([0.3, 0.1, 0.4, 0.2], np.float32))
@@ -140,3 +140,21 @@ def test_a_setting_out_of_range_is_named_as_its_flag(setting: dict[str, Any]) ->
     flag = next(iter(setting)).replace("_", "-")
     with pytest.raises(SamplingError, match=f"--{flag} .*; pass "):
         Sampling(**setting)
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 6_401, 49_152])
+@pytest.mark.parametrize("k", [1, 5, 40])
+@pytest.mark.parametrize("kind", ["spread", "ties", "hidden", "all alike"])
+def test_the_largest_are_those_of_a_full_sort(size: int, k: int, kind: str) -> None:
+    rng = np.random.default_rng(size * k)
+    logits = rng.standard_normal(size).astype(np.float32)
+    if kind == "ties":
+        logits = np.round(logits)
+    elif kind == "hidden":
+        logits[rng.random(size) < 0.9] = -np.inf
+    elif kind == "all alike":
+        logits[:] = 1.5
+    ids, scores = largest(logits, k)
+    assert len(set(ids.tolist())) == len(ids) == min(k, size)
+    np.testing.assert_array_equal(scores, np.sort(logits)[::-1][:k])
+    np.testing.assert_array_equal(logits[ids], scores)
