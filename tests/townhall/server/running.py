@@ -1,0 +1,68 @@
+"""A real uvicorn on loopback, in a thread of the test's own process, and the plainest of clients."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from townhall.server.options import ServeOptions
+from townhall.server.serve import Server, bind, url
+from townhall.server.service import Service
+
+
+@dataclass
+class Opened:
+    """As `townhall.cli.loading` opens a model."""
+
+    llama: Any
+    sampling: Any
+    backend: Any
+
+
+class Running:
+    """A server that answers, until `stop`."""
+
+    def __init__(self, load: Callable[[], Opened], options: ServeOptions):
+        self.service = Service(options, load)
+        listener = bind("127.0.0.1", 0)
+        self.url = url(listener)
+        self.root = self.url.removesuffix("/v1")
+        self.address = listener.getsockname()
+        self._failures: list[BaseException] = []
+        loaded = threading.Event()
+        self.server = Server(self.service)
+        self.service.start(loaded.set, lambda error: (self._failures.append(error), loaded.set()))
+        self._thread = threading.Thread(target=self.server.run, kwargs={"sockets": [listener]}, daemon=True)
+        self._thread.start()
+        assert loaded.wait(60)
+        if self._failures:
+            raise self._failures[0]
+        self.wait(lambda: self.server.started and self.service.ready)
+
+    def wait(self, condition: Callable[[], Any], seconds: float = 20.0) -> None:
+        """Until it holds; the engine's thread is not ours to ask."""
+        ends = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < ends, "that did not come about"
+            time.sleep(0.005)
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+
+OPTIONS = ServeOptions(model_id="double", personas=("stacy", "gary"), slots=4, grace=2.0)
+
+
+def ask(server: Running, text: str = "Hello", model: str = "stacy", **fields: Any) -> httpx.Response:
+    """POST one question, as plainly as can be."""
+    body = {"model": model, "messages": [{"role": "user", "content": text}], **fields}
+    return httpx.post(f"{server.url}/chat/completions", json=body, timeout=60)

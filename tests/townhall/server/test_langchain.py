@@ -1,0 +1,40 @@
+"""The server as LangChain meets it."""
+
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_openai import ChatOpenAI
+from pydantic import BaseModel, Field
+
+from tests.townhall.fake import FakeLlama
+
+
+def chat(server, model="stacy", **settings):
+    return ChatOpenAI(base_url=server.url, api_key="any", model=model, max_retries=0, timeout=60, **settings)
+
+
+def test_invoke(serve):
+    llama = FakeLlama(["Paris is big."])
+    reply = chat(serve(llama)).invoke([SystemMessage("Be brief."), HumanMessage("Hi"), AIMessage("Yo!"), HumanMessage("What is big?")])
+    assert reply.content == "Paris is big." and reply.usage_metadata["output_tokens"] == 4
+    assert reply.response_metadata["finish_reason"] == "stop"
+    assert "Yo!<|im_end|>\n<|im_start|>user\nWhat is big?" in llama.tokenizer.show(llama.prompts[0])
+
+
+def test_stream(serve):
+    assert "".join(chunk.content for chunk in chat(serve(FakeLlama(["Paris is big."]))).stream("What is big?")) == "Paris is big."
+
+
+def test_an_answer_is_cut_where_the_client_says(serve):
+    reply = chat(serve(FakeLlama(["one two three four five"])), max_tokens=3).invoke("Count")
+    assert reply.content == "one two three" and reply.response_metadata["finish_reason"] == "length"
+
+
+class Box(BaseModel):
+    """A box."""
+
+    label: str = Field(max_length=8)
+    items: int = Field(ge=0, le=9)
+
+
+def test_structured_output(tiny_server):
+    made = chat(tiny_server, "tiny", temperature=1.0, seed=4).with_structured_output(Box).invoke("A box!")
+    assert isinstance(made, Box)

@@ -1,0 +1,86 @@
+"""Which cache a prompt continues."""
+
+from tests.townhall.fake import FakeCache
+from townhall.server.slots import Slots, Wanted, common_prefix
+
+HEAD = list(range(100, 150))
+
+
+def pool(most=2):
+    slots = Slots(lambda: FakeCache(1000), most)
+    slots.pin(FakeCache(1000, list(HEAD)))
+    return slots
+
+
+def hold(slots, ids, lane="chat", before=()):
+    """Take a slot for a prompt, fill it as the engine would, and give it back; → the slot and what of the prompt was there."""
+    slot = slots.take(Wanted(ids, len(HEAD), lane, before))
+    cached = common_prefix(slot.cache.tokens, ids)
+    slot.cache.tokens = list(ids)
+    slots.give_back(slot)
+    return slot, cached
+
+
+def test_a_new_conversation_begins_with_a_copy_of_the_head():
+    slots = pool()
+    assert hold(slots, [*HEAD, 1, 2])[1] == len(HEAD)
+
+
+def test_the_longest_common_prefix_wins():
+    slots = pool()
+    first, _ = hold(slots, [*HEAD, *range(1, 40)])
+    second, _ = hold(slots, [*HEAD, *range(41, 80)])
+    assert first is not second
+    assert hold(slots, [*HEAD, *range(41, 80), 7, 8]) == (second, len(HEAD) + 39)
+    assert hold(slots, [*HEAD, *range(1, 40), 7, 8]) == (first, len(HEAD) + 39)
+
+
+def test_a_new_conversation_takes_the_least_recently_used_slot():
+    slots = pool()
+    first, _ = hold(slots, [*HEAD, *range(1, 40)])
+    second, _ = hold(slots, [*HEAD, *range(41, 80)])
+    hold(slots, [*HEAD, *range(1, 40), 9])
+    assert slots.evicted == 0
+    assert hold(slots, [*HEAD, 99, 98]) == (second, len(HEAD))
+    assert slots.evicted == 1
+
+
+def test_an_edited_message_goes_on_in_its_own_slot():
+    slots = pool()
+    first, _ = hold(slots, [*HEAD, *range(1, 60)])
+    assert hold(slots, [*HEAD, *range(1, 50), 99]) == (first, len(HEAD) + 49)
+
+
+def test_a_branch_that_shares_little_copies_it_and_leaves_the_other_be():
+    slots = pool()
+    first, _ = hold(slots, [*HEAD, *range(1, 200)])
+    branch, cached = hold(slots, [*HEAD, *range(1, 60), 99])
+    assert branch is not first and cached == len(HEAD) + 59
+    assert first.cache.tokens == [*HEAD, *range(1, 200)]
+
+
+def test_a_busy_slot_lends_its_prefix_and_nothing_else():
+    slots = pool()
+    busy = slots.take(Wanted([*HEAD, *range(1, 40)], len(HEAD)))
+    busy.cache.tokens = [*HEAD, *range(1, 40)]
+    other, cached = hold(slots, [*HEAD, *range(1, 40), 5])
+    assert other is not busy and cached == len(HEAD) + 39
+    other.busy = True
+    assert slots.take(Wanted([*HEAD, 3], len(HEAD))) is None
+
+
+def test_the_background_lane_has_a_slot_of_its_own():
+    slots = pool(most=1)
+    chat, _ = hold(slots, [*HEAD, *range(1, 40)])
+    background, _ = hold(slots, [*HEAD, 77, 78], lane="background")
+    assert background is not chat and hold(slots, [*HEAD, 55], lane="background")[0] is background
+    assert hold(slots, [*HEAD, *range(1, 40), 6]) == (chat, len(HEAD) + 39)
+
+
+def test_a_prompt_whose_middle_was_let_go_finds_the_slot_that_had_it():
+    slots = pool()
+    told = [*HEAD, *range(1, 90)]
+    first, _ = hold(slots, told)
+    hold(slots, [*HEAD, *range(200, 220)])
+    slot = slots.take(Wanted([*HEAD, *range(30, 90), 99], len(HEAD), before=[*told, 99]))
+    assert slot is first

@@ -1,0 +1,243 @@
+"""The endpoints: read, plan, queue, and tell what comes of it."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from townhall.server.errors import APIError, as_api_error
+from townhall.server.events import Done, Ended, Event, Failed, Said
+from townhall.server.guard import Guard, error_response, json_response, read_body
+from townhall.server.openapi import document
+from townhall.server.planning import Planned, Planner
+from townhall.server.replies import ChatReply, Reply, TextReply
+from townhall.server.requests import ChatRequest, CompletionRequest, DetokenizeRequest, Generate, TokenizeRequest, parse
+from townhall.server.service import Service
+from townhall.server.slots import Lane
+
+GONE = object()  # in the queue of events: the client went away
+
+
+def build(service: Service) -> Starlette:
+    """The application."""
+    api = API(service)
+    routes = [
+        Route("/v1/models", api.models),
+        Route("/v1/models/{id:path}", api.model),
+        Route("/v1/chat/completions", api.chat, methods=["POST"]),
+        Route("/v1/completions", api.completions, methods=["POST"]),
+        Route("/v1/tokenize", api.tokenize, methods=["POST"]),
+        Route("/v1/detokenize", api.detokenize, methods=["POST"]),
+        Route("/health", api.health),
+        Route("/metrics", api.metrics),
+        Route("/openapi.json", api.openapi),
+    ]
+    middleware = [Middleware(Guard, service=service)]
+    if service.options.cors:
+        exposed = ["X-Townhall-Dropped", "Retry-After"]
+        origins = list(service.options.cors)
+        cors = Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"], expose_headers=exposed)
+        middleware.insert(0, cors)
+    return Starlette(routes=routes, middleware=middleware, exception_handlers={HTTPException: _http_error})
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    what = f"{request.method} {request.url.path}"
+    message = {404: f"there is no {what}", 405: f"{what} is not possible"}.get(error.status_code, str(error.detail))
+    response = error_response(
+        APIError(error.status_code, message, code={404: "not_found", 405: "method_not_allowed"}.get(error.status_code))
+    )
+    response.headers.update(error.headers or {})
+    return response
+
+
+class API:
+    """One method for each endpoint."""
+
+    def __init__(self, service: Service):
+        self._service = service
+        self._document = json_response(document())
+
+    async def models(self, request: Request) -> Response:
+        """GET /v1/models."""
+        return json_response({"object": "list", "data": [self._model(voice.id) for voice in self._service.voices]})
+
+    async def model(self, request: Request) -> Response:
+        """GET /v1/models/{id}."""
+        return json_response(self._model(self._service.voices.find(request.path_params["id"]).id))
+
+    def _model(self, id: str) -> dict[str, Any]:
+        return {"id": id, "object": "model", "created": int(self._service.started), "owned_by": "townhall"}
+
+    async def chat(self, request: Request) -> Response:
+        """POST /v1/chat/completions."""
+        arrived = time.monotonic()
+        asked = await self._read(request, ChatRequest)
+        planned = await self._service.plan(lambda planner: planner.chat(asked))
+        return await self._answer(request, asked, planned, ChatReply, bool(asked.logprobs), arrived)
+
+    async def completions(self, request: Request) -> Response:
+        """POST /v1/completions."""
+        arrived = time.monotonic()
+        asked = await self._read(request, CompletionRequest)
+        planned = await self._service.plan(lambda planner: planner.completion(asked))
+        return await self._answer(request, asked, planned, TextReply, asked.logprobs is not None, arrived)
+
+    async def tokenize(self, request: Request) -> Response:
+        """POST /v1/tokenize."""
+        asked = await self._read(request, TokenizeRequest)
+        llama = self._service.llama
+        if asked.model is not None:
+            self._service.voices.find(asked.model)
+
+        def work(planner: Planner) -> Any:
+            return llama.tokenizer.encode(asked.prompt, bos=asked.add_special_tokens)
+
+        tokens = await self._service.plan(work)
+        return json_response({"tokens": tokens, "count": len(tokens), "max_model_len": llama.max_context})
+
+    async def detokenize(self, request: Request) -> Response:
+        """POST /v1/detokenize."""
+        asked = await self._read(request, DetokenizeRequest)
+        tokenizer = self._service.llama.tokenizer
+        if asked.model is not None:
+            self._service.voices.find(asked.model)
+        if wrong := [n for n in asked.tokens if n >= tokenizer.vocab_size]:
+            raise APIError(400, f"{wrong[0]} is no token of this model, which has {tokenizer.vocab_size}", "tokens")
+        return json_response({"prompt": await self._service.plan(lambda planner: tokenizer.decode(asked.tokens))})
+
+    async def health(self, request: Request) -> Response:
+        """GET /health: 200 where requests are served, 503 before and after."""
+        state = self._service.health()
+        return json_response(state, 200 if state["status"] == "ok" else 503)
+
+    async def metrics(self, request: Request) -> Response:
+        """GET /metrics."""
+        return Response(self._service.metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def openapi(self, request: Request) -> Response:
+        """GET /openapi.json."""
+        return self._document
+
+    async def _read(self, request: Request, kind: Any) -> Any:
+        self._service.voices  # noqa: B018  (503 while loading, before anything is read)
+        try:
+            return parse(kind, await read_body(request, self._service.options.limits))
+        except ClientDisconnect:
+            raise APIError(400, "the request's body broke off") from None
+
+    async def _answer(
+        self, request: Request, asked: Generate, planned: Planned, kind: Callable[..., Reply], logprobs: bool, arrived: float
+    ) -> Response:
+        events: asyncio.Queue[Any] = asyncio.Queue()
+        job = self._service.submit(planned, self._lane(request, asked), events, arrived)
+        reply = kind(asked.model, self._service.llama.tokenizer, planned.told, len(planned.runs), logprobs)
+        cancel = partial(self._service.cancel, job)
+        headers = {"X-Townhall-Dropped": planned.header} if planned.header else {}
+        if asked.stream:
+            keep_alive = self._service.options.limits.keep_alive
+            return EventStream(stream(events, reply, asked.with_usage, len(planned.runs), keep_alive), headers, cancel)
+        try:
+            return json_response(await _whole(request, events, reply), headers=headers)
+        finally:
+            cancel()
+
+    def _lane(self, request: Request, asked: Generate) -> Lane:
+        agent = request.headers.get("user-agent", "")
+        if any(part in agent for part in self._service.options.background_agents):
+            return "background"
+        return asked.townhall.lane if asked.townhall else "chat"
+
+
+async def _whole(request: Request, events: "asyncio.Queue[Any]", reply: Reply) -> dict[str, Any]:
+    """Wait for the whole reply, or for the client to go."""
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        events.put_nowait(GONE)
+
+    watching = asyncio.create_task(watch())
+    try:
+        while True:
+            event = await events.get()
+            if isinstance(event, Said | Ended):
+                reply.add(event)
+            elif isinstance(event, Done):
+                return reply.whole(event.figures)
+            elif isinstance(event, Failed):
+                raise event.error
+            else:
+                raise APIError(408, "the client went away")  # nobody reads this
+    finally:
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+
+
+async def stream(events: "asyncio.Queue[Event]", reply: Reply, with_usage: bool, choices: int, keep_alive: float) -> AsyncIterator[bytes]:
+    """Server-sent events: each choice's opening, pieces and end, then usage where it was asked for, then [DONE]; or an error."""
+
+    def frame(chunk: dict[str, Any]) -> bytes:
+        if with_usage:
+            chunk = {"usage": None, **chunk}
+        return b"data: " + json.dumps(chunk, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+
+    ended: list[Ended] = []
+    if opening := reply.opening(0):
+        yield frame(opening)
+    while True:
+        try:
+            async with asyncio.timeout(keep_alive):
+                event = await events.get()
+        except TimeoutError:
+            yield b": keep-alive\n\n"
+            continue
+        if isinstance(event, Said):
+            yield frame(reply.piece(event))
+        elif isinstance(event, Ended):
+            ended.append(event)
+            if len(ended) < choices:
+                yield frame(reply.end(event))
+                if opening := reply.opening(event.index + 1):
+                    yield frame(opening)
+        elif isinstance(event, Done):
+            # the receipt goes with the last chunk that every client reads
+            yield frame(reply.end(ended[-1]) | {"townhall": reply.receipt(event.figures)})
+            if with_usage:
+                yield frame(reply.usage_chunk(event.figures))
+            break
+        else:
+            yield b"data: " + json.dumps(as_api_error(event.error).body(), ensure_ascii=False).encode() + b"\n\n"
+            break
+    yield b"data: [DONE]\n\n"
+
+
+class EventStream(StreamingResponse):
+    """Calls `cancel` when the last of it is sent, or nobody is left to read it."""
+
+    def __init__(self, content: AsyncIterator[bytes], headers: dict[str, str], cancel: Callable[[], object]):
+        # proxies that hold a stream back would defeat it
+        quiet = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        super().__init__(content, headers={**quiet, **headers})
+        self._cancel = cancel
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._cancel()

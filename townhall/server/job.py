@@ -1,0 +1,161 @@
+"""One request at work: a generator that does a piece of it at a time, so that many can take turns on one engine."""
+
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+
+from app.models.llama.sampling import Sampling
+from app.models.llama.steering import Grammar, Likely, SteeredSampler, Steering
+from townhall.answer import Answer
+from townhall.context.strategy import ContextStrategy
+from townhall.facade import LanguageModel
+from townhall.prompt import Prompt
+from townhall.server.events import Done, Ended, Event, Figures, Said
+from townhall.server.slots import Lane, Slot, Wanted, common_prefix
+
+CHUNK = 128  # tokens a turn reads of a prompt: the engine's largest pass
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One answer to be made."""
+
+    index: int
+    prompt: Prompt
+    ids: Sequence[int]
+    sampling: Sampling
+    max_tokens: int
+    stop: Sequence[str]
+    stop_ids: frozenset[int]
+    steering: Steering = Steering()
+    grammar: Callable[[], Grammar] | None = None
+    top: int | None = None  # likeliest ids to tell of at each; None: nothing is told
+    trim: bool = True
+    opening: str = ""  # what of the answer stands in the prompt already
+    strategy: ContextStrategy | None = None
+    pinned: int = 0
+    removed: tuple[int, int] | None = None
+    before: Sequence[int] = ()
+
+
+@dataclass
+class Job:
+    """Runs one after another in one slot. `emit` is called on the engine's thread, `cancel` from anywhere."""
+
+    runs: Sequence[Run]
+    emit: Callable[[Event], None]
+    remember: Callable[[str, Sequence[int]], None]
+    lane: Lane = "chat"
+    deadline: float = float("inf")  # by time.monotonic
+    arrived: float = field(default_factory=time.monotonic)
+    cancelled: bool = False
+    done: bool = False
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    decode_seconds: float = 0.0
+    first_seconds: float | None = None
+    seeds: list[int] = field(default_factory=list)
+
+    @property
+    def wanted(self) -> Wanted:
+        """What the first run asks of a slot."""
+        run = self.runs[0]
+        return Wanted(run.ids, run.pinned, self.lane, run.before)
+
+    def cancel(self) -> None:
+        """Stop at the next turn."""
+        self.cancelled = True
+
+    def steps(self, llama: LanguageModel, slot: Slot) -> Generator[None, None, None]:
+        """Do everything, a pass over the model at a time; what is done is told through `emit`."""
+        for run in self.runs:
+            self._settle(run, slot)
+            yield from self._read(run, llama, slot)
+            yield from self._write(run, llama, slot)
+        self.done = True
+        self.emit(Done(self.figures))
+
+    @property
+    def figures(self) -> Figures:
+        """What it took until now."""
+        return Figures(
+            self.prompt_tokens, self.cached_tokens, self.completion_tokens, self.first_seconds, self.decode_seconds, tuple(self.seeds)
+        )
+
+    def _settle(self, run: Run, slot: Slot) -> None:
+        held = slot.cache.tokens
+        if run.removed and run.strategy:
+            stop = run.removed[1]
+            in_place = common_prefix(held, run.before) >= stop
+            run.strategy.settle(slot.cache, run.removed if in_place else None)
+
+    def _read(self, run: Run, llama: LanguageModel, slot: Slot) -> Generator[None, None, None]:
+        """Prefill all but the last id, which the first step of decoding takes."""
+        done = cached = min(common_prefix(slot.cache.tokens, run.ids), len(run.ids) - 1)
+        if all(run.ids is not earlier.ids for earlier in self.runs[: self.runs.index(run)]):
+            self.prompt_tokens += len(run.ids)
+            self.cached_tokens += cached
+        while done < len(run.ids) - 1:
+            done = min(done + CHUNK, len(run.ids) - 1)
+            llama.prefill(list(run.ids[:done]), slot.cache)
+            yield
+
+    def _write(self, run: Run, llama: LanguageModel, slot: Slot) -> Generator[None, None, None]:
+        sampler = SteeredSampler(run.sampling, run.steering, len(run.ids), run.grammar() if run.grammar else None, run.top)
+        self.seeds.append(sampler.seed)
+        generation = llama.generate(list(run.ids), run.max_tokens, sampler, cache=slot.cache, stop_ids=run.stop_ids)
+        speech = Speech(run, Answer(llama, run.prompt, run.stop, run.trim), sampler.likely)
+        finish = None
+        try:
+            started = time.perf_counter()
+            for token in generation:
+                self.completion_tokens += 1
+                said = speech.push(token)
+                self.decode_seconds += time.perf_counter() - started
+                if said:
+                    self._tell(said)
+                if speech.answer.stopped:
+                    finish = "stop"
+                    break
+                yield
+                started = time.perf_counter()
+            else:
+                finish = str(generation.finish_reason or "stop")
+            if said := speech.flush():
+                self._tell(said)
+        finally:
+            generation.close()
+            if not run.opening and run.trim:
+                whole = finish == "stop" and not speech.answer.stopped
+                self.remember(speech.answer.shown, speech.answer.ids if whole else speech.answer.shown_ids())
+        self.emit(Ended(run.index, finish))
+
+    def _tell(self, said: Said) -> None:
+        if self.first_seconds is None:
+            self.first_seconds = time.monotonic() - self.arrived
+        self.emit(said)
+
+
+class Speech:
+    """An answer with what is known of its tokens: each is told of with the text that shows it whole."""
+
+    def __init__(self, run: Run, answer: Answer, likely: Sequence[Likely]):
+        self._run, self.answer, self._likely = run, answer, likely
+        self._told = 0
+
+    def push(self, token: int) -> Said | None:
+        """What a sampled id adds."""
+        return self._said(self.answer.push(token))
+
+    def flush(self) -> Said | None:
+        """What was held back to the end."""
+        return None if self.answer.stopped else self._said(self.answer.flush())
+
+    def _said(self, text: str) -> Said | None:
+        if not text:
+            return None
+        if self._run.top is None:
+            return Said(self._run.index, text)
+        start, self._told = self._told, self.answer.whole
+        return Said(self._run.index, text, tuple(self._likely[start : self._told]))

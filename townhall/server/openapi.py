@@ -1,0 +1,122 @@
+"""The API described for machines, from the very models that requests are parsed with."""
+
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
+
+from townhall import __version__
+from townhall.server.requests import ChatRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
+
+JSON = dict[str, Any]
+WHY = {
+    400: "The request is wrong, or asks for what cannot be done.",
+    401: "The API key is missing or wrong.",
+    403: "That host name or origin may not ask here.",
+    404: "There is no such model.",
+    408: "The request took too long.",
+    413: "The body is too large.",
+    422: "There are too many messages.",
+    429: "The queue is full; Retry-After says when to try again.",
+    431: "The headers are too large.",
+    500: "The server failed.",
+    503: "The server is loading or shutting down.",
+}
+_TEXT: JSON = {"type": "string"}
+_COUNT: JSON = {"type": "integer", "minimum": 0}
+
+
+def _object(required: JSON, **optional: JSON) -> JSON:
+    return {"type": "object", "properties": {**required, **optional}, "required": list(required)}
+
+
+_NULLABLE_OBJECT: JSON = {"anyOf": [{"type": "object"}, {"type": "null"}]}
+_FINISH: JSON = {"enum": ["stop", "length", None]}
+_USAGE = _object(
+    {
+        "prompt_tokens": _COUNT,
+        "completion_tokens": _COUNT,
+        "total_tokens": _COUNT,
+        "prompt_tokens_details": _object({"cached_tokens": _COUNT}),
+    }
+)
+
+
+def _completion(object: str, said: JSON) -> JSON:
+    choice = _object({"index": _COUNT, **said, "finish_reason": _FINISH, "logprobs": _NULLABLE_OBJECT})
+    frame = {"id": _TEXT, "object": {"const": object}, "created": _COUNT, "model": _TEXT}
+    return _object({**frame, "choices": {"type": "array", "items": choice}, "usage": _USAGE, "townhall": {"type": "object"}})
+
+
+_MODEL = _object({"id": _TEXT, "object": {"const": "model"}, "created": _COUNT, "owned_by": _TEXT})
+_REPLIES: dict[str, JSON] = {
+    "Model": _MODEL,
+    "Models": _object({"object": {"const": "list"}, "data": {"type": "array", "items": {"$ref": "#/components/schemas/Model"}}}),
+    "ChatCompletion": _completion("chat.completion", {"message": _object({"role": {"const": "assistant"}, "content": _TEXT})}),
+    "Completion": _completion("text_completion", {"text": _TEXT}),
+    "Tokens": _object({"tokens": {"type": "array", "items": _COUNT}, "count": _COUNT, "max_model_len": _COUNT}),
+    "Text": _object({"prompt": _TEXT}),
+    "Health": _object({"status": {"enum": ["loading", "ok", "draining"]}, "queue": {"type": "object"}, "slots": {"type": "object"}}),
+    "Error": _object(
+        {"error": _object({"message": _TEXT, "type": _TEXT, "param": {"type": ["string", "null"]}, "code": {"type": ["string", "null"]}})}
+    ),
+}
+
+
+def document() -> JSON:
+    """OpenAPI 3.1."""
+    kinds = (ChatRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest)
+    _, defined = models_json_schema([(kind, "validation") for kind in kinds], ref_template="#/components/schemas/{model}")
+    asked = (400, 401, 403, 408, 413, 431, 500, 503)
+    generated = (*asked, 404, 422, 429)
+    paths = {
+        "/v1/models": {"get": _operation("The models: personas, and the bare one.", "Models", (401, 403, 431, 503))},
+        "/v1/models/{id}": {
+            "get": _operation("One model.", "Model", (401, 403, 404, 431, 503))
+            | {"parameters": [{"name": "id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}]}
+        },
+        "/v1/chat/completions": {
+            "post": _operation("An answer in a conversation.", "ChatCompletion", generated, "ChatRequest", streams=True)
+        },
+        "/v1/completions": {"post": _operation("A text carried on.", "Completion", generated, "CompletionRequest", streams=True)},
+        "/v1/tokenize": {"post": _operation("Text to ids.", "Tokens", (*asked, 404), "TokenizeRequest")},
+        "/v1/detokenize": {"post": _operation("Ids to text.", "Text", (*asked, 404), "DetokenizeRequest")},
+        "/health": {"get": _health()},
+        "/metrics": {"get": _metrics()},
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Townhall", "version": __version__, "description": "Personas behind OpenAI's API."},
+        "paths": paths,
+        "components": {
+            "schemas": {**defined.get("$defs", {}), **_REPLIES},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _operation(summary: str, reply: str, errors: tuple[int, ...], asked: str | None = None, streams: bool = False) -> JSON:
+    content: JSON = {"application/json": {"schema": {"$ref": f"#/components/schemas/{reply}"}}}
+    if streams:
+        content["text/event-stream"] = {"schema": _TEXT}
+    responses = {"200": {"description": summary, "content": content}, **{str(status): _error(status) for status in sorted(errors)}}
+    operation: JSON = {"summary": summary, "responses": responses, "security": [{"key": []}, {}]}
+    if asked:
+        schema = {"$ref": f"#/components/schemas/{asked}"}
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    return operation
+
+
+def _error(status: int) -> JSON:
+    return {"description": WHY[status], "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
+
+
+def _health() -> JSON:
+    operation = _operation("What is going on.", "Health", (403, 431))
+    operation["responses"]["503"] = {**operation["responses"]["200"], "description": WHY[503]}
+    return operation
+
+
+def _metrics() -> JSON:
+    operation = _operation("Counts for Prometheus.", "Error", (401, 403, 431))
+    operation["responses"]["200"]["content"] = {"text/plain": {"schema": _TEXT}}
+    return operation

@@ -1,0 +1,36 @@
+"""What a server is told at its start."""
+
+from dataclasses import dataclass
+
+from townhall.conversation import MAX_REPLY
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one client may ask of everybody's server; sizes in bytes, times in seconds."""
+
+    body: int = 4 << 20
+    header: int = 16 << 10  # request line and headers together
+    messages: int = 2048
+    queue: int = 64  # requests that wait for a slot
+    request: float = 600.0  # from the request's arrival to its end
+    arrival: float = 15.0  # for the headers, and again for the body
+    keep_alive: float = 10.0  # between two comments while a stream has nothing to say
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """The flags of `townhall serve`, checked."""
+
+    model_id: str
+    personas: tuple[str, ...]
+    format: str = "auto"
+    context: str = "slide"
+    max_tokens: int = MAX_REPLY  # where a request does not say
+    slots: int | None = None  # None: as many as a quarter of the free memory holds, at most 16
+    keys: tuple[str, ...] = ()
+    cors: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()  # names under which the server may be spoken to; none: any
+    background_agents: tuple[str, ...] = ()  # parts of user agents whose requests wait for the others
+    grace: float = 10.0  # seconds to finish in after SIGTERM
+    limits: Limits = Limits()

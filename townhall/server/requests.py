@@ -1,0 +1,223 @@
+"""What may be asked: the fields of OpenAI's API that are honoured, and those that are known and refused."""
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from townhall.context.registry import STRATEGIES
+from townhall.server.errors import APIError
+
+Context = Literal["slide", "shift", "stop"]
+MAX_STOPS, MAX_STOP, MAX_CHOICES, MAX_TOP = 16, 256, 16, 20
+assert set(Context.__args__) < set(STRATEGIES)  # type: ignore[attr-defined]  # a memory, as summarize keeps it, needs a session
+
+StopText = Annotated[str, Field(max_length=MAX_STOP)]
+
+
+class Asked(BaseModel):
+    """Unknown fields are tolerated, wrong types are not."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False, populate_by_name=True)
+
+
+class Part(Asked):
+    """A piece of a message; text is the only kind that this model reads."""
+
+    type: str
+    text: str | None = None
+
+    @model_validator(mode="after")
+    def _is_text(self) -> "Part":
+        if self.type != "text" or self.text is None:
+            raise ValueError(f"content of type {self.type[:40]!r} cannot be read; send text")
+        return self
+
+
+class ChatMessage(Asked):
+    """`name` and tool ids are accepted; what a tool returned is read as the user's words."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[Part] | None = None
+    name: str | None = None
+    tool_calls: list[Any] | None = None
+
+    @property
+    def text(self) -> str:
+        """All that was said."""
+        if isinstance(self.content, list):
+            return "".join(part.text or "" for part in self.content)
+        return self.content or ""
+
+
+class JSONSchema(Asked):
+    """`strict` false is honoured as true is."""
+
+    name: str | None = None
+    schema_: dict[str, Any] = Field(default_factory=lambda: {"type": "object"}, alias="schema")
+    strict: bool | None = None
+
+
+class TextFormat(Asked):
+    type: Literal["text"]
+
+
+class JSONObjectFormat(Asked):
+    type: Literal["json_object"]
+
+
+class JSONSchemaFormat(Asked):
+    type: Literal["json_schema"]
+    json_schema: JSONSchema
+
+
+class StreamOptions(Asked):
+    include_usage: bool | None = None
+
+
+class Extension(Asked):
+    """Townhall's own: background requests (titles, tags) wait for chats and never take a chat's cache."""
+
+    lane: Literal["chat", "background"] = "chat"
+    context: Context | None = None
+
+
+class Generate(Asked):
+    """What both kinds of completion know."""
+
+    model: Annotated[str, Field(min_length=1, max_length=256)]
+    max_tokens: Annotated[int, Field(ge=1, le=1 << 31)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=0, le=1 << 31)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    repeat_penalty: Annotated[float, Field(gt=0, le=10)] | None = Field(
+        None, validation_alias=AliasChoices("repeat_penalty", "repetition_penalty")
+    )
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    logit_bias: dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]] | None = None
+    seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] | None = None
+    stop: StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    user: str | None = None
+    context: Context | None = None
+    townhall: Extension | None = None
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return tuple(text for text in stop if text)
+
+    @property
+    def strategy(self) -> str | None:
+        """The context strategy, where the request names one."""
+        return self.context or (self.townhall.context if self.townhall else None)
+
+    @property
+    def with_usage(self) -> bool:
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+
+class ChatRequest(Generate):
+    """POST /v1/chat/completions."""
+
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    max_completion_tokens: Annotated[int, Field(ge=1, le=1 << 31)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP)] | None = None
+    response_format: Annotated[TextFormat | JSONObjectFormat | JSONSchemaFormat, Field(discriminator="type")] | None = None
+    tools: list[Any] | None = None
+    tool_choice: Any = None
+    functions: list[Any] | None = None
+    parallel_tool_calls: bool | None = None
+    modalities: list[str] | None = None
+
+    @field_validator("tools", "functions")
+    @classmethod
+    def _no_tools(cls, value: list[Any] | None) -> list[Any] | None:
+        if value:
+            raise ValueError("these models call no tools; leave it out, or use response_format for structured answers")
+        return value
+
+    @field_validator("modalities")
+    @classmethod
+    def _text_only(cls, value: list[str] | None) -> list[str] | None:
+        if value and set(value) != {"text"}:
+            raise ValueError("these models answer with text only")
+        return value
+
+    @model_validator(mode="after")
+    def _whole(self) -> "ChatRequest":
+        if self.tool_choice not in (None, "none", "auto"):
+            raise ValueError("tool_choice asks for a tool, and these models call none")
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs to be true")
+        return self
+
+    @property
+    def limit(self) -> int | None:
+        """Tokens in an answer, at most."""
+        return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
+
+
+class CompletionRequest(Generate):
+    """POST /v1/completions: a raw text, or its ids, carried on."""
+
+    prompt: str | list[str] | list[int] | list[list[int]]
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+    echo: bool | None = None
+    suffix: str | None = None
+    best_of: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> "CompletionRequest":
+        if self.echo or self.suffix:
+            raise ValueError("echo and suffix are not supported; leave them out")
+        if (self.best_of or 1) > (self.n or 1):
+            raise ValueError("best_of beyond n is not supported; leave it out")
+        if not 1 <= len(self.prompts) <= MAX_CHOICES:
+            raise ValueError(f"pass 1 to {MAX_CHOICES} prompts")
+        return self
+
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        """Each prompt, as text or ids."""
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        if self.prompt and isinstance(self.prompt[0], int):
+            return [self.prompt]
+        return list(self.prompt)  # type: ignore[arg-type]
+
+
+class TokenizeRequest(Asked):
+    """POST /v1/tokenize."""
+
+    model: Annotated[str, Field(max_length=256)] | None = None
+    prompt: str = Field(validation_alias=AliasChoices("prompt", "content"))
+    add_special_tokens: bool = True
+
+
+class DetokenizeRequest(Asked):
+    """POST /v1/detokenize."""
+
+    model: Annotated[str, Field(max_length=256)] | None = None
+    tokens: list[Annotated[int, Field(ge=0, lt=1 << 31)]]
+
+
+T = TypeVar("T", bound=BaseModel)
+
+
+def parse(kind: type[T], body: bytes) -> T:
+    """A request, or an APIError 400 that names the field and the fault."""
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        # of the ways in which a union can be missed, the one that went deepest is what was meant
+        first = max(error.errors(include_url=False, include_input=False), key=lambda entry: len(entry["loc"]))
+        where = ".".join(str(part) for part in first["loc"] if part != "str" and "[" not in str(part)) or None
+        fault = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "json_invalid":
+            raise APIError(400, f"the body is no JSON: {fault}", code="invalid_json") from error
+        raise APIError(400, f"{where}: {fault}" if where else fault, param=where) from error

@@ -1,0 +1,190 @@
+"""One thread that owns the engine: requests take turns on it, a pass over the model at a time."""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any
+
+from townhall.facade import LanguageModel
+from townhall.server.errors import APIError, as_api_error
+from townhall.server.events import Failed
+from townhall.server.job import Job
+from townhall.server.slots import Slot, Slots
+
+log = logging.getLogger("townhall.server")
+BACKGROUND_TURN = 4  # while chats are active, the background lane has one round in so many
+
+
+@dataclass
+class Active:
+    """A job that has its slot."""
+
+    job: Job
+    slot: Slot
+    steps: Generator[None, None, None]
+
+
+class Scheduler:
+    """`submit` from any thread; everything else, loading the model included, happens on the scheduler's own.
+
+    Each round gives every active job one step: a chunk of a prompt, or a token. A job that fails takes its cache with it and nothing else.
+    """
+
+    def __init__(self, max_queue: int):
+        self.max_queue = max_queue
+        self._waiting: deque[Job] = deque()
+        self._active: list[Active] = []
+        self._changed = threading.Condition()
+        self._closing = False
+        self._ends = float("inf")  # when jobs must have ended, by time.monotonic
+        self._rounds = 0
+        self._llama: LanguageModel | None = None
+        self.slots: Slots | None = None
+        self._thread: threading.Thread | None = None
+        self.finished: Callable[[Job], Any] = lambda job: None  # told of each job, on the engine's thread
+
+    def start(self, load: Callable[[], tuple[LanguageModel, Slots]], failed: Callable[[BaseException], Any]) -> None:
+        """Load on the engine's thread, then serve; `failed` is told, on that thread, why there is nothing to serve."""
+
+        def run() -> None:
+            try:
+                llama, slots = load()
+                with self._changed:
+                    self._llama, self.slots = llama, slots
+                self._serve(llama, slots)
+            except BaseException as error:
+                failed(error)
+
+        # a daemon, so that a pass which never ends cannot keep the process
+        self._thread = threading.Thread(target=run, name="engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def ready(self) -> bool:
+        return self.slots is not None
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def active(self) -> int:
+        return len(self._active)
+
+    def submit(self, job: Job) -> None:
+        """Queue a job; APIError 429 where the queue is full, 503 where the server is about to end."""
+        with self._changed:
+            if self._closing:
+                raise APIError(503, "the server is shutting down", code="shutting_down", retry_after=5)
+            if len(self._waiting) >= self.max_queue:
+                wait = min(30, 1 + len(self._waiting) // (self.slots.most if self.slots else 1))
+                raise APIError(
+                    429, f"{len(self._waiting)} requests are waiting already; try again later", code="queue_full", retry_after=wait
+                )
+            self._waiting.append(job)
+            self._changed.notify()
+
+    def wake(self) -> None:
+        """Look at the jobs again: one was cancelled."""
+        with self._changed:
+            self._changed.notify()
+
+    def drain(self, seconds: float) -> None:
+        """Take no more; what is not done in `seconds` is ended with an error."""
+        with self._changed:
+            self._closing = True
+            self._ends = min(self._ends, time.monotonic() + seconds)
+            self._changed.notify()
+
+    def join(self, seconds: float) -> None:
+        """Wait for the thread to end, after `drain`."""
+        if self._thread:
+            self._thread.join(seconds)
+
+    def _serve(self, llama: LanguageModel, slots: Slots) -> None:
+        while True:
+            with self._changed:
+                while not (self._waiting or self._active or self._closing):
+                    self._changed.wait()
+                if self._closing and not (self._waiting or self._active):
+                    return
+                arrivals = self._admit(slots)
+            for job, slot in arrivals:
+                self._active.append(Active(job, slot, job.steps(llama, slot)))
+            self._round(slots)
+
+    def _admit(self, slots: Slots) -> list[tuple[Job, Slot]]:
+        """Jobs that found a slot, in the order of arrival within their lane; those that nobody waits for any more are let go."""
+        admitted: list[tuple[Job, Slot]] = []
+        waiting: list[Job] = []
+        full = set[str]()
+        for job in self._waiting:
+            if self._over(job) or job.cancelled:
+                self._end(job)
+            elif job.lane in full:
+                waiting.append(job)
+            elif slot := self._slot(slots, job):
+                admitted.append((job, slot))
+            elif not job.cancelled:
+                full.add(job.lane)
+                waiting.append(job)
+        self._waiting.clear()
+        self._waiting.extend(waiting)
+        return admitted
+
+    def _slot(self, slots: Slots, job: Job) -> Slot | None:
+        """A slot, if one is free; a job for which none can be made is cancelled."""
+        try:
+            return slots.take(job.wanted)
+        except Exception as error:  # memory for one more cache, say
+            self._fail(job, error)
+            job.cancelled = True
+            return None
+
+    def _round(self, slots: Slots) -> None:
+        self._rounds += 1
+        chats = any(active.job.lane == "chat" for active in self._active)
+        for active in list(self._active):
+            job = active.job
+            if chats and job.lane == "background" and self._rounds % BACKGROUND_TURN and not job.cancelled:
+                continue
+            if job.cancelled or self._over(job):
+                active.steps.close()
+                self._leave(slots, active)
+                self._end(job)
+                continue
+            try:
+                next(active.steps)
+            except StopIteration:
+                self._leave(slots, active)
+                self.finished(job)
+            except Exception as error:
+                self._active.remove(active)
+                slots.discard(active.slot)
+                self._fail(job, error)
+
+    def _leave(self, slots: Slots, active: Active) -> None:
+        self._active.remove(active)
+        slots.give_back(active.slot)
+
+    def _over(self, job: Job) -> bool:
+        return time.monotonic() > min(job.deadline, self._ends)
+
+    def _end(self, job: Job) -> None:
+        """Say why a job ends before its time, if anybody is there to hear it."""
+        if not job.cancelled:
+            if time.monotonic() > self._ends:
+                job.emit(Failed(APIError(503, "the server is shutting down", code="shutting_down", retry_after=5)))
+            else:
+                job.emit(Failed(APIError(408, "the request took longer than this server allows", code="timeout", retry_after=5)))
+        self.finished(job)
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        told = as_api_error(error)
+        if told.status >= 500:
+            log.error("a request failed", exc_info=error)
+        job.emit(Failed(told))
+        self.finished(job)

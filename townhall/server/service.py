@@ -1,0 +1,170 @@
+"""Everything between HTTP and the engine: loads, plans, queues, counts."""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, Protocol, TypeVar
+
+from townhall.facade import LanguageModel
+from townhall.head_cache import HeadCache
+from townhall.server.errors import APIError
+from townhall.server.events import Event
+from townhall.server.job import Job
+from townhall.server.metrics import Metrics
+from townhall.server.options import ServeOptions
+from townhall.server.planning import Planned, Planner
+from townhall.server.scheduler import Scheduler
+from townhall.server.slots import Lane, Slots
+from townhall.server.voices import Answers, Voices
+
+T = TypeVar("T")
+MOST_SLOTS = 16
+SHARE = 4  # a quarter of the free memory is for caches
+
+
+class Opened(Protocol):
+    """A model on its device, as `townhall.cli.loading` opens it."""
+
+    llama: Any
+    sampling: Any
+    backend: Any
+
+
+class Service:
+    """One model behind one queue."""
+
+    def __init__(self, options: ServeOptions, load: Callable[[], Opened], heads: HeadCache | None = None):
+        self.options, self._load, self._head_cache = options, load, heads
+        self.scheduler = Scheduler(options.limits.queue)
+        self.scheduler.finished = self._count
+        self.metrics = Metrics()
+        self.answers = Answers()
+        self.started = time.time()
+        self.draining = False
+        self.opened: Opened | None = None
+        self._voices: Voices | None = None
+        self._planner: Planner | None = None
+        self._planning = ThreadPoolExecutor(1, thread_name_prefix="planner")
+        self.metrics.watch("townhall_waiting", "Requests that wait for a slot.", lambda: self.scheduler.waiting)
+        self.metrics.watch("townhall_active", "Requests that take turns on the engine.", lambda: self.scheduler.active)
+        slots = self.scheduler
+        self.metrics.watch(
+            "townhall_evicted", "Conversations that lost their cache to another.", lambda: slots.slots.evicted if slots.slots else 0
+        )
+
+    def start(self, ready: Callable[[], Any], failed: Callable[[BaseException], Any]) -> None:
+        """Begin to load; `ready` and `failed` are called on the engine's thread."""
+
+        def load() -> tuple[LanguageModel, Slots]:
+            slots = self._open()
+            ready()
+            assert self.opened
+            return self.opened.llama, slots
+
+        self.scheduler.start(load, failed)
+
+    def _open(self) -> Slots:
+        opened = self._load()
+        llama = opened.llama
+        voices = Voices(llama, self.options.model_id, self.options.personas, self.options.format)
+        cache = llama.new_cache()
+        slots = Slots(llama.new_cache, self.options.slots or _affordable(cache))
+        for head in voices.heads(cache.capacity, self.options.max_tokens):
+            if not (self._head_cache and self._head_cache.restore(cache, head)):
+                llama.prefill(head, cache)
+                if self._head_cache:
+                    self._head_cache.keep(cache)
+            slots.pin(cache)
+        planner = Planner(llama, voices, self.answers, self.options, opened.sampling, cache.capacity)
+        self.opened, self._voices, self._planner = opened, voices, planner
+        return slots
+
+    @property
+    def ready(self) -> bool:
+        return self.scheduler.ready
+
+    @property
+    def voices(self) -> Voices:
+        """APIError 503 while the model is being loaded."""
+        if self._voices is None:
+            raise APIError(503, "the model is being loaded; try again in a moment", code="loading", retry_after=2)
+        return self._voices
+
+    @property
+    def llama(self) -> LanguageModel:
+        """APIError 503 while the model is being loaded."""
+        if self.opened is None or self._voices is None:
+            raise APIError(503, "the model is being loaded; try again in a moment", code="loading", retry_after=2)
+        return self.opened.llama
+
+    async def plan(self, make: Callable[[Planner], T]) -> T:
+        """Have the planner's thread work something out."""
+        if self._planner is None:
+            raise APIError(503, "the model is being loaded; try again in a moment", code="loading", retry_after=2)
+        return await asyncio.get_running_loop().run_in_executor(self._planning, make, self._planner)
+
+    def submit(self, planned: Planned, lane: Lane, events: "asyncio.Queue[Event]", arrived: float) -> Job:
+        """Queue the work; what happens to it comes out of `events`. APIError where the queue is full."""
+        loop = asyncio.get_running_loop()
+
+        def emit(event: Event) -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody listens any more
+                loop.call_soon_threadsafe(events.put_nowait, event)
+
+        job = Job(planned.runs, emit, self.answers.remember, lane, arrived + self.options.limits.request, arrived)
+        self.scheduler.submit(job)
+        return job
+
+    def cancel(self, job: Job) -> None:
+        """Nobody waits for this any more."""
+        job.cancel()
+        self.scheduler.wake()
+
+    def drain(self) -> None:
+        """Take no more; end what does not finish in time."""
+        self.draining = True
+        self.scheduler.drain(max(self.options.grace / 2, self.options.grace - 1.0))
+
+    def close(self) -> None:
+        """After `drain`."""
+        self._planning.shutdown(wait=False, cancel_futures=True)
+        self.scheduler.join(1.0)
+
+    def health(self) -> dict[str, Any]:
+        """What is going on, for people and for whatever watches over servers."""
+        scheduler, opened = self.scheduler, self.opened
+        state = "draining" if self.draining else "ok" if self.ready else "loading"
+        return {
+            "status": state,
+            "model": self.options.model_id,
+            "device": opened.backend.to_json() if opened else None,
+            "description": opened.backend.describe() if opened else None,
+            "queue": {"waiting": scheduler.waiting, "most": scheduler.max_queue},
+            "slots": {"active": scheduler.active, "most": scheduler.slots.most if scheduler.slots else None},
+            "uptime": round(time.time() - self.started, 1),
+        }
+
+    def _count(self, job: Job) -> None:
+        figures, metrics = job.figures, self.metrics
+        metrics.prompt_tokens.inc(figures.prompt_tokens)
+        metrics.cached_tokens.inc(figures.cached_tokens)
+        metrics.completion_tokens.inc(figures.completion_tokens)
+        if job.cancelled and not job.done:
+            metrics.cancelled.inc()
+        if figures.first_seconds is not None:
+            metrics.first_text.observe(figures.first_seconds)
+        if figures.completion_tokens and figures.decode_seconds:
+            metrics.rate.observe(figures.completion_tokens / figures.decode_seconds)
+
+
+def _affordable(cache: Any) -> int:
+    """Slots that the free memory has room for."""
+    nbytes = getattr(cache, "nbytes", 0)
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):  # a system that does not say
+        return 4
+    return max(1, min(MOST_SLOTS, free // SHARE // nbytes)) if nbytes else MOST_SLOTS

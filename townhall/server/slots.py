@@ -1,0 +1,120 @@
+"""Where conversations live between their requests: caches, and the rule that says which one a prompt continues."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from townhall.facade import Cache
+
+Lane = Literal["chat", "background"]
+WORTH = 16  # tokens: fewer are read again rather than copied
+
+
+@dataclass(frozen=True)
+class Head:
+    """A persona as the model read it, in host memory."""
+
+    tokens: tuple[int, ...]
+    entries: Any
+
+
+@dataclass
+class Slot:
+    """A cache and who has it."""
+
+    cache: Cache
+    lane: Lane
+    busy: bool = False
+    used: int = 0  # when, by the pool's own count
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A prompt that needs a cache. `before`: what it was before a context strategy took something out of its middle."""
+
+    ids: Sequence[int]
+    pinned: int  # of them the persona's
+    lane: Lane = "chat"
+    before: Sequence[int] = ()
+
+
+class Slots:
+    """Caches of one model, made when they are first needed; chats have `most`, the background lane one of its own.
+
+    A prompt continues the slot that shares most with it, unless that slot would lose more than it gives: then the least recently used
+    one takes the shared part over as a copy. Personas' heads are copied in the same way, and never leave.
+    """
+
+    def __init__(self, new_cache: Callable[[], Any], most: int):
+        self._new_cache, self.most = new_cache, most
+        self._slots: list[Slot] = []
+        self._heads: list[Head] = []
+        self._count = 0
+        self.evicted = 0  # conversations that lost their cache to another
+
+    def pin(self, cache: Cache) -> None:
+        """Keep what `cache` holds as a head that any conversation may begin with."""
+        self._heads.append(Head(tuple(cache.tokens), cache.entries(len(cache.tokens))))
+
+    def take(self, wanted: Wanted) -> Slot | None:
+        """The slot for a prompt, with what could be copied into it; None where all are busy."""
+        free = [slot for slot in self._slots if slot.lane == wanted.lane and not slot.busy]
+        slot = self._continued(free, wanted) or self._new(wanted.lane) or min(free, key=lambda slot: slot.used, default=None)
+        if slot is None:
+            return None
+        kept = max(common_prefix(slot.cache.tokens, wanted.ids), common_prefix(slot.cache.tokens, wanted.before))
+        if kept <= wanted.pinned and len(slot.cache.tokens) > wanted.pinned:
+            self.evicted += 1
+        self._copy_better(slot, wanted, kept)
+        self._count += 1
+        slot.busy, slot.used = True, self._count
+        return slot
+
+    def give_back(self, slot: Slot) -> None:
+        """Done; the cache stays as it is."""
+        self._count += 1
+        slot.busy, slot.used = False, self._count
+
+    def discard(self, slot: Slot) -> None:
+        """Never use this cache again: whoever had it failed."""
+        self._slots.remove(slot)
+
+    @property
+    def busy(self) -> int:
+        return sum(slot.busy for slot in self._slots)
+
+    def _continued(self, free: Iterable[Slot], wanted: Wanted) -> Slot | None:
+        best, most = None, 0
+        for slot in free:
+            held = slot.cache.tokens
+            shared = max(common_prefix(held, wanted.ids), common_prefix(held, wanted.before))
+            if shared > most and len(held) - shared <= shared - wanted.pinned:
+                best, most = slot, shared
+        return best
+
+    def _new(self, lane: Lane) -> Slot | None:
+        of_lane = sum(slot.lane == lane for slot in self._slots)
+        if of_lane >= (self.most if lane == "chat" else 1):
+            return None
+        self._slots.append(slot := Slot(self._new_cache(), lane))
+        return slot
+
+    def _copy_better(self, slot: Slot, wanted: Wanted, kept: int) -> None:
+        """Whatever other cache or head shares more with the prompt than `slot`: its part of it is copied."""
+        best, most = None, kept + WORTH
+        for other in self._slots:
+            if other is not slot and (shared := common_prefix(other.cache.tokens, wanted.ids)) > most:
+                best, most = other, shared
+        head = max(self._heads, key=lambda head: common_prefix(head.tokens, wanted.ids), default=None)
+        if head and common_prefix(head.tokens, wanted.ids) >= most:
+            slot.cache.fill(head.entries)
+        elif best:
+            slot.cache.fill(best.cache.entries(most))
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many ids the two begin with in common."""
+    n = min(len(a), len(b))
+    if list(a[:n]) == list(b[:n]):
+        return n
+    return next(at for at in range(n) if a[at] != b[at])
