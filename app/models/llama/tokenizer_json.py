@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from gguf import TokenType
 
 from app.models.llama.byte_bpe import DIGIT, GPT2, PRE_TOKENIZERS, WHOLE_PIECES
+from app.models.llama.checkpoint.ggml import TokenType
 from app.models.llama.vocabulary import TokenizerError
 from app.models.llama.wording import quoted
 
