@@ -5,6 +5,7 @@ on the disk. For kernels that it has to generate and optimise the pool is worth 
 """
 
 import os
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
@@ -13,6 +14,8 @@ from tinygrad import UOp
 from tinygrad.engine import realize
 from tinygrad.helpers import diskcache_get, diskcache_put
 from tinygrad.uop.ops import Ops
+
+from ext.tinygrad import kernel_cache
 
 Listener = Callable[[int, int], None]  # (kernels compiled, kernels to compile): told only when one has to be compiled
 
@@ -23,6 +26,7 @@ _tinygrads_pool: Callable[[], Any] | None = None
 def install() -> None:
     """Compile the sources of captured graphs in threads from now on."""
     global _tinygrads_pool
+    kernel_cache.install()
     if _tinygrads_pool is None and hasattr(realize, "get_worker_pool"):
         _tinygrads_pool = realize.get_worker_pool
         realize.get_worker_pool = _Compilers
@@ -43,7 +47,10 @@ class _Compilers:
         generated = [task for task in tasks if task[1][0].op is not Ops.PROGRAM]
         if len(generated) > 1 and _tinygrads_pool is not None and (pool := _tinygrads_pool()) is not None:
             ready = [task for task in tasks if task[1][0].op is Ops.PROGRAM]
-            yield from pool.imap_unordered(function, generated)
+            try:
+                yield from pool.imap_unordered(function, generated)
+            except sqlite3.OperationalError:  # a worker's cache met a full disk: ours outlives that
+                yield from map(function, generated)
         else:
             ready = tasks
         _compile([(ast, renderer.compiler) for _, (ast, renderer), _ in ready if ast.op is Ops.PROGRAM])

@@ -1,0 +1,56 @@
+"""tinygrad's disk cache of compiled kernels, outlived: where the disk is full or read-only, kernels are kept for this process only."""
+
+import os
+import sqlite3
+from contextlib import suppress
+from typing import Any, Self
+
+
+class _Cursor(sqlite3.Cursor):
+    def execute(self, sql: str, parameters: Any = ()) -> Self:
+        try:
+            return super().execute(sql, parameters)
+        except sqlite3.OperationalError:
+            if sql.startswith("SELECT"):
+                raise  # tinygrad takes that for a kernel which is not there
+            _give_up()
+            return self  # this one kernel will be compiled again
+
+
+class Connection(sqlite3.Connection):
+    """Where it cannot write, a connection to memory takes its place."""
+
+    def cursor(self, factory: Any = _Cursor) -> Any:
+        return super().cursor(factory)
+
+    def commit(self) -> None:
+        try:
+            super().commit()
+        except sqlite3.OperationalError:
+            self.rollback()
+            _give_up()
+
+
+def install() -> None:
+    """Open tinygrad's cache, before its first kernel, so that no later failure of the disk reaches who waits for one."""
+    from tinygrad import helpers
+
+    if helpers._db_connection is not None:
+        return
+    try:
+        os.makedirs(os.path.dirname(helpers.CACHEDB), exist_ok=True)
+        connection = sqlite3.connect(helpers.CACHEDB, timeout=60, isolation_level="IMMEDIATE", factory=Connection)
+        with suppress(sqlite3.OperationalError):  # another process is just doing so
+            connection.execute("PRAGMA journal_mode=WAL").fetchone()
+        connection.execute("PRAGMA synchronous=NORMAL")
+        helpers._db_connection = connection
+    except (OSError, sqlite3.Error):
+        _give_up()
+
+
+def _give_up() -> None:
+    from tinygrad import helpers
+
+    os.environ["CACHELEVEL"] = "0"  # for the processes that tinygrad starts to compile in: they open a cache of their own
+    helpers._db_connection = sqlite3.connect(":memory:", isolation_level="IMMEDIATE")
+    helpers._db_tables.clear()
