@@ -10,7 +10,10 @@ import click
 PATH = click.Path(path_type=Path)
 
 
-@click.group(help="Weights published as a difference from others (NAME.<sha256>.enc), such as point-alpaca's.")
+@click.group(
+    help="Weights published as a difference from others (NAME.<sha256>.enc), such as point-alpaca's.",
+    epilog="Example: townhall delta apply --base consolidated.00.pth --out result encrypted/*",
+)
 def delta() -> None:
     pass
 
@@ -43,7 +46,10 @@ def make(files: tuple[Path, ...], base: Path, out: Path) -> None:
         click.echo(path)
 
 
-@delta.command(help="Hold files against a list of checksums: one of md5sum's or sha256sum's, or the published point-alpaca.")
+@delta.command(
+    help="Hold files against a list of checksums: one of md5sum's or sha256sum's, or the published point-alpaca.",
+    epilog="Example: townhall delta verify point-alpaca --only result/",
+)
 @click.argument("list_", metavar="LIST", type=PATH)
 @click.option("--root", default=".", show_default=True, type=PATH, help="folder that the list's names begin in")
 @click.option("--only", metavar="PREFIX", help="only names that begin so, such as encrypted/ or result/")
@@ -65,7 +71,10 @@ def verify(list_: Path, root: Path, only: str | None) -> int:
     return 0
 
 
-@delta.command(help="Download the files of a list of addresses; what was begun is taken up.")
+@delta.command(
+    help="Download the files of a list of addresses; what was begun is taken up.",
+    epilog="Example: townhall delta fetch --list addresses.txt --out encrypted",
+)
 @click.option("--list", "list_", required=True, type=PATH, help="one http address a line")
 @click.option("--out", default=".", show_default=True, type=PATH, help="folder for the files")
 def fetch(list_: Path, out: Path) -> None:

@@ -3,18 +3,22 @@
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from townhall.cli import terminal
-from townhall.logbook.index import Index
+
+if TYPE_CHECKING:
+    from townhall.logbook.index import Index
 
 LOG = "LOG is an id of `townhall log list` or its beginning, the path of a file, or the word last."
 
 
-def open_index(folder: Path | None, anew: bool = False) -> Index:
+def open_index(folder: Path | None, anew: bool = False) -> "Index":
     """Of `folder`, or of the one that the settings name."""
     from townhall.cli.options import ChatOptions
+    from townhall.logbook.index import Index
     from townhall.logbook.keeper import default_folder
     from townhall.settings import resolve
 
@@ -127,7 +131,7 @@ def export_log(name: str, folder: Path | None, form: str) -> None:
 
 @log.command(
     "reindex",
-    help="Make the index anew from the text; nothing is lost, for the text is all there is.",
+    help="Make the index anew from the text, which is all there is.",
     epilog="Example: townhall log reindex",
 )
 @folder_option

@@ -19,8 +19,25 @@ COMMANDS = {
     "settings": ("townhall.cli.settings", "Show the settings that files and flags come to, and where each was said."),
     "log": ("townhall.cli.log", "Find and read the conversations that were kept."),
     "replay": ("townhall.cli.replay", "Repeat a kept conversation, and name the first token that differs."),
+    "completion": ("townhall.cli.completion", "Print what bash, zsh or fish needs to complete commands and flags."),
     "devices": ("townhall.cli.devices", "List the devices that work here, and why the others do not."),
 }
+
+
+EPILOG = """\b
+Every command has its own --help.
+\b
+Examples:
+  townhall chat --personality gary
+  townhall settings -c experiment
+  townhall log show last
+\b
+Exit codes:
+  0    it is done
+  1    townhall replay found a difference; with a traceback: a bug
+  2    wrong input, said in one sentence
+  130  interrupted by Ctrl-C
+"""
 
 
 class LazyGroup(click.Group):
@@ -44,7 +61,7 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     help="Townhall: personas that talk, on a LLaMA written by hand in tinygrad.",
-    epilog="Example: townhall chat --personality gary. Every command has its own --help.",
+    epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 @click.version_option(__version__, prog_name="townhall", message="%(prog)s %(version)s")

@@ -9,7 +9,10 @@ from townhall.cli import terminal
 from townhall.cli.options import ChatOptions
 
 
-@click.command(help="Compile the kernels and lay out the weights now, so that the first chat starts as fast as every other.")
+@click.command(
+    help="Compile the kernels and lay out the weights now, so that the first chat starts as fast as every other.",
+    epilog="Example: townhall warm --max-context 4096",
+)
 @click.option("--model", type=click.Path(path_type=Path), help="model file  [default: the one that pull_llama.sh fetches]")
 @click.option("--max-context", type=click.IntRange(min=1), default=1024, show_default=True, metavar="N", help="context window in tokens")
 def warm(model: Path | None, max_context: int) -> int:
