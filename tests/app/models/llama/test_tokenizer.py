@@ -1,8 +1,9 @@
 """Text to ids and back: byte-level BPE and SentencePiece, special tokens, BOS, streaming; ids as llama.cpp and sentencepiece give them."""
 
-import importlib.util
+import base64
 import io
 import json
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from app.models.llama.byte_bpe import PRE_TOKENIZERS
 from app.models.llama.checkpoint import open_checkpoint
 from app.models.llama.checkpoint.gguf import GGUFFile
 from app.models.llama.tokenizer import Tokenizer, TokenizerError
+from app.models.llama.tokenizer_folder import read_tokenizer_folder
 from tests.reference.tiny import make_tiny_gguf
 from tests.reference.words import TOKENS, byte_characters
 
@@ -202,6 +204,42 @@ def test_an_unfinished_character_ends_as_one_replacement(tiny: Tokenizer) -> Non
     assert [stream.push(n) for n in first] == ["", ""] and stream.flush() == "\ufffd"
 
 
+# --- LLaMA 3's tokenizer.model -------------------------------------------------------------------------------------
+
+
+def merged_by_rank(word: bytes, ranks: dict[bytes, int]) -> list[int]:
+    """tiktoken's own rule: a known piece whole; otherwise, again and again, the two neighbours that make the token of lowest rank."""
+    if word in ranks:
+        return [ranks[word]]
+    parts = [word[n : n + 1] for n in range(len(word))]
+    while True:
+        pairs = [(ranks[a + b], n) for n, (a, b) in enumerate(zip(parts, parts[1:])) if a + b in ranks]
+        if not pairs:
+            return [ranks[part] for part in parts]
+        _, n = min(pairs)
+        parts[n : n + 2] = [parts[n] + parts[n + 1]]
+
+
+def test_tiktokens_list_merges_as_tiktoken_does(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    words = list(dict.fromkeys(bytes(random.choice(list(b"abcd"), n).tolist()) for n in (2, 3, 4, 5) for _ in range(25)))
+    tokens = [bytes([n]) for n in range(256)] + words
+    ranks = {token: n for n, token in enumerate(tokens)}
+    lines = [base64.b64encode(token) + f" {n}\n".encode() for token, n in ranks.items()]
+    (tmp_path / "tokenizer.model").write_bytes(b"".join(lines))
+    files = read_tokenizer_folder(tmp_path)
+    tokenizer = Tokenizer.from_gguf(files.metadata, tmp_path, files.stop_ids)
+    for _ in range(300):
+        word = bytes(random.choice(list(b"abcd"), random.integers(1, 20)).tolist())
+        assert tokenizer.encode(word.decode(), bos=False) == merged_by_rank(word, ranks)
+    n = len(tokens)
+    assert tokenizer.vocab_size == n + 256 and tokenizer.bos_token == "<|begin_of_text|>" and tokenizer.encode("a") == [n, ranks[b"a"]]
+    assert tokenizer.special_ids["<|eot_id|>"] == n + 9 and tokenizer.stop_ids == {n + 1, n + 8, n + 9}
+    (tmp_path / "tokenizer.model").write_bytes(b"".join(lines[:-1]) + lines[0])
+    with pytest.raises(TokenizerError, match="no sound list of tokens and ranks"):
+        read_tokenizer_folder(tmp_path)
+
+
 # --- SentencePiece -------------------------------------------------------------------------------------------------
 
 SENTENCES = [
@@ -231,35 +269,41 @@ def gguf_of(processor: sentencepiece.SentencePieceProcessor, path: Path, added: 
     return path
 
 
-@pytest.fixture(scope="module")
-def trained() -> sentencepiece.SentencePieceProcessor:
+def train(sentences: list[str], size: int) -> sentencepiece.SentencePieceProcessor:
     """A LLaMA-like SentencePiece model: BPE, byte fallback, no normalisation."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(SENTENCES * 5),
+        sentence_iterator=iter(sentences),
         model_writer=model,
         model_type="bpe",
-        vocab_size=400,
+        vocab_size=size,
         byte_fallback=True,
         normalization_rule_name="identity",
         remove_extra_whitespaces=False,
-        character_coverage=1.0,
+        character_coverage=0.9995,
         minloglevel=2,
     )
     return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
 
 
-@pytest.fixture(scope="module", params=["trained here", "mistral's 32k"])
+@pytest.fixture(scope="module")
+def trained() -> sentencepiece.SentencePieceProcessor:
+    return train(SENTENCES * 5, 400)
+
+
+def library_lines() -> list[str]:
+    """Some hundred kilobytes of English and Python that every machine has: the standard library's own words."""
+    folder = Path(sysconfig.get_path("stdlib"))
+    files = [folder / name for name in ("argparse.py", "typing.py", "inspect.py", "tarfile.py", "turtle.py", "subprocess.py")]
+    return [line for file in files if file.exists() for line in file.read_text("utf-8").splitlines() if line.strip()]
+
+
+@pytest.fixture(scope="module", params=["of 400 pieces", "of 4,000 pieces"])
 def sp(
     request: pytest.FixtureRequest, trained: sentencepiece.SentencePieceProcessor, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[sentencepiece.SentencePieceProcessor, Tokenizer]]:
     """A SentencePiece model as its makers' library reads it, and the same rebuilt from a GGUF."""
-    processor = trained
-    if request.param != "trained here":
-        found = importlib.util.find_spec("mistral_common")
-        if found is None or found.origin is None:
-            pytest.skip("mistral-common, which carries the vocabulary, is not installed")
-        processor = sentencepiece.SentencePieceProcessor(model_file=str(Path(found.origin).parent / "data/tokenizer.model.v1"))
+    processor = trained if request.param == "of 400 pieces" else train(library_lines(), 4000)
     path = gguf_of(processor, tmp_path_factory.mktemp("sp") / "sp.gguf")
     yield processor, Tokenizer.from_gguf(GGUFFile.open(path).metadata, path)
 
@@ -271,6 +315,16 @@ def test_a_rebuilt_sentencepiece_model_gives_the_originals_ids(sp: tuple[sentenc
         assert ids == [original.bos_id(), *original.encode(text)], text
         assert rebuilt.decode(ids) == text
     assert rebuilt.stop_ids == {original.eos_id()} and rebuilt.vocab_size == original.get_piece_size()
+
+
+def test_a_tokenizer_model_read_by_hand_gives_its_ids(sp: tuple[sentencepiece.SentencePieceProcessor, Tokenizer], tmp_path: Path) -> None:
+    original, rebuilt = sp
+    (tmp_path / "tokenizer.model").write_bytes(original.serialized_model_proto())
+    files = read_tokenizer_folder(tmp_path)
+    read = Tokenizer.from_gguf(files.metadata, tmp_path, files.stop_ids)
+    for text in [*HARD_TEXTS, *SENTENCES, *library_lines()[:500], " leading", "", "  "]:
+        assert read.encode(text, bos=False, special=False) == original.encode(text) == rebuilt.encode(text, bos=False, special=False)
+    assert read.bos_id == original.bos_id() and read.eos_id == original.eos_id() and read.stop_ids == {original.eos_id()}
 
 
 def test_sentencepiece_puts_its_space_after_special_tokens_and_at_the_start_only(
