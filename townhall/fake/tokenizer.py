@@ -24,7 +24,7 @@ class FakeTokenizer:
 
     @property
     def vocab_size(self) -> int:
-        return len(self.texts)
+        return 1 << 31  # any id may turn out to be a word's
 
     def id(self, text: str) -> int:
         """The id of a token's text: the same in every process, so that what was kept can be repeated."""
@@ -63,7 +63,7 @@ class FakeTokenizer:
         return [0, *ids] if bos and self.add_bos and ids[:1] != [0] else ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        return "".join("" if n < len(SPECIALS) else self.texts[n] for n in ids)
+        return "".join("" if n < len(SPECIALS) else self.texts.get(n, "") for n in ids)
 
     def show(self, ids: Iterable[int]) -> str:
         """Every token by its spelling, special ones too."""

@@ -34,6 +34,9 @@ class Protocol(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        # h11 has a limit for headers that are still incomplete, but takes any that come in one piece
+        if self.conn.their_state is h11.IDLE and self._oversized(self.conn.trailing_data[0] + data):
+            return self._refuse(APIError(431, "the request's headers are too large", code="headers_too_large"))
         super().data_received(data)
         if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
             self._expect_headers()
@@ -45,10 +48,12 @@ class Protocol(H11Protocol):
             self.cycle and self.cycle.response_started and not self.cycle.response_complete
         ):
             self.transport.close()  # an answer is on its way already
-        elif len(self.conn.trailing_data[0]) > (self.config.h11_max_incomplete_event_size or 0) > 0:
-            self._refuse(APIError(431, "the request's headers are too large", code="headers_too_large"))
         else:
             self._refuse(APIError(400, "this is no HTTP request", code="invalid_http"))
+
+    def _oversized(self, received: bytes) -> bool:
+        end = received.find(b"\r\n\r\n")
+        return (len(received) if end < 0 else end) > (self.config.h11_max_incomplete_event_size or 0) > 0
 
     def _refuse(self, error: APIError) -> None:
         """Answer without the application, and close."""
