@@ -1,6 +1,7 @@
 """Conversations without end on a real (tiny) engine: the numbers after an overflow, constant memory, the persona whole."""
 
 import os
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -126,6 +127,36 @@ def test_a_snapshot_of_another_model_is_no_snapshot_of_this_one(llama_on, tmp_pa
     assert restored.count(None) == 1 and len(said) == 1 and "made under another identity" in said[0]
 
 
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]])
+def test_a_damaged_persona_is_said_in_one_line_and_read_anew(llama_on, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    llama, said = llama_on("CPU"), []
+    heads = HeadCache(tmp_path / "heads", say=said.append)
+    whole = talk(llama, "slide", heads=heads)
+    whole.prepare()
+    (path,) = heads.folder.iterdir()
+    path.write_bytes(damage(path.read_bytes()))
+    again = talk(llama, "slide", heads=heads)
+    assert again.prepare().restore_seconds is None
+    assert len(said) == 1 and "read anew" in said[0] and "\n" not in said[0]
+    assert np.array_equal(keys(llama, whole.cache), keys(llama, again.cache))
+    assert talk(llama, "slide", heads=heads).prepare().restore_seconds is not None and len(said) == 1
+
+
+def test_a_disk_that_takes_no_more_bytes_costs_the_stored_persona_and_not_the_conversation(llama_on, tmp_path: Path) -> None:
+    llama, said = llama_on("CPU"), []
+    conversation = talk(llama, "shift", heads=HeadCache(tmp_path / "heads", say=said.append))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # the kernel refuses what goes beyond, as a full disk does
+    try:
+        conversation.prepare()
+        for n in range(20):
+            turn(conversation, n)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert len(conversation.exchanges) == 20 and len(said) == 1 and "could not be stored" in said[0]
+    assert list((tmp_path / "heads").iterdir()) == []
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_reply_that_reaches_the_window_ends_with_length(llama_on, strategy: str) -> None:
     llama = llama_on("CPU")
@@ -148,6 +179,11 @@ def resident() -> float:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+def head_entries(cache: object, n: int) -> list[bytes]:
+    """Keys and values of the first n positions, byte for byte."""
+    return [buffers.read(tensor, np.empty(tensor.shape, np.float16))[:, :n].tobytes() for tensor in cache.tensors]
+
+
 SOAK_TOKENS = 20_000
 
 
@@ -162,6 +198,7 @@ def test_twenty_thousand_tokens_in_a_window_of_1024(llama_on, strategy: str, cap
     monkeypatch.setattr("townhall.context.scribe._greedy", lambda: Sampling(temperature=1.5, seed=3))
     conversation.prepare()
     head, generated, resets, memories = list(conversation.prompt.head_ids), 0, 0, set()
+    entries = head_entries(conversation.cache, len(head))
     plain: list[float] = []  # seconds of turns without an overflow
     overflowing: list[float] = []
     memory: list[float] = []
@@ -184,6 +221,7 @@ def test_twenty_thousand_tokens_in_a_window_of_1024(llama_on, strategy: str, cap
         memory.append(resident())
     assert (resets if strategy == "stop" else len(overflowing)) >= 20
     assert (len(memories) > 1) == (strategy == "summarize")
+    assert head_entries(conversation.cache, len(head)) == entries
     warm = memory[len(memory) // 5 :]
     assert max(warm) <= 1.02 * warm[0], f"resident memory went from {warm[0]:.0f} to {max(warm):.0f} MB"
     fifth = len(plain) // 5

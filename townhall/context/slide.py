@@ -8,6 +8,10 @@ class Slide:
     """Drops whole exchanges, the oldest first, and at least a quarter of the window at once.
 
     Whatever moves up must be computed again, so the cost is paid once for many turns and not at each.
+
+    One exception: the newest exchange goes only where the turn does not fit beside it. Where all the others are less than a quarter of the
+    window, these are all that is freed: "go on" after a long story must find the story. The next overflow then comes sooner, and computes
+    no more again than that one exchange.
     """
 
     name = "slide"

@@ -72,7 +72,7 @@ def fold_ahead(window: Window, current: Plan, memory: int) -> tuple[Exchange, ..
 def evict(window: Window, current: Plan, turn: int) -> tuple[Exchange, ...]:
     """Whole exchanges, the oldest first, and at least a quarter of the window at once; none where the turn fits.
 
-    Only the newest exchange is spared for as long as it fits: a follow-up question hangs on it.
+    Only the newest exchange is spared for as long as it fits, since a follow-up question hangs on it: `Slide` says what that costs.
     """
     total, freed, dropped = current.tokens + turn, 0, 0
     goal = window.capacity // 4 if total > window.budget else 0
