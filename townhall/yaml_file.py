@@ -60,6 +60,8 @@ class YamlFile:
 
     def _read(self) -> str:
         try:
+            if self.path.exists() and not self.path.is_file():  # a pipe would be waited for
+                raise self.error(f"{self.what} {self.path} is not a file")
             with self.path.open("rb") as file:
                 data = file.read(MAX_BYTES + 1)
         except OSError as error:

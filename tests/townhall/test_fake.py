@@ -80,6 +80,12 @@ def test_a_broken_script_is_named_with_its_line_and_fault(tmp_path, text, fault)
     assert "script.yaml" in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ModelError, match="pipe is not a file"):
+        read_script(tmp_path / "pipe")
+
+
 @pytest.mark.parametrize("model", ["fake:", "fake:eco", "fake:echo=3", "fake:script", "fake:script="])
 def test_a_double_that_there_is_not_is_refused(model):
     with pytest.raises(ModelError, match="pass fake:echo or fake:script=FILE"):

@@ -72,9 +72,10 @@ def describe(found: "Difference", tokenizer: Any) -> str:
         if token is None:
             return "the end"
         try:
-            return f"{tokenizer.decode([token])!r} (id {token})"
+            text = tokenizer.decode([token])
         except (LookupError, ValueError, OverflowError):  # a log may hold any number
-            return f"id {token}, which this model does not know"
+            text = ""
+        return f"{text!r} (id {token})" if text else f"id {token}"
 
     return f"{where} differs at token {found.position + 1}: the log has {told(found.expected)}, this run {told(found.got)}"
 

@@ -77,7 +77,7 @@ class Index:
 
     def find(self, wanted: str) -> Path:
         """The file of the log that is called so: "last", an id or its beginning, or a path. LogError where that is none or several."""
-        if Path(wanted).suffix == SUFFIX:
+        if Path(wanted).suffix == SUFFIX or len(Path(wanted).parts) > 1:
             return Path(wanted)
         entries = self.entries()
         if wanted == "last" and entries:

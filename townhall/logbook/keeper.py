@@ -55,8 +55,12 @@ class Keeper:
         }
         path = place if place.suffix == SUFFIX else place / f"{name}{SUFFIX}"
         keeper = cls(LogWriter(path, head, say), model, persona, identity)
-        if keeper.writer.begun:
-            _same_kind(path, head)
+        if keeper.writer.begun and path.stat().st_size:
+            try:
+                _same_kind(path, head)
+            except LogError:
+                keeper.writer.close()
+                raise
             keeper.reset()
         return keeper
 
@@ -88,6 +92,8 @@ class Keeper:
 def _same_kind(path: Path, head: Mapping[str, Any]) -> None:
     """Refuse to go on with a log that could not be told apart from what is in it; LogError names the first difference."""
     old, new = read_log(path).head, dict(head)
+    if not old:
+        raise LogError(f"{path} does not begin as a log does; name another file")
     pairs = [(key, old.get(key), new[key]) for key in ("user", "persona")]
     pairs += [(key, (old.get("settings") or {}).get(key), value) for key, value in new["settings"].items()]
     for key, before, now in pairs:

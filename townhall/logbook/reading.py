@@ -109,14 +109,22 @@ def _head(lines: list[bytes]) -> tuple[dict[str, Any], list[Damage], int]:
 
 def _flat(head: dict[Any, Any]) -> bool:
     """Scalars, and one mapping of scalars and lists of them: nothing that grows when it is printed."""
-    scalar = (str, int, float, bool, type(None))
+    scalar = (int, float, bool, type(None))
     inner = head.get("settings") or {}
     values = [value for key, value in head.items() if key != "settings"]
     if not isinstance(inner, dict):
         return False
     for value in inner.values():
         values += value if isinstance(value, list) else [value]
-    return all(isinstance(value, scalar) for value in values) and all(isinstance(key, str) for key in (*head, *inner))
+    return all(isinstance(value, scalar) or _is_text(value) for value in values) and all(map(_is_text, (*head, *inner)))
+
+
+def _is_text(value: Any) -> bool:
+    """YAML can spell halves of a surrogate pair, which nothing can store."""
+    try:
+        return isinstance(value, str) and bool(value.encode()) or value == ""
+    except UnicodeEncodeError:
+        return False
 
 
 def _blocks(lines: list[bytes], start: int, names: set[str]) -> Iterator[tuple[int, list[bytes]]]:

@@ -140,10 +140,11 @@ def pairs(log: Log) -> list[tuple[Turn, Turn]]:
 def _expected(reply: Turn, number: int, log: Log) -> Expected:
     facts = reply.facts or {}
     ids, sampler, prompt = facts.get("tokens"), facts.get("sampler"), facts.get("prompt_sha256")
-    numbers = (int, float, type(None))
+    numbers = (int, float)
     if not isinstance(ids, list) or not all(type(token) is int for token in ids) or not isinstance(prompt, str):
         raise _unreadable(log, reply)
-    if not isinstance(sampler, dict) or not all(isinstance(value, numbers) for value in sampler.values()):
+    whole = ("top_k", "repeat_last_n", "seed")
+    if not isinstance(sampler, dict) or not all(type(value) in ((int,) if key in whole else numbers) for key, value in sampler.items()):
         raise _unreadable(log, reply)
     return Expected(number, reply.line, prompt, ids, facts.get("finish_reason") == "interrupted", sampler)
 

@@ -90,6 +90,11 @@ def test_a_file_with_another_kind_of_talk_is_not_gone_on_with(tmp_path):
         done = townhall("--log-to", diary, *flags)
         assert done.returncode == 2 and fault in done.stderr and done.stderr.splitlines()[-1].startswith("townhall: log ")
     assert diary.read_bytes() == before
+    (tmp_path / "notes.md").write_text("# Shopping\n")
+    assert "notes.md does not begin as a log does; name another file" in townhall("--log-to", tmp_path / "notes.md").stderr
+    (tmp_path / "empty.md").touch()
+    townhall("--log-to", tmp_path / "empty.md")
+    assert len(read_log(tmp_path / "empty.md").turns) == 4 and not read_log(tmp_path / "empty.md").damages
 
 
 def test_two_processes_do_not_write_one_log(tmp_path):

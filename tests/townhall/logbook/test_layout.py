@@ -110,6 +110,7 @@ def test_a_damaged_comment_costs_its_facts_only():
         b"---\na: &a [1]\nb: [*a, *a]\n---\n",
         b"---\nid: !!python/name:os.system\n---\n",
         b"--\nid: 1\n---\n",
+        b'---\nid: "\\ud800"\n---\n',
     ],
 )
 def test_without_front_matter_the_turns_are_there(head):

@@ -61,8 +61,8 @@ def test_the_last_one_is_found_by_name(replay):
 @pytest.mark.parametrize(
     "change, sentence, position",
     [
-        (("five", "nine"), "which this model does not know, this run ' nine' (id ", 1),
-        (("Four five", "Four three"), "differs at token 2: the log has id ", 1),
+        (("five", "nine"), "differs at token 2: the log has id ", 1),
+        (("Four five", "Six five"), "differs at token 1: the log has id ", 0),
         (("Four five.", "Four five"), "differs at token 3: the log has '.' (id ", 2),
         (("Four five.", "Four five. More"), "differs at token 4: the log has the end, this run ' More' (id ", 3),
     ],
@@ -140,6 +140,8 @@ def write_script(tmp_path, text):
         (("fake:script=", "fake:sript="), "names no double"),
         (('"tokens": [', '"tokens": ["x", '), "the receipt of this reply lacks what it takes to repeat it"),
         (('"sampler": {', '"sampler": {"heat": 3, '), "the receipt of this reply lacks what it takes"),
+        (('"top_k": 40', '"top_k": 1.5'), "the receipt of this reply lacks what it takes"),
+        (('"seed": ', '"seed": -'), "--seed -"),
         (('"top_p": 0.95', '"top_p": 2'), "--top-p 2 is out of range"),
         (("max_context: 1024", "max_context: 10"), "persona takes"),
     ],
