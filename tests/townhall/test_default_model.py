@@ -5,10 +5,13 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+from ext.tinygrad import buffers
 from townhall import Conversation, load_persona
 from townhall.formats.piece import Turn
+from townhall.head_cache import HeadCache
 from townhall.persona import list_personas
 from townhall.prompt import Prompt
 from townhall.template import FORMATS, open_format
@@ -72,3 +75,34 @@ def test_three_thousand_tokens_in_a_window_of_1024(llama):
         assert conversation.cache.tokens[: len(head)] == head
         overflows += bool(conversation.last.receipt.dropped)
     assert overflows >= 3
+
+
+def first_keys(cache):
+    """The first layer's keys of all held tokens, (KvH, n, Hd)."""
+    tensor = cache.layers[0].k
+    return buffers.read(tensor, np.empty(tensor.shape, np.float16))[:, : len(cache.tokens)].astype(np.float32)
+
+
+@pytest.mark.slow
+def test_after_fifty_shifts_the_first_layers_keys_are_those_of_a_fresh_prefill(llama):
+    random, cache, step = np.random.default_rng(5), llama.new_cache(), 16
+    llama.prefill([int(n) for n in random.integers(0, llama.config.vocab_size, 400)], cache)
+    for shift in range(1, 51):
+        start = int(random.integers(1, 300))
+        cache.remove(start, start + step)
+        llama.prefill([*cache.tokens, *(int(n) for n in random.integers(0, llama.config.vocab_size, step))], cache)
+        if shift in (1, 2, 10, 50):
+            fresh = llama.new_cache()
+            llama.prefill(list(cache.tokens), fresh)
+            ours, theirs = first_keys(cache), first_keys(fresh)
+            # half a unit of float16 is more than 1e-3 for keys beyond 2: there the bound is relative
+            assert np.all(np.abs(ours - theirs) <= 1e-3 * np.maximum(1, np.abs(theirs))), (shift, np.abs(ours - theirs).max())
+
+
+def test_a_restored_persona_answers_with_the_same_logits_to_the_last_bit(llama, tmp_path):
+    heads = HeadCache(tmp_path / "heads")
+    read, restored = (Conversation(llama, load_persona("stacy"), sampling=greedy(), heads=heads) for _ in range(2))
+    assert read.prepare().restore_seconds is None and restored.prepare().restore_seconds is not None
+    for token in read.prompt.turn_ids("Who are you?"):
+        logits = [llama.engine.step(token, conversation.cache).copy() for conversation in (read, restored)]
+        assert np.array_equal(*logits)
