@@ -152,22 +152,26 @@ def child(name: str, *paths: Path) -> Any:
     return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else (done.stderr.strip().splitlines() or ["died"])[-1]
 
 
+def files_of(path: Path) -> list[Path]:
+    """The checkpoint's, and those of packed weights."""
+    own = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]
+    return own + list((path.parent / "cache").rglob("*.packed"))
+
+
 def evict(path: Path) -> None:
     """Out of the page cache, as far as nobody else holds it."""
-    for file in [path] if path.is_file() else path.iterdir():
-        if file.is_file():
-            descriptor = os.open(file, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-            os.close(descriptor)
+    for file in files_of(path):
+        descriptor = os.open(file, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
 
 
 def warm(path: Path) -> None:
-    for file in [path] if path.is_file() else path.iterdir():
-        if file.is_file():
-            with file.open("rb", buffering=0) as source:
-                while source.read(PIECE):
-                    pass
+    for file in files_of(path):
+        with file.open("rb", buffering=0) as source:
+            while source.read(PIECE):
+                pass
 
 
 def size(path: Path) -> int:

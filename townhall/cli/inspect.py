@@ -23,7 +23,7 @@ def inspect(path: Path, as_json: bool, quick: bool) -> None:
         with tqdm(desc="SHA-256", total=total, unit="B", unit_scale=True, unit_divisor=1024, leave=False, disable=None) as bar:
             for file, place in zip(report["files"], checkpoint.files, strict=True):
                 file["sha256"] = inspection.sha256(place, bar.update)
-    click.echo(json.dumps(report, ensure_ascii=False, indent=2) if as_json else describe(report))
+    click.echo(json.dumps(report, indent=2) if as_json else describe(report))
 
 
 def describe(r: dict[str, Any]) -> str:
@@ -33,15 +33,21 @@ def describe(r: dict[str, Any]) -> str:
     notes = [f"sliding window {r['sliding_window']}"] if r["sliding_window"] else []
     notes += ["scaled RoPE"] if r["rope_scaled"] else []
     sizes = f"{r['layers']} layers, dim {r['dim']}, feed-forward {r['hidden_dim']}, {heads} of {r['head_dim']}"
+    memory = f"{amount(m['total'])} at {m['context']:,} tokens"
+    if r["context_length"] > m["context"]:
+        memory += f", {amount(m['total_at_full_context'])} at all {r['context_length']:,}"
     rows = [
         ("path", r["path"]),
         ("format", r["format"]),
         ("name", r["name"] or "-"),
         ("architecture", f"{r['architecture']}: {sizes}"),
         ("parameters", f"{r['parameters']:,}" + (", embedding and output head are one" if r["tied"] else "")),
-        ("types", ", ".join(f"{kind} {amount(e['bytes'])} in {e['tensors']}" for kind, e in r["types"].items())),
+        (
+            "types",
+            ", ".join(f"{kind} {amount(e['bytes'])} in {e['tensors']} tensor{'s' * (e['tensors'] != 1)}" for kind, e in r["types"].items()),
+        ),
         ("context", f"{r['context_length']:,} tokens" + "".join(f", {note}" for note in notes)),
-        ("memory", f"{amount(m['total'])} at {m['context']} tokens, {amount(m['total_at_full_context'])} at all {r['context_length']:,}"),
+        ("memory needed", memory),
         ("vocabulary", f"{v['kind']}, {v['tokens']:,} tokens; {v['embedding_rows']:,} embedding rows, {v['output_rows']:,} output rows"),
     ]
     if v["added_tokens"]:

@@ -12,11 +12,11 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
     """Open a checkpoint by what it holds, not by what it is called; CheckpointError or ConfigError for whatever cannot be used."""
     path = Path(path)
     if not path.exists():
-        raise CheckpointError(f"{path} does not exist; pass --model the path of a checkpoint, or fetch the default model with `make setup`")
+        raise CheckpointError(f"{path} does not exist; pass the path of a checkpoint, or fetch the default model with `make setup`")
     if path.is_dir():
         return _open_folder(path)
     if not path.is_file():  # opening a pipe would wait for ever
-        raise CheckpointError(f"{path} is not a regular file; pass --model the path of a checkpoint")
+        raise CheckpointError(f"{path} is not a regular file; pass the path of a checkpoint")
     return _open_file(path)
 
 
@@ -35,10 +35,21 @@ def _open_file(path: Path) -> Checkpoint:
 
         return GGUFCheckpoint.open(path)
     if looks_like_safetensors(head) or looks_like_torch(head) or path.suffix == ".json":
-        return _open_folder(path.parent)  # a part of a checkpoint stands for all of it
+        return _open_around(path)
     if not head:
         raise CheckpointError(f"{path} is empty; download it again")
-    raise CheckpointError(f"{path} is not a GGUF file by its first bytes, nor safetensors or PyTorch's; pass --model one of these")
+    raise CheckpointError(f"{path} is not a GGUF file by its first bytes, nor safetensors or PyTorch's; pass one of these")
+
+
+def _open_around(path: Path) -> Checkpoint:
+    """A part of a checkpoint stands for all of it."""
+    if not any((path.parent / name).exists() for name in ("config.json", "params.json")):
+        raise CheckpointError(f"{path} needs the config.json or params.json that came with it; put it beside it")
+    checkpoint = _open_folder(path.parent)
+    if path.suffix != ".json" and not any(path.samefile(file) for file in checkpoint.files):
+        found = ", ".join(file.name for file in list(checkpoint.files)[:3])
+        raise CheckpointError(f"{path} is none of the weights of {path.parent}, which are {found}; pass one of these, or the folder")
+    return checkpoint
 
 
 def _open_folder(path: Path) -> Checkpoint:
@@ -54,8 +65,8 @@ def _open_folder(path: Path) -> Checkpoint:
     if len(models := gguf_files(path)) == 1:
         return GGUFCheckpoint.open(models[0])
     if models:
-        raise CheckpointError(f"{path} holds {len(models)} GGUF models; pass --model one of them, such as {models[0].name}")
+        raise CheckpointError(f"{path} holds {len(models)} GGUF models; pass one of them, such as {models[0].name}")
     raise CheckpointError(
         f"{path} is a folder without a checkpoint: neither config.json with safetensors or pytorch_model files, nor params.json with "
-        "consolidated.00.pth, nor a GGUF file; pass --model the folder or file that holds one"
+        "consolidated.00.pth, nor a GGUF file; pass the folder or file that holds one"
     )

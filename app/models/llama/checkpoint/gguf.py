@@ -184,11 +184,11 @@ class GGUFFile:
             with path.open("rb") as file:
                 data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except FileNotFoundError:
-            raise CheckpointError(f"{path} does not exist; pass --model the path of a GGUF file") from None
+            raise CheckpointError(f"{path} does not exist; pass the path of a GGUF file") from None
         except ValueError:  # mmap's word for length 0
             raise CheckpointError(f"{path} is empty; {MEND}") from None
         except OSError as error:
-            raise CheckpointError(f"{path} cannot be read ({error.strerror}); pass --model the path of a GGUF file") from None
+            raise CheckpointError(f"{path} cannot be read ({error.strerror}); pass the path of a GGUF file") from None
         cursor = _Cursor(path, data)
         version = _read_version(cursor)
         n_tensors = cursor.count(MAX_ENTRIES, "the number of tensors")
@@ -230,7 +230,7 @@ class GGUFFile:
 
 def _read_version(cursor: _Cursor) -> int:
     if cursor.data[:4] != MAGIC:
-        raise cursor.fail("is not a GGUF file (its first bytes are not GGUF)", "pass --model a GGUF file")
+        raise cursor.fail("is not a GGUF file (its first bytes are not GGUF)", "pass a GGUF file")
     cursor.pos = 4
     version = int(cursor.number("<I", "the version"))
     if version in VERSIONS:

@@ -32,6 +32,7 @@ def inspect(checkpoint: Checkpoint) -> dict[str, Any]:
         for key, value in (("tensors", 1), ("parameters", count), ("bytes", stored.nbytes)):
             entry[key] += value
     cache = cache_bytes(checkpoint, 1)
+    weights = sum(entry["bytes"] if kind in NATIVE else entry["parameters"] // 32 * 34 for kind, entry in mix.items())
     shown = min(DEFAULT_CONTEXT, config.context_length)
     return {
         "path": str(checkpoint.path),
@@ -54,11 +55,11 @@ def inspect(checkpoint: Checkpoint) -> dict[str, Any]:
         "requantised": sorted(kind for kind in mix if kind not in NATIVE),
         "types": dict(sorted(mix.items(), key=lambda item: -item[1]["bytes"])),
         "memory": {
-            "weights": checkpoint.nbytes,
+            "weights": weights,
             "cache_per_token": cache,
             "context": shown,
-            "total": checkpoint.nbytes + cache * shown,
-            "total_at_full_context": checkpoint.nbytes + cache * config.context_length,
+            "total": weights + cache * shown,
+            "total_at_full_context": weights + cache * config.context_length,
         },
         "vocabulary": _vocabulary(checkpoint),
         "licence": licence(checkpoint),
@@ -89,7 +90,7 @@ def _vocabulary(checkpoint: Checkpoint) -> dict[str, Any]:
         answers = {source: tuple(given[role]) for source, given in roles.items() if role in given}
         if len(set(answers.values())) > 1:
             listed = ", ".join(f"{source} {'/'.join(map(str, ids))}" for source, ids in answers.items())
-            disagreements.append(f"{role}: {listed}")
+            disagreements.append(f"{role}: {listed}" + ("; each of them ends an answer" if role == "eos" else ""))
     if size < rows:
         disagreements.append(f"{rows - size} rows of the embedding have no token; they are never sampled")
     if size > rows:

@@ -56,7 +56,7 @@ class StoredTensor:
 def map_file(path: Path) -> np.ndarray:
     """The file as read-only uint8; CheckpointError where it is missing, empty or no file."""
     if path.exists() and not path.is_file():  # opening a pipe would wait for ever
-        raise CheckpointError(f"{path} is not a regular file; pass --model the path of a checkpoint")
+        raise CheckpointError(f"{path} is not a regular file; pass the path of a checkpoint")
     try:
         with path.open("rb") as file:
             return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)

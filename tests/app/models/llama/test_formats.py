@@ -126,11 +126,23 @@ def test_a_file_of_a_checkpoint_stands_for_its_folder(tmp_path: Path) -> None:
         assert open_checkpoint(path).path == path.parent
 
 
+def test_a_file_without_its_folder_is_told_what_it_lacks(tmp_path: Path) -> None:
+    meta = write_meta(tmp_path / "meta", tiny_weights())
+    (tmp_path / "alone").mkdir()
+    alone = (meta / "consolidated.00.pth").rename(tmp_path / "alone" / "x.pth")
+    make_tiny_gguf(tmp_path / "alone" / "other.gguf")  # a model beside it is not meant
+    with pytest.raises(CheckpointError, match=r"x\.pth needs the config\.json or params\.json that came with it"):
+        open_checkpoint(alone)
+    other = write_hf(tmp_path / "hf", tiny_weights())
+    with pytest.raises(CheckpointError, match=r"x\.pth is none of the weights of .*hf, which are model\.safetensors"):
+        open_checkpoint(alone.rename(other / "x.pth"))
+
+
 def test_a_folder_with_one_gguf_is_that_gguf(tmp_path: Path) -> None:
     path = make_tiny_gguf(tmp_path / "a.gguf")
     assert open_checkpoint(tmp_path).path == path
     make_tiny_gguf(tmp_path / "b.gguf")
-    with pytest.raises(CheckpointError, match="holds 2 GGUF models; pass --model one of them, such as a.gguf"):
+    with pytest.raises(CheckpointError, match="holds 2 GGUF models; pass one of them, such as a.gguf"):
         open_checkpoint(tmp_path)
 
 
