@@ -1,5 +1,6 @@
 """A forward pass over a fixed number of tokens: one block captured as a graph and replayed for every layer, the position a Variable."""
 
+import subprocess
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -11,6 +12,7 @@ from app.models.llama.graph_cache import GraphCache
 from app.models.llama.kv_cache import KVCache, LayerCache
 from app.models.llama.transformer import Transformer
 from ext.tinygrad import buffers
+from ext.tinygrad.errors import TownhallError
 from ext.tinygrad.graph.compose import Composite, compose
 from ext.tinygrad.graph.profile import KernelTime
 from ext.tinygrad.graph.stored import StoredGraph, known_buffers
@@ -19,6 +21,16 @@ if TYPE_CHECKING:
     from ext.tinygrad.graph.opencl import CLComposite
 
 POSITION = "start_pos"
+
+
+class CompileFailure(TownhallError):
+    """The C compiler would not have one of our kernels, or one that tinygrad generated."""
+
+    def __init__(self, piece: str, error: subprocess.CalledProcessError):
+        super().__init__(
+            f"{error.cmd[0]} cannot compile the kernels of the model's {piece} (exit code {error.returncode}; what it says is above): "
+            "point CC at another clang, or set KERNELS=0 to run on tinygrad's generated code"
+        )
 
 
 class Graph:
@@ -51,10 +63,13 @@ class Graph:
         return result
 
     def capture(self, inputs: Sequence[Tensor], start_pos: int) -> None:
-        """Capture, which runs it once as well."""
+        """Capture, which runs it once as well. CompileFailure where the compiler gives up."""
         # every buffer is realized by now, so nothing needs the eager first call that TinyJit makes by itself
         self.jit.cnt = 1
-        self.jit(self.position.bind(start_pos), *inputs)
+        try:
+            self.jit(self.position.bind(start_pos), *inputs)
+        except subprocess.CalledProcessError as error:
+            raise CompileFailure(self.name, error) from error
 
     def __call__(self, inputs: Sequence[Tensor], start_pos: int) -> None:
         # TinyJit itself would look at each input again at every call
@@ -113,7 +128,10 @@ class Pass:
             steps.append((graph, inputs))
         if self._head is not None:
             steps.append((self._head, [self.x, self.model.norm, *self.model.output.tensors]))
-        missing = {graph.name: (graph, inputs) for graph, inputs in reversed(steps) if not graph.ready}
+        missing: dict[str, tuple[Graph, list[Tensor]]] = {}
+        for graph, inputs in steps:
+            if not graph.ready:
+                missing.setdefault(graph.name, (graph, inputs))  # of several layers the first, whose block it was made of
         if missing:
             self._make_ready(missing, cache, start_pos)
         self._steps[cache] = compose([(graph.kept or graph.jit, inputs) for graph, inputs in steps]) or steps
