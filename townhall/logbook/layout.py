@@ -26,7 +26,7 @@ import yaml
 
 VERSION = 1
 FENCE = "---"
-HEADING = re.compile(r"## (.+?)\s*")
+HEADING = re.compile(r"## (\S(?:.*\S)?)\s*")
 COMMENT = re.compile(r"<!-- (user|reply|reset)(?: (\{.*\}))? -->\s*")
 REMARK = re.compile(r"<!--.*-->\s*")
 _ESCAPED = re.compile(r"^(\\*)(?=## |<!--)", re.MULTILINE)

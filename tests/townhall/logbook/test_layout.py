@@ -157,3 +157,11 @@ def test_what_is_no_file_or_too_large_is_refused(tmp_path, monkeypatch):
 def test_no_bytes_at_all_are_too_strange_to_read(data):
     parse(data, PATH)
     parse(LOG + data, PATH)
+
+
+@pytest.mark.parametrize(
+    "line", ["## a" + " " * 10**6 + "b", "## " + " " * 10**6, "<!-- user " + "{} -->" * 10**5 + "x", "\\" * 10**6, "<!--" * 10**5]
+)
+def test_no_line_takes_longer_the_longer_it_is_than_it_must(line):
+    """Some expressions would go through these lines a million times; the suite's time limit would tell."""
+    assert len(parse(spell(*TALK) + line.encode() + layout.turn("User", line, "user", {}).encode(), PATH).turns) == 5
