@@ -45,7 +45,7 @@ Examples:
 )
 @click.option("--background-agent", multiple=True, metavar="TEXT", help="requests whose User-Agent contains this wait for the others")
 @click.option("--require", type=click.Choice(["gpu", "cpu"]), help="end with an error unless the weights sit on such a device")
-@click.option("--no-cache", is_flag=True, help="neither store nor restore what the model read of a persona")
+@click.option("--cache/--no-cache", default=True, show_default=True, help="store what the model read of a persona, and restore it")
 def serve(
     model: Path | None,
     personas: tuple[str, ...],
@@ -65,10 +65,10 @@ def serve(
     grace: float,
     background_agent: tuple[str, ...],
     require: str | None,
-    no_cache: bool,
+    cache: bool,
 ) -> int:
     chat = ChatOptions(model=model, max_context=max_context, require=require)
-    model_id = str(model) if chat.fake else chat.model_path().name.removesuffix(".gguf")
+    model_id = str(model).partition("=")[0] if chat.fake else chat.model_path().name.removesuffix(".gguf")
     try:
         from townhall.server import serve as server
         from townhall.server.options import Limits, ServeOptions
@@ -102,7 +102,7 @@ def serve(
         limits=Limits(queue=max_queue, request=timeout),
     )
     listener = server.bind(host, port)
-    service = Service(options, lambda: load(chat), None if no_cache or chat.fake else HeadCache.of_user(terminal.note))
+    service = Service(options, lambda: load(chat), HeadCache.of_user(terminal.note) if cache and not chat.fake else None)
 
     def ready() -> None:
         terminal.note(f"serving {', '.join(voice.id for voice in service.voices)} at {server.url(listener)}; Ctrl-C ends it")
