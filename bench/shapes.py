@@ -26,7 +26,11 @@ class Shape:
     vocab: int
 
 
-SHAPES = {"1.1b": Shape(22, 2048, 5632, 32, 4, 32000), "tiny": Shape(2, 256, 512, 4, 2, 1024)}
+SHAPES = {
+    "1.1b": Shape(22, 2048, 5632, 32, 4, 32000),
+    "7b": Shape(32, 4096, 11008, 32, 32, 32000),
+    "tiny": Shape(2, 256, 512, 4, 2, 1024),
+}
 CONTEXT = 2048
 TILE = 1 << 23  # random bytes; longer tensors repeat them
 
