@@ -217,6 +217,7 @@ def _refuse(message: Any = "") -> NoReturn:
 
 
 def _strftime_now(format: str) -> str:
-    if len(format) > 100 or re.search(r"%\W*\d", format):
+    # each % is looked at once: with %\W*\d, a format of a hundred of them took five thousand steps, and no step was paid for
+    if len(format) > 100 or re.search(r"%[^\w%]*\d", format):
         raise JinjaError("a date format this elaborate is not allowed")
     return datetime.datetime.now().strftime(format)

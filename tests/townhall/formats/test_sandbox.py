@@ -81,6 +81,8 @@ def test_a_template_does_not_reach_out(source):
         "{{ '%999999999d' % 1 }}",
         "{{ '{:999999999d}'.format(1) }}",
         "{{ strftime_now('%999999999d') }}",
+        "{{ strftime_now('%%%9d') }}",
+        "{% for i in range(50000) %}{% for j in range(50000) %}{% set x = strftime_now('%' * 99) %}{% endfor %}{% endfor %}",
         "{{ lipsum(n=10**9) }}",
         "{{ range(10**12) | list }}",
     ],
