@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,29 +111,32 @@ class Scheduler:
                     self._changed.wait()
                 if self._closing and not (self._waiting or self._active):
                     return
-                arrivals = self._admit(slots)
-            for job, slot in arrivals:
+                waiting = list(self._waiting)
+            # copying caches takes its time, and whoever submits would have to wait for the lock
+            admitted, stay = self._admit(slots, waiting)
+            with self._changed:
+                newer = list(self._waiting)[len(waiting) :]
+                self._waiting = deque([*stay, *newer])
+            for job, slot in admitted:
                 self._active.append(Active(job, slot, job.steps(llama, slot)))
             self._round(slots)
 
-    def _admit(self, slots: Slots) -> list[tuple[Job, Slot]]:
-        """Jobs that found a slot, in the order of arrival within their lane; those that nobody waits for any more are let go."""
+    def _admit(self, slots: Slots, waiting: Sequence[Job]) -> tuple[list[tuple[Job, Slot]], list[Job]]:
+        """(jobs that found a slot, those that go on waiting), in their order within a lane; whom nobody waits for any more is let go."""
         admitted: list[tuple[Job, Slot]] = []
-        waiting: list[Job] = []
+        stay: list[Job] = []
         full = set[str]()
-        for job in self._waiting:
+        for job in waiting:
             if self._over(job) or job.cancelled:
                 self._end(job)
             elif job.lane in full:
-                waiting.append(job)
+                stay.append(job)
             elif slot := self._slot(slots, job):
                 admitted.append((job, slot))
             elif not job.cancelled:
                 full.add(job.lane)
-                waiting.append(job)
-        self._waiting.clear()
-        self._waiting.extend(waiting)
-        return admitted
+                stay.append(job)
+        return admitted, stay
 
     def _slot(self, slots: Slots, job: Job) -> Slot | None:
         """A slot, if one is free; a job for which none can be made is cancelled."""
