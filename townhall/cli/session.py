@@ -103,11 +103,10 @@ class Session:
             if self.keeper:
                 self.keeper.asked(text)
             with terminal.ctrl_c_stops() as interrupted:
-                if not quiet:
-                    terminal.say(cue)
                 for piece in pieces:
                     if not quiet:
-                        terminal.say(piece)
+                        terminal.say(cue + piece)  # not earlier: a line of progress would wipe the cue away
+                        cue = ""
                     if interrupted:
                         break
                 pieces.close()
