@@ -7,7 +7,9 @@ bits lie. Float formats: a group is a row of columns of 16 values. Those named â
 packed, and a file that is mapped into memory is read where it is.
 """
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +19,8 @@ from ext.tinygrad.kernels.matrix import QuantMatrix
 
 VERSION = 1  # of the layout: a packed file of another version is of no use
 GROUP = 16  # rows side by side
-CHUNK_ROWS = 2048  # rows packed at a time, so that the intermediate arrays stay in the cache and peak memory low
+CHUNK_ROWS = 1024  # rows packed at a time and by one thread, so that the intermediate arrays stay small
+CORES = min(os.cpu_count() or 1, 8)  # a thread's arrays are some 40 MB for the widest rows
 
 
 @dataclass(frozen=True)
@@ -106,17 +109,26 @@ def pack(matrix: QuantMatrix, allocate: Callable[[int], np.ndarray] = zeros) -> 
     if form.bits and cols % 32:
         form = FORMATS["f16"]  # a type that has to be re-quantised, with rows that are no multiple of a block
     out = allocate(form.nbytes(rows, cols)).reshape(-1, form.group_bytes(cols))
-    for start in range(0, rows, CHUNK_ROWS):
+
+    def put(start: int) -> None:
         part = slice(start, min(rows, start + CHUNK_ROWS))
         target = out[start // GROUP : -(-part.stop // GROUP)]
         if form.element:
-            _put_floats(target, _pad(matrix.dequantize(part)), form)
+            same = matrix.type.lower() == form.element  # then the bits are only moved
+            _put_floats(target, _pad(matrix.data[part].view(_element(form)) if same else matrix.dequantize(part)), form)
         elif form.k_scales:
             _put_blocks(target, form, *_k_parts(matrix, part))
         else:
             blocks = to_blocks(matrix, part) or _quantize(matrix.dequantize(part))
             scales = [blocks.scales] if blocks.minima is None else [blocks.scales, blocks.minima]
             _put_blocks(target, form, blocks.quants, [s.astype(np.float16) for s in scales], [])
+
+    starts = range(0, rows, CHUNK_ROWS)
+    if len(starts) > 1:
+        with ThreadPoolExecutor(CORES) as pool:
+            list(pool.map(put, starts))
+    else:
+        put(0)
     return form, out
 
 
