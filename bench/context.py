@@ -69,9 +69,10 @@ PERSONA = Persona(
     ),
 )
 LAGS, ANSWER = (1, 5, 20, 80), 48
+TAIL = 12  # turns after the last question, so that even --quick fills a window of 1024
 COMPARED, EVERY = ("shift", "slide"), 2  # with a fresh prefill, in every so many turns once something has left the window
-SOAK_TOKENS, SOAK_ANSWER = 5000, 100
-GROWTH, SLOWER, DEARER = 0.02, 1.25, 1.5  # promised: memory, the last fifth's turns, an overflow under shift
+SOAK_TOKENS, SOAK_ANSWER = 5000, 40
+GROWTH, SLOWER, DEARER = 0.02, 1.25, 1.5  # promised: of memory, of the last fifth's turns, of an overflow under shift
 
 
 @contextmanager
@@ -100,7 +101,7 @@ def recall(llama: Llama, context: str, lags: Sequence[int], drift: Drift, progre
     cells = [{"k": lag, "asked": 0, "recalled": 0, "in_window": 0, "in_memory": 0, "evicted": 0} for lag in lags]
     told: list[Exchange] = []
     overflows = 0
-    turns = len(FACTS) + max(lags)
+    turns = len(FACTS) + max(lags) + TAIL
     with TemporaryDirectory(prefix="townhall-bench-") as folder:
         for at in range(turns):
             progress(f"{context}: recall, turn {at + 1} of {turns}")
@@ -138,6 +139,9 @@ def describe_cost(rows: dict[str, dict[str, Any]]) -> str:
             f"{name:<11}{row['tokens_per_turn']:>7.0f}{row['prompt_tokens']:>8.0f}{seconds(row['ordinary']):>18}{seconds(row['overflow']):>15}"
             f"{row['overflows']:>6}/{row['turns']}{ratio:>11}{row['recomputed_per_overflow'] or 0:>12.0f}{after:>16}"
         )
+    if (shift := rows.get("shift", {})).get("ratio"):
+        held = min(shift["ratio"], shift["ratio_processor"]) <= DEARER
+        lines.append(f"an overflow under shift may cost {DEARER} × an ordinary turn: {'held' if held else 'NOT HELD'}")
     return "\n".join(lines)
 
 
@@ -170,15 +174,17 @@ def describe_soak(rows: dict[str, dict[str, Any]]) -> str:
     """A line per strategy, with the word for each promise."""
     return "\n".join(
         f"{name:<11}{row['tokens']} tokens in {row['turns']} turns, {row['overflows']} overflows; "
-        f"{row['resident_mb'][0]:.0f} to {row['resident_mb'][1]:.0f} MB; last fifth {row['last_fifth']:.2f} × the first; "
+        f"{row['resident_mb'][0]:.0f} to {row['resident_mb'][1]:.0f} MB; last fifth {row['last_fifth']:.2f} × the first "
+        f"({row['last_fifth_processor']:.2f} in processor seconds); "
         f"pinned head {'identical' if row['head_identical'] else 'CHANGED'}: {'held' if holds(row) else 'NOT HELD'}"
         for name, row in rows.items()
     )
 
 
 def holds(row: dict[str, Any]) -> bool:
-    """Is a soak's row as promised?"""
-    return row["head_identical"] and (row["resident_growth"] or 0) <= GROWTH and row["last_fifth"] <= SLOWER
+    """Is a soak's row as promised? A turn that took longer without taking more of the processor waited for another program."""
+    slower = min(row["last_fifth"], row["last_fifth_processor"])
+    return row["head_identical"] and (row["resident_growth"] or 0) <= GROWTH and slower <= SLOWER
 
 
 def main() -> int:

@@ -32,6 +32,7 @@ class Turn:
     first: float
     whole: float
     after: float
+    processor: float  # seconds of all threads up to the last piece: other processes disturb these less
     overflow: bool  # something left the window for it
     tokens: int  # question and answer
     prompt: int
@@ -46,7 +47,7 @@ def take_turns(llama: Llama, persona: Persona, context: str, answer: int, seed: 
     number = 0
     while True:
         number = (number + 1) % 1000
-        text, started = QUESTION.format(n=f"{number:03d}"), time.perf_counter()
+        text, started, before = QUESTION.format(n=f"{number:03d}"), time.perf_counter(), time.process_time()
         try:
             pieces = conversation.reply(text)
             refused = False
@@ -57,7 +58,7 @@ def take_turns(llama: Llama, persona: Persona, context: str, answer: int, seed: 
         first = time.perf_counter() - started
         for _ in pieces:
             pass
-        whole = time.perf_counter() - started
+        whole, processor = time.perf_counter() - started, time.process_time() - before
         conversation.after_reply()
         after = time.perf_counter() - started - whole
         last = conversation.last
@@ -65,7 +66,7 @@ def take_turns(llama: Llama, persona: Persona, context: str, answer: int, seed: 
         receipt = last.receipt
         tokens = conversation.exchanges[-1].tokens
         overflow = bool(receipt.dropped) or refused
-        yield conversation, Turn(first, whole, after, overflow, tokens, last.prompt_tokens, receipt.recomputed_tokens)
+        yield conversation, Turn(first, whole, after, processor, overflow, tokens, last.prompt_tokens, receipt.recomputed_tokens)
 
 
 def cost(llama: Llama, persona: Persona, context: str, turns: int, progress: Progress) -> dict[str, Any]:
@@ -89,6 +90,7 @@ def cost(llama: Llama, persona: Persona, context: str, turns: int, progress: Pro
     }
     if plain and over:
         figures["ratio"] = figures["overflow"]["whole"] / figures["ordinary"]["whole"]
+        figures["ratio_processor"] = figures["overflow"]["processor"] / figures["ordinary"]["processor"]
         figures["ratio_first"] = figures["overflow"]["first"] / figures["ordinary"]["first"]
     return figures
 
@@ -106,8 +108,7 @@ def soak(llama: Llama, persona: Persona, context: str, tokens: int, answer: int,
         progress(f"{context}: {generated} of {tokens} tokens, {memory[-1]:.0f} MB")
         if generated >= tokens:
             break
-    plain = [turn.whole for turn in taken if not turn.overflow]
-    fifth = max(1, len(plain) // 5)
+    plain = [turn for turn in taken if not turn.overflow]
     warm = memory[len(memory) // 5 :]
     return {
         "tokens": generated,
@@ -115,7 +116,8 @@ def soak(llama: Llama, persona: Persona, context: str, tokens: int, answer: int,
         "overflows": len(taken) - len(plain),
         "resident_mb": [round(warm[0], 1), round(max(warm), 1)],
         "resident_growth": max(warm) / warm[0] - 1 if warm[0] else None,
-        "last_fifth": statistics.median(plain[-fifth:]) / statistics.median(plain[:fifth]),
+        "last_fifth": _last_fifth([turn.whole for turn in plain]),
+        "last_fifth_processor": _last_fifth([turn.processor for turn in plain]),
         "head_identical": len(heads) == 1,
     }
 
@@ -136,8 +138,14 @@ def resident() -> float:
     return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20 if STATM.exists() else 0.0
 
 
+def _last_fifth(seconds: list[float]) -> float:
+    """The last fifth's median by the first fifth's."""
+    fifth = max(1, len(seconds) // 5)
+    return statistics.median(seconds[-fifth:]) / statistics.median(seconds[:fifth])
+
+
 def _seconds(turns: list[Turn]) -> dict[str, float | None]:
-    return {name: _median([getattr(turn, name) for turn in turns]) for name in ("first", "whole", "after")}
+    return {name: _median([getattr(turn, name) for turn in turns]) for name in ("first", "whole", "after", "processor")}
 
 
 def _median(values: list[Any]) -> Any:
