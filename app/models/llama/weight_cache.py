@@ -87,7 +87,6 @@ class WeightCache:
             self._missed = True
             stored = self._checkpoint.matrix(name)
             found = self._kernels.pack(stored, self._device), stored.nbytes
-            self._checkpoint.release(name)  # the file's pages beside the packed ones would be as much memory again
             self._checkpoint.release(name)  # what was packed is not read again
         self._packed[name] = found
         return found
