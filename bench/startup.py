@@ -30,7 +30,7 @@ def persona_ready(model: Path, environment: Mapping[str, str] | None = None) -> 
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        env={**os.environ, **(environment or {})},
+        env=start.surroundings(environment),
         cwd=ROOT,
     )
     assert process.stdin and process.stderr

@@ -65,9 +65,13 @@ def first_token(subject: str, model: Path, environment: Mapping[str, str] | None
 
 
 def _spawn(command: list[str], environment: Mapping[str, str] | None) -> "subprocess.Popen[str]":
-    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     # the clock is the system's, the same in the child
-    started = {"TOWNHALL_STARTED": repr(time.monotonic()), "PYTHONPATH": paths}
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **(environment or {}), **started}
-    )
+    started = {"TOWNHALL_STARTED": repr(time.monotonic())}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=surroundings(environment) | started)
+
+
+def surroundings(environment: Mapping[str, str] | None) -> dict[str, str]:
+    """The environment of a start: ours with these changes, able to import us, and to keep bytecode as an installed package has it."""
+    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**inherited, **(environment or {}), "PYTHONPATH": paths}
