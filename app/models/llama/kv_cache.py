@@ -130,7 +130,7 @@ class KVCache:
 
     def restore(self, path: Path) -> None:
         """Replace what is held by a snapshot's entries; SnapshotError, and an untouched cache, for one that is damaged or foreign."""
-        tokens, tensors = snapshot.load(path, self.identity, self.capacity)
+        tokens, tensors = snapshot.load(path, self.identity, self.capacity, sum(tensor.nbytes() for tensor in self.tensors))
         n_kv_heads, _, head_dim = self._shape
         for name, tensor in self._named():
             stored = tensors.get(name)

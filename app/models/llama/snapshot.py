@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 FORMAT = "townhall-kv-1"
+HEADER = 1 << 20  # bytes that a file's header may take
 
 
 class SnapshotError(Exception):
@@ -47,11 +48,15 @@ def save(path: Path, identity: dict[str, str], capacity: int, tokens: list[int],
         part.unlink(missing_ok=True)
 
 
-def load(path: Path, identity: dict[str, str], capacity: int) -> tuple[list[int], dict[str, np.ndarray]]:
-    """The ids and the tensors of a snapshot made under the same identity and capacity; SnapshotError otherwise."""
+def load(path: Path, identity: dict[str, str], capacity: int, most: int) -> tuple[list[int], dict[str, np.ndarray]]:
+    """The ids and the tensors of a snapshot made under the same identity and capacity; SnapshotError otherwise.
+
+    `most` are the bytes that the tensors of a whole cache take: a file beyond that is not read."""
     from safetensors import SafetensorError, safe_open
 
     try:
+        if (size := path.stat().st_size) > most + HEADER + 4 * capacity:
+            raise SnapshotError(f"{path} has {size:,} bytes, more than this cache can hold")
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             if foreign := [name for name, value in _header(identity, capacity).items() if metadata.get(name) != value]:

@@ -156,6 +156,9 @@ def test_a_damaged_or_foreign_snapshot_is_refused_and_the_cache_is_as_it_was(tmp
         path.write_bytes(damaged)
         with pytest.raises(snapshot.SnapshotError, match=str(path)):
             cache.restore(path)
+    path.write_bytes(whole + bytes(1 << 22))
+    with pytest.raises(snapshot.SnapshotError, match="more than this cache can hold"):
+        cache.restore(path)
     path.unlink()
     with pytest.raises(snapshot.SnapshotError):
         cache.restore(path)
