@@ -11,7 +11,7 @@ from townhall.server.openapi import document
 from townhall.server.requests import ChatRequest
 
 NAMES = ["not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance"]
-EXAMPLES = 8  # for each operation; bench/server.py takes more
+EXAMPLES = 8  # for each operation
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)

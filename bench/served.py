@@ -1,0 +1,108 @@
+"""Servers as processes of their own, and the plainest of streaming clients, for bench.server and bench.server_soak."""
+
+import importlib.util
+import json
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+ROOT = Path(__file__).resolve().parents[1]
+LOADING = 300.0  # seconds
+PYTHON_SERVER = ("llama_cpp", "fastapi", "sse_starlette", "starlette_context", "pydantic_settings")
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server that answers."""
+
+    name: str
+    url: str  # with /v1
+    model: str
+    pid: int
+
+    @property
+    def health(self) -> str:
+        """Where it says how it is."""
+        return f"{self.url.removesuffix('/v1')}/health"
+
+    def rss(self) -> int:
+        """Resident bytes, as Linux tells them; 0 elsewhere."""
+        try:
+            text = Path(f"/proc/{self.pid}/status").read_text()
+        except OSError:
+            return 0
+        found = re.search(r"VmRSS:\s+(\d+) kB", text)
+        return int(found[1]) * 1024 if found else 0
+
+
+@contextmanager
+def townhall(model: Path | None, flags: Sequence[str] = ()) -> Iterator[Served]:
+    """`townhall serve`, ready, its first persona to be asked."""
+    chosen = ["--model", str(model)] if model else []
+    with _running([sys.executable, "-m", "townhall", "serve", "--port", (port := _free_port()), *chosen, *flags], port) as (url, pid):
+        yield Served("townhall", url, "stacy", pid)
+
+
+@contextmanager
+def llama_cpp(model: Path, slots: int, context: int) -> Iterator[Served]:
+    """llama.cpp's server: its own program where it is on the PATH, else the one that llama-cpp-python brings (one slot)."""
+    port = _free_port()
+    if binary := shutil.which("llama-server"):
+        command = [binary, "-m", str(model), "--port", port, "-np", str(slots), "-c", str(slots * context), "--log-disable"]
+    elif all(
+        importlib.util.find_spec(name) for name in ("llama_cpp", "fastapi", "sse_starlette", "starlette_context", "pydantic_settings")
+    ):
+        command = [sys.executable, "-m", "llama_cpp.server", "--model", str(model), "--port", port, "--n_ctx", str(context)]
+    else:
+        sys.exit("bench.server: --against llama.cpp needs llama-server on the PATH, or pip install 'llama-cpp-python[server]'")
+    with _running(command, port) as (url, pid):
+        yield Served("llama.cpp", url, httpx.get(f"{url}/models").json()["data"][0]["id"], pid)
+
+
+@contextmanager
+def _running(command: Sequence[str], port: str) -> Iterator[tuple[str, int]]:
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}/v1"
+    try:
+        ends = time.monotonic() + LOADING
+        while not _answers(url):
+            if process.poll() is not None or time.monotonic() > ends:
+                sys.exit(f"bench.server: {' '.join(command)} does not answer")
+            time.sleep(0.2)
+        yield url, process.pid
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/models", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def _free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+async def chunks(client: httpx.AsyncClient, served: Served, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    """The chunks of a streamed chat; HTTPStatusError for an answer that is an error."""
+    asked = {"model": served.model, "stream": True, "stream_options": {"include_usage": True}, **body}
+    async with client.stream("POST", f"{served.url}/chat/completions", json=asked) as response:
+        response.raise_for_status()
+        async for line in response.aiter_lines():
+            if line.startswith("data: {"):
+                yield json.loads(line.removeprefix("data: "))

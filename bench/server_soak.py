@@ -1,0 +1,152 @@
+"""A server under clients as they are: python -m bench.server_soak [--minutes 10] [--clients 16] [--kills 500]
+
+Clients chat, leave in mid-stream, and send nonsense, at random; meanwhile a process of its own asks /health all the time. Told at the end:
+answers by status, how long /health took, and how the server's memory went. Exit code 1 where something came up that was not intended.
+"""
+
+import argparse
+import asyncio
+import multiprocessing
+import random
+import sys
+import time
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from bench.served import Served, chunks, townhall
+
+Messages = list[dict[str, str]]
+HEALTH_WITHIN = 0.1  # seconds
+WRONG: tuple[Any, ...] = (
+    b"{",
+    b"\xff\xfe",
+    b"[" * 50_000,
+    b'{"model":"stacy","messages":[]}',
+    b'{"model":"nobody","messages":[{"role":"user","content":"Hi"}]}',
+    b'{"model":"stacy","messages":[{"role":"user","content":"Hi"}],"tools":[{}]}',
+    b'{"model":"stacy","messages":[{"role":"user","content":"Hi"}],"temperature":"hot"}',
+    b'{"model":"stacy","context":"stop","messages":[{"role":"user","content":"' + b"word " * 20_000 + b'"}]}',
+    b" " * 5_000_000,
+)
+INTENDED = {"400", "404", "413", "429"}
+PARTS = 10  # of a soak, after each of which the memory is looked at
+WORDS = ["moon", "sun", "why", "colour", "🎉", "tell"]
+
+
+async def visit(
+    served: Served, client: httpx.AsyncClient, chance: random.Random, seen: Counter[str], messages: list[dict[str, str]]
+) -> None:
+    """One thing that a client does."""
+    what = chance.random()
+    if what < 0.15:
+        response = await client.post(f"{served.url}/chat/completions", content=chance.choice(WRONG))
+        assert "error" in response.json(), response.text
+        seen[f"nonsense: {response.status_code}"] += 1
+        return
+    messages.append({"role": "user", "content": " ".join(chance.choices(WORDS, k=chance.randint(1, 30)))})
+    leave_after = chance.randint(0, 20) if what < 0.5 else None
+    text, count = "", 0
+    try:
+        async for chunk in chunks(client, served, {"messages": messages, "max_tokens": chance.randint(1, 60)}):
+            if "error" in chunk:
+                seen[f"broke off: {chunk['error']['code']}"] += 1
+                return
+            count += 1
+            text += (chunk["choices"][0]["delta"].get("content") or "") if chunk["choices"] else ""
+            if leave_after is not None and count > leave_after:
+                seen["left in mid-stream"] += 1
+                break
+        else:
+            seen["answered"] += 1
+    except httpx.HTTPStatusError as error:
+        seen[f"chat: {error.response.status_code}"] += 1
+    messages.append({"role": "assistant", "content": text or "…"})
+    if chance.random() < 0.05:
+        messages.clear()
+
+
+async def live(served: Served, number: int, until: float, seen: Counter[str]) -> None:
+    """One client, again and again."""
+    chance, messages = random.Random(number), list[dict[str, str]]()
+    async with httpx.AsyncClient(timeout=120) as client:
+        while time.monotonic() < until:
+            await visit(served, client, chance, seen, messages)
+
+
+def watch(url: str, seconds: float) -> list[tuple[float, float]]:
+    """Ask /health five times a second; (when, how long it took), in seconds."""
+    took: list[tuple[float, float]] = []
+    with httpx.Client(timeout=30) as client:
+        began = time.perf_counter()
+        while (started := time.perf_counter()) - began < seconds:
+            response = client.get(url)
+            took.append((started - began, time.perf_counter() - started))
+            assert response.status_code == 200, response.text
+            time.sleep(0.2)
+    return took
+
+
+async def soak(served: Served, minutes: float, clients: int) -> bool:
+    """True where nothing came up but what was intended."""
+    seen: Counter[str] = Counter()
+    memory = [served.rss()]
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        watching = pool.submit(watch, served.health, 60 * minutes)
+        for _ in range(PARTS):
+            until = time.monotonic() + 60 * minutes / PARTS
+            await asyncio.gather(*(live(served, n, until, seen) for n in range(clients)))
+            memory.append(served.rss())
+        took = watching.result()
+    for what, times in sorted(seen.items()):
+        print(f"{times:>8}  {what}")
+    late = [f"{1000 * seconds:.0f} ms at {when:.0f} s" for when, seconds in took if seconds > HEALTH_WITHIN]
+    print(f"/health: {len(took)} answers, the slowest in {1000 * max(seconds for _, seconds in took):.0f} ms")
+    print(f"         later than {1000 * HEALTH_WITHIN:.0f} ms: {', '.join(late) or 'none'}")
+    print("memory, MB: " + ", ".join(f"{nbytes / 1e6:.0f}" for nbytes in memory))
+    statuses = {what: what.rpartition(": ")[2] for what in seen}
+    bad = [what for what, status in statuses.items() if status not in INTENDED and ": " in what]
+    print("nothing but what was intended" if not bad else f"not intended: {', '.join(bad)}")
+    return not bad
+
+
+async def kill(served: Served, times: int) -> bool:
+    """Leave in mid-stream, again and again; True where the server then answers with every slot free."""
+    body = {"messages": [{"role": "user", "content": "Tell me a long story."}], "max_tokens": 400}
+
+    async def one(chance: random.Random) -> None:
+        async with httpx.AsyncClient(timeout=120) as client:
+            count, leave_after = 0, chance.randint(0, 5)
+            async for _ in chunks(client, served, body):
+                count += 1
+                if count > leave_after:
+                    break
+
+    for start in range(0, times, 10):
+        await asyncio.gather(*(one(random.Random(start + n)) for n in range(10)))
+    await asyncio.sleep(1)
+    async with httpx.AsyncClient(timeout=30) as client:
+        health = (await client.get(served.health)).json()
+    active, waiting = health["slots"]["active"], health["queue"]["waiting"]
+    print(f"{times} clients left in mid-stream; then {active} slots were busy, {waiting} requests waited")
+    return bool(active == waiting == 0)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, help="model file, or fake:echo  [default: the one that pull_llama.sh fetches]")
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--kills", type=int, default=500)
+    options = parser.parse_args()
+    with townhall(options.model) as served:
+        survived = asyncio.run(kill(served, options.kills)) if options.kills else True
+        fine = asyncio.run(soak(served, options.minutes, options.clients)) if options.minutes else True
+    return 0 if survived and fine else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
