@@ -1,5 +1,6 @@
 """Quantising at load: the logits of a Q8_0 file of the same weights, whatever the format was."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +18,21 @@ IDS = [5, 90, 17, 17, 0, 63, 2, 300]
 
 
 @pytest.mark.parametrize("write", [write_hf, write_meta])
-def test_quantising_at_load_is_converting_to_q8_0_first(write: object, tmp_path: Path) -> None:
-    folder = write(tmp_path / "model", tiny_weights(), kind="F16")  # type: ignore[operator]
+def test_quantising_at_load_is_converting_to_q8_0_first(write: Callable[..., Path], tmp_path: Path) -> None:
+    plain = open_checkpoint(write(tmp_path / "model", tiny_weights(), kind="F16"))
+    made, file = Int8Checkpoint(plain), open_checkpoint(convert(plain, tmp_path / "q8.gguf", "q8_0"))
+    assert len(made.quantised) == 16 and made.nbytes < 0.54 * plain.nbytes  # 34 bytes for 32 weights; norms stay
+    assert made.fingerprint() != plain.fingerprint()
+    for name in made.quantised:
+        np.testing.assert_array_equal(made.matrix(name).data, file.matrix(name).data)
+
+
+def test_a_model_quantised_at_load_answers_as_the_converted_one(tmp_path: Path) -> None:
+    folder = write_meta(tmp_path / "model", tiny_weights(), kind="F16")
+    file = convert(open_checkpoint(folder), tmp_path / "q8.gguf", "q8_0")
     now = Llama.load(folder, 64, device="CPU", kernels=TwinKernels(), quantize=True)
-    plain, made = open_checkpoint(folder), Int8Checkpoint(open_checkpoint(folder))
-    file = convert(plain, tmp_path / "q8.gguf", "q8_0")
-    assert now.quantised == 16 and made.nbytes < 0.54 * plain.nbytes  # 34 bytes for 32 weights; norms stay
-    assert now.fingerprint == made.fingerprint() != plain.fingerprint()
     then = Llama.load(file, 64, device="CPU", kernels=TwinKernels())
+    assert now.quantised == 16
     np.testing.assert_array_equal(now.logits(IDS), then.logits(IDS))
 
 
