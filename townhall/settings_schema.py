@@ -58,6 +58,7 @@ class Settings(BaseModel):
     gen: str | None = _text("a LLaMA generation; put it in quotes")
     quantize: Literal["int8"] | None = _choice(["int8"])
     eos: list[str] = _tokens()
+    device: str | None = _text("a device's name, or a part of it")
     require: Literal["gpu", "cpu"] | None = _choice(["gpu", "cpu"])
     cache: bool = _switch()
     log: bool = _switch()

@@ -35,6 +35,7 @@ def _threads(context: click.Context, parameter: click.Parameter, text: str | Non
 @click.option("--threads", callback=_threads, metavar="N,N", help="numbers of threads  [default: 1 and all cores]")
 @click.option("--alternations", type=click.IntRange(min=1), default=7, show_default=True, metavar="N", help="samples of each case")
 @click.option("--quick", is_flag=True, help="fewer samples and cases, in two minutes at most; writes no files by itself")
+@click.option("--device", metavar="NAME", help="CPU, CL, CL:1, CUDA, … or part of a name that townhall devices lists; wins over DEV")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), help="folder for the results  [default: bench/results of a checkout]"
@@ -46,13 +47,16 @@ def bench(
     threads: tuple[int, ...],
     alternations: int,
     quick: bool,
+    device: str | None,
     as_json: bool,
     out: Path | None,
     plot: Path | None,
 ) -> int:
     path = ChatOptions(model=model).model_path()
+    from ext.tinygrad.selection import select
     from ext.tinygrad.toolchain import prepare_environment
 
+    select(device)
     prepare_environment()
     from townhall.bench import peer, report
     from townhall.bench import plot as picture

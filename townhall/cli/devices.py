@@ -11,10 +11,13 @@ if TYPE_CHECKING:
 
 @click.command(help="List the devices that work here, and why the others do not.", epilog="Example: GPU=1 townhall devices")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object instead of lines")
-def devices(as_json: bool) -> None:
+@click.option("--device", "wanted", metavar="NAME", help="which one --device NAME would choose; part of a name will do")
+def devices(as_json: bool, wanted: str | None) -> None:
     from ext.tinygrad.backend import Backend, choose, list_devices  # tinygrad is imported only by commands that compute
+    from ext.tinygrad.selection import select
     from ext.tinygrad.toolchain import prepare_environment
 
+    select(wanted)
     request = prepare_environment()
     found = list_devices()
     chosen = choose(request, {device: answer for device, answer in found if isinstance(answer, Backend)})

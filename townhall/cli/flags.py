@@ -88,6 +88,7 @@ FLAGS = [
         help="make float weights 8-bit integers",
     ),
     click.option("--eos", multiple=True, metavar="TOKEN", help="end an answer at this token (or id) and at no other; may be repeated"),
+    click.option("--device", metavar="NAME", help="CPU, CL, CL:1, CUDA, … or part of a name that townhall devices lists; wins over DEV"),
     click.option("--require", type=click.Choice(["gpu", "cpu"]), help="end with an error unless the weights sit on such a device"),
     click.option("--cache/--no-cache", default=True, help="store and restore what the model read of a persona  [default: do]"),
     click.option("--log/--no-log", default=True, help="keep the conversation as a text file (see townhall log)  [default: do]"),

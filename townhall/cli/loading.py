@@ -56,8 +56,10 @@ def load(options: ChatOptions) -> Loaded:
     path = options.model_path()
     watch = Stopwatch()
     with watch.lap("import"):
+        from ext.tinygrad.selection import select
         from ext.tinygrad.toolchain import prepare_environment
 
+        select(options.device)
         prepare_environment()  # before tinygrad is imported: it reads the environment then
         sampling = options.sampling()
         from app.models.llama import Llama

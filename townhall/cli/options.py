@@ -38,6 +38,7 @@ class ChatOptions:
     gen: str | None = None
     quantize: str | None = None
     eos: tuple[str, ...] = ()
+    device: str | None = None
     require: str | None = None
     json: bool = False
     cache: bool = True
