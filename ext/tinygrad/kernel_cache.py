@@ -5,6 +5,9 @@ import sqlite3
 from contextlib import suppress
 from typing import Any, Self
 
+# a model may be loaded by one thread and served by another; SQLite built as usual locks by itself
+ONE_THREAD = sqlite3.threadsafety != 3
+
 
 class _Cursor(sqlite3.Cursor):
     def execute(self, sql: str, parameters: Any = ()) -> Self:
@@ -39,7 +42,7 @@ def install() -> None:
         return
     try:
         os.makedirs(os.path.dirname(helpers.CACHEDB), exist_ok=True)
-        connection = sqlite3.connect(helpers.CACHEDB, timeout=60, isolation_level="IMMEDIATE", factory=Connection)
+        connection = sqlite3.connect(helpers.CACHEDB, timeout=60, isolation_level="IMMEDIATE", factory=Connection, check_same_thread=ONE_THREAD)
         with suppress(sqlite3.OperationalError):  # another process is just doing so
             connection.execute("PRAGMA journal_mode=WAL").fetchone()
         connection.execute("PRAGMA synchronous=NORMAL")
@@ -52,5 +55,5 @@ def _give_up() -> None:
     from tinygrad import helpers
 
     os.environ["CACHELEVEL"] = "0"  # for the processes that tinygrad starts to compile in: they open a cache of their own
-    helpers._db_connection = sqlite3.connect(":memory:", isolation_level="IMMEDIATE")
+    helpers._db_connection = sqlite3.connect(":memory:", isolation_level="IMMEDIATE", check_same_thread=ONE_THREAD)
     helpers._db_tables.clear()

@@ -4,12 +4,17 @@ import os
 import resource
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from tinygrad import helpers
+
+from ext.tinygrad import kernel_cache
 
 COMPUTE = """
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from ext.tinygrad.backend import open_backend
 open_backend()
 from tinygrad import Tensor
@@ -46,3 +51,11 @@ def test_a_cache_that_is_full_is_still_read(tmp_path: Path) -> None:
         done = compute(cache, factor, bytes_for_a_file=1000)
         assert done.returncode == 0 and done.stdout.startswith(f"[{factor}.0"), done.stderr
     assert cache.stat().st_size == size
+
+
+def test_a_cache_opened_by_one_thread_serves_another() -> None:
+    """A server loads its model on one thread and answers on another."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(kernel_cache.install).result()
+        pool.submit(helpers.diskcache_put, "townhall_test", "key", "value").result()
+    assert helpers.diskcache_get("townhall_test", "key") == "value"
