@@ -36,6 +36,7 @@ MOST_BYTES = 8 << 30  # all files together; the ones used longest ago go first
 MOST_HEADER = 1 << 24
 IN_PLACE = 1 << 30  # bytes of a checkpoint; smaller ones are packed, which decodes faster (huge pages) and is soon done
 WORTH_IT = 8 << 20  # smaller checkpoints are packed faster than they are found
+SAME_LAYOUT = ("opencl",)  # kernel sets that read what the CPU's reads, byte by byte
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ class WeightCache:
         self._stored: _Stored | None = None
         # these kernels read floats where the file is mapped: packing many would cost seconds and as much memory again
         self._in_place = isinstance(kernels, CPUKernels) and device.split(":")[0] == "CPU" and checkpoint.nbytes >= IN_PLACE
-        # only these kernels' layouts cost time to make; OpenCL drivers on the CPU share them
-        wanted = isinstance(kernels, CPUKernels) and checkpoint.nbytes >= WORTH_IT
+        # only these kernels' layouts cost time to make, and OpenCL's kernels share them
+        wanted = (isinstance(kernels, CPUKernels) or kernels.name in SAME_LAYOUT) and checkpoint.nbytes >= WORTH_IT
         if wanted and os.environ.get("WEIGHT_CACHE", "1") != "0":
             self._path = folder() / f"{checkpoint.fingerprint()[:32]}-{CPUKernels.name}-{VERSION}.packed"
             self._stored = _Stored.open(self._path)

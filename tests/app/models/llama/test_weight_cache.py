@@ -13,6 +13,8 @@ from app.models.llama.weight_cache import WeightCache
 from ext.tinygrad import cache_files
 from ext.tinygrad.kernels.cpu.kernels import CPUKernels
 from ext.tinygrad.kernels.matrix import QuantMatrix
+from ext.tinygrad.kernels.opencl.kernels import OpenCLKernels
+from ext.tinygrad.kernels.opencl.tuning import Tuning
 from ext.tinygrad.kernels.twins import TwinKernels
 from tests.reference.tiny import make_tiny_gguf
 
@@ -64,6 +66,16 @@ def test_the_second_start_packs_nothing_and_has_the_same_numbers(checkpoint):
     assert packed == 0
     for a, b in zip(first, second):
         np.testing.assert_array_equal(a, b)
+
+
+def test_the_kernels_of_a_gpu_read_the_file_that_the_cpus_wrote(checkpoint, device: str, own_cache):
+    first, _ = load(checkpoint)
+    kernels = OpenCLKernels(Tuning("gpu", units=16, most_items=256, local_bytes=32 << 10))
+    cache = WeightCache(checkpoint, kernels, device)
+    assert cache._stored is not None
+    for name, values in zip(NAMES, first):
+        np.testing.assert_array_equal(cache.matrix(name)[0].to_tensor().numpy(), values)
+    assert not cache._missed
 
 
 def test_a_flipped_bit_costs_the_matrices_around_it_and_nothing_else(checkpoint, own_cache):
