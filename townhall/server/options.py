@@ -9,7 +9,7 @@ from townhall.conversation import MAX_REPLY
 class Limits:
     """What one client may ask of everybody's server; sizes in bytes, times in seconds."""
 
-    body: int = 4 << 20
+    body: int = 1 << 20
     header: int = 16 << 10  # request line and headers together
     messages: int = 2048
     queue: int = 64  # requests that wait for a slot

@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from townhall.context.registry import STRATEGIES
 from townhall.server.errors import APIError
@@ -11,13 +12,28 @@ Context = Literal["slide", "shift", "stop"]
 MAX_STOPS, MAX_STOP, MAX_CHOICES, MAX_TOP = 16, 256, 16, 20
 assert set(Context.__args__) < set(STRATEGIES)  # type: ignore[attr-defined]  # a memory, as summarize keeps it, needs a session
 
+# entries that are looked at at all: a body of 1 MB can hold half a million, and each wrong one would cost an error message
+LONGEST = {"messages": 1 << 14, "content": 1 << 10, "prompt": 1 << 16, "tokens": 1 << 16, "logit_bias": 1 << 10, "modalities": 8}
+
+T = TypeVar("T")
 StopText = Annotated[str, Field(max_length=MAX_STOP)]
+Listed = Annotated[list[T], Field(fail_fast=True)]  # one wrong entry is enough
 
 
 class Asked(BaseModel):
     """Unknown fields are tolerated, wrong types are not."""
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False, populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_too_long(cls, data: Any) -> Any:
+        for name, most in LONGEST.items():
+            value = data.get(name) if isinstance(data, dict) else None
+            if isinstance(value, list | dict) and len(value) > most:
+                told = {"name": name, "entries": len(value), "most": most}
+                raise PydanticCustomError("too_many", "{name} has {entries} entries, more than the {most} that are read", told)
+        return data
 
 
 class Part(Asked):
@@ -37,7 +53,7 @@ class ChatMessage(Asked):
     """`name` and tool ids are accepted; what a tool returned is read as the user's words."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[Part] | None = None
+    content: str | Listed[Part] | None = None
     name: str | None = None
     tool_calls: list[Any] | None = None
 
@@ -97,7 +113,7 @@ class Generate(Asked):
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     logit_bias: dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]] | None = None
     seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] | None = None
-    stop: StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = None
+    stop: StopText | Annotated[Listed[StopText], Field(max_length=MAX_STOPS)] | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -123,7 +139,7 @@ class Generate(Asked):
 class ChatRequest(Generate):
     """POST /v1/chat/completions."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[Listed[ChatMessage], Field(min_length=1)]
     max_completion_tokens: Annotated[int, Field(ge=1, le=1 << 31)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP)] | None = None
@@ -132,7 +148,7 @@ class ChatRequest(Generate):
     tool_choice: Any = None
     functions: list[Any] | None = None
     parallel_tool_calls: bool | None = None
-    modalities: list[str] | None = None
+    modalities: Listed[str] | None = None
 
     @field_validator("tools", "functions")
     @classmethod
@@ -165,7 +181,7 @@ class ChatRequest(Generate):
 class CompletionRequest(Generate):
     """POST /v1/completions: a raw text, or its ids, carried on."""
 
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: Annotated[str | Listed[str] | Listed[int] | Listed[Listed[int]], Field(union_mode="left_to_right")]
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
     echo: bool | None = None
     suffix: str | None = None
@@ -203,13 +219,13 @@ class DetokenizeRequest(Asked):
     """POST /v1/detokenize."""
 
     model: Annotated[str, Field(max_length=256)] | None = None
-    tokens: list[Annotated[int, Field(ge=0, lt=1 << 31)]]
+    tokens: Listed[Annotated[int, Field(ge=0, lt=1 << 31)]]
 
 
-T = TypeVar("T", bound=BaseModel)
+Kind = TypeVar("Kind", bound=BaseModel)
 
 
-def parse(kind: type[T], body: bytes) -> T:
+def parse(kind: type[Kind], body: bytes) -> Kind:
     """A request, or an APIError 400 that names the field and the fault."""
     try:
         return kind.model_validate_json(body)
@@ -220,4 +236,6 @@ def parse(kind: type[T], body: bytes) -> T:
         fault = first["msg"].removeprefix("Value error, ")
         if first["type"] == "json_invalid":
             raise APIError(400, f"the body is no JSON: {fault}", code="invalid_json") from error
+        if first["type"] == "too_many" and first["ctx"]["name"] == "messages":
+            raise APIError(422, fault, "messages", "too_many_messages") from error
         raise APIError(400, f"{where}: {fault}" if where else fault, param=where) from error

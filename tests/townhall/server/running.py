@@ -25,7 +25,7 @@ class Opened:
 class Running:
     """A server that answers, until `stop`."""
 
-    def __init__(self, load: Callable[[], Opened], options: ServeOptions):
+    def __init__(self, load: Callable[[], Opened], options: ServeOptions, wait: bool = True):
         self.service = Service(options, load)
         listener = bind("127.0.0.1", 0)
         self.url = url(listener)
@@ -37,6 +37,8 @@ class Running:
         self.service.start(loaded.set, lambda error: (self._failures.append(error), loaded.set()))
         self._thread = threading.Thread(target=self.server.run, kwargs={"sockets": [listener]}, daemon=True)
         self._thread.start()
+        if not wait:
+            return
         assert loaded.wait(60)
         if self._failures:
             raise self._failures[0]

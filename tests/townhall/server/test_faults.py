@@ -9,9 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.townhall.fake import FakeLlama
-from tests.townhall.server.running import ask
+from tests.townhall.fake import FakeBackend, FakeLlama
+from tests.townhall.server.running import OPTIONS, Opened, Running, ask
 from tests.townhall.server.test_limits import Slow, error
+from townhall.server.planning import default_sampling
 
 CHAT = {"model": "stacy", "messages": [{"role": "user", "content": "Hi"}]}
 
@@ -151,3 +152,34 @@ def test_a_model_that_fails_costs_that_request_only(serve):
     for _ in range(3):
         assert error(ask(server, "crash"), 500)["code"] == "internal_error"
         assert ask(server).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "field, path, status", [("messages", "chat/completions", 422), ("prompt", "completions", 400), ("tokens", "detokenize", 400)]
+)
+def test_a_list_beyond_all_measure_is_not_looked_through(serve, field, path, status):
+    told = error(httpx.post(f"{serve().url}/{path}", json=CHAT | {field: [[]] * 200_000}, timeout=60), status)
+    assert f"{field} has 200000 entries, more than the" in told["message"]
+
+
+def test_while_the_model_is_loaded_the_server_says_so():
+    release = threading.Event()
+
+    def load():
+        assert release.wait(20)
+        return Opened(FakeLlama(), default_sampling(), FakeBackend())
+
+    server = Running(load, OPTIONS, wait=False)
+    try:
+        server.wait(lambda: server.server.started)
+        health = httpx.get(f"{server.root}/health")
+        assert (health.status_code, health.json()["status"]) == (503, "loading")
+        refused = ask(server)
+        assert error(refused, 503)["code"] == "loading" and refused.headers["Retry-After"]
+        assert error(httpx.get(f"{server.url}/models"), 503)
+        release.set()
+        server.wait(lambda: server.service.ready)
+        assert ask(server).status_code == 200
+    finally:
+        release.set()
+        server.stop()
