@@ -72,6 +72,8 @@ class SteeredSampler:
 
     def _bend(self, logits: np.ndarray, recent: Sequence[int]) -> np.ndarray:
         steering = self._steering
+        if steering == Steering() and not self._grammar:
+            return logits
         logits = logits.copy()
         logits[self._biased] += self._bias
         if steering.frequency_penalty or steering.presence_penalty:
