@@ -44,6 +44,10 @@ Examples:
     "--grace", type=click.FloatRange(min=1), default=10.0, show_default=True, metavar="S", help="seconds to finish in after SIGTERM"
 )
 @click.option("--background-agent", multiple=True, metavar="TEXT", help="requests whose User-Agent contains this wait for the others")
+@click.option(
+    "--quantize", type=click.Choice(["int8"]), is_flag=False, flag_value="int8", metavar="[int8]", help="make float weights 8-bit integers"
+)
+@click.option("--device", metavar="NAME", help="CPU, CL, CL:1, CUDA, … or part of a name that townhall devices lists; wins over DEV")
 @click.option("--require", type=click.Choice(["gpu", "cpu"]), help="end with an error unless the weights sit on such a device")
 @click.option("--cache/--no-cache", default=True, show_default=True, help="store what the model read of a persona, and restore it")
 def serve(
@@ -64,10 +68,12 @@ def serve(
     timeout: float,
     grace: float,
     background_agent: tuple[str, ...],
+    quantize: str | None,
+    device: str | None,
     require: str | None,
     cache: bool,
 ) -> int:
-    chat = ChatOptions(model=model, max_context=max_context, require=require)
+    chat = ChatOptions(model=model, max_context=max_context, quantize=quantize, device=device, require=require)
     model_id = str(model).partition("=")[0] if chat.fake else chat.model_path().name.removesuffix(".gguf")
     try:
         from townhall.server import serve as server
