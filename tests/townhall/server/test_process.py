@@ -70,7 +70,7 @@ def test_an_answer_that_can_be_finished_is(child, number):
 
 
 def test_an_answer_that_takes_too_long_ends_with_an_error(child):
-    server = child(f"pause: 0.1\nreplies: ['{'la ' * 400}']\n", "--grace", "1")
+    server = child(f"pause: 0.1\nreplies: ['{'la ' * 400}']\n", "--grace", "2")
     with server.chat() as response:
         lines = response.iter_lines()
         assert "assistant" in next(lines)
