@@ -20,7 +20,11 @@ class _Cursor(sqlite3.Cursor):
             return self  # this one kernel will be compiled again
 
 
-class Connection(sqlite3.Connection):
+class _Shared(sqlite3.Connection):
+    """One that we opened."""
+
+
+class Connection(_Shared):
     """Where it cannot write, a connection to memory takes its place."""
 
     def cursor(self, factory: Any = _Cursor) -> Any:
@@ -35,14 +39,16 @@ class Connection(sqlite3.Connection):
 
 
 def install() -> None:
-    """Open tinygrad's cache, before its first kernel, so that no later failure of the disk reaches who waits for one."""
+    """Open tinygrad's cache, in place of a connection of its own: no failure of the disk then reaches who waits for a kernel."""
     from tinygrad import helpers
 
-    if helpers._db_connection is not None:
+    if isinstance(helpers._db_connection, _Shared):
         return
     try:
         os.makedirs(os.path.dirname(helpers.CACHEDB), exist_ok=True)
-        connection = sqlite3.connect(helpers.CACHEDB, timeout=60, isolation_level="IMMEDIATE", factory=Connection, check_same_thread=ONE_THREAD)
+        connection = sqlite3.connect(
+            helpers.CACHEDB, timeout=60, isolation_level="IMMEDIATE", factory=Connection, check_same_thread=ONE_THREAD
+        )
         with suppress(sqlite3.OperationalError):  # another process is just doing so
             connection.execute("PRAGMA journal_mode=WAL").fetchone()
         connection.execute("PRAGMA synchronous=NORMAL")
@@ -55,5 +61,5 @@ def _give_up() -> None:
     from tinygrad import helpers
 
     os.environ["CACHELEVEL"] = "0"  # for the processes that tinygrad starts to compile in: they open a cache of their own
-    helpers._db_connection = sqlite3.connect(":memory:", isolation_level="IMMEDIATE", check_same_thread=ONE_THREAD)
+    helpers._db_connection = sqlite3.connect(":memory:", isolation_level="IMMEDIATE", factory=_Shared, check_same_thread=ONE_THREAD)
     helpers._db_tables.clear()

@@ -2,9 +2,11 @@
 
 import os
 import resource
+import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -53,9 +55,11 @@ def test_a_cache_that_is_full_is_still_read(tmp_path: Path) -> None:
     assert cache.stat().st_size == size
 
 
-def test_a_cache_opened_by_one_thread_serves_another() -> None:
-    """A server loads its model on one thread and answers on another."""
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(kernel_cache.install).result()
-        pool.submit(helpers.diskcache_put, "townhall_test", "key", "value").result()
-    assert helpers.diskcache_get("townhall_test", "key") == "value"
+def test_a_cache_opened_by_one_thread_serves_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server loads its model on one thread and answers on another; tinygrad's own connection serves only the one that came first."""
+    with closing(sqlite3.connect(":memory:")) as own:
+        monkeypatch.setattr(helpers, "_db_connection", own)
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(kernel_cache.install).result()
+            pool.submit(helpers.diskcache_put, "townhall_test", "key", "value").result()
+        assert helpers.diskcache_get("townhall_test", "key") == "value"
