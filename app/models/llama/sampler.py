@@ -1,16 +1,16 @@
 """Logits to one id: penalties, top-k, top-p, min-p, temperature, in llama.cpp's order; temperature 0 is a plain argmax."""
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 
 from app.models.llama.sampling import Sampling, SamplingError
+from ext.tinygrad.top_k import MOST, TopK
 
 __all__ = ["Sampler", "Sampling", "SamplingError"]
-
-
-ROWS = 64  # of the table in which the largest logits are looked for
 
 
 class Sampler:
@@ -21,12 +21,58 @@ class Sampler:
         # drawn here, so that a text can be told the seed that repeats it
         self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if sampling.seed is None else sampling.seed
         self._random = np.random.default_rng(self.seed)
+        self._top_k = TopK()
 
     def __call__(self, logits: np.ndarray, recent: Sequence[int]) -> int:
         """The next id, from float32 logits (V,) and the ids before it, oldest first; `logits` is left as it is."""
         s = self.sampling
-        if s.repeat_penalty != 1 and s.repeat_last_n:
-            logits = penalize(logits, recent if s.repeat_last_n < 0 else recent[-s.repeat_last_n :], s.repeat_penalty)
+        if s.repeat_penalty == 1 or not s.repeat_last_n:
+            recent = ()
+        elif s.repeat_last_n > 0:
+            recent = recent[-s.repeat_last_n :]
+        drawn = self._draw_few(logits, frozenset(recent))
+        return drawn if drawn is not None else self._draw(logits, recent)
+
+    def _draw_few(self, logits: np.ndarray, said: frozenset[int]) -> int | None:
+        """The way of nearly every token: a few likely ids, in plain numbers. None where it takes more of them, or there is no C.
+
+        A penalty only takes away, so those that are likeliest under it are among as many of the likeliest without it, and what was said."""
+        s = self.sampling
+        k = 1 if s.temperature == 0 else s.top_k
+        if (k == 1 and not said) or not 0 < k + len(said) <= MOST or not k or s.repeat_penalty < 1:
+            return None
+        found = self._top_k(logits, min(k + len(said), logits.size))
+        if found is None or not found[0]:
+            return None
+        ids, scores = found
+        if not said.isdisjoint(ids):
+            penalty = s.repeat_penalty
+            bent = [
+                score if n not in said else score / penalty if score > 0 else score * penalty for n, score in zip(ids, scores, strict=True)
+            ]
+            order = sorted(range(len(ids)), key=bent.__getitem__, reverse=True)
+            ids, scores = [ids[i] for i in order], [bent[i] for i in order]
+        best = scores[0]
+        if k == 1 or best == -math.inf:
+            return ids[0]
+        # from here on relative to the likeliest: at 0 no temperature overflows
+        falling = [score - best for score in scores[:k]]
+        keep = len(falling)
+        if s.top_p < 1:
+            shares = list(accumulate(map(math.exp, falling)))
+            keep = min(keep, bisect_left(shares, s.top_p * shares[-1]) + 1)
+        if s.min_p > 0:
+            least = math.log(s.min_p)
+            keep = min(keep, sum(score >= least for score in falling))
+        cumulative = list(accumulate(math.exp(score / s.temperature) for score in falling[:keep]))
+        target = float(self._random.random(dtype=np.float32)) * cumulative[-1]
+        return ids[min(bisect_right(cumulative, target), bisect_left(cumulative, cumulative[-1]))]
+
+    def _draw(self, logits: np.ndarray, recent: Sequence[int]) -> int:
+        """The same over arrays, for any setting."""
+        s = self.sampling
+        if recent:
+            logits = penalize(logits, recent, s.repeat_penalty)
         if s.temperature == 0:
             return int(logits.argmax())
         ids, scores = largest(logits, s.top_k)
@@ -59,25 +105,11 @@ def penalize(logits: np.ndarray, recent: Sequence[int], penalty: float) -> np.nd
 def largest(logits: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """(ids, logits) of the k largest, falling; k = 0 means all."""
     if 0 < k < logits.size:
-        ids = likely(logits, k)
-        scores = logits[ids]
-        ids = ids[np.argpartition(scores, -k)[-k:]]
+        ids = np.argpartition(logits, -k)[-k:]
         ids = ids[np.argsort(-logits[ids])]
     else:
         ids = np.argsort(-logits)
     return ids, logits[ids]
-
-
-def likely(logits: np.ndarray, k: int) -> np.ndarray:
-    """Ids among which are the k largest: of a table of all logits the columns whose peaks reach the k-th largest peak, and the rest.
-
-    Partitioning the whole vocabulary takes 2 % of a token; its peaks are found at the speed of memory, and what they leave is little."""
-    columns = logits.size // ROWS
-    if columns <= 2 * k:
-        return np.arange(logits.size)
-    peaks = logits[: ROWS * columns].reshape(ROWS, columns).max(axis=0)
-    found = np.flatnonzero(~(peaks < np.partition(peaks, -k)[-k]))  # so that a NaN is found as well
-    return np.concatenate([np.add.outer(np.arange(ROWS) * columns, found).ravel(), np.arange(ROWS * columns, logits.size)])
 
 
 def nucleus(scores: np.ndarray, top_p: float) -> int:
