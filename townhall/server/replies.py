@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from townhall.server.events import Ended, Figures, Said
 JSON = dict[str, Any]
 
 
-class Reply:
+class Reply(ABC):
     """One reply in the making; the kinds differ in how a choice looks."""
 
     object: str
@@ -70,14 +71,17 @@ class Reply:
         choice = {"index": index, **delta, "logprobs": logprobs, "finish_reason": finish}
         return {**self._frame(self.chunk), "choices": [choice]}
 
+    @abstractmethod
     def _said(self, text: str) -> JSON:
-        raise NotImplementedError
+        """A whole answer's text in the shape of its kind."""
 
+    @abstractmethod
     def _delta(self, text: str) -> JSON:
-        raise NotImplementedError
+        """A piece of text in the shape of its kind."""
 
+    @abstractmethod
     def _of(self, likely: Sequence[Likely]) -> JSON | None:
-        raise NotImplementedError
+        """Log-probabilities in the shape of its kind; None where nobody asked."""
 
     def _spell(self, token: int) -> bytes:
         spell = getattr(self._tokenizer, "token_bytes", None)
