@@ -14,7 +14,7 @@ from typing import Any
 from tinygrad import Tensor
 from tinygrad.device import Device, TinyELF
 
-CPU_BYTES, GPU_BYTES = 8 << 20, 1 << 30  # read at most: enough to be timed well, and no more
+CPU_BYTES, GPU_BYTES = 32 << 20, 1 << 30  # read at most: enough that starting threads does not count, and no more
 STRETCHES = 2  # that a CPU reads them in
 REPEATS = 3  # elsewhere
 

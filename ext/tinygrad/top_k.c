@@ -25,7 +25,8 @@ __attribute__((visibility("default"))) long top_k(const float* x, long n, int* i
     most += lowest;
     for (long i = s * stretch; i < (s + 1) * stretch; i += 16) {
       lanes v = *(const lanes*)(x + i);
-      most = __builtin_elementwise_max(most, v);
+      masks more = v > most;
+      most = (lanes)((more & (masks)v) | (~more & (masks)most));
     }
     held = insert(__builtin_reduce_max(most), 0, ids, scores, held, k);
   }
