@@ -64,6 +64,8 @@ class Sampler:
         if s.min_p > 0:
             least = math.log(s.min_p)
             keep = min(keep, sum(score >= least for score in falling))
+        if keep == 1:
+            return ids[0]
         cumulative = list(accumulate(math.exp(score / s.temperature) for score in falling[:keep]))
         target = float(self._random.random(dtype=np.float32)) * cumulative[-1]
         return ids[min(bisect_right(cumulative, target), bisect_left(cumulative, cumulative[-1]))]

@@ -175,15 +175,15 @@ def test_the_largest_are_those_of_a_full_sort(size: int, k: int, kind: str) -> N
 def test_without_c_the_same_ids_are_drawn(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(3)
     steps = [(3 * random.standard_normal(5000)).astype(np.float32) for _ in range(60)]
+    steps[7][42] = 90.0  # one id is left: nothing is drawn for it, on either way
 
     def run() -> list[int]:
-        ids: list[int] = []
+        sampler, ids = Sampler(Sampling(**{"seed": 5} | changes)), list[int]()
         for logits in steps:
-            # a fresh stream each time: one id of sixty may fall on the other side of a rounding, the rest must not follow it
-            ids.append(Sampler(Sampling(**{"seed": len(ids)} | changes))(logits, [*np.argsort(-logits)[::3][:50].tolist(), *ids]))
+            ids.append(sampler(logits, [*np.argsort(-logits)[::3][:50].tolist(), *ids]))
         return ids
 
     native = run()
     monkeypatch.setattr(top_k, "native", lambda: None)
     agree = sum(a == b for a, b in zip(native, run(), strict=True))
-    assert agree >= 0.9 * len(steps), f"{agree} of {len(steps)}"
+    assert agree >= 0.95 * len(steps), f"{agree} of {len(steps)}"  # a draw may fall on the other side of a rounding
