@@ -17,7 +17,7 @@ def test_requirements_txt_repeats_the_dependencies_of_pyproject():
 def test_every_dependency_is_pinned():
     extras = PROJECT["project"]["optional-dependencies"]
     for requirement in PROJECT["project"]["dependencies"] + sum(extras.values(), []):
-        assert re.match(r"[a-z0-9.-]+(\[[a-z]+\])?==[0-9]", requirement), requirement
+        assert re.match(r"[a-z0-9._-]+(\[[a-z]+\])?==[0-9]", requirement), requirement
 
 
 def test_the_make_targets_that_people_know_exist():
