@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ext.tinygrad.native import compiled
+
 SOURCE = Path(__file__).with_name("top_k.c")
 MOST = 256  # numbers kept in order as they come; beyond that a partition is quicker
 Native = Callable[[int, int, int, int, int], int]
@@ -32,20 +34,5 @@ class TopK:
 @functools.cache
 def native() -> Native | None:
     """The compiled function, or None: the caller has NumPy."""
-    from tinygrad.device import Device, TinyELF
-    from tinygrad.runtime.ops_cpu import CPUProgram
-    from tinygrad.runtime.support.compiler_cpu import ClangCompiler
-
-    try:
-        device = Device["CPU"]
-        compiler = device.renderer.compiler
-        if not isinstance(compiler, ClangCompiler):
-            return None
-        binary = compiler.compile_cached(SOURCE.read_text())
-        program = CPUProgram(device, TinyELF(binary, "top_k", device.renderer.target, ()))
-    except Exception:  # no clang, one that refuses, no place for machine code: all the same here
-        return None
     prototype = ctypes.PYFUNCTYPE(ctypes.c_long, ctypes.c_void_p, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long)
-    call = prototype(program.addr)
-    call.memory = program  # type: ignore[attr-defined]  # the code lives as long as what calls it
-    return call
+    return compiled("top_k", SOURCE.read_text(), prototype)

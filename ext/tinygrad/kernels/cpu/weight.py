@@ -6,8 +6,10 @@ import numpy as np
 from tinygrad import Tensor
 
 from ext.tinygrad.buffers import upload
-from ext.tinygrad.kernels.cpu.formats import Format, as_stored, pack, unpack, zeros
+from ext.tinygrad.kernels.cpu.formats import Format, as_stored
+from ext.tinygrad.kernels.cpu.layout import unpack
 from ext.tinygrad.kernels.cpu.memory import allocate, as_tensor
+from ext.tinygrad.kernels.cpu.packing import pack, zeros
 from ext.tinygrad.kernels.matrix import QuantMatrix
 
 

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from oracles import random_matrix
 
-from ext.tinygrad.kernels.cpu.formats import FORMATS, as_stored, format_of, pack, unpack
+from ext.tinygrad.kernels.cpu.formats import FORMATS, as_stored, format_of
+from ext.tinygrad.kernels.cpu.layout import unpack
+from ext.tinygrad.kernels.cpu.packing import pack
 from ext.tinygrad.kernels.matrix import QuantMatrix
 
 EXACT = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"]
