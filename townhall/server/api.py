@@ -27,6 +27,7 @@ from townhall.server.replies import ChatReply, Reply, TextReply
 from townhall.server.requests import ChatRequest, CompletionRequest, DetokenizeRequest, Generate, TokenizeRequest, parse
 from townhall.server.service import Service
 from townhall.server.slots import Lane
+from townhall.server.voices import Voice
 
 GONE = object()  # in the queue of events: the client went away
 
@@ -54,6 +55,14 @@ def build(service: Service) -> Starlette:
     return Starlette(routes=routes, middleware=middleware, exception_handlers={HTTPException: _http_error})
 
 
+def _model(voice: Voice, started: float) -> dict[str, Any]:
+    """A model as clients list it; `townhall` says who speaks, for those that show faces."""
+    persona = voice.persona
+    who = {"name": voice.id, "bare": True} if voice.bare else {"name": persona.name, "bare": False}
+    told = {**who, "description": persona.description, "greeting": persona.greeting, "user": persona.user}
+    return {"id": voice.id, "object": "model", "created": int(started), "owned_by": "townhall", "townhall": told}
+
+
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     what = f"{request.method} {request.url.path}"
@@ -74,14 +83,11 @@ class API:
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models."""
-        return json_response({"object": "list", "data": [self._model(voice.id) for voice in self._service.voices]})
+        return json_response({"object": "list", "data": [_model(voice, self._service.started) for voice in self._service.voices]})
 
     async def model(self, request: Request) -> Response:
         """GET /v1/models/{id}."""
-        return json_response(self._model(self._service.voices.find(request.path_params["id"]).id))
-
-    def _model(self, id: str) -> dict[str, Any]:
-        return {"id": id, "object": "model", "created": int(self._service.started), "owned_by": "townhall"}
+        return json_response(_model(self._service.voices.find(request.path_params["id"]), self._service.started))
 
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions."""

@@ -47,7 +47,8 @@ def _completion(object: str, said: JSON) -> JSON:
     return _object({**frame, "choices": {"type": "array", "items": choice}, "usage": _USAGE, "townhall": {"type": "object"}})
 
 
-_MODEL = _object({"id": _TEXT, "object": {"const": "model"}, "created": _COUNT, "owned_by": _TEXT})
+_WHO = _object({"name": _TEXT, "bare": {"type": "boolean"}, "description": _TEXT, "greeting": _TEXT, "user": _TEXT})
+_MODEL = _object({"id": _TEXT, "object": {"const": "model"}, "created": _COUNT, "owned_by": _TEXT, "townhall": _WHO})
 _REPLIES: dict[str, JSON] = {
     "Model": _MODEL,
     "Models": _object({"object": {"const": "list"}, "data": {"type": "array", "items": {"$ref": "#/components/schemas/Model"}}}),
