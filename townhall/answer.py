@@ -26,6 +26,10 @@ class Answer:
     def stopped(self) -> bool:
         return self._filter.stopped is not None
 
+    def begin(self, opening: Sequence[int]) -> str:
+        """What the answer was made to begin with, as if it had been sampled; returns what may be shown of it."""
+        return "".join([self.push(token) for token in opening])
+
     def push(self, token: int) -> str:
         """Take a sampled id and return what may be shown now."""
         text = self._decoder.push(token)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from townhall.answer import Answer
@@ -18,7 +18,9 @@ from townhall.message import Exchange, Memory, Message, messages_of
 from townhall.persona import Persona
 from townhall.prompt import Prompt
 from townhall.reply import Reply
+from townhall.standing import Standing, standings
 from townhall.template import open_format
+from townhall.transcript import exchange_of
 
 if TYPE_CHECKING:
     from app.models.llama import Sampling
@@ -43,6 +45,9 @@ class Prepared:
 class Conversation:
     """`exchanges` is the whole history, which no strategy edits; `plan` is what of it the window holds."""
 
+    exchanges: list[Exchange]
+    last: Reply | None
+
     def __init__(
         self,
         llama: LanguageModel,
@@ -62,21 +67,21 @@ class Conversation:
         self.cache = llama.new_cache()
         self.window = open_window(self.prompt, self.cache.capacity, max_tokens)
         refuse_oversized_head(persona, self.prompt, self.window, max_tokens)
-        self.exchanges: list[Exchange]
-        self.plan: Plan
-        self.last: Reply | None
-        self._next_id = 0
         self._scribe: Scribe | None = None  # made when there is first something to write down
         self._fresh()
 
     def _fresh(self) -> None:
-        self.exchanges, self.plan, self.last = [], Plan(()), None
-        # since the last prompt: what a fold took out of the window, and what it computed again for that
-        self._left: tuple[Exchange, ...] = ()
-        self._recomputed = 0
-        self._unfolded: tuple[Exchange, ...] = ()  # dropped before a memory could be made of them
-        self._given_up: tuple[Exchange, ...] = ()  # no memory came of them
-        self._laid: Sequence[int] = self.prompt.head_ids  # all that the model was shown or said, as the next prompt would begin
+        self.exchanges, self.last = [], None
+        self._stand(Standing(), [])
+
+    def _stand(self, now: Standing, before: list[Standing], known: bool = False) -> None:
+        """`before` are the standings that each exchange found; `known`: the model has read all that the next prompt begins with."""
+        self._now, self._before, self._known = now, before, known
+        self._laid: Sequence[int] = self.prompt.before(now.plan)  # as the next prompt will begin
+
+    @property
+    def plan(self) -> Plan:
+        return self._now.plan
 
     def prepare(self, on_progress: Progress | None = None) -> Prepared:
         """Restore or prefill the pinned head, so that the first turn costs its own tokens only."""
@@ -96,6 +101,37 @@ class Conversation:
         """Begin anew with the same persona, whose head stays in the cache."""
         self._fresh()
 
+    def undo(self, turns: int = 1) -> tuple[Exchange, ...]:
+        """Take back the last `turns` exchanges, at most all, and say which: the window is again what the first of them found."""
+        at = max(0, len(self.exchanges) - turns)
+        taken = tuple(self.exchanges[at:])
+        if taken:
+            self._stand(self._before[at], self._before[:at], known=True)
+            del self.exchanges[at:]
+        return taken
+
+    def recall(self, turns: Sequence[tuple[str, str]], sampled: Sequence[Sequence[int] | None] = ()) -> None:
+        """Replace the history by these (question, answer) pairs, as if they had been said here one after the other.
+
+        The window holds of them what the strategy would have left in it, and the next receipt tells what that is not. Nothing is computed
+        before the next reply, and then from the first changed token on: answers that stand where they stood keep their ids, others have
+        them from `sampled` (one entry for each pair, None where they are not known), or are tokenised.
+
+        Raises ContextError where the strategy lets nothing go, or a text is beyond all measure; the conversation stands as before.
+        """
+        exchanges = []
+        for at, (question, answer) in enumerate(turns):
+            refuse_oversized_text(question, self.window.capacity)
+            refuse_oversized_text(answer, self.window.capacity)
+            old = self.exchanges[at] if at < len(self.exchanges) else None
+            if old and (old.user.text, old.reply.text) == (question, answer):
+                exchanges.append(old)
+            else:
+                exchanges.append(exchange_of(self.prompt, at, question, answer, sampled[at] if at < len(sampled) else None))
+        *before, now = standings(self.strategy, self.window, exchanges)
+        self.exchanges, self.last = exchanges, None
+        self._stand(now, before)
+
     def history(self) -> str:
         """All that was said, and where the model still sees it."""
         return describe_history(self.exchanges, self.plan, self.persona.user, self.persona.name)
@@ -112,49 +148,57 @@ class Conversation:
         """
         bound = min(self.strategy.memory, self.window.capacity // 8)
         leaving = fold_ahead(self.window, self.plan, bound) if bound else ()
-        if not (self._unfolded or leaving) or (not self._unfolded and leaving[-1] in self._given_up):
+        if not (self._now.unfolded or leaving) or (not self._now.unfolded and leaving[-1] in self._now.given_up):
             return None
         self._scribe = self._scribe or Scribe(self.llama, self.persona, self._format, bound)
-        fold = self._scribe.fold(self.prompt, self.plan.memory, (*self._unfolded, *leaving), stopped, on_progress)
-        self._unfolded = ()
+        fold = self._scribe.fold(self.prompt, self.plan.memory, (*self._now.unfolded, *leaving), stopped, on_progress)
         if fold.memory is None:
-            self._given_up = leaving
+            self._now = self._now.unmemorable(leaving)
             return fold
-        kept = self.plan.kept[len(leaving) :]
-        self._left, self.plan = (*self._left, *leaving), Plan(kept, (), fold.memory)
+        moved = self.plan.kept[len(leaving) :] if self.prompt.format.turn_by_turn else ()
+        self._now = self._now.folded(leaving, fold.memory, sum(exchange.tokens for exchange in moved))
         if self.prompt.format.turn_by_turn:
             self._laid = self.prompt.before(self.plan)
-            self._recomputed += sum(exchange.tokens for exchange in kept)
             self.llama.prefill(list(self._laid), self.cache)
         return fold
 
-    def reply(self, text: str) -> Generator[str, None, None]:
+    def reply(self, text: str, prefill: str = "", instead: int = 0) -> Generator[str, None, None]:
         """Answer `text`, piece by piece as it is sampled; `last` has the figures afterwards.
 
-        Raises ContextError at once where the turn cannot fit, and the conversation stands as before. An answer that is
-        cut short, by closing the iterator or by KeyboardInterrupt, is kept as far as it was shown.
-        """
-        refuse_oversized_text(text, self.window.capacity)
-        turn = Message(self._next_id, "user", text, self.prompt.turn_ids(text))
-        plan, ids = fit(self.prompt, self.strategy, self.window, self.plan, turn)
-        return self._stream(turn, plan, ids)
+        The answer begins with `prefill`, and takes the place of the last `instead` exchanges.
 
-    def _stream(self, turn: Message, plan: Plan, ids: list[int]) -> Generator[str, None, None]:
-        uncomputed = len(self._laid) - _common_prefix(self._laid, self.cache.tokens)
+        Raises ContextError at once where the turn cannot fit, PrefillError where an answer cannot begin so, and the conversation stands
+        as before. An answer that is cut short, by closing the iterator or by KeyboardInterrupt, is kept as far as it was shown.
+        """
+        refuse_oversized_text(text + prefill, self.window.capacity)
+        at = max(0, len(self.exchanges) - instead)
+        found = self._now if at == len(self.exchanges) else self._before[at]
+        turn = Message(2 * at, "user", text, self.prompt.turn_ids(text))
+        opening = self.prompt.opening_ids(prefill)
+        window = replace(self.window, reserve=self.window.reserve + len(opening))  # it is a part of the answer
+        plan, ids = fit(self.prompt, self.strategy, window, found.plan, turn)
+        self.undo(instead)
+        return self._stream(turn, plan, [*ids, *opening], opening)
+
+    def _stream(self, turn: Message, plan: Plan, ids: list[int], opening: list[int]) -> Generator[str, None, None]:
+        uncomputed = 0 if self._known else len(self._laid) - _common_prefix(self._laid, self.cache.tokens)
         self.strategy.settle(self.cache, self._removed(plan))
         answer = Answer(self.llama, self.prompt)
         generation = self.llama.generate(ids, self.max_tokens, self.sampling, cache=self.cache, stop_ids=self.prompt.stop_ids)
         finish: str | None = None
         try:
             for token in generation:
-                if text := answer.push(token):
+                # not before there is more of it: what was interrupted before that was never begun
+                text = "" if answer.ids else answer.begin(opening)
+                if text := text + answer.push(token):
                     yield text
                 if answer.stopped:
                     finish = "stop"
                     break
             else:
                 finish = generation.finish_reason or "stop"
-                if text := answer.flush():
+                text = "" if answer.ids else answer.begin(opening)
+                if text := text + answer.flush():
                     yield text
         except (GeneratorExit, KeyboardInterrupt):
             finish = "interrupted"
@@ -162,9 +206,10 @@ class Conversation:
         finally:
             generation.close()
             if finish:
-                gone = (*self._left, *plan.dropped)
+                gone = (*self._now.left, *plan.dropped)
                 dropped = messages_of(gone)
                 forgotten = self.plan.memory if plan.memory is None else None
+                again = max(0, len(ids) - len(turn.ids) - len(opening) - generation.cached_tokens - uncomputed)
                 receipt = Receipt(
                     strategy=self.strategy.name,
                     window=self.window.capacity,
@@ -172,13 +217,13 @@ class Conversation:
                     pinned_tokens=self.window.pinned,
                     dropped=tuple(message.id for message in dropped),
                     dropped_tokens=sum(exchange.tokens for exchange in gone) + _tokens(forgotten),
-                    recomputed_tokens=self._recomputed + max(0, len(ids) - len(turn.ids) - generation.cached_tokens - uncomputed),
+                    recomputed_tokens=self._now.recomputed + again,
                     memory_tokens=_tokens(plan.memory),
                     memory_of=plan.memory.sources if plan.memory else (),
                 )
                 self.last = Reply(
                     text=answer.shown,
-                    tokens=len(answer.ids),
+                    tokens=len(answer.ids) - (len(opening) if answer.ids else 0),
                     prompt_tokens=len(ids),
                     cached_tokens=generation.cached_tokens,
                     finish_reason=finish,
@@ -187,23 +232,23 @@ class Conversation:
                     device=self.llama.device,
                     receipt=receipt,
                 )
-                self._keep(turn, plan, ids, answer, finish)
+                self._keep(turn, plan, ids, answer, finish, opening)
 
-    def _keep(self, turn: Message, plan: Plan, ids: list[int], answer: Answer, finish: str) -> None:
+    def _keep(self, turn: Message, plan: Plan, ids: list[int], answer: Answer, finish: str, opening: list[int]) -> None:
         """Put the exchange into the history; one that was interrupted before a word was shown never happened."""
-        self.plan, self._left, self._recomputed = plan, (), 0
-        if self.strategy.memory:
-            self._unfolded += tuple(exchange for exchange in plan.dropped if exchange not in self._given_up)
+        prompt, remembers = ids[: len(ids) - len(opening)], bool(self.strategy.memory)
+        self._known = False
         if finish == "interrupted" and not answer.shown:
-            self._laid = ids[: len(ids) - len(turn.ids)]
+            self._now = self._now.said(plan, None, remembers)
+            self._laid = prompt[: len(prompt) - len(turn.ids)]
             return
         spoken = answer.ids if finish == "stop" and not answer.stopped else answer.shown_ids()
         reply = Message(turn.id + 1, "assistant", answer.shown, (*spoken, *self.prompt.close_ids))
         exchange = Exchange(turn, reply)
-        self._next_id = reply.id + 1
         self.exchanges.append(exchange)
-        self.plan = Plan((*plan.kept, exchange), plan.dropped, plan.memory)
-        self._laid = [*ids, *reply.ids]
+        self._before.append(self._now)
+        self._now = self._now.said(plan, exchange, remembers)
+        self._laid = [*prompt, *reply.ids]
 
     def _removed(self, plan: Plan) -> tuple[int, int] | None:
         """The positions that the dropped exchanges take in the cache; None where nothing leaves or the cache is another's."""

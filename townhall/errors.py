@@ -19,6 +19,10 @@ class ContextError(TownhallError):
         self.needed, self.capacity = needed, capacity
 
 
+class PrefillError(TownhallError):
+    """A text that no reply can begin with."""
+
+
 class ModelError(TownhallError):
     """No model where the flags say; names the flag and how to get one."""
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from townhall.context.strategy import Plan
+from townhall.errors import PrefillError
 from townhall.facade import Tokenizer
 from townhall.formats.piece import Piece, PromptFormat, Turn
 from townhall.message import NOT_SAID, Exchange, Memory, Message, Note, messages_of
@@ -33,10 +34,22 @@ class Prompt:
 
     def reply_ids(self, text: str) -> tuple[int, ...]:
         """An answer that the model did not sample, as it would have, with what closes it."""
+        return (*self.words(self._lead() + text), *self.close_ids)
+
+    def opening_ids(self, text: str) -> list[int]:
+        """What an answer begins with that the model is to carry on; PrefillError where that would be its end.
+
+        The space after the last word is left to the model: tokenizers put it into the next one.
+        """
+        text = text.lstrip().rstrip(" ")
+        if met := next((stop for stop in self.stop if stop in self._lead() + text), None):
+            raise PrefillError(f"a reply cannot begin with a text that holds {met!r}, for that ends a reply; leave it out")
+        return self.words(self._lead() + text) if text else []
+
+    def _lead(self) -> str:
+        """Formats may leave the space after the cue to the answer."""
         cue = "".join(piece.text for piece in self.format.turn("")[-1:])
-        # formats that leave the space after the cue to the answer
-        lead = "" if not cue or cue[-1].isspace() or not self._ends_plain(self.turn_ids("")) else " "
-        return (*self.words(lead + text), *self.close_ids)
+        return "" if not cue or cue[-1].isspace() or not self._ends_plain(self.turn_ids("")) else " "
 
     def ids(self, plan: Plan, turn: Message) -> list[int]:
         """The whole prompt: head, memory, kept exchanges, the new turn."""

@@ -1,6 +1,6 @@
 """A conversation that somebody else keeps: from the whole list of messages to the prompt that a `Conversation` would have come to."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from townhall.context.strategy import ContextStrategy, Plan, Window
@@ -34,10 +34,10 @@ def lay_out(prompt: Prompt, strategy: ContextStrategy, window: Window, turns: Se
         refuse_oversized_text(message.text, window.capacity)
     said = list(_exchanges(turns))
     indices = [index for index, _, _ in said]
-    exchanges = [_exchange(prompt, at, question, answer, spoken) for at, (_, question, answer) in enumerate(said[:-1])]
+    exchanges = [exchange_of(prompt, at, question, answer, spoken(answer)) for at, (_, question, answer) in enumerate(said[:-1])]
     _, question, answer = said[-1]
     turn = Message(2 * len(exchanges), "user", question, prompt.turn_ids(question))
-    current = _replay(strategy, window, exchanges, len(turn.ids))
+    *_, current = plans(strategy, window, exchanges)
     plan, ids = fit(prompt, strategy, window, current, turn)
     if answer:
         ids = [*ids, *prompt.reply_ids(answer)[: -len(prompt.close_ids) or None]]
@@ -51,19 +51,20 @@ def lay_out(prompt: Prompt, strategy: ContextStrategy, window: Window, turns: Se
     return laid
 
 
-def _replay(strategy: ContextStrategy, window: Window, exchanges: Sequence[Exchange], turn: int) -> Plan:
-    """What was in the window before the last turn."""
-    if sum(exchange.tokens for exchange in exchanges) + turn <= window.budget:
-        return Plan(tuple(exchanges))  # then nothing ever had to go
+def plans(strategy: ContextStrategy, window: Window, exchanges: Sequence[Exchange]) -> Iterator[Plan]:
+    """What was in the window before each of `exchanges`, and after the last, when they were said one after the other."""
     plan = Plan(())
+    yield plan
+    if sum(exchange.tokens for exchange in exchanges) <= window.budget:
+        yield from (Plan(tuple(exchanges[: said + 1])) for said in range(len(exchanges)))  # then nothing ever had to go
+        return
     for exchange in exchanges:
         kept = strategy.choose(window, Plan(plan.kept), len(exchange.user.ids)).kept
-        plan = Plan((*kept, exchange))
-    return plan
+        yield (plan := Plan((*kept, exchange)))
 
 
-def _exchange(prompt: Prompt, at: int, question: str, answer: str, spoken: Spoken) -> Exchange:
-    sampled = spoken(answer)
+def exchange_of(prompt: Prompt, at: int, question: str, answer: str, sampled: Sequence[int] | None = None) -> Exchange:
+    """What was said, the `at`-th time; `sampled` are the ids of the answer where they are known."""
     reply = (*sampled, *prompt.close_ids) if sampled is not None else prompt.reply_ids(answer)
     user = Message(2 * at, "user", question, prompt.turn_ids(question))
     return Exchange(user, Message(2 * at + 1, "assistant", answer, tuple(reply)))

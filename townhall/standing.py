@@ -1,0 +1,45 @@
+"""Where a conversation stands between two turns. It is never changed, only followed by another, so that a turn can be taken back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from townhall.context.strategy import ContextStrategy, Plan, Window
+from townhall.message import Exchange, Memory
+from townhall.transcript import plans
+
+NOTED = 16  # exchanges at most that a memory is made of when a whole history is brought back
+
+
+@dataclass(frozen=True)
+class Standing:
+    """`plan` is what the window holds; the others are what the next receipt and the next memory have to account for."""
+
+    plan: Plan = Plan(())
+    left: tuple[Exchange, ...] = ()  # went out of the window since the last prompt
+    recomputed: int = 0  # tokens computed again since the last prompt
+    unfolded: tuple[Exchange, ...] = ()  # dropped before a memory could be made of them
+    given_up: tuple[Exchange, ...] = ()  # no memory came of them
+
+    def said(self, plan: Plan, exchange: Exchange | None, remembers: bool) -> "Standing":
+        """After a prompt of `plan`, and what came of it; None where not a word was shown."""
+        late = tuple(gone for gone in plan.dropped if gone not in self.given_up) if remembers else ()
+        kept = plan.kept if exchange is None else (*plan.kept, exchange)
+        return Standing(Plan(kept, plan.dropped, plan.memory), (), 0, (*self.unfolded, *late), self.given_up)
+
+    def folded(self, leaving: Sequence[Exchange], memory: Memory, recomputed: int) -> "Standing":
+        """After `memory` took the place of `leaving`, and what moved up for it was computed again."""
+        kept = self.plan.kept[len(leaving) :]
+        return replace(self, plan=Plan(kept, (), memory), left=(*self.left, *leaving), recomputed=self.recomputed + recomputed, unfolded=())
+
+    def unmemorable(self, leaving: Sequence[Exchange]) -> "Standing":
+        """After no memory came of `leaving`."""
+        return replace(self, given_up=tuple(leaving), unfolded=())
+
+
+def standings(strategy: ContextStrategy, window: Window, exchanges: Sequence[Exchange]) -> list[Standing]:
+    """Before each of `exchanges`, as if they had been said one after the other, and after the last. ContextError where they may not be."""
+    result = []
+    for said, plan in enumerate(plans(strategy, window, exchanges)):
+        out = tuple(exchanges[: said - len(plan.kept)])
+        result.append(Standing(Plan(plan.kept), left=out, unfolded=out[-NOTED:] if strategy.memory else ()))
+    return result
