@@ -1,4 +1,4 @@
-"""The flags of a conversation: `townhall chat` takes them, `townhall settings` shows what they come to."""
+"""The flags of a conversation: `townhall chat` takes them, `townhall settings` shows what they come to, `townhall serve` takes some."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -107,6 +107,27 @@ def chat_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     for flag in reversed(FLAGS):
         command = flag(command)
     return command
+
+
+def some_flags(*keys: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorate a command with those of them that have these names in Python."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for key in reversed(keys):
+            command = _BY_KEY[key](command)
+        return command
+
+    return decorate
+
+
+def _key(flag: Callable[[Any], Any]) -> str:
+    def command() -> None:
+        """Takes the flag, to see what it is called."""
+
+    return str(flag(command).__click_params__[0].name)
+
+
+_BY_KEY = {_key(flag): flag for flag in FLAGS}
 
 
 def resolve_flags(ctx: click.Context, config: tuple[str, ...], flags: dict[str, Any]) -> dict[str, Setting]:

@@ -27,6 +27,7 @@ class ServeOptions:
     format: str = "auto"
     context: str = "slide"
     max_tokens: int = MAX_REPLY  # where a request does not say
+    plain_penalty: float = 1.0  # on repetition, in texts that are carried on
     slots: int | None = None  # None: as many as a quarter of the free memory holds, at most 16
     keys: tuple[str, ...] = ()
     cors: tuple[str, ...] = ()

@@ -73,7 +73,8 @@ class Planner:
             index=0,
             prompt=prompt,
             ids=laid.ids,
-            sampling=self._drawn(request, grammar is not None),
+            # a shape repeats itself, which is no fault
+            sampling=self._drawn(request, 1.0 if grammar else self._sampling.repeat_penalty),
             max_tokens=limit,
             # a shape is no conversation: nothing in it is anybody's cue
             stop=request.stops if grammar else (*prompt.stop, *request.stops),
@@ -106,7 +107,7 @@ class Planner:
                 index=at * n,
                 prompt=self._voices.prompt(voice),
                 ids=ids,
-                sampling=self._drawn(request, plain=True),
+                sampling=self._drawn(request, self._options.plain_penalty),
                 max_tokens=limit,
                 stop=request.stops,
                 stop_ids=self._llama.tokenizer.stop_ids,
@@ -141,16 +142,16 @@ class Planner:
         start = tokenizer.encode("")
         return [*start, *ids[len(ids) - room + len(start) :]], len(ids) - room
 
-    def _drawn(self, request: Generate, plain: bool) -> Sampling:
-        """The server's own way to draw ids, less what the request says; `plain` text takes no penalty unless it is asked for."""
+    def _drawn(self, request: Generate, penalty: float) -> Sampling:
+        """The server's own way to draw ids with this penalty on repetition, unless the request says otherwise."""
         own = self._sampling
-        seed = None if request.seed is None else request.seed % SEEDS
+        seed = own.seed if request.seed is None else request.seed % SEEDS
         return Sampling(
             temperature=own.temperature if request.temperature is None else request.temperature,
             top_k=own.top_k if request.top_k is None else request.top_k,
             top_p=own.top_p if request.top_p is None else max(request.top_p, LEAST_TOP_P),
             min_p=own.min_p if request.min_p is None else request.min_p,
-            repeat_penalty=request.repeat_penalty or (1.0 if plain else own.repeat_penalty),
+            repeat_penalty=request.repeat_penalty or penalty,
             seed=seed,
         )
 

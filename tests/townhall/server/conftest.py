@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.reference.tiny import make_tiny_gguf
 from tests.townhall.fake import FakeBackend, FakeLlama
+from tests.townhall.server.processes import Child
 from tests.townhall.server.running import OPTIONS, Opened, Running
 from townhall.server.options import Limits
 from townhall.server.planning import default_sampling
@@ -42,3 +44,30 @@ def tiny_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     server = Running(load, replace(OPTIONS, model_id="tiny"))
     yield server
     server.stop()
+
+
+@pytest.fixture
+def child(tmp_path: Path) -> Iterator[Callable[..., Child]]:
+    """child(*flags): `townhall serve` as a process, in a folder of its own."""
+    children: list[Child] = []
+
+    def start(*flags: str) -> Child:
+        children.append(Child(tmp_path, *flags))
+        return children[-1]
+
+    yield start
+    for one in children:
+        one.process.kill()
+        one.process.wait()
+
+
+@pytest.fixture
+def scripted(child: Callable[..., Child], tmp_path: Path) -> Callable[..., Child]:
+    """scripted(script, *flags): the same over a double that says what a script says."""
+
+    def start(script: str, *flags: str) -> Child:
+        path = tmp_path / "script.yaml"
+        path.write_text(script)
+        return child("--model", f"fake:script={path}", *flags)
+
+    return start
