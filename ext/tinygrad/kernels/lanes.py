@@ -37,7 +37,8 @@ def _product(
     """The kernel of LaneWeight.matmul, its vectors chosen by hand: tinygrad's heuristics find them for some shapes only (docs/notes.md)."""
     blocks, groups, group, lanes = quants.shape
     block, token, lane = UOp.range(blocks, 0), UOp.range(T, 1), UOp.range(lanes, 2)
-    g, k = UOp.range(groups, 3, AxisType.REDUCE), UOp.range(group, 4, AxisType.REDUCE)
+    g: UOp | int = UOp.range(groups, 3, AxisType.REDUCE) if groups > 1 else 0  # a sum of one is none
+    k = UOp.range(group, 4, AxisType.REDUCE)
 
     def load(buffer: UOp, *index: UOp | int) -> UOp:
         return buffer[index].load().cast(dtypes.float32)
@@ -45,11 +46,15 @@ def _product(
     value = (load(quants, block, g, k, lane) * load(x, token, g * group + k)).reduce(k, arg=Ops.ADD) * load(scales, block, g, 0, lane)
     if minima is not None and totals is not None:
         value = value + load(minima, block, g, 0, lane) * load(totals, token, g)
-    stored = out[token, block, lane].store(value.reduce(g, arg=Ops.ADD)).end(block, token, lane)
-    opts = [Opt(OptOps.UPCAST, 1 if T == 1 else 2, lanes)]
+    if isinstance(g, UOp):
+        value = value.reduce(g, arg=Ops.ADD)
+    stored = out[token, block, lane].store(value).end(block, token, lane)
+    # options name an axis by its place among those that are left: what runs only once is no loop any more
+    token_axis = int(blocks > 1)
+    opts = [Opt(OptOps.UPCAST, token_axis + int(T > 1), lanes)]
     # tokens that share a loaded weight: as many as leave their sums in registers
     if T > 1 and (shared := next((n for n in (8, 4, 2) if T % n == 0), None)):
-        opts.append(Opt(OptOps.UPCAST, 1, shared))
+        opts.append(Opt(OptOps.UPCAST, token_axis, shared))
     if threads and (tasks := max(n for n in range(1, min(MOST_TASKS, NUM_CPU_THREADS.value) + 1) if blocks % n == 0)) > 1:
         opts.append(Opt(OptOps.THREAD, 0, tasks))
     return stored.sink(arg=KernelInfo(name=f"lanes_{blocks}_{T}_{groups}", opts_to_apply=tuple(opts)))

@@ -35,6 +35,16 @@ def test_a_product_with_lanes_is_that_of_the_dequantised_matrix(device: str, kin
     np.testing.assert_allclose(product, x @ matrix.dequantize().T, rtol=1e-4, atol=1e-3 * np.abs(product).max())
 
 
+@pytest.mark.parametrize("kind", ["Q4_1", "Q8_0"])
+@pytest.mark.parametrize("rows, cols", [(1, 32), (16, 64), (17, 32)])
+@pytest.mark.parametrize("T", [1, 3, 8])
+def test_a_product_with_one_block_of_rows_or_one_group_of_columns(kind: str, rows: int, cols: int, T: int) -> None:
+    """A loop of one step is none to the code generator."""
+    matrix, x = random_matrix(kind, rows, cols), normal(T, cols)
+    product = TWINS.pack(matrix, "CPU").matmul(upload(x, "CPU")).numpy()
+    np.testing.assert_allclose(product, x @ matrix.dequantize().T, rtol=1e-4, atol=1e-3 * np.abs(product).max())
+
+
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16"])
 def test_floats_stay_as_they_are(kind: str) -> None:
     values = normal(10, 64)
