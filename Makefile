@@ -7,15 +7,16 @@ MODEL  := app/models/llama/weights/SmolLM2-135M-Instruct.Q4_1.gguf
 PIP    := $(BIN)/python -m pip --disable-pip-version-check $$([ -t 2 ] || echo --quiet)
 CODE   := $(wildcard ext app townhall bench)
 
-.PHONY: help setup chat test check bench clean
+.PHONY: help setup chat test test-web check bench clean
 
 help:
-	@echo "make setup   create $(VENV) and install Townhall with all it needs"
-	@echo "make chat    set up, pull the default model and talk to Stacy (ARGS='--personality gary' passes flags)"
-	@echo "make test    set up with test extras, pull the default model and run the whole test suite"
-	@echo "make check   ruff, mypy and the fast tests"
-	@echo "make bench   print tokens per second"
-	@echo "make clean   remove $(VENV) and caches; pulled weights stay"
+	@echo "make setup     create $(VENV) and install Townhall with all it needs"
+	@echo "make chat      set up, pull the default model and talk to Stacy (ARGS='--personality gary' passes flags)"
+	@echo "make test      set up with test extras, pull the default model and run the whole test suite"
+	@echo "make test-web  the web page in a real Chromium, feature by feature; pictures of it go to build/screenshots"
+	@echo "make check     ruff, mypy and the fast tests"
+	@echo "make bench     print tokens per second"
+	@echo "make clean     remove $(VENV) and caches; pulled weights stay"
 
 setup: $(VENV)/.setup-stamp
 	@:
@@ -26,6 +27,9 @@ chat: setup $(MODEL)
 
 test: $(VENV)/.test-stamp $(MODEL)
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-web: $(VENV)/.web-stamp
+	@CHROMIUM="$$(bash tests/web/chromium.sh)" && export CHROMIUM && $(BIN)/python -m behave $(or $(ARGS),tests/web/features)
 
 check: $(VENV)/.test-stamp
 	@$(BIN)/ruff check .
@@ -58,6 +62,11 @@ $(VENV)/.setup-stamp: pyproject.toml requirements.txt | $(VENV)/.created-stamp
 $(VENV)/.test-stamp: $(VENV)/.setup-stamp
 	@echo "installing the test extras" >&2
 	@$(PIP) install -e '.[server,test]' >&2
+	@touch $@
+
+$(VENV)/.web-stamp: $(VENV)/.setup-stamp
+	@echo "installing the web page and what its tests need" >&2
+	@$(PIP) install -e '.[server,web,test-web]' >&2
 	@touch $@
 
 $(MODEL): | $(VENV)/.setup-stamp

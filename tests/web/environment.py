@@ -1,0 +1,108 @@
+"""What every feature stands on: one Chromium, pages that are started once for each kind, and evidence where a step fails.
+
+Nothing here waits for a fixed time: conditions are waited for, with deadlines that only a broken page reaches.
+"""
+
+import os
+import re
+import shutil
+from typing import Any
+
+from playwright.sync_api import Request, expect, sync_playwright
+
+from tests.web.houses import House, Outside, Plan
+from tests.web.looking import SCREENSHOTS
+
+DEADLINE = 20_000  # milliseconds
+DESKTOP = {"width": 1280, "height": 800}
+
+
+def before_all(context: Any) -> None:
+    executable = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if not executable:
+        raise SystemExit("CHROMIUM names no browser; run the features with `make test-web`")
+    shutil.rmtree(SCREENSHOTS, ignore_errors=True)
+    SCREENSHOTS.mkdir(parents=True)
+    expect.set_options(timeout=DEADLINE)
+    context.outside = Outside()
+    context.houses = {}
+    context.counts = {"passed": 0, "failed": 0}
+    # root's Chromium has no sandbox; whatever the page asks of other hosts ends at the proxy, which does not exist for loopback
+    alone = ["--no-sandbox"] if os.geteuid() == 0 else []
+    context.playwright = sync_playwright().start()
+    context.chromium = context.playwright.chromium.launch(
+        executable_path=executable, args=[*alone, f"--proxy-server={context.outside.url.removeprefix('http://')}"]
+    )
+
+
+def after_all(context: Any) -> None:
+    for house in getattr(context, "houses", {}).values():
+        house.close()
+    if hasattr(context, "chromium"):
+        context.chromium.close()
+        context.playwright.stop()
+        context.outside.close()
+    print("browser: {passed} passed, {failed} failed".format(**context.counts))
+
+
+def before_scenario(context: Any, scenario: Any) -> None:
+    context.scheme, context.viewport = "light", DESKTOP
+    context.browsers, context.foreign, context.faults = [], [], []
+    context.own = []  # houses that no other scenario may use
+    context.remembered = {}
+
+    def house(model: str = "echo", own: bool = False, **plan: Any) -> House:
+        """A running page; the same for all who want the same, unless the story breaks it."""
+        wanted = Plan(model, **plan)
+        if own:
+            context.own.append(House(context.outside, wanted))
+            return context.own[-1]
+        if wanted not in context.houses:
+            context.houses[wanted] = House(context.outside, wanted)
+        return context.houses[wanted]
+
+    def visit(house: House) -> Any:
+        """A tab of a browser that has never been here."""
+        context.house = house
+        browser = context.chromium.new_context(
+            viewport=context.viewport,
+            color_scheme=context.scheme,
+            reduced_motion="reduce",
+            service_workers="block",
+            has_touch=context.viewport["width"] < 600,
+            locale="en-GB",
+        )
+        browser.set_default_timeout(DEADLINE)
+        browser.on("request", lambda request: note(context, request))
+        browser.on("weberror", lambda error: context.faults.append(str(error.error)))
+        context.browsers.append(browser)
+        context.page = browser.new_page()
+        context.page.goto(house.page.url)
+        return context.page
+
+    context.new_house, context.visit = house, visit
+
+
+def note(context: Any, request: Request) -> None:
+    """Remember who asks for anything that is not on this machine."""
+    if not re.match(r"(http|ws)s?://(127\.0\.0\.1|localhost)[:/]|(data|blob|about):", request.url):
+        context.foreign.append(request.url)
+
+
+def after_step(context: Any, step: Any) -> None:
+    if step.status != "failed" and step.status != "error":
+        return
+    name = re.sub(r"\W+", "-", f"{context.scenario.name} {step.name}").strip("-").lower()[:100]
+    for number, browser in enumerate(getattr(context, "browsers", [])):
+        for tab, page in enumerate(browser.pages):
+            page.screenshot(path=SCREENSHOTS / f"failed-{name}-{number}{tab}.png")
+    if getattr(context, "house", None):
+        print("\n".join(["The processes said:", context.house.words()[-4000:], *context.faults]))
+
+
+def after_scenario(context: Any, scenario: Any) -> None:
+    context.counts["passed" if scenario.status == "passed" else "failed"] += 1
+    for browser in context.browsers:
+        browser.close()
+    for house in context.own:
+        house.close()

@@ -1,0 +1,25 @@
+Feature: Characters
+  Everybody in the house is there to be met, each with a conversation of their own.
+
+  Scenario: All of them are there, with a portrait
+    Given the page is open with the echo model
+    Then I can choose between Gary, George, Lexie and Stacy
+    And each character has a portrait
+
+  Scenario: Meeting another one
+    Given the page is open with the echo model
+    When I say "Good evening, Stacy"
+    And I choose George
+    Then George greets me
+    And the conversation does not show "Good evening, Stacy"
+    When I say "Good evening, George"
+    Then the conversation reads "Good evening, George" and then "Good evening, George"
+    And the list of chats has "Good evening, Stacy" and "Good evening, George"
+
+  Scenario: A character of one's own, with umlauts
+    Given the page is open with a character called "Jürgen Größe"
+    Then I can choose Jürgen Größe
+    When I choose Jürgen Größe
+    Then I see "Grüß Gott, schöne Grüße aus Köln!"
+    When I say "Wie heißt du? 你好 🙂"
+    Then the conversation reads "Wie heißt du? 你好 🙂" and then "Wie heißt du? 你好 🙂"

@@ -1,0 +1,53 @@
+Feature: Everybody
+  With a keyboard only, on a phone, in the dark, with a screen reader, without a network.
+
+  Scenario: Keyboard only
+    Given the page is open with the echo model
+    Then Tab reaches the message box, every character, "New chat", "Send" and the list of chats
+    And I always see where the focus is
+    When I write "Typed by hand" and press Enter
+    Then the conversation reads "Typed by hand" and then "Typed by hand"
+
+  Scenario: Escape stops
+    Given the page is open with a model that counts slowly, on a server of its own
+    When I say "Count until I press Escape"
+    And the answer has reached "three"
+    And I press Escape
+    Then nothing runs on the server any more
+
+  Scenario: A phone
+    Given a phone
+    And the page is open with the echo model
+    Then the page does not scroll sideways
+    And the message box is in view
+    When I say "From the tram"
+    Then the conversation reads "From the tram" and then "From the tram"
+    And the message box is in view
+    When I choose Lexie
+    Then Lexie greets me
+    And the page does not scroll sideways
+
+  Scenario Outline: <scheme>
+    Given I like my screens <scheme>
+    And the page is open with the echo model
+    When I say "Can you read this?"
+    Then the page is <scheme>
+    And everything that is written can be read against what is behind it
+
+    Examples:
+      | scheme |
+      | light  |
+      | dark   |
+
+  Scenario: With a screen reader
+    Given the page is open with the echo model
+    When I say "Read me aloud"
+    Then every button, box, slider and image has a name
+    And new words are announced
+    And the page has a title, a language and one main heading
+
+  Scenario: Without a network
+    Given the page is open with the echo model
+    When I say "Is anybody out there?"
+    Then the conversation reads "anybody out there" and then "anybody out there"
+    And nobody outside this machine was asked for anything

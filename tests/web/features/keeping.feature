@@ -1,0 +1,55 @@
+Feature: Keeping
+  Nothing that was said is lost, and what is deleted is gone.
+
+  Scenario: Reload keeps the log
+    Given the page is open with the echo model
+    When I say "Remember the lighthouse"
+    And I reload the page
+    Then the conversation reads "Remember the lighthouse" and then "Remember the lighthouse"
+    When I say "And the harbour"
+    Then the conversation reads "lighthouse" and then "And the harbour"
+
+  Scenario: Two tabs on one chat
+    Given the page is open with the echo model
+    When I say "Said in the first tab"
+    And I open the same chat in a second tab
+    Then the conversation shows "Said in the first tab"
+    When I say "Said in the second tab"
+    Then the conversation reads "Said in the second tab" and then "Said in the second tab"
+    When I go back to the first tab
+    And I say "Said in the first tab again"
+    Then the conversation reads "Said in the first tab again" and then "Said in the first tab again"
+    And nothing that was said in either tab is lost
+
+  Scenario: Opening an older chat
+    Given the page is open with the echo model
+    When I say "This one is about apples"
+    And I press "New chat"
+    Then the conversation does not show "about apples"
+    When I say "This one is about pears"
+    And I open the chat "about apples"
+    Then the conversation shows "This one is about apples"
+    And the conversation does not show "about pears"
+
+  Scenario: Giving a chat a name
+    Given the page is open with the echo model
+    When I say "Let us plan a holiday"
+    And I rename the chat "plan a holiday" to "Summer by the sea"
+    Then the list of chats has "Summer by the sea"
+    When I reload the page
+    Then the list of chats has "Summer by the sea"
+
+  Scenario: Deleting a chat, after a second thought
+    Given the page is open with the echo model
+    When I say "A secret to be forgotten"
+    And I begin to delete the chat "secret to be forgotten" but think better of it
+    Then the list of chats has "A secret to be forgotten"
+    When I delete the chat "secret to be forgotten"
+    Then the list of chats does not have "A secret to be forgotten"
+    And no file in the house holds "A secret to be forgotten"
+
+  Scenario: Exporting a chat
+    Given the page is open with the echo model
+    When I say "Words worth keeping"
+    And I export the chat "Words worth keeping"
+    Then the file that I get holds "Words worth keeping" twice

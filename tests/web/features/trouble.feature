@@ -1,0 +1,37 @@
+Feature: Trouble
+  Servers die and models say strange things; the page says so in a sentence and goes on.
+
+  Scenario: The server dies in mid-reply
+    Given the page is open with a model that counts slowly, on a server that will die
+    When I say "Count for me"
+    And the answer has reached "three"
+    And the server dies
+    Then the page says in one sentence that the server is gone
+    And the conversation shows "three"
+    When the server is there again
+    And I press "Retry"
+    And the answer has reached "four"
+    Then the page complains no more
+
+  Scenario: Words that look like a program
+    Given the page is open with the echo model
+    When I say
+      """
+      <script>document.title = "taken over"</script><img src="http://example.org/pixel.png" onerror="document.title = 'taken over'"> ![pixel](http://example.org/markdown.png) <b>bold</b> <iframe src="http://example.org/"></iframe> <style>body { display: none }</style> [click me](javascript:document.title=1) <svg onload="document.title='taken over'"></svg> the end
+      """
+    Then the conversation reads "the end" and then "the end"
+    And the words ran nothing and fetched nothing
+
+  Scenario: A word that is longer than the page is wide
+    Given the page is open with the echo model
+    When I say a word of 2000 letters
+    Then the page does not scroll sideways
+    And the message box is in view
+
+  Scenario: Settings reach the server
+    Given the page is open with the echo model, and somebody listens between page and server
+    When I set the temperature to 0.7
+    And I set the seed to 42
+    And I say "Roll the dice"
+    Then the conversation reads "Roll the dice" and then "Roll the dice"
+    And the server was asked with temperature 0.7 and seed 42

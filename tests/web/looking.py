@@ -1,0 +1,76 @@
+"""What a person sees, hears or reaches on the page: roles and names first, pixels where only they tell."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Locator, Page
+
+NAMED = {
+    "button", "textbox", "searchbox", "combobox", "slider", "spinbutton", "checkbox", "radio", "switch", "link",
+    "image", "img", "tab", "menuitem", "option", "listbox", "radiogroup", "log", "dialog", "alertdialog",
+}  # fmt: skip
+
+SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
+FAINT = Path(__file__).with_name("contrast.js").read_text()
+
+
+def message_box(page: Page) -> Locator:
+    return page.get_by_role("textbox", name="Message", exact=True)
+
+
+def conversation(page: Page) -> Locator:
+    return page.get_by_role("log", name="Conversation", exact=True)
+
+
+def button(page: Page, name: str) -> Locator:
+    return page.get_by_role("button", name=name, exact=True)
+
+
+def then(*texts: str) -> re.Pattern[str]:
+    """These words, one after another, whatever stands between."""
+    return re.compile(".*".join(re.escape(text) for text in texts), re.DOTALL)
+
+
+def unnamed(page: Page) -> list[str]:
+    """What a screen reader would call just "button" or "edit"."""
+    session = page.context.new_cdp_session(page)
+    nodes: list[dict[str, Any]] = session.send("Accessibility.getFullAXTree")["nodes"]
+    session.detach()
+    lacking = []
+    for node in nodes:
+        role = node.get("role", {}).get("value")
+        if not node.get("ignored") and role in NAMED and not node.get("name", {}).get("value", "").strip():
+            described = session_html(page, node.get("backendDOMNodeId"))
+            lacking.append(f"{role}: {described}")
+    return lacking
+
+
+def session_html(page: Page, node: int | None) -> str:
+    """The beginning of a node's HTML, to find it by."""
+    if node is None:
+        return "?"
+    session = page.context.new_cdp_session(page)
+    session.send("DOM.getDocument", {"depth": 0})
+    html: str = session.send("DOM.getOuterHTML", {"backendNodeId": node})["outerHTML"]
+    session.detach()
+    return html[:160]
+
+
+def focus_shows(page: Page) -> bool:
+    """Does the element with the focus look other than without it?"""
+    box = page.evaluate(
+        "() => { const e = document.activeElement, l = e.closest('label') || e; const b = l.getBoundingClientRect();"
+        " return [b.x, b.y, b.width, b.height]; }"
+    )
+    size = page.viewport_size
+    assert size
+    x, y = max(0, box[0] - 8), max(0, box[1] - 8)
+    clip = {"x": x, "y": y, "width": min(size["width"], box[0] + box[2] + 8) - x, "height": min(size["height"], box[1] + box[3] + 8) - y}
+    if clip["width"] <= 0 or clip["height"] <= 0:
+        return False  # somewhere off the screen
+    shown = page.screenshot(clip=clip)  # type: ignore[arg-type]
+    page.evaluate("() => { window.townhallFocus = document.activeElement; document.activeElement.blur(); }")
+    plain = page.screenshot(clip=clip)  # type: ignore[arg-type]
+    page.evaluate("() => window.townhallFocus.focus({preventScroll: true})")
+    return shown != plain

@@ -1,0 +1,117 @@
+"""Keyboard, phone, dark, screen reader, no network."""
+
+import re
+
+from behave import given, then
+from playwright.sync_api import expect
+
+from tests.web import looking
+from tests.web.looking import conversation, message_box
+
+# what a person would call the element with the focus; null at the end of the page
+FOCUSED = """() => {
+  const e = document.activeElement;
+  if (e === document.body) return null;
+  const labels = [...(e.labels || [])].map(label => label.innerText).join(' ');
+  return (e.getAttribute('aria-label') || labels || e.innerText || e.value || '').trim().split('\\n')[0];
+}"""
+# how light the page is, from 0 to 255
+BACKGROUND = """() => {
+  const colours = [...document.querySelectorAll('body, body *')].filter(e => e.offsetWidth >= innerWidth && e.offsetHeight > 300)
+    .map(e => getComputedStyle(e).backgroundColor).filter(colour => !/, 0\\)/.test(colour));
+  const [r, g, b] = colours.at(-1).match(/[\\d.]+/g).map(Number);
+  return (r + g + b) / 3;
+}"""
+PHONE = {"width": 390, "height": 844}
+
+
+@given("a phone")
+def phone(context):
+    context.viewport = PHONE
+
+
+@given("a desktop")
+def desktop(context):
+    pass  # as every page is
+
+
+@given("I like my screens {scheme:w}")
+def prefer(context, scheme):
+    context.scheme = scheme
+
+
+@then('Tab reaches the message box, every character, "New chat", "Send" and the list of chats')
+def tab_round(context):
+    page = context.page
+    message_box(page).fill("so that there is something to send")
+    page.evaluate("() => document.activeElement.blur()")
+    reached, dim = [], []
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        name = page.evaluate(FOCUSED)
+        if name is None or (len(reached) > 3 and reached[:2] == [reached[-1], name]):
+            break
+        reached.append(name)
+        if not looking.focus_shows(page):
+            dim.append(name)
+    context.remembered["dim"] = dim
+    together = "\n".join(reached)
+    for wanted in ("Message", "Stacy", "New chat", "Send"):
+        assert re.search(wanted, together), f"Tab does not reach {wanted}:\n{together}"
+
+
+@then("I always see where the focus is")
+def focus_seen(context):
+    assert not context.remembered["dim"], context.remembered["dim"]
+
+
+@then("the page does not scroll sideways")
+def no_sideways(context):
+    expect(message_box(context.page)).to_be_visible()
+    wide, shown = context.page.evaluate("() => [document.scrollingElement.scrollWidth, document.documentElement.clientWidth]")
+    assert wide <= shown, f"the page is {wide} pixels wide on a screen of {shown}"
+
+
+@then("the message box is in view")
+def box_in_view(context):
+    expect(message_box(context.page)).to_be_in_viewport(ratio=0.9)
+
+
+@then("the page is {scheme:w}")
+def page_is(context, scheme):
+    light = context.page.evaluate(BACKGROUND)
+    assert (light > 200) if scheme == "light" else (light < 70), f"the background is {light:.0f} of 255"
+
+
+@then("everything that is written can be read against what is behind it")
+def readable(context):
+    expect(conversation(context.page)).to_contain_text(looking.then("Can you read this?", "Can you read this?"))
+    faint = context.page.evaluate(looking.FAINT)
+    assert not faint, faint
+
+
+@then("every button, box, slider and image has a name")
+def all_named(context):
+    lacking = looking.unnamed(context.page)
+    assert not lacking, "\n".join(lacking)
+
+
+@then("new words are announced")
+def announced(context):
+    log = conversation(context.page)
+    expect(log).to_be_visible()
+    assert log.get_attribute("aria-live") in (None, "polite"), log.get_attribute("aria-live")
+
+
+@then("the page has a title, a language and one main heading")
+def titled(context):
+    expect(context.page).to_have_title(re.compile("Townhall"))
+    assert context.page.evaluate("() => document.documentElement.lang"), "the page does not say its language"
+    expect(context.page.get_by_role("heading", level=1)).to_have_count(1)
+
+
+@then("nobody outside this machine was asked for anything")
+def nobody_asked(context):
+    assert not context.foreign, context.foreign
+    about_us = [line for line in context.outside.asked if re.search("gradio|hugging|hf\\.co|cdn|fonts|api\\.", line)]
+    assert not about_us, about_us

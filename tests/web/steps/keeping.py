@@ -1,0 +1,106 @@
+"""Logs: kept, opened, named, deleted, carried away."""
+
+import re
+from pathlib import Path
+
+from behave import step, then, when
+from playwright.sync_api import expect
+
+from tests.web.looking import button, conversation
+from tests.web.looking import then as in_turn
+
+
+def chats(page):
+    return page.get_by_role("list", name="Chats", exact=True)
+
+
+def chat(page, words):
+    return chats(page).get_by_role("listitem").filter(has_text=words)
+
+
+def in_chat(page, words, name):
+    return chat(page, words).get_by_role("button", name=re.compile(rf"^{name}\b"))
+
+
+@step("I reload the page")
+def reload(context):
+    context.page.reload()
+
+
+@when("I open the same chat in a second tab")
+def second_tab(context):
+    context.remembered["first tab"] = context.page
+    context.page = context.page.context.new_page()
+    context.page.goto(context.remembered["first tab"].url)
+
+
+@when("I go back to the first tab")
+def first_tab(context):
+    context.remembered["second tab"], context.page = context.page, context.remembered["first tab"]
+    context.page.bring_to_front()
+
+
+@then("nothing that was said in either tab is lost")
+def both_kept(context):
+    context.page.reload()
+    log = conversation(context.page)
+    expect(log).to_contain_text(in_turn("Said in the first tab", "Said in the second tab", "Said in the first tab again"))
+
+
+@when('I open the chat "{words}"')
+def open_chat(context, words):
+    in_chat(context.page, words, "Open").click()
+
+
+@when('I rename the chat "{words}" to "{name}"')
+def rename(context, words, name):
+    in_chat(context.page, words, "Rename").click()
+    box = context.page.get_by_role("textbox", name="Name", exact=True)
+    box.fill(name)
+    box.press("Enter")
+
+
+@when('I begin to delete the chat "{words}" but think better of it')
+def delete_not(context, words):
+    in_chat(context.page, words, "Delete").click()
+    button(context.page, "Cancel").click()
+
+
+@when('I delete the chat "{words}"')
+def delete(context, words):
+    in_chat(context.page, words, "Delete").click()
+    button(context.page, "Delete for good").click()
+
+
+@when('I export the chat "{words}"')
+def export(context, words):
+    with context.page.expect_download() as download:
+        in_chat(context.page, words, "Export").click()
+    context.remembered["file"] = Path(download.value.path()).read_text(encoding="utf-8")
+
+
+@then('the file that I get holds "{words}" twice')
+def exported(context, words):
+    assert context.remembered["file"].count(words) == 2, context.remembered["file"]
+
+
+@then('the list of chats has "{first}" and "{second}"')
+def lists_both(context, first, second):
+    expect(chat(context.page, first)).to_have_count(1)
+    expect(chat(context.page, second)).to_have_count(1)
+
+
+@then('the list of chats has "{words}"')
+def lists(context, words):
+    expect(chat(context.page, words)).to_have_count(1)
+
+
+@then('the list of chats does not have "{words}"')
+def lists_not(context, words):
+    expect(chat(context.page, words)).to_have_count(0)
+
+
+@then('no file in the house holds "{words}"')
+def gone(context, words):
+    holding = [path for path in context.house.home.rglob("*") if path.is_file() and words.encode() in path.read_bytes()]
+    assert not holding, holding

@@ -1,0 +1,27 @@
+"""Pictures, for people to look at."""
+
+from behave import given, then, when
+from playwright.sync_api import expect
+
+from tests.web import looking
+from tests.web.doubles import TALK, TALKATIVE
+from tests.web.looking import SCREENSHOTS, button, conversation, message_box
+
+
+@given("the page is open with a talkative model")
+def open_talkative(context):
+    context.visit(context.new_house(TALKATIVE, own=True))
+
+
+@when("I have a conversation with Stacy")
+def talk(context):
+    for question, reply in TALK:
+        message_box(context.page).fill(question)
+        button(context.page, "Send").click()
+        expect(conversation(context.page)).to_contain_text(looking.then(question, reply.split("\n")[-1][:20]))
+        expect(button(context.page, "Stop")).to_be_hidden()
+
+
+@then('a picture is taken as "{name}"')
+def picture(context, name):
+    context.page.screenshot(path=SCREENSHOTS / f"{name}.png")

@@ -1,0 +1,69 @@
+"""Servers that die, models that say strange things, and what is said to the server."""
+
+import json
+import re
+
+from behave import given, step, then, when
+from playwright.sync_api import expect
+
+from tests.web.doubles import SLOWLY
+from tests.web.looking import button
+
+
+@given("the page is open with a model that counts slowly, on a server that will die")
+def open_doomed(context):
+    context.visit(context.new_house(SLOWLY, separate=True, own=True))
+
+
+@given("the page is open with the echo model, and somebody listens between page and server")
+def open_listened(context):
+    context.visit(context.new_house("echo", separate=True, own=True, listened=True))
+
+
+@step("the server dies")
+def die(context):
+    context.house.server.kill()
+
+
+@step("the server is there again")
+def again(context):
+    context.house.server.start()
+
+
+def complaint(page):
+    return page.get_by_role("alert").or_(page.get_by_role("status")).filter(has_text=re.compile("server|reach|answer", re.IGNORECASE))
+
+
+@then("the page says in one sentence that the server is gone")
+def says_gone(context):
+    expect(complaint(context.page).first).to_be_visible()
+    text = complaint(context.page).first.inner_text()
+    assert "Traceback" not in text and len(text) < 300, text
+    expect(button(context.page, "Stop")).to_be_hidden()
+
+
+@then("the page complains no more")
+def says_nothing(context):
+    expect(complaint(context.page)).to_have_count(0)
+
+
+@then("the words ran nothing and fetched nothing")
+def harmless(context):
+    assert context.page.title().startswith("Townhall"), context.page.title()
+    assert not context.foreign, context.foreign
+    links = context.page.locator("[href^='javascript:' i]")
+    expect(links).to_have_count(0)
+    expect(context.page.locator("iframe[src*='example.org'], img[src*='example.org']")).to_have_count(0)
+
+
+@when("I set the {name} to {value}")
+def set_value(context, name, value):
+    box = context.page.get_by_role("spinbutton", name=re.compile(name, re.IGNORECASE))
+    box.first.fill(value)
+    box.first.press("Tab")
+
+
+@then("the server was asked with temperature {temperature:g} and seed {seed:d}")
+def asked_with(context, temperature, seed):
+    bodies = [json.loads(body) for path, body in context.house.listener.heard if path.endswith("/chat/completions")]
+    assert (bodies[-1].get("temperature"), bodies[-1].get("seed")) == (temperature, seed), bodies
