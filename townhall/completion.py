@@ -1,7 +1,7 @@
 """A raw text carried on, without a persona."""
 
 from collections.abc import Generator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from townhall.context.receipt import Receipt
 from townhall.errors import ContextError
@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 class Completion:
     """Iterate it for the text as it is sampled; `last` has the figures afterwards.
 
-    A prompt longer than the window loses its beginning under `slide`, and the receipt says so; `stop` refuses it.
+    A prompt longer than the window loses its beginning under `slide`, and the receipt says so; `stop` refuses it. `cache` is one of
+    `llama`'s that may hold an earlier prompt: what the two begin with in common is not read again.
     """
 
-    def __init__(self, llama: LanguageModel, prompt: str, sampling: "Sampling", max_tokens: int, context: str = "slide"):
+    def __init__(self, llama: LanguageModel, prompt: str, sampling: "Sampling", max_tokens: int, context: str = "slide", cache: Any = None):
         self.llama, self.sampling, self.max_tokens, self.context = llama, sampling, max_tokens, context
-        self.cache = llama.new_cache()
+        self.cache = cache if cache is not None else llama.new_cache()
         self.ids = llama.tokenizer.encode(prompt)
         self.dropped = self._cut() if len(self.ids) > self.cache.capacity else 0
         self.last: Reply | None = None

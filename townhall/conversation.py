@@ -58,11 +58,15 @@ class Conversation:
         sampling: "Sampling | None" = None,
         max_tokens: int = MAX_REPLY,
         heads: HeadCache | None = None,
+        trim: bool = True,
     ):
-        """Lay out the persona; ContextError, with the numbers, where it leaves no room to talk. `heads` keeps personas for other starts."""
+        """Lay out the persona; ContextError, with the numbers, where it leaves no room to talk. `heads` keeps personas for other starts.
+
+        Without `trim` answers are raw: white space at their ends stays, and no string but the model's own end token ends them.
+        """
         self.llama, self.persona, self.max_tokens = llama, persona, max_tokens
         self.sampling = sampling if sampling is not None else _default_sampling()
-        self.strategy, self.heads, self._format = open_strategy(context), heads, format
+        self.strategy, self.heads, self.trim, self._format = open_strategy(context), heads, trim, format
         self.prompt = Prompt(open_format(format, persona, llama.tokenizer), llama.tokenizer)
         self.cache = llama.new_cache()
         self.window = open_window(self.prompt, self.cache.capacity, max_tokens)
@@ -183,7 +187,7 @@ class Conversation:
     def _stream(self, turn: Message, plan: Plan, ids: list[int], opening: list[int]) -> Generator[str, None, None]:
         uncomputed = 0 if self._known else len(self._laid) - _common_prefix(self._laid, self.cache.tokens)
         self.strategy.settle(self.cache, self._removed(plan))
-        answer = Answer(self.llama, self.prompt)
+        answer = Answer(self.llama, self.prompt, stop=None if self.trim else (), trim=self.trim)
         generation = self.llama.generate(ids, self.max_tokens, self.sampling, cache=self.cache, stop_ids=self.prompt.stop_ids)
         finish: str | None = None
         try:

@@ -38,10 +38,15 @@ def user_folder() -> Path:
     return Path(user_config_dir("townhall"))
 
 
-def resolve(defaults: Mapping[str, Any], names: Sequence[str] = (), flags: Mapping[str, Any] | None = None) -> dict[str, Setting]:
+def resolve(
+    defaults: Mapping[str, Any],
+    names: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+    document: Mapping[str, Setting] | None = None,
+) -> dict[str, Setting]:
     """The value of every key of `defaults`. SettingsError names the file, its line, the fault and the mend.
 
-    `names` are what -c takes, in order; `flags` are only those that were given.
+    `names` are what -c takes, in order; `flags` are only those that were given; `document` is what a watched file says of itself.
     """
     result = {key: Setting(value) for key, value in defaults.items()}
     # the file of defaults speaks only where somebody has changed it
@@ -50,6 +55,7 @@ def resolve(defaults: Mapping[str, Any], names: Sequence[str] = (), flags: Mappi
     own = user_folder() / OWN
     for path in [*([own] if own.is_file() else []), *map(find, names)]:
         _lay(result, read_settings(path, defaults))
+    _lay(result, document or {})
     _lay(result, {key: Setting(value, "flag") for key, value in (flags or {}).items()})
     return result
 
@@ -58,6 +64,12 @@ def read_settings(path: Path, defaults: Mapping[str, Any]) -> dict[str, Setting]
     """What one file sets, checked; a key that says what `defaults` says is not checked again."""
     known = [key for key in defaults if key not in ("prompt", "json")]
     return YamlFile("settings", path, SettingsError).load(lambda fields: _checked(fields, path, defaults), known, "a settings file")
+
+
+def read_front_matter(path: Path, text: str, defaults: Mapping[str, Any], known: Sequence[str]) -> dict[str, Setting]:
+    """What `text` on top of the file at `path` sets, of the keys `known`, checked as a settings file is."""
+    file = YamlFile("settings on top of", path, SettingsError)
+    return file.load(lambda fields: _checked(fields, path, defaults), known, "a conversation's file", text=text)
 
 
 def find(name: str) -> Path:

@@ -42,10 +42,13 @@ class StopFilter:
 
 
 class EdgeTrim:
-    """Drops white space before the first word and after the last; what lies between words passes a piece later."""
+    """Drops white space before the first word and after the last; what lies between words passes a piece later.
 
-    def __init__(self) -> None:
-        self._begun, self._held = False, ""
+    `begun`: the first word has been said already.
+    """
+
+    def __init__(self, begun: bool = False) -> None:
+        self._begun, self._held = begun, ""
 
     def push(self, text: str) -> str:
         if not self._begun:

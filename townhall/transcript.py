@@ -32,7 +32,7 @@ def lay_out(prompt: Prompt, strategy: ContextStrategy, window: Window, turns: Se
     """
     for message in turns:
         refuse_oversized_text(message.text, window.capacity)
-    said = list(_exchanges(turns))
+    said = list(paired(turns))
     indices = [index for index, _, _ in said]
     exchanges = [exchange_of(prompt, at, question, answer, spoken(answer)) for at, (_, question, answer) in enumerate(said[:-1])]
     _, question, answer = said[-1]
@@ -70,7 +70,7 @@ def exchange_of(prompt: Prompt, at: int, question: str, answer: str, sampled: Se
     return Exchange(user, Message(2 * at + 1, "assistant", answer, tuple(reply)))
 
 
-def _exchanges(turns: Iterable[Turn]) -> Iterable[tuple[list[int], str, str]]:
+def paired(turns: Iterable[Turn]) -> Iterable[tuple[list[int], str, str]]:
     """(indices, question, answer) in turn; who speaks twice is heard as once, an answer without a question answers silence.
 
     The last question's answer is "" where it is still to be given.

@@ -22,13 +22,14 @@ class YamlFile:
     path: Path
     error: type[TownhallError]
 
-    def load(self, build: Callable[["Fields"], T], known: Iterable[str], noun: str = "", empty: str = "") -> T:
+    def load(self, build: Callable[["Fields"], T], known: Iterable[str], noun: str = "", empty: str = "", text: str | None = None) -> T:
         """What `build` makes of the file's mapping; `empty` completes the sentence about a file that may not lack content.
 
-        `noun` is what a sentence calls the mapping ("a persona").
+        `noun` is what a sentence calls the mapping ("a persona"). `text` is the YAML where it is only a part of the file: lines are
+        counted from its first.
         """
         noun = noun or f"a {self.what}"
-        text = self._read()
+        text = self._read() if text is None else text
         try:
             loader = yaml.SafeLoader(text)
         except yaml.reader.ReaderError as error:
