@@ -6,10 +6,23 @@ from dataclasses import dataclass, replace
 from townhall.context.strategy import ContextStrategy, Plan, Window
 from townhall.fitting import fit, refuse_oversized_text
 from townhall.formats.piece import Turn
-from townhall.message import Exchange, Message
+from townhall.message import Exchange, Memory, Message
 from townhall.prompt import Prompt
 
 Spoken = Callable[[str], Sequence[int] | None]  # the ids of an answer as they were sampled, where they are known
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a conversation stood when a memory had been made of its beginning."""
+
+    exchanges: int  # how many it had then
+    left: int  # of them out of the window
+    noted: int  # of them read by whoever writes the memory
+    memory: Memory | None
+
+
+Recall = Callable[[Sequence[Exchange]], Standing | None]  # the latest standing of a conversation that begins with these
 
 
 @dataclass(frozen=True)
@@ -22,9 +35,20 @@ class Laid:
     opening: str = ""  # the answer's beginning, where the list ended with one that is to be carried on
     removed: tuple[int, int] | None = None  # positions that left `before` for this turn
     before: tuple[int, ...] = ()  # the prompt had nothing left
+    memory: Memory | None = None
+    memory_of: tuple[int, ...] = ()  # indices of the messages it came from
+    exchanges: tuple[Exchange, ...] = ()  # all that was said before this turn
+    turn: Message | None = None
 
 
-def lay_out(prompt: Prompt, strategy: ContextStrategy, window: Window, turns: Sequence[Turn], spoken: Spoken = lambda text: None) -> Laid:
+def lay_out(
+    prompt: Prompt,
+    strategy: ContextStrategy,
+    window: Window,
+    turns: Sequence[Turn],
+    spoken: Spoken = lambda text: None,
+    recall: Recall = lambda exchanges: None,
+) -> Laid:
     """The prompt for the last of `turns`, in which users and assistants may speak in any order; ContextError where it cannot fit.
 
     The strategy is led through the conversation again, turn by turn, so that it lets go of what it let go of when these turns were new:
@@ -37,30 +61,44 @@ def lay_out(prompt: Prompt, strategy: ContextStrategy, window: Window, turns: Se
     exchanges = [exchange_of(prompt, at, question, answer, spoken(answer)) for at, (_, question, answer) in enumerate(said[:-1])]
     _, question, answer = said[-1]
     turn = Message(2 * len(exchanges), "user", question, prompt.turn_ids(question))
-    *_, current = plans(strategy, window, exchanges)
+    *_, current = plans(strategy, window, exchanges, recall(exchanges) if strategy.memory else None)
     plan, ids = fit(prompt, strategy, window, current, turn)
     if answer:
         ids = [*ids, *prompt.reply_ids(answer)[: -len(prompt.close_ids) or None]]
     gone = exchanges[: len(exchanges) - len(plan.kept)]
     dropped = tuple(index for of_one in indices[: len(gone)] for index in of_one)
-    laid = Laid(tuple(ids), dropped, sum(exchange.tokens for exchange in gone), answer)
+    noted = {source // 2 for source in plan.memory.sources} if plan.memory else set()
+    laid = Laid(
+        ids=tuple(ids),
+        dropped=dropped,
+        dropped_tokens=sum(exchange.tokens for exchange in gone),
+        opening=answer,
+        memory=plan.memory,
+        memory_of=tuple(index for at in sorted(noted) for index in indices[at] if turns[index].role == "user"),
+        exchanges=tuple(exchanges),
+        turn=turn,
+    )
     if plan.dropped and prompt.format.turn_by_turn:
-        start, stop = window.pinned, window.pinned + sum(exchange.tokens for exchange in plan.dropped)
+        start = window.pinned + memory_tokens(plan.memory)
+        stop = window.pinned + memory_tokens(current.memory) + sum(exchange.tokens for exchange in plan.dropped)
         before = prompt.ids(Plan(current.kept, (), current.memory), turn)
         laid = replace(laid, removed=(start, stop), before=tuple(before))
     return laid
 
 
-def plans(strategy: ContextStrategy, window: Window, exchanges: Sequence[Exchange]) -> Iterator[Plan]:
-    """What was in the window before each of `exchanges`, and after the last, when they were said one after the other."""
-    plan = Plan(())
-    yield plan
-    if sum(exchange.tokens for exchange in exchanges) <= window.budget:
-        yield from (Plan(tuple(exchanges[: said + 1])) for said in range(len(exchanges)))  # then nothing ever had to go
+def plans(strategy: ContextStrategy, window: Window, exchanges: Sequence[Exchange], standing: Standing | None = None) -> Iterator[Plan]:
+    """What was in the window before each of `exchanges`, and after the last, when they were said one after the other.
+
+    With a `standing`, from there on.
+    """
+    if standing is None and sum(exchange.tokens for exchange in exchanges) <= window.budget:
+        yield from (Plan(tuple(exchanges[:said])) for said in range(len(exchanges) + 1))  # then nothing ever had to go
         return
-    for exchange in exchanges:
-        kept = strategy.choose(window, Plan(plan.kept), len(exchange.user.ids)).kept
-        yield (plan := Plan((*kept, exchange)))
+    said, left, memory = (standing.exchanges, standing.left, standing.memory) if standing else (0, 0, None)
+    yield (plan := Plan(tuple(exchanges[left:said]), (), memory))
+    for exchange in exchanges[said:]:
+        chosen = strategy.choose(window, plan, len(exchange.user.ids))
+        yield (plan := Plan((*chosen.kept, exchange), (), chosen.memory))
 
 
 def exchange_of(prompt: Prompt, at: int, question: str, answer: str, sampled: Sequence[int] | None = None) -> Exchange:
@@ -85,3 +123,8 @@ def paired(turns: Iterable[Turn]) -> Iterable[tuple[list[int], str, str]]:
         indices.append(index)
         (question if turn.role == "user" else answer).append(turn.text)
     yield indices, "\n\n".join(question), "\n\n".join(answer)
+
+
+def memory_tokens(memory: Memory | None) -> int:
+    """What a memory takes of a prompt."""
+    return len(memory.ids) if memory else 0

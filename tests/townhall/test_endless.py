@@ -4,7 +4,7 @@ import os
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from functools import cache
 from pathlib import Path
 
@@ -78,12 +78,17 @@ def test_after_any_number_of_shifts_the_first_layers_keys_are_those_of_a_fresh_p
             assert np.all(np.abs(ours - theirs) <= 1e-3 * np.maximum(1, np.abs(theirs))), np.abs(ours - theirs).max()
 
 
+def _more(*args: object) -> Generator[None, None, str]:
+    yield
+    return "More about the number, please."
+
+
 @pytest.mark.parametrize("context", ["slide", "summarize"])
 def test_logits_after_an_overflow_are_those_of_a_fresh_run(llama_on, device: str, context: str, monkeypatch: pytest.MonkeyPatch) -> None:
     llama = llama_on(device)
     conversation = talk(llama, context)
     if context == "summarize":  # what a tiny random model writes is no memory: let it have written this
-        monkeypatch.setattr("townhall.context.scribe.Scribe._answer", lambda *args: "More about the number, please.")
+        monkeypatch.setattr("townhall.context.scribe.Scribe._answer", _more)
     overflows = memories = 0
     for n in range(30):
         turn(conversation, n)

@@ -1,7 +1,7 @@
 """The model writes down what is about to be forgotten: for each exchange that leaves, a note of what the user told in it."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from townhall.facade import LanguageModel, Progress
 from townhall.message import Exchange, Memory, Note, messages_of
 from townhall.persona import Example, Persona
 from townhall.prompt import Prompt
+from townhall.reading import read
 from townhall.template import open_format
 
 # A small model copies well and sums up badly: asked for a summary of a few exchanges it invents a life for its user.
@@ -60,7 +61,7 @@ class Scribe:
     def __init__(self, llama: LanguageModel, persona: Persona, format: str, bound: int):
         self.llama, self.bound = llama, bound
         self.prompt = Prompt(open_format(format, SCRIBE, llama.tokenizer), llama.tokenizer)
-        self.cache = llama.new_cache()
+        self._cache: Any = None
         self._pages = tuple(map(page, (persona, SCRIBE)))
 
     def fold(
@@ -71,21 +72,43 @@ class Scribe:
         stopped: Callable[[], bool],
         on_progress: Progress | None = None,
     ) -> Fold:
+        """All the `steps` at once, in a cache of the scribe's own; `stopped` is asked between them, and true ends it without a memory."""
+        self._cache = self._cache if self._cache is not None else self.llama.new_cache()
+        steps = self.steps(own, previous, exchanges, self._cache)
+        shown = -1
+        try:
+            while True:
+                done = next(steps)
+                if on_progress and done > shown:
+                    on_progress(shown := done, len(exchanges))
+                if stopped():
+                    steps.throw(Interrupted("it was interrupted"))
+        except StopIteration as end:
+            fold: Fold = end.value
+            return fold
+
+    def steps(self, own: Prompt, previous: Memory | None, exchanges: Sequence[Exchange], cache: Any) -> Generator[int, None, Fold]:
         """`previous` and a note of each of `exchanges` that told something, the oldest notes left out beyond the bound.
 
-        Laid out for the prompt `own`. Where no note comes of any of them, there is no new memory.
+        Laid out for the prompt `own`. Where no note comes of any of them, there is no new memory. Yields how many exchanges are done, after
+        each pass over the model; Interrupted may be thrown in then.
         """
         ids = tuple(message.id for message in messages_of(exchanges))
         notes, reason = list(previous.notes if previous else ()), "nothing was told in them"
         written = False
         for done, exchange in enumerate(exchanges):
-            if on_progress:
-                on_progress(done, len(exchanges))
+            if not (text := told(exchange.user.text)):
+                continue
+            writing = self._write(own, text, cache)
             try:
-                if text := told(exchange.user.text):
-                    _add(notes, Note(self._write(own, text, stopped), (exchange.user.id,)))
-                    written = True
+                while True:
+                    next(writing)
+                    yield done
+            except StopIteration as end:
+                _add(notes, Note(end.value, (exchange.user.id,)))
+                written = True
             except Interrupted as interrupted:
+                writing.close()
                 return Fold(ids, None, str(interrupted))
             except Rejected as rejected:
                 reason = str(rejected)
@@ -95,12 +118,12 @@ class Scribe:
             notes.pop(0)  # each of them fits alone
         return Fold(ids, memory)
 
-    def _write(self, own: Prompt, told: str, stopped: Callable[[], bool]) -> str:
+    def _write(self, own: Prompt, told: str, cache: Any) -> Generator[None, None, str]:
         """A note of what was told, which can be believed and fits alone."""
         ids, room = [*self.prompt.head_ids, *self.prompt.turn_ids(f"{told}\n\n{REQUEST}")], self.bound - len(own.memory(()).ids)
-        if room < 1 or len(ids) + room > self.cache.capacity:
+        if room < 1 or len(ids) + room > cache.capacity:
             raise Rejected("they are longer than the model can read at once")
-        text = self._answer(ids, room, stopped)
+        text = yield from self._answer(ids, room, cache)
         if not re.search(r"\w", text):
             raise Rejected("the model wrote nothing down")
         if len(own.memory([Note(text, ())]).ids) > self.bound:
@@ -113,17 +136,17 @@ class Scribe:
             raise Rejected("it said what was not told")
         return text
 
-    def _answer(self, ids: list[int], room: int, stopped: Callable[[], bool]) -> str:
+    def _answer(self, ids: list[int], room: int, cache: Any) -> Generator[None, None, str]:
+        yield from read(self.llama, ids, cache)
         # one more than may be kept, so that a text which is too long shows itself
-        generation = self.llama.generate(ids, room + 1, _greedy(), cache=self.cache, stop_ids=self.prompt.stop_ids)
+        generation = self.llama.generate(ids, room + 1, _greedy(), cache=cache, stop_ids=self.prompt.stop_ids)
         answer = Answer(self.llama, self.prompt)
         try:
             for token in generation:
                 answer.push(token)
                 if answer.stopped:
                     break
-                if stopped():
-                    raise Interrupted("it was interrupted")
+                yield
             else:
                 answer.flush()
                 if generation.finish_reason == "length":

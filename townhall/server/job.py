@@ -10,10 +10,9 @@ from townhall.answer import Answer
 from townhall.context.strategy import ContextStrategy
 from townhall.facade import LanguageModel
 from townhall.prompt import Prompt
+from townhall.reading import common_prefix, read
 from townhall.server.events import Done, Ended, Event, Figures, Said
-from townhall.server.slots import Lane, Slot, Wanted, common_prefix
-
-CHUNK = 128  # tokens a turn reads of a prompt: the engine's largest pass
+from townhall.server.slots import Lane, Slot, Wanted
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,15 +90,10 @@ class Job:
             run.strategy.settle(slot.cache, run.removed if in_place else None)
 
     def _read(self, run: Run, llama: LanguageModel, slot: Slot) -> Generator[None, None, None]:
-        """Prefill all but the last id, which the first step of decoding takes."""
-        done = cached = min(common_prefix(slot.cache.tokens, run.ids), len(run.ids) - 1)
         if all(run.ids is not earlier.ids for earlier in self.runs[: self.runs.index(run)]):
             self.prompt_tokens += len(run.ids)
-            self.cached_tokens += cached
-        while done < len(run.ids) - 1:
-            done = min(done + CHUNK, len(run.ids) - 1)
-            llama.prefill(list(run.ids[:done]), slot.cache)
-            yield
+            self.cached_tokens += min(common_prefix(slot.cache.tokens, run.ids), len(run.ids) - 1)
+        yield from read(llama, run.ids, slot.cache)
 
     def _write(self, run: Run, llama: LanguageModel, slot: Slot) -> Generator[None, None, None]:
         sampler = SteeredSampler(run.sampling, run.steering, len(run.ids), run.grammar() if run.grammar else None, run.top)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from townhall.facade import Cache
+from townhall.reading import common_prefix
 
 Lane = Literal["chat", "background"]
 WORTH = 16  # tokens: fewer are read again rather than copied
@@ -110,11 +111,3 @@ class Slots:
             slot.cache.fill(head.entries)
         elif best:
             slot.cache.fill(best.cache.entries(most))
-
-
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many ids the two begin with in common."""
-    n = min(len(a), len(b))
-    if list(a[:n]) == list(b[:n]):
-        return n
-    return next(at for at in range(n) if a[at] != b[at])
