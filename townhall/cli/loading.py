@@ -10,6 +10,7 @@ from townhall.cli import terminal
 from townhall.cli.options import ChatOptions
 from townhall.cli.size import check_size
 from townhall.errors import ModelError
+from townhall.model_cache import ModelCache
 
 
 class Stopwatch:
@@ -83,6 +84,17 @@ def load(options: ChatOptions) -> Loaded:
     terminal.note(f"{path.name} on {backend.describe()}; it reads the weights at {backend.bandwidth / 1e9:.1f} GB/s")
     show_compiling()
     return Loaded(llama, sampling, backend, watch)
+
+
+def resampled(loaded: Loaded, options: ChatOptions) -> Loaded:
+    """The same model for options that may draw ids in another way; the same object where they do not."""
+    sampling = options.sampling()
+    return loaded if sampling == loaded.sampling else replace(loaded, sampling=sampling)
+
+
+def open_models() -> ModelCache[ChatOptions, Loaded]:
+    """What a program that changes between models asks for them."""
+    return ModelCache(load, resampled)
 
 
 def _load_fake(options: ChatOptions) -> Loaded:

@@ -76,6 +76,19 @@ class ChatOptions:
             for name, value in values.items()
         }
 
+    def model_key(self) -> tuple[Any, ...]:
+        """Equal for all that one loaded model serves. ModelError where there is none."""
+        path = str(self.model) if self.fake else str(self.model_path().resolve())
+        return (path, self.max_context, self.quantize, self.eos)
+
+    def model_bytes(self) -> int:
+        """What its files take on the disk: about as much as they will in memory."""
+        if self.fake:
+            return 0
+        path = self.model_path()
+        files = path.iterdir() if path.is_dir() else [path]
+        return sum(file.stat().st_size for file in files if file.is_file())
+
     @property
     def fake(self) -> bool:
         """Is the model a double, without weights?"""

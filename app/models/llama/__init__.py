@@ -20,6 +20,7 @@ def __getattr__(name: str) -> Any:
 
         with light_imports():
             from app.models.llama.llama import Llama
+        globals()[name] = Llama  # once: what is alive by the next time is not to be frozen
         return Llama
     if name == "Sampling":
         from app.models.llama.sampling import Sampling
