@@ -62,7 +62,7 @@ def list_logs(folder: Path | None, limit: int | None, as_json: bool) -> None:
         if as_json:
             terminal.say(json.dumps(asdict(entry) | {"path": str(index.folder / entry.name)}, ensure_ascii=False) + "\n")
             continue
-        first = " ".join(printable(entry.first).split())
+        first = " ".join(printable(entry.title or entry.first).split())
         remark = f"  ({entry.damages} damaged)" if entry.damages else ""
         what = entry.fault or f"{entry.persona or '?':<10}  {entry.turns:>4} turns  {first[:60]}{remark}"
         terminal.say(f"{entry.id}  {what}\n")

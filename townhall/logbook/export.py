@@ -11,6 +11,7 @@ def as_json(log: Log) -> dict[str, Any]:
     return {
         "id": log.id,
         "path": str(log.path),
+        "title": log.title,
         "head": log.head,
         "turns": [asdict(turn) for turn in log.turns],
         "damages": [{"line": damage.line, "reason": damage.reason, "raw": damage.raw.decode(errors="replace")} for damage in log.damages],
@@ -19,7 +20,8 @@ def as_json(log: Log) -> dict[str, Any]:
 
 def as_markdown(log: Log) -> str:
     """The talk alone, to be read."""
-    title = f"# A talk with {log.head.get('persona') or 'somebody'}"
+    talk = f"talk with {log.head.get('persona') or 'somebody'}"
+    title = f"# {printable(log.title)}, a {talk}" if log.title else f"# A {talk}"
     if started := log.head.get("started"):
         title += f", {started}"
     parts = [title]

@@ -12,11 +12,11 @@ from townhall.logbook.reading import Log, read_log
 from townhall.logbook.writer import SUFFIX
 
 NAME = "index.sqlite"
-VERSION = 1
+VERSION = 2
 _TABLES = """
 CREATE TABLE log (
     name TEXT PRIMARY KEY, size INTEGER, changed INTEGER,
-    id TEXT, started TEXT, persona TEXT, model TEXT, turns INTEGER, first TEXT, damages INTEGER, fault TEXT
+    id TEXT, started TEXT, persona TEXT, model TEXT, turns INTEGER, first TEXT, damages INTEGER, fault TEXT, title TEXT
 );
 CREATE TABLE turn (log TEXT, line INTEGER, role TEXT, speaker TEXT, text TEXT, folded TEXT, PRIMARY KEY (log, line));
 """
@@ -35,6 +35,7 @@ class Entry:
     first: str  # what the user began with
     damages: int
     fault: str | None
+    title: str = ""  # that somebody gave it
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Index:
     def entries(self) -> list[Entry]:
         """Every log, the newest first."""
         rows = self._db.execute(
-            "SELECT name, id, started, persona, model, turns, first, damages, fault FROM log ORDER BY started DESC, name DESC"
+            "SELECT name, id, started, persona, model, turns, first, damages, fault, title FROM log ORDER BY started DESC, name DESC"
         )
         return [Entry(*row) for row in rows]
 
@@ -93,7 +94,9 @@ class Index:
 
     def rows(self) -> list[tuple[Any, ...]]:
         """All that the index says, without when files changed: two indexes of the same text are equal."""
-        logs = self._db.execute("SELECT name, size, id, started, persona, model, turns, first, damages, fault FROM log ORDER BY name")
+        logs = self._db.execute(
+            "SELECT name, size, id, started, persona, model, turns, first, damages, fault, title FROM log ORDER BY name"
+        )
         return [*logs, *self._db.execute("SELECT * FROM turn ORDER BY log, line")]
 
     def _open(self, anew: bool) -> sqlite3.Connection:
@@ -164,7 +167,7 @@ class Index:
         settings = log.head.get("settings") or {}
         model = settings.get("model") or settings.get("size") or "default"
         told = [log.id, *(str(log.head.get(key) or "") for key in ("started", "persona")), str(model)]
-        row = [name, size, changed, *told, len(log.turns), first, len(log.damages), fault]
+        row = [name, size, changed, *told, len(log.turns), first, len(log.damages), fault, log.title]
         db.execute(f"INSERT INTO log VALUES ({', '.join('?' * len(row))})", row)
         db.executemany(
             "INSERT INTO turn VALUES (?, ?, ?, ?, ?, ?)",

@@ -14,7 +14,9 @@
     About 384,000 km.
     <!-- reply {"finish_reason": "stop", "seed": 7, "tokens": [...], ...} -->
 
-A turn is whole when its comment stands below it. A turn that a person writes needs none.
+A turn is whole when its comment stands below it. A turn that a person writes needs none. Three comments stand by themselves:
+`<!-- reset -->` (the talk begins anew), `<!-- undo {"turns": 1} -->` (so many exchanges above are taken back, and stay in the file) and
+`<!-- title {"title": "…"} -->` (what the log is called; the last one counts).
 """
 
 import json
@@ -27,7 +29,8 @@ import yaml
 VERSION = 1
 FENCE = "---"
 HEADING = re.compile(r"## (\S(?:.*\S)?)\s*")
-COMMENT = re.compile(r"<!-- (user|reply|reset)(?: (\{.*\}))? -->\s*")
+COMMENT = re.compile(r"<!-- (user|reply|reset|undo|title)(?: (\{.*\}))? -->\s*")
+BETWEEN = {"reset", "undo", "title"}
 REMARK = re.compile(r"<!--.*-->\s*")
 _ESCAPED = re.compile(r"^(\\*)(?=## |<!--)", re.MULTILINE)
 _UNESCAPED = re.compile(r"^\\(?=\\*(?:## |<!--))", re.MULTILINE)

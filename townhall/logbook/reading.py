@@ -2,17 +2,19 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from townhall.errors import LogError
-from townhall.logbook.layout import COMMENT, FENCE, HEADING, REMARK, unescape
+from townhall.logbook.layout import BETWEEN, COMMENT, FENCE, HEADING, REMARK, unescape
 
 MAX_BYTES = 64 << 20  # years of talk; more is no log
 MAX_HEAD = 64 << 10
+
+Mark = tuple[str, dict[str, Any]]  # a comment between turns, and what it says
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,14 @@ class Damage:
 
 @dataclass(frozen=True)
 class Log:
-    """`head` is empty where the front matter is damaged."""
+    """`head` is empty where the front matter is damaged; `taken` are turns that were taken back."""
 
     path: Path
     head: dict[str, Any]
     turns: list[Turn] = field(default_factory=list)
     damages: list[Damage] = field(default_factory=list)
+    taken: list[Turn] = field(default_factory=list)
+    title: str = ""  # that somebody gave it
 
     @property
     def id(self) -> str:
@@ -73,19 +77,36 @@ def parse(data: bytes, path: Path) -> Log:
     head, damages, start = _head(lines)
     log = Log(path, head, damages=damages)
     names = {str(head[key]) for key in ("user", "persona") if key in head}
-    reset, previous = False, ""
+    reset, previous, title = False, "", ""
     for first, block in _blocks(lines, start, names):
         parsed = _turn(block, first, head, previous)
         if isinstance(parsed, Damage):
             log.damages.append(parsed)
             continue
-        turn, strays, ends_in_reset = parsed
+        turn, strays, marks = parsed
         log.damages.extend(strays)
         if turn:
             log.turns.append(Turn(turn.name, turn.role, turn.text, turn.line, turn.facts, reset))
-            previous = turn.role
-        reset = ends_in_reset or (reset and turn is None)
-    return log
+            previous, reset = turn.role, False
+        for kind, facts in marks:
+            if kind == "title":
+                title = str(facts.get("title") or "")
+            else:
+                reset = (_take_back(log, facts) or reset) if kind == "undo" else True
+    return replace(log, title=title)
+
+
+def _take_back(log: Log, facts: dict[str, Any]) -> bool:
+    """Move the last exchanges from `turns` to `taken`; True where the talk had begun anew in them."""
+    wanted = facts.get("turns", 1)
+    taken: list[Turn] = []
+    for _ in range(wanted if type(wanted) is int and 0 < wanted <= len(log.turns) else 1):
+        while log.turns:
+            taken.insert(0, log.turns.pop())
+            if taken[0].role == "user":
+                break
+    log.taken.extend(taken)
+    return any(turn.after_reset for turn in taken)
 
 
 def _head(lines: list[bytes]) -> tuple[dict[str, Any], list[Damage], int]:
@@ -142,8 +163,8 @@ def _blocks(lines: list[bytes], start: int, names: set[str]) -> Iterator[tuple[i
         yield first, block
 
 
-def _turn(block: list[bytes], first: int, head: dict[str, Any], previous: str) -> tuple[Turn | None, list[Damage], bool] | Damage:
-    """(turn, what stood after its end, did a reset follow), or the damage that the whole block is."""
+def _turn(block: list[bytes], first: int, head: dict[str, Any], previous: str) -> tuple[Turn | None, list[Damage], list[Mark]] | Damage:
+    """(turn, what stood after its end, the comments that follow it), or the damage that the whole block is."""
     raw = b"\n".join(block)
     try:
         lines = raw.decode().split("\n")
@@ -154,11 +175,12 @@ def _turn(block: list[bytes], first: int, head: dict[str, Any], previous: str) -
     heading = HEADING.fullmatch(lines[0])
     text: list[str] = []
     strays: list[Damage] = []
-    kind, facts, reset = "", None, False
+    kind, facts = "", None
+    marks: list[Mark] = []
     for at, line in enumerate(lines[1:] if heading else lines, first + 1 + bool(heading)):
         if found := COMMENT.fullmatch(line):
-            if found[1] == "reset":
-                reset = True
+            if found[1] in BETWEEN:
+                marks.append((found[1], _facts(found[2]) or {}))
             elif kind or not heading:
                 strays.append(Damage(at, "a comment without a turn", line.encode()))
             else:
@@ -173,14 +195,14 @@ def _turn(block: list[bytes], first: int, head: dict[str, Any], previous: str) -
         else:
             text.append(line)
     if not heading:
-        return None, strays, reset
+        return None, strays, marks
     if not kind:
         if text and text[-1].startswith("<!--"):
             text.pop()  # a comment that was cut off in its middle
         while text and not text[-1].strip():
             text.pop()
     role = _role(heading[1], kind, head, previous)
-    return Turn(heading[1], role, unescape("\n".join(text)), first + 1, facts), strays, reset
+    return Turn(heading[1], role, unescape("\n".join(text)), first + 1, facts), strays, marks
 
 
 def _facts(written: str | None) -> dict[str, Any] | None:

@@ -165,3 +165,29 @@ def test_no_bytes_at_all_are_too_strange_to_read(data):
 def test_no_line_takes_longer_the_longer_it_is_than_it_must(line):
     """Some expressions would go through these lines a million times; the suite's time limit would tell."""
     assert len(parse(spell(*TALK) + line.encode() + layout.turn("User", line, "user", {}).encode(), PATH).turns) == 5
+
+
+def test_what_was_taken_back_stays_in_the_file_and_is_no_turn_any_more():
+    head = layout.front_matter({"id": "x", "user": "User", "persona": "Stacy"})
+    said = [layout.turn("User", "one", "user", {}), layout.turn("Stacy", "1", "reply", {})]
+    again = [layout.turn("User", "two", "user", {}), layout.turn("Stacy", "2", "reply", {})]
+    undone = layout.comment("undo", {"turns": 1}) + "\n"
+    log = parse("".join([head, *said, *again, undone, *again, undone]).encode(), Path("x.md"))
+    assert [turn.text for turn in log.turns] == ["one", "1"]
+    assert [turn.text for turn in log.taken] == ["two", "2", "two", "2"]
+    assert not log.damages
+
+
+def test_taking_back_the_first_turn_after_a_reset_leaves_the_reset():
+    said = layout.turn("User", "one", "user", {}) + layout.comment("reset") + "\n" + layout.turn("User", "two", "user", {})
+    log = parse(
+        (layout.front_matter({"user": "User"}) + said + layout.comment("undo") + layout.turn("User", "three", "user", {})).encode(),
+        Path("x.md"),
+    )
+    assert [(turn.text, turn.after_reset) for turn in log.turns] == [("one", False), ("three", True)]
+
+
+def test_the_last_title_counts():
+    marks = "".join(layout.comment("title", {"title": title}) + "\n" for title in ("Moon", "Moon --> and\nstars"))
+    log = parse((layout.front_matter({"user": "User"}) + marks + layout.turn("User", "one", "user", {})).encode(), Path("x.md"))
+    assert (log.title, [turn.text for turn in log.turns]) == ("Moon --> and\nstars", ["one"])
