@@ -130,10 +130,14 @@ def _key(flag: Callable[[Any], Any]) -> str:
 _BY_KEY = {_key(flag): flag for flag in FLAGS}
 
 
+def given_flags(ctx: click.Context, flags: dict[str, Any]) -> dict[str, Any]:
+    """Those that were given on the command line."""
+    return {name: value for name, value in flags.items() if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT}
+
+
 def resolve_flags(ctx: click.Context, config: tuple[str, ...], flags: dict[str, Any]) -> dict[str, Setting]:
     """Every option's value and where it came from. SettingsError for a file that cannot be used."""
-    given = {name: value for name, value in flags.items() if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT}
-    return resolve(vars(ChatOptions()), config, given)
+    return resolve(vars(ChatOptions()), config, given_flags(ctx, flags))
 
 
 def chat_options(ctx: click.Context, config: tuple[str, ...], flags: dict[str, Any]) -> ChatOptions:

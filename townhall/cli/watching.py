@@ -1,0 +1,191 @@
+"""What `townhall watch` does with its flags: a watcher, what it opens for a file, and what is told of it."""
+
+import signal
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from ext.tinygrad.errors import TownhallError
+from townhall.cli import report, terminal
+from townhall.cli.loading import Loaded, open_models
+from townhall.cli.options import ChatOptions
+from townhall.conversation import Conversation
+from townhall.head_cache import HeadCache
+from townhall.persona import load_persona
+from townhall.settings import read_front_matter, resolve
+from townhall.watch.answering import Answerer, Continuation, Talk
+from townhall.watch.desk import Desk
+from townhall.watch.document import Document
+from townhall.watch.errors import Gone, WatchError
+from townhall.watch.layout import DELIM, Layout, delimiter, front_matter, refuse_open_front_matter
+from townhall.watch.reading import ChatTurns, FreeForm, Reader
+from townhall.watch.watcher import Watcher, create
+
+# what a file may say of itself; the rest is the watcher's
+FRONT = (
+    *("personality", "model", "size", "gen", "quantize", "eos", "count", "temperature", "seed"),
+    *("top_k", "top_p", "min_p", "repeat_penalty", "max_context", "context", "format"),
+)
+
+
+@dataclass(frozen=True)
+class WatchOptions:
+    """The command line, `flags` being those of a conversation that were given."""
+
+    target: Path
+    once: bool
+    raw: bool
+    trim: bool
+    delim: str | None
+    slots: int
+    config: tuple[str, ...]
+    flags: Mapping[str, Any]
+
+
+def run_watch(options: WatchOptions) -> int:
+    """Watch until a signal; the exit code is 2 where --once had to leave something unanswered."""
+    if not options.target.exists():
+        if options.once:
+            raise WatchError(f"{options.target} does not exist; name a file or a folder")
+        create(options.target)
+    session = Watching(options)
+    with _signals() as stop:
+        watcher = Watcher(options.target, session.read, session.desk, session, stop.is_set)
+        try:
+            session.prepare()
+            if options.once:
+                replies = watcher.once()
+                if not replies and not watcher.failed:
+                    terminal.note(f"{options.target}: there is nothing to answer")
+                return 2 if watcher.failed else 130 if stop.is_set() else 0
+            terminal.note(f"{options.target} is watched; Ctrl-C ends that")
+            watcher.run()
+        finally:
+            watcher.close()
+    return 0
+
+
+class Watching:
+    """Reads files as flags and their own front matter say, opens who answers them, and reports."""
+
+    def __init__(self, options: WatchOptions):
+        self.options = options
+        self.chat = self._options({})
+        self.desk = Desk(self.open, options.slots)
+        self._models = open_models()
+        self._loaded: WeakKeyDictionary[Answerer, Loaded] = WeakKeyDictionary()
+        self._prepared: tuple[Hashable, Answerer] | None = None
+
+    def prepare(self) -> None:
+        """Load the model and let it read the persona before anybody waits: those that the file names, where it is one and can be read."""
+        chat = self.chat
+        if self.options.target.is_file():
+            with suppress(TownhallError, Gone):
+                document = Document(self.options.target)
+                document.look()
+                chat, _ = self.read(document.path, document.text)
+        self._prepared = chat, self.open(chat)
+
+    def read(self, path: Path, text: str) -> tuple[ChatOptions, Reader]:
+        """How a file's text is to be read, and what its answerer depends on."""
+        if self.options.raw:
+            return self.chat, FreeForm((self.options.delim or "").strip())
+        refuse_open_front_matter(text, path)
+        front, _ = front_matter(text)
+        chat = self._options(read_front_matter(path, front, vars(ChatOptions()), FRONT)) if front.strip() else self.chat
+        persona = load_persona(chat.personality)
+        return chat, ChatTurns(Layout(persona.user, persona.name, DELIM if self.options.delim is None else delimiter(self.options.delim)))
+
+    def open(self, chat: ChatOptions) -> Answerer:
+        """Somebody who answers, ready."""
+        prepared, self._prepared = self._prepared, None
+        if prepared and prepared[0] == chat:
+            return prepared[1]
+        if chat not in self._models:
+            self.desk.clear()  # caches of other models would keep those in memory
+        loaded = self._models.open(chat)
+        self._models.settle()
+        answerer = self._continuation(chat, loaded) if self.options.raw else self._talk(chat, loaded)
+        self._loaded[answerer] = loaded
+        return answerer
+
+    def _continuation(self, chat: ChatOptions, loaded: Loaded) -> Answerer:
+        return Continuation(loaded.llama, loaded.sampling, chat.count, chat.context, self.options.trim)
+
+    def _talk(self, chat: ChatOptions, loaded: Loaded) -> Answerer:
+        persona = load_persona(chat.personality)
+        conversation = Conversation(
+            loaded.llama,
+            persona,
+            format=chat.format,
+            context=chat.context,
+            sampling=loaded.sampling,
+            max_tokens=chat.count,
+            heads=None if chat.fake or not chat.cache else HeadCache.of_user(terminal.note),
+            trim=self.options.trim,
+        )
+        conversation.prepare(lambda done, total: terminal.progress(f"{persona.name} is getting ready: {done} of {total} tokens"))
+        return Talk(conversation)
+
+    def note(self, text: str) -> None:
+        terminal.note(text)
+
+    def complain(self, text: str) -> None:
+        terminal.complain(text)
+
+    def begins(self, path: Path) -> None:
+        terminal.progress(f"{path} is being answered")
+
+    def answered(self, path: Path, answerer: Answerer, stopped: bool) -> None:
+        reply, loaded = answerer.last, self._loaded[answerer]
+        if reply is None:
+            return
+        if self.chat.json:
+            terminal.say(report.as_json(reply, loaded) + "\n")
+        read = reply.prompt_tokens - reply.cached_tokens
+        how = " (stopped)" if stopped else f" (cut off after {_tokens(reply.tokens)})" if reply.finish_reason == "length" else ""
+        terminal.note(f"{path}: {_tokens(reply.tokens)} to a prompt of {reply.prompt_tokens}: {reply.cached_tokens} cached, {read} read{how}")
+        if line := reply.receipt.describe():
+            terminal.note(line)
+        if self.chat.timing:
+            terminal.note(report.as_timing(reply, loaded))
+
+    def _options(self, document: Mapping[str, Any]) -> ChatOptions:
+        resolved = resolve(vars(ChatOptions()), self.options.config, self.options.flags, document)
+        chat = ChatOptions(**{name: setting.value for name, setting in resolved.items()})
+        return replace(chat, prompt="") if self.options.raw else chat  # raw text is drawn as --prompt's is
+
+
+class _Stop:
+    def __init__(self) -> None:
+        self.asked = False
+
+    def is_set(self) -> bool:
+        return self.asked
+
+
+@contextmanager
+def _signals() -> Iterator[_Stop]:
+    """Ctrl-C, SIGTERM and a terminal that closes end the watch as they should; a second Ctrl-C at once."""
+    stop = _Stop()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.asked = True
+
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _tokens(count: int) -> str:
+    return "1 token" if count == 1 else f"{count} tokens"

@@ -1,0 +1,37 @@
+"""One watcher for one file: a lock in the user's own folder, because the file itself is replaced whenever an editor saves by renaming."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from townhall.watch.errors import WatchError
+
+
+class Lock:
+    """Held from the beginning to `release`, or to the end of the process; WatchError where another one holds it."""
+
+    def __init__(self, path: Path):
+        self._fd: int | None = None
+        try:
+            import fcntl
+        except ImportError:  # Windows has none
+            return
+        from platformdirs import user_cache_dir
+
+        real = path.resolve()
+        folder = Path(user_cache_dir("townhall")) / "watched"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        name = f"{hashlib.sha256(os.fsencode(real)).hexdigest()[:32]}.lock"
+        fd = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(fd)
+            raise WatchError(f"{path} is already watched by another townhall; end that one first") from error
+        self._fd = fd
+
+    def release(self) -> None:
+        """Let others watch."""
+        if self._fd is not None:
+            os.close(self._fd)
+        self._fd = None

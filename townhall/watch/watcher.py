@@ -1,0 +1,90 @@
+"""The watch itself: a file, or the files of a folder, each attended when something happens to it."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from townhall.watch.attended import Attended, Read, Reporter
+from townhall.watch.desk import Desk
+from townhall.watch.errors import WatchError
+from townhall.watch.lock import Lock
+from townhall.watch.notices import notices
+
+SUFFIXES = (".chat", ".txt")  # what of a folder is watched
+
+
+class Watcher:
+    """`target` is a file or a folder; nobody else watches it from here to `close`. WatchError where it cannot be watched."""
+
+    def __init__(self, target: Path, read: Read, desk: Desk, reporter: Reporter, stopped: Callable[[], bool]):
+        self.target, self._reporter, self._stopped = target, reporter, stopped
+        self.folder = target.is_dir()
+        self._lock = Lock(target)
+        self._make: Callable[[Path], Attended] = lambda path: Attended(path, read, desk, reporter, stopped, named=not self.folder)
+        self._attended: dict[Path, Attended] = {}
+        self._lost = False  # the folder
+
+    def once(self) -> int:
+        """Answer what stands there now; how many replies that were."""
+        return sum(self._known(path).attend(once=True) for path in self._paths() if not self._stopped())
+
+    def run(self) -> None:
+        """Answer until `stopped`."""
+        self._round(set())
+        place = Path(os.path.abspath(self.target))
+        folders = (place,) if self.folder else (place.parent, place.resolve().parent)
+        for changed in notices(list(dict.fromkeys(folders)), self._stopped):
+            self._round(changed)
+
+    @property
+    def failed(self) -> bool:
+        """Was there anything to complain of?"""
+        return any(one.failed for one in self._attended.values())
+
+    def close(self) -> None:
+        """Let others watch."""
+        for one in self._attended.values():
+            one.release()
+        self._lock.release()
+
+    def _round(self, changed: set[Path]) -> None:
+        for path in list(self._paths()):
+            one = self._known(path)
+            if not self._stopped() and one.due(changed):
+                one.attend()
+            if one.gone and self.folder:
+                del self._attended[path]
+
+    def _known(self, path: Path) -> Attended:
+        if path not in self._attended:
+            self._attended[path] = self._make(path)
+        return self._attended[path]
+
+    def _paths(self) -> Iterator[Path]:
+        """The files to look at: those that are there, and those that were."""
+        if not self.folder:
+            yield self.target
+            return
+        try:
+            found = sorted(path for path in self.target.iterdir() if path.suffix in SUFFIXES and not path.name.startswith("."))
+        except OSError as error:
+            found = []
+            if not self._lost:
+                self._reporter.complain(f"{self.target} cannot be read: {error.strerror}; it is watched for")
+            self._lost = True
+        else:
+            if self._lost:
+                self._reporter.note(f"{self.target} is there again")
+            self._lost = False
+        yield from found
+        yield from set(self._attended).difference(found)
+
+
+def create(path: Path) -> None:
+    """An empty file for a conversation to begin in, where there is none; WatchError for a name that looks like a mistake."""
+    if path.suffix not in SUFFIXES:
+        raise WatchError(f"{path} does not exist; name a file or a folder, or a new file that ends in {' or '.join(SUFFIXES)}")
+    try:
+        path.touch(exist_ok=True)
+    except OSError as error:
+        raise WatchError(f"{path} cannot be made: {error.strerror or error}") from error
