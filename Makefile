@@ -61,7 +61,7 @@ $(VENV)/.setup-stamp: pyproject.toml requirements.txt | $(VENV)/.created-stamp
 
 $(VENV)/.test-stamp: $(VENV)/.setup-stamp
 	@echo "installing the test extras" >&2
-	@$(PIP) install -e '.[server,test]' >&2
+	@$(PIP) install -e '.[server,web,test]' >&2
 	@touch $@
 
 $(VENV)/.web-stamp: $(VENV)/.setup-stamp

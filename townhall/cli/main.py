@@ -12,6 +12,7 @@ from townhall import __version__
 COMMANDS = {
     "chat": ("townhall.cli.chat", "Talk to a persona, or complete a text with --prompt."),
     "serve": ("townhall.cli.serve", "Serve the personas through OpenAI's API."),
+    "web": ("townhall.cli.web", "Talk to the personas on a page in the browser."),
     "inspect": ("townhall.cli.inspect", "Say what a checkpoint holds: sizes, types, vocabulary, memory, licence."),
     "delta": ("townhall.cli.delta", "Apply, make, verify or fetch deltas: weights given as a difference from others."),
     "convert": ("townhall.cli.convert", "Turn any checkpoint into one GGUF file, quantised or not."),

@@ -1,0 +1,134 @@
+"""`townhall web`: flags in, a page in the browser until it is told to stop."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from townhall.cli import terminal
+from townhall.cli.flags import chat_options, some_flags
+from townhall.cli.options import ChatOptions
+from townhall.cli.serve import SHARED
+from townhall.errors import ModelError
+
+if TYPE_CHECKING:
+    from townhall.server.service import Service
+
+EPILOG = """\b
+Examples:
+  townhall web
+  townhall web --persona gary --open
+  townhall web --server http://127.0.0.1:8000
+"""
+DRAWN = {"config", "temperature", "seed", "top_k", "top_p", "min_p", "repeat_penalty", "context"}  # what a request says, to any server
+
+
+@click.command(
+    help="Talk to the personas on a page in the browser, over a server that runs already or one that is started with it.", epilog=EPILOG
+)
+@click.option("--server", metavar="URL", help="a running `townhall serve`  [default: one is started here, with the model flags below]")
+@click.option("--api-key-file", type=click.Path(path_type=Path), help="file with the key that --server asks for")
+@click.option("--api-key", metavar="KEY", help="the same in the open: others see it in the process list")
+@click.option(
+    "--persona",
+    "personas",
+    multiple=True,
+    metavar="NAME",
+    help="whom to offer, or a YAML file, the first one first; may be repeated  [default: all]",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="address to listen on")
+@click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="0: any that is free")
+@click.option("--no-auth", is_flag=True, help="let anybody in who can reach --host, and read every chat")
+@click.option("--open/--no-browser", "open_browser", default=False, help="open the page in your browser  [default: print its address]")
+@some_flags(*SHARED, "log_to")
+@click.pass_context
+def web(
+    ctx: click.Context,
+    /,
+    server: str | None,
+    api_key_file: Path | None,
+    api_key: str | None,
+    personas: tuple[str, ...],
+    host: str,
+    port: int,
+    no_auth: bool,
+    open_browser: bool,
+    config: tuple[str, ...],
+    **flags: Any,
+) -> int:
+    chat = chat_options(ctx, config, flags)
+    chat.sampling()  # what is out of range ends this here
+    try:
+        from townhall.server import serve as serving
+        from townhall.web import run
+    except ModuleNotFoundError as error:
+        raise ModelError(f"the page needs the package {error.name}: pip install 'townhall[server,web]'") from error
+    from townhall.cli.serve import _keys
+    from townhall.logbook.keeper import default_folder
+    from townhall.server.voices import persona_id
+
+    local = serving.is_loopback(host)
+    if not local and not no_auth:
+        raise serving.ServeError(f"--host {host} can be reached by others: pass --no-auth to let anybody in who can reach it")
+    if server is not None:
+        _refuse_model_flags(ctx, server)
+    folder = chat.log_to or default_folder()
+    if folder.suffix:
+        raise ModelError(f"--log-to {folder} names a file; the page keeps many chats, so name a folder")
+    listener = serving.bind(host, port)  # before anything that takes its time
+    terminal.note("starting …")
+    within = None
+    try:
+        if server is None:
+            within = run.Within(lambda key: _service(chat, personas, key))
+            within.start()
+            root: str = within.root
+            key: str | None = within.key
+        else:
+            root, key = server, next(iter(_keys(api_key, api_key_file)), None)
+        voices = run.ask_voices(root, key)
+        first = persona_id(personas[0] if personas else chat.personality)
+        known = [voice.id for voice in voices]
+        if first not in known and personas:
+            raise ModelError(f"--persona {personas[0]} is not among those of the server: {', '.join(known)}")
+        address = serving.url(listener).removesuffix("/v1") + "/"
+
+        def ready() -> None:
+            terminal.note(f"the page is at {address} and chats are kept in {folder}; Ctrl-C ends it")
+            if open_browser:
+                click.launch(address)
+
+        run.show(root, key, voices, first if first in known else known[0], folder, listener, local, ready)
+    finally:
+        if within:
+            within.stop()
+        listener.close()
+    return 0
+
+
+def _service(chat: ChatOptions, personas: tuple[str, ...], key: str) -> "Service":
+    """As `townhall serve` makes it, for nobody but this page."""
+    from townhall.cli.loading import load
+    from townhall.head_cache import HeadCache
+    from townhall.persona import list_personas, load_persona
+    from townhall.server.options import ServeOptions
+    from townhall.server.service import Service
+
+    names = personas or tuple(dict.fromkeys([*list_personas(), chat.personality]))
+    for name in names:
+        load_persona(name)
+    model_id = str(chat.model).partition("=")[0] if chat.fake else chat.model_path().name.removesuffix(".gguf")
+    options = ServeOptions(
+        model_id=model_id, personas=names, format=chat.format, context=chat.context, max_tokens=chat.count, keys=(key,), grace=1.0
+    )
+    return Service(options, lambda: load(chat), HeadCache.of_user(terminal.note) if chat.cache and not chat.fake else None)
+
+
+def _refuse_model_flags(ctx: click.Context, server: str) -> None:
+    for param in ctx.command.params:
+        name = str(param.name)
+        if name in set(SHARED) - DRAWN and ctx.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            raise ModelError(
+                f"{param.opts[0]} is for a server that is started here, and --server {server} runs already; leave one of them out"
+            )

@@ -1,0 +1,214 @@
+"""One conversation of the page's: the log on the disk is all there is of it, but for the reply that is being written."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from townhall.logbook import layout
+from townhall.logbook.reading import Log, Turn, parse, read_log
+from townhall.logbook.writer import LogWriter
+from townhall.web.asking import Asking
+from townhall.web.client import Client, Finished, Voice, WebError
+
+PACE = 0.04  # seconds between two looks at a reply: faster than anybody reads
+BUSY = "A reply is still being written in this chat, perhaps in another tab; stop it or wait for its end."
+
+
+@dataclass
+class Live:
+    """A reply that is being written."""
+
+    question: str
+    text: str = ""
+    task: "asyncio.Task[None] | None" = None
+    started: float = field(default_factory=time.monotonic)
+
+
+class Chat:
+    """`voice` answers. Every turn holds the log's lock while it is being made and no longer, so that others may write between turns."""
+
+    def __init__(self, path: Path, voice: Voice, client: Client):
+        self.path, self.voice, self._client = path, voice, client
+        self.live: Live | None = None
+        self.problem = ""  # what went wrong last
+        self._count = 0
+        self._read: tuple[tuple[int, int], Log] | None = None
+        self._changed = asyncio.Event()
+        self._writer: LogWriter | None = None
+        self._unsaved = ""  # what a full disk did not take; it is written with the next turn
+        self._failing = False
+
+    @property
+    def id(self) -> str:
+        return self.path.stem
+
+    @property
+    def version(self) -> str:
+        """Another one whenever there is something else to show."""
+        return f"{self.id} {self._stamp()} {self._count}"
+
+    def log(self) -> Log:
+        """What is on the disk, read again when it changed; LogError where it cannot be."""
+        stamp = self._stamp()
+        if self._read is None or self._read[0] != stamp:
+            self._read = stamp, read_log(self.path) if stamp != (0, 0) else Log(self.path, {})
+        log = self._read[1]
+        return Log(self.path, log.head, log.turns + parse(self._unsaved.encode(), self.path).turns) if self._unsaved else log
+
+    def exchanges(self) -> list[tuple[Turn, Turn | None]]:
+        """Questions and their answers; None where one never came."""
+        found: list[tuple[Turn, Turn | None]] = []
+        for turn in self.log().turns:
+            if turn.role == "user":
+                found.append((turn, None))
+            elif found and found[-1][1] is None:
+                found[-1] = (found[-1][0], turn)
+        return found
+
+    async def ask(self, text: str, asking: Asking, instead: bool = False) -> None:
+        """Begin to answer, `instead` of the last exchange; WebError or LogError where that cannot be, and then nothing has changed."""
+        self._lock(asking)
+        self.live = live = Live(text)  # nothing was awaited since: who comes second is told
+        try:
+            if instead:
+                self._append(layout.comment("undo", {"turns": 1}) + "\n")
+            messages = [*self._messages(), {"role": "user", "content": text}]
+            self._append(layout.turn(self.voice.user, text, "user", {"at": _now()}))
+        except BaseException:
+            self._drop()
+            raise
+        live.task = asyncio.create_task(self._answer(live, {"model": self.voice.id, "messages": messages, **asking.body()}, asking))
+        self._tell()
+
+    def undo(self) -> str:
+        """Take the last exchange back and say what its question was; "" where there is none."""
+        if not (exchanges := self.exchanges()):
+            return ""
+        self._lock(None)
+        try:
+            self._append(layout.comment("undo", {"turns": 1}) + "\n")
+        finally:
+            self._drop()
+        return exchanges[-1][0].text
+
+    def rename(self, title: str) -> None:
+        """Give it a name."""
+        self._lock(None)
+        try:
+            self._append(layout.comment("title", {"title": title}) + "\n")
+        finally:
+            self._drop()
+
+    async def stop(self) -> None:
+        """Hang up; what was said until now stays."""
+        if self.live and self.live.task:
+            self.live.task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self.live.task
+
+    async def changes(self) -> AsyncIterator[None]:
+        """Comes back whenever there is more to show, until the reply is whole."""
+        while self.live:
+            self._changed.clear()
+            yield
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), 1.0)
+            await asyncio.sleep(PACE)
+
+    async def _answer(self, live: Live, body: dict[str, Any], asking: Asking) -> None:
+        finished: Finished | None = None
+        reason = "interrupted"
+        stream = self._client.stream(body)
+        try:
+            async for event in stream:
+                if isinstance(event, Finished):
+                    finished, reason = event, event.reason
+                else:
+                    live.text += event.text
+                    self._tell()
+        except WebError as error:
+            self.problem = str(error)
+        except asyncio.CancelledError:
+            pass
+        finally:
+            with suppress(RuntimeError):
+                await stream.aclose()  # type: ignore[attr-defined]
+            if live.text or finished:
+                facts = _facts(finished, asking, reason, self.voice)
+                self._append(layout.turn(self.voice.name, live.text, "reply", facts))
+            self._drop()
+
+    def _messages(self) -> list[dict[str, str]]:
+        """What the model is to know: questions that nobody answered are not repeated."""
+        said = [(question, answer) for question, answer in self.exchanges() if answer and answer.text]
+        return [
+            {"role": role, "content": turn.text}
+            for question, answer in said
+            for role, turn in (("user", question), ("assistant", answer))
+            if turn
+        ]
+
+    def _head(self, asking: Asking) -> dict[str, Any]:
+        settings = {"model": self.voice.id, "context": asking.context, "server": self._client.root}
+        return {"id": self.id, "started": _now(), "user": self.voice.user, "persona": self.voice.name, "settings": settings}
+
+    def _stamp(self) -> tuple[int, int]:
+        try:
+            stat = self.path.stat()
+        except OSError:
+            return 0, 0
+        return stat.st_size, stat.st_mtime_ns
+
+    def _lock(self, asking: Asking | None) -> None:
+        """Be the only one who writes; WebError or LogError where somebody else does."""
+        if self.live:
+            raise WebError(BUSY)
+        if not self._unsaved:
+            self._writer = LogWriter(self.path, self._head(asking or Asking()), self._say)
+        self.problem = ""
+
+    def _append(self, text: str) -> None:
+        assert self._writer
+        self._unsaved += text  # unless the writer is content
+        self._writer.append(text)
+        if not self._failing:
+            self._unsaved = ""
+
+    def _say(self, line: str) -> None:
+        """The writer begins to fail, or is over it."""
+        self._failing = not self._failing
+        self.problem = line[:1].upper() + line[1:]
+
+    def _drop(self) -> None:
+        if self._writer:
+            self._writer.close()
+        self.live = None
+        self._tell()
+
+    def _tell(self) -> None:
+        self._count += 1
+        self._changed.set()
+
+
+def _facts(finished: Finished | None, asking: Asking, reason: str, voice: Voice) -> dict[str, Any]:
+    """As `townhall chat` notes them, as far as a server tells."""
+    told = dict(finished.told) if finished else {}
+    usage = dict(finished.usage) if finished else {}
+    return {
+        "at": _now(),
+        "finish_reason": reason,
+        "model": voice.id,
+        "asked": asking.body(),
+        "prompt_tokens": usage.get("prompt_tokens"),
+        "completion_tokens": usage.get("completion_tokens"),
+        "receipt": told,
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,101 @@
+"""The page: what stands where, and which of its parts asks for what."""
+
+from typing import Any
+
+from townhall.web.asking import STRATEGIES, Asking
+from townhall.web.events import Events
+from townhall.web.offline import gr
+from townhall.web.shelf import Shelf
+from townhall.web.view import names
+
+PLAIN = Asking()
+
+
+def build(shelf: Shelf, first: str) -> gr.Blocks:
+    """The page over `shelf`; `first` is the model id that a new chat begins with."""
+    with gr.Blocks(title="Townhall", analytics_enabled=False, fill_height=True, fill_width=True) as page:
+        chat_id, seen, editing = (gr.Textbox(visible=False) for _ in range(3))
+        facts = gr.Markdown(elem_id="facts-box", sanitize_html=False, container=False)
+        with gr.Sidebar(width=300, elem_id="side"):
+            gr.Markdown(
+                '<a class="brand" href="/"><img src="own/favicon.svg" alt="" width="28" height="28">Townhall</a>', sanitize_html=False
+            )
+            new = gr.Button("New chat", elem_id="new", variant="secondary")
+            characters = gr.Radio(names(shelf.voices), value=first, label="Characters", elem_id="characters", interactive=True)
+            chats = gr.Radio([], label="Chats", elem_id="chats", interactive=True)
+            with gr.Row(elem_id="chat-actions"):
+                open_, rename, delete, export = (
+                    gr.Button(name, size="sm", interactive=False) for name in ("Open", "Rename", "Delete", "Export")
+                )
+            with gr.Row(elem_id="renaming", visible=False) as renaming:
+                title = gr.Textbox(label="New name", max_length=120, elem_id="title")
+                save_title, keep_title = gr.Button("Save name", size="sm"), gr.Button("Cancel", size="sm")
+            with gr.Row(elem_id="deleting", visible=False) as deleting:
+                sure = gr.Button("Delete for good", size="sm", variant="stop")
+                keep = gr.Button("Keep", size="sm")
+            exports = gr.Markdown(elem_id="exports", sanitize_html=False, container=False, visible=False)
+            with gr.Accordion("Settings", open=False, elem_id="settings"):
+                model = gr.Dropdown([voice.id for voice in shelf.voices], value=first, label="Model", interactive=True)
+                settings = [
+                    gr.Slider(
+                        0, 2, PLAIN.temperature, step=0.05, label="Temperature", info="0 always takes the likeliest word", interactive=True
+                    ),
+                    gr.Slider(0, 1, PLAIN.top_p, step=0.01, label="Top p", interactive=True),
+                    gr.Slider(0, 200, PLAIN.top_k, step=1, label="Top k", info="0 asks all", interactive=True),
+                    gr.Slider(0, 1, PLAIN.min_p, step=0.01, label="Min p", interactive=True),
+                    gr.Slider(0.5, 2, PLAIN.repeat_penalty, step=0.05, label="Repeat penalty", interactive=True),
+                    gr.Number(None, precision=0, minimum=0, label="Seed", info="empty: another one each time", interactive=True),
+                    gr.Slider(16, 2048, PLAIN.max_tokens, step=16, label="Max tokens", info="in an answer", interactive=True),
+                    gr.Dropdown(
+                        [(says, name) for name, says in STRATEGIES.items()], value=PLAIN.context, label="Context", interactive=True
+                    ),
+                ]
+        with gr.Column(elem_id="main"):
+            header = gr.Markdown(elem_id="header", sanitize_html=False, container=False)
+            conversation = gr.Chatbot(
+                label="Conversation", show_label=False, elem_id="conversation", container=False, buttons=[], height="100%",
+                latex_delimiters=[], allow_tags=False, layout="bubble", group_consecutive_messages=False,
+            )  # fmt: skip
+            problem = gr.Markdown(elem_id="problem", sanitize_html=False, container=False)
+            bar = gr.Markdown(elem_id="bar", sanitize_html=False, container=False)
+            with gr.Row(elem_id="composer"):
+                box = gr.Textbox(
+                    label="Message", placeholder="Say something", lines=1, max_lines=8, container=False, autofocus=True,
+                    interactive=True, elem_id="message", scale=1,
+                )  # fmt: skip
+                send = gr.Button("Send", variant="primary", elem_id="send", scale=0, min_width=84)
+                stop = gr.Button("Stop", variant="stop", elem_id="stop", scale=0, min_width=84, visible=False)
+            with gr.Row(elem_id="again"):
+                retry, undo, edit = (
+                    gr.Button(name, size="sm", interactive=False, scale=0, min_width=72) for name in ("Retry", "Undo", "Edit")
+                )
+        tick = gr.Timer(1.0)
+
+        shown = [chat_id, seen, facts, conversation, header, bar, problem, stop, retry, undo, edit, characters, model]
+        do = Events(shelf, first)
+        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
+        said = [box, chat_id, editing, characters, *settings]
+        gr.on([send.click, box.submit], do.send, said, [box, editing, *shown], **quiet)
+        stop.click(do.stop, [chat_id], shown, **quiet)
+        retry.click(do.retry, said, [box, editing, *shown], **quiet)
+        undo.click(do.undo, [chat_id, box], [box, *shown], **quiet)
+        edit.click(do.edit, [chat_id], [box, editing, *shown], **quiet)
+        new.click(do.new, [characters], [box, editing, *shown], **quiet)
+        for chosen in (characters, model):
+            chosen.input(do.choose, [chosen, chat_id], [editing, *shown], **quiet)
+        listed = [chats, open_, rename, delete, export]
+        asides = [renaming, deleting, exports, title]
+        page.load(do.arrive, None, shown, **quiet)
+        page.load(do.list, [chats], listed, **quiet)
+        tick.tick(do.look, [chat_id, seen], shown, **quiet)
+        seen.change(do.list, [chats], listed, **quiet)
+        chats.input(do.pick, [chats], [*listed, *asides], **quiet)
+        open_.click(do.open, [chats], [box, editing, *shown], **quiet)
+        rename.click(do.ask_title, [chats], asides, **quiet)
+        gr.on([save_title.click, title.submit], do.rename, [chats, title], [*listed, *asides, problem], **quiet)
+        delete.click(do.ask_sure, None, asides, **quiet)
+        gr.on([keep.click, keep_title.click], do.put_away, None, asides, **quiet)
+        sure.click(do.delete, [chats, chat_id, characters], [*listed, *asides, *shown], **quiet)
+        export.click(do.export, [chats], asides, **quiet)
+    page.queue(default_concurrency_limit=None, api_open=False)
+    return page

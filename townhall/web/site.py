@@ -1,0 +1,74 @@
+"""The page as an application: Gradio behind its shield, beside it the few files that are ours."""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from ext.tinygrad.errors import TownhallError
+from townhall.web.offline import gr
+from townhall.web.page import build
+from townhall.web.portraits import portrait
+from townhall.web.shelf import Shelf
+from townhall.web.shield import Shield
+
+STATIC = Path(__file__).parent / "static"
+KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".md": "text/markdown", ".json": "application/json"}
+HEAD = (
+    '<meta name="color-scheme" content="light dark"><link rel="icon" type="image/svg+xml" href="./own/favicon.svg">'
+    '<link rel="stylesheet" href="./own/page.css"><script src="./own/page.js"></script>'
+)
+BODY = '<a class="skip" href="#message">Skip to your message</a>'
+
+
+def application(shelf: Shelf, first: str, names: Collection[str]) -> ASGIApp:
+    """`first` is the model id that a new chat begins with, `names` are hosts under which the page may be asked for; none: any."""
+
+    @asynccontextmanager
+    async def living(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await shelf.close()
+
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=living)
+    ours = {path.name: path.read_bytes() for path in STATIC.iterdir()}
+
+    async def own(request: Request) -> Response:
+        name = request.path_params["name"]
+        return _file(name, ours[name]) if name in ours else _nothing()
+
+    async def face(request: Request) -> Response:
+        return _file("face.svg", portrait(request.path_params["id"]).encode(errors="replace"))
+
+    async def chat(request: Request) -> Response:
+        id, form = request.path_params["id"], request.path_params["form"]
+        if form not in ("md", "json"):
+            return _nothing()
+        try:
+            text = await asyncio.to_thread(shelf.exported, id, form)
+        except TownhallError as error:
+            return PlainTextResponse(str(error), 404)
+        response = _file(f"chat.{form}", text.encode())
+        response.headers["Content-Disposition"] = f'attachment; filename="{id}.{form}"'
+        return response
+
+    app.router.routes += [Route("/own/{name}", own), Route("/portraits/{id}.svg", face), Route("/chats/{id}.{form}", chat)]
+    theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    gr.mount_gradio_app(
+        app, build(shelf, first), path="/", footer_links=[], run_history=False, theme=theme, ssr_mode=False, mcp_server=False, pwa=False,
+        show_error=True, enable_monitoring=False, blocked_paths=["/"],
+    )  # fmt: skip
+    return Shield(app, names, HEAD.encode(), BODY.encode())
+
+
+def _file(name: str, data: bytes) -> Response:
+    return Response(data, media_type=KINDS[Path(name).suffix], headers={"Cache-Control": "no-cache"})
+
+
+def _nothing() -> Response:
+    return PlainTextResponse("there is nothing here", 404)

@@ -1,0 +1,141 @@
+"""What the page shows of a chat, as plain values and small pieces of HTML in which every foreign word is escaped."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+from urllib.parse import quote
+
+from townhall.logbook.reading import Turn
+from townhall.web.chat import Chat
+from townhall.web.client import Voice
+from townhall.web.prose import spoken, written
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Share:
+    """A part of the window, in tokens."""
+
+    name: str
+    tokens: int
+    says: str
+
+
+def conversation(chat: Chat | None, voice: Voice) -> list[Message]:
+    """The greeting, every turn, the reply that is being written; what was forgotten stands below the answer it was forgotten for."""
+    said: list[Message] = []
+    if voice.greeting:
+        said.append(_message("assistant", spoken(voice.greeting)))
+    if chat is None:
+        return said
+    forgotten = 0
+    for question, answer in chat.exchanges():
+        said.append(_message("user", written(question.text)))
+        if answer:
+            note, forgotten = _notes(answer, forgotten)
+            said.append(_message("assistant", spoken(answer.text) + note))
+    if chat.live:
+        said.append(_message("assistant", spoken(chat.live.text) + ("" if chat.live.text else '<span class="waiting">writing …</span>')))
+    return said
+
+
+def receipt(told: dict[str, Any], before: int) -> str:
+    """One sentence about what the model does not see any more; `before`: messages that an earlier one told of."""
+    dropped, tokens = len(told.get("dropped") or ()), int(told.get("dropped_tokens") or 0)
+    if not tokens or dropped <= before:
+        return ""
+    more = f"{dropped - before} more messages" if before else f"the {dropped} oldest messages"
+    return (
+        f"Forgot {more} to make room: {tokens} tokens of this chat have left the window of {told.get('window')} ({told.get('strategy')})."
+    )
+
+
+def shares(told: dict[str, Any], completion: int) -> list[Share]:
+    """How the window is filled after a reply; the parts add up to the window."""
+    window, pinned = int(told.get("window") or 0), int(told.get("pinned_tokens") or 0)
+    memory, reserve = int(told.get("memory_tokens") or 0), int(told.get("reserve_tokens") or 0)
+    recent = max(0, int(told.get("prompt_tokens") or 0) - pinned - memory + completion)
+    free = max(0, window - pinned - memory - recent - reserve)
+    parts = [
+        Share("pinned", pinned, "the character, always in view"),
+        Share("memory", memory, "a memory of what was forgotten"),
+        Share("recent", recent, "the talk as the model sees it"),
+        Share("reserve", max(0, window - pinned - memory - recent - free), "kept for the next answer"),
+        Share("free", free, "free"),
+    ]
+    return parts
+
+
+def bar(chat: Chat | None) -> str:
+    """The context window as a meter and its legend."""
+    answers = [answer for _, answer in (chat.exchanges() if chat else ()) if answer and answer.facts]
+    facts = answers[-1].facts or {} if answers else {}
+    told = facts.get("receipt") or {}
+    parts = shares(told, int(facts.get("completion_tokens") or 0))
+    window = int(told.get("window") or 0)
+    if not window:
+        return '<div class="window"><div class="track" role="meter" aria-label="Context window" aria-valuemin="0" aria-valuemax="1" aria-valuenow="0" aria-valuetext="nothing said yet"></div><span class="legend">The context window fills as you talk.</span></div>'  # noqa: E501
+    used = window - parts[-1].tokens
+    spans = "".join(f'<span class="{part.name}" style="width:{100 * part.tokens / window:.2f}%"></span>' for part in parts[:-1])
+    words = ", ".join(f"{part.name} {part.tokens}" for part in parts if part.tokens or part.name != "memory")
+    legend = " ".join(
+        f'<span class="key" title="{part.says}"><i class="{part.name}"></i>{part.name} <b>{part.tokens}</b></span>'
+        for part in parts
+        if part.tokens or part.name != "memory"
+    )
+    return (
+        f'<div class="window"><div class="track" role="meter" aria-label="Context window" aria-valuemin="0" aria-valuemax="{window}" '
+        f'aria-valuenow="{used}" aria-valuetext="{words} of {window} tokens">{spans}</div><span class="legend">{legend}</span></div>'
+    )
+
+
+def header(voice: Voice) -> str:
+    """Who is being talked to."""
+    told = escape(voice.description or "The model itself, with no character to play.")
+    return (
+        f'<div class="who"><img src="portraits/{quote(voice.id, safe="")}.svg" alt="" width="56" height="56">'
+        f'<div><h1>{escape(voice.name)}</h1><p title="{told}">{told}</p></div></div>'
+    )
+
+
+def problem(text: str) -> str:
+    """A fault, in one sentence; "" hides it."""
+    return f'<div class="problem" role="alert"><b aria-hidden="true">!</b> {escape(text)}</div>' if text else ""
+
+
+def remark(text: str) -> str:
+    """Something to know, no fault."""
+    return f'<div class="remark" role="status">{escape(text)}</div>'
+
+
+def exports(id: str) -> str:
+    """Links to both files."""
+    links = (f'<a href="chats/{quote(id, safe="")}.{form}" download>{name}</a>' for form, name in (("md", "Markdown"), ("json", "JSON")))
+    return f'<span class="exports">Save as {" ".join(links)}</span>'
+
+
+def facts(chat: Chat | None, voice: Voice) -> str:
+    """What the page's own script needs to know."""
+    saved = chat.id if chat and (chat.live or chat.exchanges()) else ""
+    return f'<div id="facts" data-chat="{escape(saved)}" data-persona="{escape(voice.id)}" data-name="{escape(voice.name)}" data-busy="{int(bool(chat and chat.live))}"></div>'  # noqa: E501
+
+
+def _notes(answer: Turn, before: int) -> tuple[str, int]:
+    """(what stands below an answer, how many messages are forgotten now)."""
+    facts = answer.facts or {}
+    told = facts.get("receipt") or {}
+    ends = {"length": "Cut off: the answer reached its limit.", "interrupted": "Stopped."}
+    lines = [line for line in (ends.get(str(facts.get("finish_reason"))), receipt(told, before)) if line]
+    notes = "".join(f'<span class="note">{escape(line)}</span>' for line in lines)
+    return (f"\n\n{notes}" if notes else ""), len(told.get("dropped") or ())
+
+
+def _message(role: str, content: str) -> Message:
+    return {"role": role, "content": content}
+
+
+def names(voices: Sequence[Voice]) -> list[tuple[str, str]]:
+    """(what stands in a list, model id)."""
+    return [(voice.name, voice.id) for voice in voices]
