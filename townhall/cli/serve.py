@@ -8,7 +8,7 @@ import click
 from townhall.cli import terminal
 from townhall.cli.flags import chat_options, some_flags
 from townhall.conversation import MAX_REPLY
-from townhall.errors import ModelError, SettingsError
+from townhall.errors import ModelError
 
 EPILOG = """\b
 Examples:
@@ -73,8 +73,6 @@ def serve(
     **flags: Any,
 ) -> int:
     chat = chat_options(ctx, config, flags)
-    if chat.context == "summarize":
-        raise SettingsError("context summarize needs a session that somebody keeps; townhall serve takes slide, shift or stop")
     model_id = str(chat.model).partition("=")[0] if chat.fake else chat.model_path().name.removesuffix(".gguf")
     try:
         from townhall.server import serve as server

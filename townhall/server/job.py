@@ -35,6 +35,7 @@ class Run:
     pinned: int = 0
     removed: tuple[int, int] | None = None
     before: Sequence[int] = ()
+    after: Callable[[str, Sequence[int]], None] | None = None  # told of the answer and its ids, where a client waited for it
 
 
 @dataclass
@@ -122,7 +123,10 @@ class Job:
             generation.close()
             if not run.opening and run.trim:
                 whole = finish == "stop" and not speech.answer.stopped
-                self.remember(speech.answer.shown, speech.answer.ids if whole else speech.answer.shown_ids())
+                ids = speech.answer.ids if whole else speech.answer.shown_ids()
+                self.remember(speech.answer.shown, ids)
+                if run.after and finish and self.lane == "chat":
+                    run.after(speech.answer.shown, ids)
         self.emit(Ended(run.index, finish))
 
     def _tell(self, said: Said) -> None:

@@ -15,6 +15,7 @@ from townhall.formats.piece import Turn
 from townhall.server.errors import APIError
 from townhall.server.grammar import Grammars
 from townhall.server.job import Run
+from townhall.server.memories import Memories
 from townhall.server.options import ServeOptions
 from townhall.server.requests import ChatRequest, CompletionRequest, Generate, JSONObjectFormat, JSONSchemaFormat
 from townhall.server.voices import Answers, Voice, Voices
@@ -41,8 +42,17 @@ class Planned:
 class Planner:
     """Works on one thread of its own: layouts and templates are shared between requests, and tokenising may take its time."""
 
-    def __init__(self, llama: LanguageModel, voices: Voices, answers: Answers, options: ServeOptions, sampling: Sampling, capacity: int):
-        self._llama, self._voices, self._answers, self._options = llama, voices, answers, options
+    def __init__(
+        self,
+        llama: LanguageModel,
+        voices: Voices,
+        answers: Answers,
+        memories: Memories,
+        options: ServeOptions,
+        sampling: Sampling,
+        capacity: int,
+    ):
+        self._llama, self._voices, self._answers, self._memories, self._options = llama, voices, answers, memories, options
         self._sampling, self._capacity = sampling, capacity
         self._grammars = Grammars(llama.tokenizer)
 
@@ -67,7 +77,8 @@ class Planner:
             )
         name = request.strategy or self._options.context
         strategy = open_strategy(name)
-        laid = lay_out(prompt, strategy, window, turns, self._answers.spoken)
+        memories = self._memories
+        laid = lay_out(prompt, strategy, window, turns, self._answers.spoken, lambda said: memories.standings.recall(prompt.head_ids, said))
         grammar = self._grammar(request)
         run = Run(
             index=0,
@@ -88,10 +99,15 @@ class Planner:
             pinned=window.pinned,
             removed=laid.removed,
             before=laid.before,
+            # of several answers nobody knows which one the client goes on with
+            after=memories.after(voice.told(system), prompt, strategy, window, laid) if strategy.memory and (request.n or 1) == 1 else None,
         )
         dropped = [indices[at] for at in laid.dropped]
         told = self._told(voice, name, window.pinned, dropped, laid.dropped_tokens)
-        return Planned(_repeated(run, request.n or 1), told)
+        memory = (
+            {"memory": laid.memory.text, "memory_tokens": len(laid.memory.ids), "memory_of": list(laid.memory_of)} if laid.memory else {}
+        )
+        return Planned(_repeated(run, request.n or 1), told | memory)
 
     def completion(self, request: CompletionRequest) -> Planned:
         """APIError or ContextError for what cannot be done."""
@@ -176,6 +192,9 @@ class Planner:
             "pinned_tokens": pinned,
             "dropped": dropped,
             "dropped_tokens": dropped_tokens,
+            "memory": None,
+            "memory_tokens": 0,
+            "memory_of": [],
             "device": self._llama.device,
         }
 

@@ -6,23 +6,36 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from townhall.facade import LanguageModel
 from townhall.server.errors import APIError, as_api_error
-from townhall.server.events import Failed
-from townhall.server.job import Job
-from townhall.server.slots import Slot, Slots
+from townhall.server.events import Event, Failed
+from townhall.server.slots import Lane, Slot, Slots, Wanted
 
 log = logging.getLogger("townhall.server")
 BACKGROUND_TURN = 4  # while chats are active, the background lane has one round in so many
+
+
+class Work(Protocol):
+    """What can be done a pass over the model at a time."""
+
+    lane: Lane
+    deadline: float  # by time.monotonic
+    cancelled: bool
+
+    @property
+    def wanted(self) -> Wanted: ...
+    @property
+    def emit(self) -> Callable[[Event], None]: ...
+    def steps(self, llama: LanguageModel, slot: Slot) -> Generator[None, None, None]: ...
 
 
 @dataclass
 class Active:
     """A job that has its slot."""
 
-    job: Job
+    job: Work
     slot: Slot
     steps: Generator[None, None, None]
 
@@ -35,7 +48,7 @@ class Scheduler:
 
     def __init__(self, max_queue: int):
         self.max_queue = max_queue
-        self._waiting: deque[Job] = deque()
+        self._waiting: deque[Work] = deque()
         self._active: list[Active] = []
         self._changed = threading.Condition()
         self._closing = False
@@ -44,7 +57,7 @@ class Scheduler:
         self._llama: LanguageModel | None = None
         self.slots: Slots | None = None
         self._thread: threading.Thread | None = None
-        self.finished: Callable[[Job], Any] = lambda job: None  # told of each job, on the engine's thread
+        self.finished: Callable[[Work], Any] = lambda job: None  # told of each job, on the engine's thread
 
     def start(self, load: Callable[[], tuple[LanguageModel, Slots]], failed: Callable[[BaseException], Any]) -> None:
         """Load on the engine's thread, then serve; `failed` is told, on that thread, why there is nothing to serve."""
@@ -74,15 +87,19 @@ class Scheduler:
     def active(self) -> int:
         return len(self._active)
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Work) -> None:
         """Queue a job; APIError 429 where the queue is full, 503 where the server is about to end."""
         with self._changed:
             if self._closing:
                 raise APIError(503, "the server is shutting down", code="shutting_down", retry_after=5)
-            if len(self._waiting) >= self.max_queue:
-                wait = min(30, 1 + len(self._waiting) // (self.slots.most if self.slots else 1))
+            most = self.slots.lane_most(job.lane) if self.slots else 1
+            ahead = sum(other.lane == job.lane for other in (*self._waiting, *(active.job for active in self._active)))
+            if ahead >= self.max_queue + most:  # whoever finds a free slot waits for the round to end, and for nobody
                 raise APIError(
-                    429, f"{len(self._waiting)} requests are waiting already; try again later", code="queue_full", retry_after=wait
+                    429,
+                    f"{ahead - most} requests are waiting already; try again later",
+                    code="queue_full",
+                    retry_after=min(30, 1 + ahead // most),
                 )
             self._waiting.append(job)
             self._changed.notify()
@@ -121,10 +138,10 @@ class Scheduler:
                 self._active.append(Active(job, slot, job.steps(llama, slot)))
             self._round(slots)
 
-    def _admit(self, slots: Slots, waiting: Sequence[Job]) -> tuple[list[tuple[Job, Slot]], list[Job]]:
+    def _admit(self, slots: Slots, waiting: Sequence[Work]) -> tuple[list[tuple[Work, Slot]], list[Work]]:
         """(jobs that found a slot, those that go on waiting), in their order within a lane; whom nobody waits for any more is let go."""
-        admitted: list[tuple[Job, Slot]] = []
-        stay: list[Job] = []
+        admitted: list[tuple[Work, Slot]] = []
+        stay: list[Work] = []
         full = set[str]()
         for job in waiting:
             if self._over(job) or job.cancelled:
@@ -138,7 +155,7 @@ class Scheduler:
                 stay.append(job)
         return admitted, stay
 
-    def _slot(self, slots: Slots, job: Job) -> Slot | None:
+    def _slot(self, slots: Slots, job: Work) -> Slot | None:
         """A slot, if one is free; a job for which none can be made is cancelled."""
         try:
             return slots.take(job.wanted)
@@ -173,10 +190,10 @@ class Scheduler:
         self._active.remove(active)
         slots.give_back(active.slot)
 
-    def _over(self, job: Job) -> bool:
+    def _over(self, job: Work) -> bool:
         return time.monotonic() > min(job.deadline, self._ends)
 
-    def _end(self, job: Job) -> None:
+    def _end(self, job: Work) -> None:
         """Say why a job ends before its time, if anybody is there to hear it."""
         if not job.cancelled:
             if time.monotonic() > self._ends:
@@ -185,7 +202,7 @@ class Scheduler:
                 job.emit(Failed(APIError(408, "the request took longer than this server allows", code="timeout", retry_after=5)))
         self.finished(job)
 
-    def _fail(self, job: Job, error: Exception) -> None:
+    def _fail(self, job: Work, error: Exception) -> None:
         told = as_api_error(error)
         if told.status >= 500:
             log.error("a request failed", exc_info=error)

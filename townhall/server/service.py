@@ -13,10 +13,11 @@ from townhall.head_cache import HeadCache
 from townhall.server.errors import APIError
 from townhall.server.events import Event
 from townhall.server.job import Job
+from townhall.server.memories import Memories, Writing
 from townhall.server.metrics import Metrics
 from townhall.server.options import ServeOptions
 from townhall.server.planning import Planned, Planner
-from townhall.server.scheduler import Scheduler
+from townhall.server.scheduler import Scheduler, Work
 from townhall.server.slots import Lane, Slots
 from townhall.server.voices import Answers, Voices
 
@@ -40,7 +41,7 @@ class Service:
     def __init__(self, options: ServeOptions, load: Callable[[], Opened], heads: HeadCache | None = None):
         self.options, self._load, self._head_cache = options, load, heads
         self.scheduler = Scheduler(options.limits.queue)
-        self.scheduler.finished = self._count
+        self.scheduler.finished = self._finished
         self.metrics = Metrics()
         self.answers = Answers()
         self.started = time.time()
@@ -48,6 +49,7 @@ class Service:
         self.opened: Opened | None = None
         self._voices: Voices | None = None
         self._planner: Planner | None = None
+        self._memories: Memories | None = None
         self._planning = ThreadPoolExecutor(1, thread_name_prefix="planner")
         self.metrics.watch("townhall_waiting", "Requests that wait for a slot.", lambda: self.scheduler.waiting)
         self.metrics.watch("townhall_active", "Requests that take turns on the engine.", lambda: self.scheduler.active)
@@ -81,7 +83,8 @@ class Service:
                 if self._head_cache:
                     self._head_cache.keep(cache)
             slots.pin(cache)
-        planner = Planner(llama, voices, self.answers, self.options, opened.sampling, cache.capacity)
+        self._memories = Memories(llama, self.options.format, slots, self.scheduler.submit)
+        planner = Planner(llama, voices, self.answers, self._memories, self.options, opened.sampling, cache.capacity)
         self.opened, self._voices, self._planner = opened, voices, planner
         return slots
 
@@ -129,6 +132,8 @@ class Service:
     def drain(self) -> None:
         """Take no more; end what does not finish in time."""
         self.draining = True
+        if self._memories:
+            self._memories.close()
         self.scheduler.drain(max(self.options.grace / 2, self.options.grace - 1.0))
 
     def close(self) -> None:
@@ -149,6 +154,12 @@ class Service:
             "slots": {"active": scheduler.active, "most": scheduler.slots.most if scheduler.slots else None},
             "uptime": round(time.time() - self.started, 1),
         }
+
+    def _finished(self, work: Work) -> None:
+        if isinstance(work, Job):
+            self._count(work)
+        elif isinstance(work, Writing) and self._memories:
+            self._memories.finished(work)
 
     def _count(self, job: Job) -> None:
         figures, metrics = job.figures, self.metrics

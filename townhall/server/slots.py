@@ -53,6 +53,10 @@ class Slots:
         self._count = 0
         self.evicted = 0  # conversations that lost their cache to another
 
+    def lane_most(self, lane: Lane) -> int:
+        """Slots that a lane may have."""
+        return self.most if lane == "chat" else 1
+
     def pin(self, cache: Cache) -> None:
         """Keep what `cache` holds as a head that any conversation may begin with."""
         self._heads.append(Head(tuple(cache.tokens), cache.entries(len(cache.tokens))))
@@ -70,6 +74,15 @@ class Slots:
         self._count += 1
         slot.busy, slot.used = True, self._count
         return slot
+
+    def borrow(self, ids: Sequence[int]) -> Slot | None:
+        """The free slot of the conversation that has come to `ids`, or nearly; None where another has taken it. To be given back as any."""
+        for slot in self._slots:
+            held = slot.cache.tokens
+            if slot.lane == "chat" and not slot.busy and held and common_prefix(held, ids) == len(held) and len(ids) - len(held) <= WORTH:
+                slot.busy = True
+                return slot
+        return None
 
     def give_back(self, slot: Slot) -> None:
         """Done; the cache stays as it is."""
@@ -95,7 +108,7 @@ class Slots:
 
     def _new(self, lane: Lane) -> Slot | None:
         of_lane = sum(slot.lane == lane for slot in self._slots)
-        if of_lane >= (self.most if lane == "chat" else 1):
+        if of_lane >= self.lane_most(lane):
             return None
         self._slots.append(slot := Slot(self._new_cache(), lane))
         return slot

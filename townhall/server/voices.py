@@ -29,6 +29,10 @@ class Voice:
     def bare(self) -> bool:
         return self.persona is NOBODY
 
+    def told(self, system: str) -> Persona:
+        """The persona who was told something more."""
+        return replace(self.persona, style=f"{self.persona.style}\n\n{system}".strip()) if system else self.persona
+
 
 class Voices:
     """Everybody who can be asked, and how their prompts begin."""
@@ -52,8 +56,8 @@ class Voices:
         """How prompts of a voice begin, `system` following the persona's own description."""
         key = (voice.id, system)
         if (prompt := self._prompts.get(key)) is None:
-            persona = replace(voice.persona, style=f"{voice.persona.style}\n\n{system}".strip()) if system else voice.persona
-            prompt = self._prompts[key] = Prompt(open_format(self._format, persona, self._llama.tokenizer), self._llama.tokenizer)
+            format = open_format(self._format, voice.told(system), self._llama.tokenizer)
+            prompt = self._prompts[key] = Prompt(format, self._llama.tokenizer)
             if len(self._prompts) > REMEMBERED_HEADS:
                 self._prompts.popitem(last=False)
         self._prompts.move_to_end(key)

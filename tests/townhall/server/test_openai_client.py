@@ -129,7 +129,7 @@ def test_a_client_tries_again_when_the_queue_was_full(serve):
     def submit(job):
         if len(refusals) < 2:
             refusals.append(job)
-            server.service.scheduler.max_queue = 0  # the real refusal, Retry-After and all
+            server.service.scheduler.max_queue = -4  # not even the slots; the real refusal, Retry-After and all
         else:
             server.service.scheduler.max_queue = 64
         full(job)

@@ -61,7 +61,7 @@ def test_keys_come_from_a_file_and_are_never_said(scripted, tmp_path):
         (["--api-key-file", "nowhere.txt"], "--api-key-file nowhere.txt cannot be read"),
         (["--api-key", ""], "--api-key is empty"),
         (["--max-context", "100"], "leaves no room to talk; pass --max-context"),
-        (["--context", "summarize"], "takes slide, shift or stop"),
+        (["--context", "forget"], "is not one of"),
         (["--model", "nowhere.gguf"], "nowhere.gguf does not exist"),
     ],
 )

@@ -138,6 +138,19 @@ def test_a_full_queue_refuses_and_says_when_to_come_again(hall):
     assert refused.value.status == 429 and refused.value.headers["Retry-After"]
 
 
+def test_who_finds_a_free_slot_waits_in_no_queue(hall):
+    here = hall({"sing": LONG, "name": "Stacy.", "title": LONG}, most=2, max_queue=0)
+    here.submit("title", lane="background")
+    with pytest.raises(APIError):
+        here.submit("title", lane="background")
+    here.submit("sing")
+    here.submit("name")
+    with pytest.raises(APIError):
+        here.submit("name")
+    here.allow(60)
+    here.until(lambda events: here.ended("name"))
+
+
 def test_the_background_lane_gets_its_turn_and_no_more(hall):
     here = hall({"sing": LONG, "title": LONG})
     here.submit("sing")
