@@ -1,15 +1,16 @@
 """The session: lines in, answers out, at a terminal or in a pipe."""
 
-import re
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Generator
 from io import TextIOWrapper
 
 from ext.tinygrad.errors import TownhallError
 from townhall.cli import report, terminal
+from townhall.cli.held import Held
+from townhall.cli.line import held, open_line, warm_up
 from townhall.cli.loading import Loaded, load
 from townhall.cli.options import ChatOptions
+from townhall.cli.render import View, open_view
 from townhall.conversation import Conversation
 from townhall.head_cache import HeadCache
 from townhall.logbook.keeper import Keeper, default_folder
@@ -21,25 +22,28 @@ HELP = """/context       how full the window is
 /reset         begin anew
 /exit          leave, as Ctrl-D does; Ctrl-C stops an answer"""
 COMMANDS = ("/context", "/reset", "/exit")  # in a pipe as well, where any other line is said, whatever it begins with
+PATIENCE = 1.0  # seconds in which a second Ctrl-C is the same one, typed by quick fingers
 
 
 def run_session(options: ChatOptions) -> int:
     """Talk until the input ends; the exit code is 2 where a piped line had to be refused."""
     persona = load_persona(options.personality)
-    loaded = load(options)
-    session = Session(options, persona, loaded)
-    session.prepare()
-    code = session.interact() if sys.stdin.isatty() else session.answer_lines()
-    if options.profile:
-        terminal.note(loaded.watch.report())
-    return code
+    with terminal.ends_in_order(), held() as typed:
+        warm_up()
+        loaded = load(options)
+        session = Session(options, persona, loaded, typed)
+        session.prepare()
+        code = session.interact() if sys.stdin.isatty() else session.answer_lines()
+        if options.profile:
+            terminal.note(loaded.watch.report())
+        return code
 
 
 class Session:
     """One conversation, shown."""
 
-    def __init__(self, options: ChatOptions, persona: Persona, loaded: Loaded):
-        self.options, self.persona, self.loaded = options, persona, loaded
+    def __init__(self, options: ChatOptions, persona: Persona, loaded: Loaded, typed: Held | None = None):
+        self.options, self.persona, self.loaded, self._typed = options, persona, loaded, typed
         recorded = RecordedModel(loaded.llama) if options.log else None
         self.conversation = Conversation(
             recorded or loaded.llama,
@@ -82,51 +86,80 @@ class Session:
         return code
 
     def interact(self) -> int:
-        """Talk to a person."""
-        if self.persona.greeting:
-            greeting = f"{self._cue(self.persona.name)}{self.persona.greeting}"
-            terminal.say(f"{greeting}\n") if sys.stdout.isatty() and not self.options.json else terminal.note(greeting)
-        for text in self._typed_lines():
-            if text.startswith("/"):
-                if not self.command(text):
-                    break
-            elif text:
-                self.answer(text)
-        return 0
+        """Talk to a person; Ctrl-C stops what is under way, never the session."""
+        with terminal.ctrl_c_does_nothing():
+            with self.loaded.watch.lap("set up the line"):
+                commands = {name: text.strip() for name, text in (row.split(maxsplit=1) for row in HELP.splitlines()[::-1])}
+                self.line = open_line(lambda: self.persona.user, commands, keep=self.options.log, typed=self._typed)
+            if self.persona.greeting:
+                self._greet(self.persona.greeting)
+            while True:
+                try:
+                    text = self.line.read().strip()
+                except EOFError:
+                    return 0
+                try:
+                    if text.startswith("/"):
+                        with terminal.ctrl_c_raises():
+                            if not self.command(text):
+                                return 0
+                    elif text:
+                        self.answer(text)
+                except KeyboardInterrupt:
+                    terminal.note("(stopped)")
+
+    def _greet(self, greeting: str) -> None:
+        if sys.stdout.isatty() and not self.options.json:
+            terminal.say(f"{self._cue(self.persona.name)}{terminal.defused(greeting)}\n")
+        else:
+            terminal.note(f"{self.persona.name}: {greeting}")
 
     def answer(self, text: str) -> int:
         """Show the answer to `text` as it is sampled; 2 where it was refused, 0 otherwise."""
-        cue = self._cue(self.persona.name) if sys.stdin.isatty() and sys.stdout.isatty() else ""
-        quiet = self.options.json
+        typed = sys.stdin.isatty()
+        cue = self._cue(self.persona.name) if typed and sys.stdout.isatty() else ""
+        view = None if self.options.json else open_view(cue)
         try:
             pieces = self.conversation.reply(text)
             if self.keeper:
                 self.keeper.asked(text)
-            with terminal.ctrl_c_stops() as interrupted:
-                for piece in pieces:
-                    if not quiet:
-                        terminal.say(cue + piece)  # not earlier: a line of progress would wipe the cue away
-                        cue = ""
-                    if interrupted:
-                        break
-                pieces.close()
+            with terminal.ctrl_c_stops(PATIENCE if typed else 0) as interrupted:
+                self._show(pieces, view, interrupted)
         except TownhallError as error:
             terminal.complain(str(error))
-            if quiet:
+            if not view:
                 terminal.say(report.error_as_json(error) + "\n")
             return 2
-        self._conclude(bool(interrupted))
+        self._conclude(interrupted, view)
         interrupted = interrupted or self._remember()
-        if interrupted and not sys.stdin.isatty():
+        interrupted.leave()
+        if interrupted and not typed:
             raise KeyboardInterrupt  # in a pipe nobody is left to go on
         return 0
 
-    def _conclude(self, interrupted: bool) -> None:
+    def _show(self, pieces: Generator[str, None, None], view: View | None, interrupted: terminal.Interrupt) -> None:
+        """Until the answer is over or nobody wants it any more; it is kept as far as it was shown."""
+        try:
+            for piece in pieces:
+                if view and not terminal.reached(view.push, piece):
+                    interrupted.ask(leaving=terminal.UNREAD)
+                if interrupted:
+                    break
+        except KeyboardInterrupt:
+            interrupted.ask()
+        finally:
+            pieces.close()
+
+    def _conclude(self, interrupted: terminal.Interrupt, view: View | None) -> None:
         reply = self.conversation.last
         assert reply is not None
         if self.keeper:
             self.keeper.answered(reply)
-        terminal.say(report.as_json(reply, self.loaded) + "\n" if self.options.json else "\n")
+        interrupted.leave()  # nobody is there to be told more
+        if view:
+            view.close()
+        else:
+            terminal.say(terminal.harmless(report.as_json(reply, self.loaded), sys.stdout) + "\n")
         report.account(reply, self.loaded)
         if line := reply.receipt.describe():
             terminal.note(line)
@@ -170,34 +203,4 @@ class Session:
         return True
 
     def _cue(self, name: str) -> str:
-        return terminal.styled(f"{name}: ", sys.stdout, bold=True, fg="magenta")
-
-    def _typed_lines(self) -> Iterator[str]:
-        """What is typed, line by line, until Ctrl-D; Ctrl-C only clears the line."""
-        editing = sys.stdout.isatty()
-        if editing:
-            with suppress(ImportError):  # Windows has none
-                import readline  # noqa: F401  (gives input() line editing and a history)
-        while True:
-            try:
-                if editing:
-                    line = input(_invisible(terminal.styled(f"{self.persona.user}: ", sys.stdout, bold=True)))
-                else:
-                    sys.stderr.write(f"{self.persona.user}: ")  # stdout is somebody else's
-                    sys.stderr.flush()
-                    line = sys.stdin.readline()
-                    if not line:
-                        raise EOFError
-            except EOFError:
-                terminal.say("\n") if editing else sys.stderr.write("\n")
-                return
-            except KeyboardInterrupt:
-                sys.stderr.write("\n")
-                terminal.note("(Ctrl-D or /exit leaves)")
-                continue
-            yield line.strip()
-
-
-def _invisible(prompt: str) -> str:
-    """Mark escape sequences for readline, which must know how wide the prompt is."""
-    return re.sub("(\x1b\\[[0-9;]*m)", "\x01\\1\x02", prompt)
+        return terminal.styled(terminal.defused(f"{name}: "), sys.stdout, bold=True, fg="magenta")

@@ -50,24 +50,19 @@ def test_the_commands_work_in_a_pipe_and_what_only_looks_like_one_is_said():
 
 def test_ctrl_c_ends_the_notes_and_the_session_goes_on(terminal):  # noqa: F811
     screen = terminal("--max-context", "512", "--context", "summarize", script=[["Tom", *[" more"] * 40]], FAKE_PAUSE="0.02")
-    for _ in range(12):
-        screen.wait_for("User: ")
-        screen.type(f"{TELL}\n")
-        screen.wait_for("Stacy: Tom more")
-        while "User: " not in screen.shown[screen._seen :] and "taking notes" not in screen.shown[screen._seen :]:
-            screen._read(0.2)
-        if "taking notes" in screen.shown[screen._seen :]:
+    for turn in range(1, 13):
+        screen.say(TELL)
+        screen.wait(
+            lambda n=turn: "taking notes" in screen.text() or screen.text().count("Stacy: Tom more") == n and screen.row() == "User:"
+        )
+        if "taking notes" in screen.text():
             break
     screen.wait_for("Stacy is taking notes of what leaves the window: 0 of")
     screen.type("\x03")
-    screen.wait_for("no memory was made of")
-    screen.wait_for("it was interrupted")
-    screen.wait_for("User: ")
-    screen.type("/context\n")
-    screen.wait_for("= recent")
-    screen.wait_for("User: ")
-    screen.type("And now?\n")
-    screen.wait_for("Stacy: Tom more more")
-    screen.wait_for("User: ")
+    screen.wait_for("no memory was made of", "it was interrupted")
+    screen.say("/context", "= recent")
+    screen.say("And now?")
+    screen.wait(lambda: screen.text().count("Stacy: Tom more") == turn + 1)
+    screen.prompt()
     screen.type("\x04")
-    assert screen.leave() == 0 and "Traceback" not in screen.shown
+    assert screen.leave() == 0 and "Traceback" not in screen.text()

@@ -1,165 +1,212 @@
-"""The session at a real (pseudo-)terminal."""
+"""The session at a real (pseudo-)terminal: what a person would see, told by the screen."""
 
-import fcntl
 import json
 import os
-import pty
 import re
-import select
-import subprocess
+import signal
 import sys
-import termios
-import time
 
 import pytest
 
-ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\r")
-
-
-class Terminal:
-    """A program at a terminal: type to it, wait for what it shows."""
-
-    def __init__(self, *args, stdout=None, **env):
-        self.master, slave = pty.openpty()
-
-        def take_terminal():
-            os.setsid()
-            fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
-
-        environment = {"TERM": "xterm", **os.environ, **env}
-        environment.pop("NO_COLOR", None) if "NO_COLOR" not in env else None
-        self.program = subprocess.Popen(
-            [sys.executable, "-m", "tests.townhall.cli.fake_townhall", "chat", *args],
-            stdin=slave,
-            stdout=slave if stdout is None else stdout,
-            stderr=slave,
-            env=environment,
-            preexec_fn=take_terminal,
-        )
-        os.close(slave)
-        self.raw = ""
-        self._seen = 0
-
-    @property
-    def shown(self):
-        return ESCAPES.sub("", self.raw)
-
-    def wait_for(self, text, seconds=15):
-        """Read until `text` shows up after what was waited for last."""
-        deadline = time.monotonic() + seconds
-        while text not in self.shown[self._seen :]:
-            assert time.monotonic() < deadline, f"no {text!r} in {self.shown!r}"
-            self._read(0.2)
-        self._seen = self.shown.index(text, self._seen) + len(text)
-
-    def type(self, text):
-        os.write(self.master, text.encode())
-
-    def leave(self, seconds=15):
-        deadline = time.monotonic() + seconds
-        while self.program.poll() is None:
-            assert time.monotonic() < deadline, f"still there: {self.shown!r}"
-            self._read(0.1)
-        return self.program.returncode
-
-    def _read(self, seconds):
-        if select.select([self.master], [], [], seconds)[0]:
-            try:
-                self.raw += os.read(self.master, 4096).decode()
-            except OSError:  # the program has left
-                time.sleep(0.05)
+from tests.townhall.cli.screen import ALT_ENTER, CTRL_C, CTRL_D, CTRL_J, ENTER, Terminal
+from townhall.logbook.reading import read_log
 
 
 @pytest.fixture
 def terminal():
     opened = []
 
-    def open_terminal(*args, script=("Fine, thanks.",), stdout=None, **env):
-        opened.append(Terminal(*args, stdout=stdout, FAKE_SCRIPT=json.dumps(script), **env))
+    def open_terminal(*args, script=("Fine, thanks.",), **options):
+        command = [sys.executable, "-m", "tests.townhall.cli.fake_townhall", "chat", *args]
+        opened.append(Terminal(command, FAKE_SCRIPT=json.dumps(script), **options))
         return opened[-1]
 
     yield open_terminal
     for one in opened:
-        if one.program.poll() is None:
-            one.program.kill()
-        one.program.wait()
-        os.close(one.master)
+        one.close()
+
+
+@pytest.fixture
+def chat(tmp_path):
+    """`townhall chat` over replies with a pause before each word."""
+    opened = []
+
+    def open_chat(*args, replies=("Fine, thanks.",), pause=0.0, **options):
+        script = tmp_path / "script.yaml"
+        script.write_text(json.dumps({"replies": replies, "pause": pause}))
+        opened.append(Terminal.chat("--model", f"fake:script={script}", *args, **options))
+        return opened[-1]
+
+    yield open_chat
+    for one in opened:
+        one.close()
+
+
+def turns(tmp_path):
+    (path,) = (tmp_path / "user_data" / "townhall" / "logs").glob("*.md")
+    return [turn.text for turn in read_log(path).turns]
 
 
 def test_a_session_greets_answers_and_leaves_at_ctrl_d(terminal):
     screen = terminal(script=["Hello to you.", "Still fine."])
-    screen.wait_for("Stacy is ready: ")
-    screen.wait_for("Stacy: Yo, I'm Stacy")
-    screen.wait_for("User: ")
-    screen.type("Hi\n")
-    screen.wait_for("Stacy: Hello to you.\n")
-    screen.wait_for("User: ")
-    screen.type("How are you?\n")
-    screen.wait_for("Stacy: Still fine.\n")
-    screen.wait_for("User: ")
-    screen.type("\x04")
+    screen.say("Hi", "Stacy: Hello to you.")
+    screen.say("How are you?", "Stacy: Still fine.")
+    screen.prompt()
+    screen.type(CTRL_D)
     assert screen.leave() == 0
-    assert "Traceback" not in screen.shown
+    assert re.fullmatch(
+        r"Stacy is ready: \d+ tokens in [\d.]+ s\nStacy: Yo, I'm Stacy, .*\nUser: Hi\nStacy: Hello to you.\nUser: How are you\?\n"
+        r"Stacy: Still fine.\nUser:",
+        screen.text(),
+    ), screen.text()
 
 
 def test_ctrl_c_stops_the_answer_and_keeps_the_session(terminal):
     screen = terminal(script=[["One", *[" more"] * 400], "Back again."], FAKE_PAUSE="0.02")
-    screen.wait_for("User: ")
-    screen.type("Count\n")
-    screen.wait_for("One more more")
-    screen.type("\x03")
+    screen.say("Count", "One more more")
+    screen.type(CTRL_C, CTRL_C)  # quick fingers
     screen.wait_for("(stopped)")
-    screen.wait_for("User: ")
-    screen.type("And now?\n")
-    screen.wait_for("Stacy: Back again.")
-    screen.wait_for("User: ")
-    screen.type("\x03")  # at the prompt it only clears the line
-    screen.wait_for("Ctrl-D or /exit leaves")
-    screen.type("/exit\n")
+    screen.say("And now?", "Stacy: Back again.")
+    screen.prompt()
+    screen.type("half a line")
+    screen.wait_for("half a line")
+    screen.type(CTRL_C)  # at the prompt it only clears the line
+    screen.wait_for("(Ctrl-D or /exit leaves)")
+    screen.prompt()
+    screen.type(CTRL_C, CTRL_C, "/exit", ENTER)
     assert screen.leave() == 0
+    assert screen.text().count("leaves)") == 1 and "half" not in screen.text()
 
 
 def test_the_commands_answer(terminal):
     screen = terminal()
-    screen.wait_for("User: ")
-    screen.type("/help\n")
-    screen.wait_for("/reset")
-    screen.wait_for("User: ")
-    screen.type("/context\n")
-    screen.wait_for("1024 tokens")
-    screen.wait_for("recent 0")
-    screen.wait_for("User: ")
-    screen.type("Hi\n")
-    screen.wait_for("Fine, thanks.")
-    screen.wait_for("User: ")
-    screen.type("/reset\n")
-    screen.wait_for("forgotten")
-    screen.wait_for("User: ")
-    screen.type("/nonsense\n")
-    screen.wait_for("there is no /nonsense")
-    screen.wait_for("User: ")
-    screen.type("/quit\n")
+    screen.say("/help", "/reset  ")
+    screen.say("/context", "1024 tokens", "recent 0")
+    screen.say("Hi", "Fine, thanks.")
+    screen.say("/reset", "forgotten")
+    screen.say("/nonsense", "there is no /nonsense")
+    screen.say("/quit")
     assert screen.leave() == 0
 
 
-@pytest.mark.parametrize("env, colour", [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
+COLOUR = re.compile(rb"\x1b\[[0-9;]*[1-9][0-9;]*m")
+
+
+@pytest.mark.parametrize(
+    "env, colour",
+    [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": "1", "FORCE_COLOR": "1"}, False), ({"CLICOLOR": "0"}, False)]
+    + [({"TERM": "dumb"}, False), ({"TERM": "dumb", "FORCE_COLOR": "1"}, True)],
+)
 def test_colour_is_for_terminals_that_want_it(terminal, env, colour):
     screen = terminal(**env)
-    screen.wait_for("User: ")
-    screen.type("Hi\n")
-    screen.wait_for("Fine, thanks.")
-    screen.wait_for("User: ")
-    screen.type("\x04")
+    screen.say("Hi", "Fine, thanks.")
+    screen.prompt()
+    screen.type(CTRL_D)
     screen.leave()
-    assert bool(re.search(r"\x1b\[[0-9;]+m", screen.raw)) == colour
+    assert bool(COLOUR.search(screen.raw)) == colour
+
+
+def test_a_simple_terminal_gets_plain_lines_and_hears_nothing_of_it(chat):
+    screen = chat(TERM="dumb", replies=["A \x1b[31mred\x1b[0m word."])
+    screen.say("Hi", "Stacy: A \N{REPLACEMENT CHARACTER}[31mred")
+    screen.prompt()
+    screen.type(CTRL_C)
+    screen.wait_for("(Ctrl-D or /exit leaves)")
+    screen.prompt()
+    screen.type(CTRL_D)
+    assert screen.leave() == 0
+    assert b"\x1b" not in screen.raw and "help" not in screen.text()
 
 
 def test_with_stdout_elsewhere_only_answers_go_there(terminal, tmp_path):
     with open(tmp_path / "out", "w") as out:
         screen = terminal(stdout=out)
-        screen.wait_for("User: ")
+        screen.prompt()
         screen.type("Hi\n")
-        screen.wait_for("User: ")
-        screen.type("\x04")
+        screen.wait(lambda: screen.text().count("User:") == 2)
+        screen.type(CTRL_D)
         assert screen.leave() == 0
     assert (tmp_path / "out").read_text() == "Fine, thanks.\n"
+
+
+def test_several_lines_are_one_message(chat, tmp_path):
+    screen = chat("--model", "fake:echo")
+    screen.prompt()
+    screen.type("one", ALT_ENTER, "two", CTRL_J, "three")
+    screen.wait_for("User: one\n      two\n      three")
+    screen.type(ENTER)
+    screen.wait_for("Stacy: one\ntwo\nthree")
+    screen.prompt()
+    rows = "\n".join(f"row {n} of a paste" for n in range(30))
+    screen.paste(rows)
+    screen.wait_for("row 29 of a paste")
+    screen.type(ENTER)
+    screen.wait(lambda: screen.text().count("row 29 of a paste") == 2)
+    screen.prompt()
+    screen.type(CTRL_D)
+    screen.leave()
+    assert turns(tmp_path) == ["one\ntwo\nthree"] * 2 + [rows] * 2
+
+
+def test_what_is_typed_ahead_waits_for_the_prompt_and_does_not_show_in_the_answer(chat, tmp_path):
+    screen = chat("--model", "fake:echo", replies=())
+    screen.type("typed while it loads", ENTER)
+    screen.wait_for("Stacy: typed while it loads")
+    screen.say("x " * 200)
+    screen.paste("pasted ahead\nin two lines")
+    screen.type(ENTER, "and a rest")
+    screen.wait_for("Stacy: pasted ahead\nin two lines", "User: and a rest")
+    assert screen.text().count("and a rest") == 1
+    screen.type(ENTER)
+    screen.prompt()
+    screen.type(CTRL_D)
+    assert screen.leave() == 0
+    assert turns(tmp_path)[::2] == ["typed while it loads", ("x " * 200).strip(), "pasted ahead\nin two lines", "and a rest"]
+
+
+def test_a_terminal_that_vanishes_loses_nothing_of_what_was_shown(chat, tmp_path):
+    screen = chat(replies=["All said.", "One" + " more" * 1000], pause=0.02)
+    screen.say("First", "All said.")
+    screen.say("Count", "One more more")
+    screen.hang_up()
+    assert screen.program.wait(30) in (128 + signal.SIGHUP, 1)  # the word of it may come later than the failure to write
+    first, answer, second, stopped = turns(tmp_path)
+    assert (first, answer, second) == ("First", "All said.", "Count") and stopped.startswith("One more more")
+
+
+def test_sigterm_keeps_the_answer_and_leaves_the_terminal_as_it_was(chat, tmp_path):
+    import termios
+
+    screen = chat(replies=["One" + " more" * 1000], pause=0.02)
+    screen.say("Count", "One more more")
+    screen.program.send_signal(signal.SIGTERM)
+    assert screen.leave() == 128 + signal.SIGTERM
+    assert turns(tmp_path)[1].startswith("One more more")
+    local = termios.tcgetattr(screen.slave)[3]
+    assert local & termios.ECHO and local & termios.ICANON
+
+
+def test_the_size_may_change_while_somebody_types(chat):
+    screen = chat("--model", "fake:echo")
+    screen.prompt()
+    screen.type("words that are typed before the window")
+    screen.wait_for("before the window")
+    screen.resize(40, 20)
+    screen.type(" is narrow")
+    screen.wait_for("narrow")
+    screen.type(ENTER)
+    screen.wait_for("Stacy: words that are typed before the\nwindow is narrow")
+
+
+def test_a_stopped_program_gives_the_terminal_back_and_goes_on(chat):
+    import termios
+
+    screen = chat(replies=["One two three" + " more" * 50 + " end."], pause=0.02)
+    screen.say("Count", "One two three")
+    os.kill(screen.program.pid, signal.SIGTSTP)
+    screen.wait(lambda: os.waitpid(screen.program.pid, os.WUNTRACED | os.WNOHANG)[0])
+    assert termios.tcgetattr(screen.slave)[3] & termios.ECHO
+    os.kill(screen.program.pid, signal.SIGCONT)
+    screen.wait_for("end.")
+    screen.prompt()
+    assert not termios.tcgetattr(screen.slave)[3] & termios.ECHO

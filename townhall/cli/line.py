@@ -1,0 +1,93 @@
+"""What a person types, line by line: with an editor at a terminal, plainly where either end is none."""
+
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from threading import Thread
+from typing import TYPE_CHECKING, Protocol
+
+from townhall.cli import terminal
+
+if TYPE_CHECKING:
+    from townhall.cli.held import Held
+
+LEAVE = "(Ctrl-D or /exit leaves)"
+
+
+class Line(Protocol):
+    """Where the next line comes from."""
+
+    def read(self, prefill: str = "") -> str:
+        """The next line, or several that are one message; `prefill` is there to be edited. EOFError where no more will come."""
+        ...
+
+
+def edits() -> bool:
+    """Is there a terminal at both ends that can show an editor?"""
+    return sys.stdin.isatty() and sys.stdout.isatty() and terminal.capable()
+
+
+def held() -> "AbstractContextManager[Held | None]":
+    """Inside, what is typed while nobody reads is kept for the next line; where there is an editor to give it to."""
+    if not edits():
+        return nullcontext()
+    from townhall.cli.held import held_typing
+
+    return held_typing()
+
+
+def warm_up() -> None:
+    """Import the editor while the weights are read, so that nobody waits for it."""
+    if edits():
+        Thread(target=_import_editor, name="import of the editor", daemon=True).start()
+
+
+def open_line(cue: Callable[[], str], commands: Mapping[str, str], keep: bool, typed: "Held | None" = None) -> Line:
+    """The editor where there can be one.
+
+    `cue` says who is speaking, `commands` are offered with a line of help each; with `keep` the lines are there in later sessions.
+    `typed` is what the first line begins with.
+    """
+    if not edits():
+        return PlainLine(cue)
+    from townhall.cli.editor import Editor
+    from townhall.cli.history import LineHistory, default_file
+
+    return Editor(cue, LineHistory(default_file(), keep), commands, typed.early if typed else b"")
+
+
+def _import_editor() -> None:
+    import townhall.cli.editor  # noqa: F401
+
+
+@dataclass
+class PlainLine:
+    """Lines as the terminal gives them, or a pipe."""
+
+    cue: Callable[[], str]
+    told: bool = False
+
+    def read(self, prefill: str = "") -> str:
+        """Enter alone takes `prefill` as it stands, for it cannot be edited here."""
+        cue = f"{self.cue()} [{prefill}]: " if prefill else f"{self.cue()}: "
+        while True:
+            try:
+                with terminal.ctrl_c_raises():
+                    self._ask(cue)
+                    line = sys.stdin.readline()
+            except KeyboardInterrupt:
+                sys.stderr.write("\n")
+                if not self.told:
+                    terminal.note(LEAVE)
+                self.told = True
+                continue
+            if not line:
+                self._ask("\n")
+                raise EOFError
+            return line.rstrip("\n") or prefill
+
+    def _ask(self, text: str) -> None:
+        stream = sys.stdout if sys.stdout.isatty() else sys.stderr  # elsewhere stdout belongs to the answers
+        stream.write(terminal.harmless(text, stream))
+        stream.flush()
