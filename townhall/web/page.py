@@ -9,6 +9,10 @@ from townhall.web.shelf import Shelf
 from townhall.web.view import names
 
 PLAIN = Asking()
+BRAND = (
+    '<div class="brand"><a href="./"><img src="own/favicon.svg" alt="" width="28" height="28"><span>Townhall</span></a>'
+    '<button id="theme" type="button" aria-pressed="false" aria-label="Dark page"><span aria-hidden="true">◐</span></button></div>'
+)
 
 
 def build(shelf: Shelf, first: str) -> gr.Blocks:
@@ -17,15 +21,13 @@ def build(shelf: Shelf, first: str) -> gr.Blocks:
         chat_id, seen, editing = (gr.Textbox(visible=False) for _ in range(3))
         facts = gr.Markdown(elem_id="facts-box", sanitize_html=False, container=False)
         with gr.Sidebar(width=300, elem_id="side"):
-            gr.Markdown(
-                '<a class="brand" href="/"><img src="own/favicon.svg" alt="" width="28" height="28">Townhall</a>', sanitize_html=False
-            )
+            gr.Markdown(BRAND, sanitize_html=False, elem_id="brand", container=False)
             new = gr.Button("New chat", elem_id="new", variant="secondary")
             characters = gr.Radio(names(shelf.voices), value=first, label="Characters", elem_id="characters", interactive=True)
             chats = gr.Radio([], label="Chats", elem_id="chats", interactive=True)
             with gr.Row(elem_id="chat-actions"):
                 open_, rename, delete, export = (
-                    gr.Button(name, size="sm", interactive=False) for name in ("Open", "Rename", "Delete", "Export")
+                    gr.Button(name, size="sm", interactive=False, min_width=40, elem_id=f"{name.lower()}-chat") for name in ("Open", "Rename", "Delete", "Export")
                 )
             with gr.Row(elem_id="renaming", visible=False) as renaming:
                 title = gr.Textbox(label="New name", max_length=120, elem_id="title")
@@ -57,7 +59,6 @@ def build(shelf: Shelf, first: str) -> gr.Blocks:
                 latex_delimiters=[], allow_tags=False, layout="bubble", group_consecutive_messages=False,
             )  # fmt: skip
             problem = gr.Markdown(elem_id="problem", sanitize_html=False, container=False)
-            bar = gr.Markdown(elem_id="bar", sanitize_html=False, container=False)
             with gr.Row(elem_id="composer"):
                 box = gr.Textbox(
                     label="Message", placeholder="Say something", lines=1, max_lines=8, container=False, autofocus=True,
@@ -65,10 +66,12 @@ def build(shelf: Shelf, first: str) -> gr.Blocks:
                 )  # fmt: skip
                 send = gr.Button("Send", variant="primary", elem_id="send", scale=0, min_width=84)
                 stop = gr.Button("Stop", variant="stop", elem_id="stop", scale=0, min_width=84, visible=False)
-            with gr.Row(elem_id="again"):
-                retry, undo, edit = (
-                    gr.Button(name, size="sm", interactive=False, scale=0, min_width=72) for name in ("Retry", "Undo", "Edit")
-                )
+            with gr.Row(elem_id="foot"):
+                with gr.Row(elem_id="again"):
+                    retry, undo, edit = (
+                        gr.Button(name, size="sm", interactive=False, scale=0, min_width=64) for name in ("Retry", "Undo", "Edit")
+                    )
+                bar = gr.Markdown(elem_id="bar", sanitize_html=False, container=False)
         tick = gr.Timer(1.0)
 
         shown = [chat_id, seen, facts, conversation, header, bar, problem, stop, retry, undo, edit, characters, model]
