@@ -1,11 +1,12 @@
 """Where a start goes: python -m bench.startup [--repeats 5] [--imports]
 
-Phases of process start → first token of a 30-token prompt (first start ever, later starts, llama.cpp) and of process start → Stacy's prompt
-ready, as `townhall chat` has them; --imports lists the modules that took longest to import.
+Phases of process start → first token of a 30-token prompt (first start ever, later starts, llama.cpp), and of process start → the line
+where a person types, as `townhall chat` has it at a terminal; --imports lists the modules that took longest to import.
 """
 
 import argparse
 import os
+import pty
 import re
 import selectors
 import statistics
@@ -19,36 +20,51 @@ from townhall.bench import peer, start
 from townhall.bench.worker import ROOT
 from townhall.cli.options import ChatOptions
 
-READY = b"is ready"
+CUE = b"User: "
+LAP = re.compile(r"^(.+?) +([0-9.]+) s +[0-9.]+%", re.MULTILINE)  # of what --profile prints
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\r")
 
 
-def persona_ready(model: Path, environment: Mapping[str, str] | None = None) -> float:
-    """Seconds from starting `townhall chat` to its word that the persona is ready."""
+def prompt_ready(model: Path, environment: Mapping[str, str] | None = None) -> dict[str, float]:
+    """Seconds from starting `townhall chat` at a terminal to the line where a person types: "in all", and by what they went into."""
+    master, slave = pty.openpty()
     started = time.monotonic()
     process = subprocess.Popen(
-        [sys.executable, "-m", "townhall", "chat", "--model", str(model)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env=start.surroundings(environment),
+        [sys.executable, "-m", "townhall", "chat", "--no-log", "--profile", "--model", str(model)],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env=start.surroundings(environment) | {"TERM": "xterm"},
         cwd=ROOT,
+        start_new_session=True,
     )
-    assert process.stdin and process.stderr
-    said, seconds = b"", None
+    os.close(slave)
+    said, seconds = b"", 0.0
     with selectors.DefaultSelector() as selector:
-        selector.register(process.stderr, selectors.EVENT_READ)
-        while seconds is None and selector.select(timeout=start.LONGEST):
-            piece = os.read(process.stderr.fileno(), 4096)
-            if not piece:
+        selector.register(master, selectors.EVENT_READ)
+        while selector.select(timeout=start.LONGEST):
+            try:
+                said += os.read(master, 4096)
+            except OSError:  # it has left
                 break
-            said += piece
-            seconds = time.monotonic() - started if READY in said else None
-    process.stdin.close()
-    process.stderr.close()
+            if not seconds and CUE in said:
+                seconds = time.monotonic() - started
+                os.write(master, b"\x04")
+    os.close(master)
     process.wait(60)
-    if seconds is None:
-        sys.exit(f"townhall chat did not get ready: {said.decode(errors='replace')}")
-    return seconds
+    text = ESCAPES.sub("", said.decode(errors="replace"))
+    if not seconds:
+        sys.exit(f"townhall chat did not get ready: {text}")
+    laps = {name: float(took) for name, took in LAP.findall(text) if name not in ("everything else", "in all")}
+    return {"Python and the command line": seconds - sum(laps.values()), **laps, "in all": seconds}
+
+
+def describe(starts: list[dict[str, float]]) -> str:
+    """The medians of several."""
+    medians = {name: statistics.median(one.get(name, 0.0) for one in starts) for name in starts[0]}
+    whole = [one["in all"] for one in starts]
+    parts = "  ".join(f"{name} {took:.2f}" for name, took in medians.items() if name != "in all")
+    return f"after {medians['in all']:.2f} s ({min(whole):.2f}–{max(whole):.2f}): {parts}"
 
 
 def imports(top: int = 25) -> list[tuple[float, str]]:
@@ -72,10 +88,9 @@ def main() -> None:
     for name, marks in results.items():
         print(f"{name:<12}" + "  ".join(f"{phase} {seconds:.2f}" for phase, seconds in marks.items()))
     with start.empty_caches() as environment:
-        first = persona_ready(model, environment)
-    persona_ready(model)
-    later = [persona_ready(model) for _ in range(options.repeats)]
-    print(f"Stacy's prompt is ready after {statistics.median(later):.2f} s ({min(later):.2f}–{max(later):.2f}); first ever {first:.2f} s")
+        first = prompt_ready(model, environment)
+    prompt_ready(model)
+    print(f"Stacy listens {describe([prompt_ready(model) for _ in range(options.repeats)])}; first ever {first['in all']:.2f} s")
     if options.imports:
         print("milliseconds in a module itself:")
         print("\n".join(f"{milliseconds:8.1f}  {module}" for milliseconds, module in imports()))
