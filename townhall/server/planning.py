@@ -12,6 +12,7 @@ from townhall.errors import ContextError
 from townhall.facade import LanguageModel
 from townhall.fitting import open_window, refuse_oversized_text
 from townhall.formats.piece import Turn
+from townhall.logbook.recorder import prompt_hash
 from townhall.server.errors import APIError
 from townhall.server.grammar import Grammars
 from townhall.server.job import Run
@@ -104,6 +105,7 @@ class Planner:
         )
         dropped = [indices[at] for at in laid.dropped]
         told = self._told(voice, name, window.pinned, dropped, laid.dropped_tokens)
+        told |= {"reserve_tokens": window.reserve, "prompt_sha256": prompt_hash(laid.ids)}
         memory = (
             {"memory": laid.memory.text, "memory_tokens": len(laid.memory.ids), "memory_of": list(laid.memory_of)} if laid.memory else {}
         )
@@ -190,6 +192,7 @@ class Planner:
             "strategy": strategy,
             "window": self._capacity,
             "pinned_tokens": pinned,
+            "reserve_tokens": 0,
             "dropped": dropped,
             "dropped_tokens": dropped_tokens,
             "memory": None,
