@@ -8,6 +8,7 @@ from townhall.conversation import MAX_REPLY, REPEAT_PENALTY, TEMPERATURE
 STRATEGIES = {
     "slide": "slide: forget the oldest, read the rest again",
     "shift": "shift: forget the oldest, keep the rest in place",
+    "summarize": "summarize: forget the oldest, keep a memory of them",
     "stop": "stop: refuse what does not fit",
 }
 

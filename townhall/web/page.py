@@ -27,7 +27,8 @@ def build(shelf: Shelf, first: str) -> gr.Blocks:
             chats = gr.Radio([], label="Chats", elem_id="chats", interactive=True)
             with gr.Row(elem_id="chat-actions"):
                 open_, rename, delete, export = (
-                    gr.Button(name, size="sm", interactive=False, min_width=40, elem_id=f"{name.lower()}-chat") for name in ("Open", "Rename", "Delete", "Export")
+                    gr.Button(name, size="sm", interactive=False, min_width=40, elem_id=f"{name.lower()}-chat")
+                    for name in ("Open", "Rename", "Delete", "Export")
                 )
             with gr.Row(elem_id="renaming", visible=False) as renaming:
                 title = gr.Textbox(label="New name", max_length=120, elem_id="title")

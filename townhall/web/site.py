@@ -12,9 +12,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from ext.tinygrad.errors import TownhallError
+from townhall.web.faces import portrait
 from townhall.web.offline import gr
 from townhall.web.page import build
-from townhall.web.faces import portrait
 from townhall.web.shelf import Shelf
 from townhall.web.shield import Shield
 

@@ -23,7 +23,6 @@ function label(element, name, role) {
 }
 
 const facts = () => document.getElementById("facts")?.dataset ?? {};
-const visible = (id) => document.querySelector(`#${id}:not(.hidden):not(.hide)`);
 
 // the list of characters as cards: a face and a line below the name
 function dress() {
@@ -98,12 +97,22 @@ function clicks(event) {
   }
 }
 
+let folded = false;
+function fold() {
+  const toggle = document.querySelector("#side.open .toggle-button");
+  if (!folded && toggle && document.querySelector("#characters input")) {
+    folded = true;
+    if (innerWidth < 768) toggle.click();
+  }
+}
+
 let waiting = false;
 function refresh() {
   if (waiting) return;
   waiting = true;
   requestAnimationFrame(() => {
     waiting = false;
+    fold();
     dress();
     nameParts();
     follow();
