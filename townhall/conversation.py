@@ -105,6 +105,18 @@ class Conversation:
         """Begin anew with the same persona, whose head stays in the cache."""
         self._fresh()
 
+    def renew(self) -> None:
+        """Begin anew as another start of the program would: nothing but the persona's head is in the cache."""
+        self.cache, self._scribe = self.llama.new_cache(), None
+        self._fresh()
+        self.prepare()
+
+    def limit(self, max_tokens: int) -> None:
+        """From now on an answer has at most so many tokens. ContextError where the persona leaves no room for that."""
+        window = open_window(self.prompt, self.cache.capacity, max_tokens)
+        refuse_oversized_head(self.persona, self.prompt, window, max_tokens)
+        self.window, self.max_tokens = window, max_tokens
+
     def undo(self, turns: int = 1) -> tuple[Exchange, ...]:
         """Take back the last `turns` exchanges, at most all, and say which: the window is again what the first of them found."""
         at = max(0, len(self.exchanges) - turns)

@@ -33,3 +33,7 @@ class SettingsError(TownhallError):
 
 class LogError(TownhallError):
     """A log that is missing, no log, or held by another process; names the file and the way out."""
+
+
+class CommandError(TownhallError):
+    """A command of a session that cannot be done as it was typed; says what can."""

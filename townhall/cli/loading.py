@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from townhall.cli import terminal
@@ -48,6 +49,7 @@ class Loaded:
     sampling: Any  # app.models.llama.Sampling
     backend: Any  # ext.tinygrad.backend.Backend
     watch: Stopwatch = field(default_factory=Stopwatch)
+    path: Path | None = None  # what --model takes for it
 
 
 def load(options: ChatOptions) -> Loaded:
@@ -83,7 +85,7 @@ def load(options: ChatOptions) -> Loaded:
         backend = replace(backend, bandwidth=bandwidth([t for weight in llama.model.weights for t in weight.tensors]))
     terminal.note(f"{path.name} on {backend.describe()}; it reads the weights at {backend.bandwidth / 1e9:.1f} GB/s")
     show_compiling()
-    return Loaded(llama, sampling, backend, watch)
+    return Loaded(llama, sampling, backend, watch, path)
 
 
 def resampled(loaded: Loaded, options: ChatOptions) -> Loaded:
@@ -108,7 +110,7 @@ def _load_fake(options: ChatOptions) -> Loaded:
         sampling = options.sampling()
     model = open_fake(options.model or "", options.max_context)
     terminal.note(f"{options.model}: {model.backend.describe()}")
-    return Loaded(model, sampling, model.backend, watch)
+    return Loaded(model, sampling, model.backend, watch, options.model)
 
 
 def show_compiling() -> None:

@@ -33,26 +33,30 @@ def replay(name: str, folder: Path | None, model: Path | None, as_json: bool) ->
     from townhall.cli.loading import load
     from townhall.conversation import Conversation
     from townhall.logbook import replay as replaying
+    from townhall.logbook.keeper import COMPLETION
     from townhall.logbook.reading import read_log
     from townhall.persona import load_persona
 
     log = read_log(open_index(folder).find(name))
     options = options_of(log, model)
-    persona, total = load_persona(options.personality), len(replaying.pairs(log))
+    persona, total = load_persona(options.personality), replaying.total(log)
     loaded = load(options)
     rehearsed = replaying.RehearsedModel(loaded.llama)
-    conversation = Conversation(rehearsed, persona, format=options.format, context=options.context, max_tokens=options.count)
     for key, now in (("weights", "model"), ("device", "device")):
-        if (before := log.head.get(key)) != (current := conversation.cache.identity.get(now)):
+        if (before := log.head.get(key)) != (current := loaded.llama.new_cache().identity.get(now)):
             terminal.note(f"the log's {key}: {before}; here: {current}")
-    conversation.prepare()
-    outcome = replaying.replay(
-        log,
-        rehearsed,
-        conversation,
-        lambda so_far: terminal.progress(f"{so_far.replies} of {total} replies, {so_far.tokens} tokens: the same"),
-    )
-    terminal.progress("")
+    if log.head.get("kind") == COMPLETION:
+        outcome = replaying.replay_completion(log, rehearsed, options.count, options.context)
+    else:
+        conversation = Conversation(rehearsed, persona, format=options.format, context=options.context, max_tokens=options.count)
+        conversation.prepare()
+        outcome = replaying.replay(
+            log,
+            rehearsed,
+            conversation,
+            lambda so_far: terminal.progress(f"{so_far.replies} of {total} replies, {so_far.tokens} tokens: the same"),
+        )
+        terminal.progress("")
     if as_json:
         terminal.say(json.dumps({"id": log.id, "of": total} | asdict(outcome), ensure_ascii=False) + "\n")
     elif found := outcome.difference:
@@ -89,7 +93,17 @@ def options_of(log: "Log", model: Path | None) -> "ChatOptions":
     said = log.head.get("settings")
     if not isinstance(said, dict):
         raise LogError(f"log {log.path}: its front matter does not say how the talk was held (settings), so it cannot be repeated")
-    known = {field.name for field in fields(ChatOptions)} - {"prompt", "json", "log", "log_to", "timing", "profile", "require", "cache"}
+    known = {field.name for field in fields(ChatOptions)} - {
+        "prompt",
+        "json",
+        "log",
+        "log_to",
+        "resume",
+        "timing",
+        "profile",
+        "require",
+        "cache",
+    }
     settings = {key: value for key, value in said.items() if key in known and value is not None}
     if found := fault(settings):
         raise LogError(f"log {log.path}, front matter: {found[1]}")

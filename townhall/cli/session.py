@@ -5,66 +5,61 @@ from collections.abc import Generator
 from io import TextIOWrapper
 
 from ext.tinygrad.errors import TownhallError
-from townhall.cli import report, terminal
+from townhall.cli import commands, report, terminal
+from townhall.cli.commands import Outcome
 from townhall.cli.held import Held
 from townhall.cli.line import held, open_line, warm_up
-from townhall.cli.loading import Loaded, load
+from townhall.cli.loading import Loaded, load, resampled
 from townhall.cli.options import ChatOptions
 from townhall.cli.render import View, open_view
+from townhall.cli.talk import Talk
 from townhall.conversation import Conversation
-from townhall.head_cache import HeadCache
-from townhall.logbook.keeper import Keeper, default_folder
-from townhall.logbook.recorder import RecordedModel
+from townhall.logbook.reading import Log
+from townhall.model_cache import ModelCache
 from townhall.persona import Persona, load_persona
 
-HELP = """/context       how full the window is
-/context full  all that was said, and what of it the model no longer sees
-/reset         begin anew
-/exit          leave, as Ctrl-D does; Ctrl-C stops an answer"""
-COMMANDS = ("/context", "/reset", "/exit")  # in a pipe as well, where any other line is said, whatever it begins with
 PATIENCE = 1.0  # seconds in which a second Ctrl-C is the same one, typed by quick fingers
 
 
-def run_session(options: ChatOptions) -> int:
-    """Talk until the input ends; the exit code is 2 where a piped line had to be refused."""
-    persona = load_persona(options.personality)
+def run_session(options: ChatOptions, log: Log | None = None) -> int:
+    """Talk until the input ends, going on with `log` where there is one; the exit code is 2 where a piped line had to be refused."""
+    load_persona(options.personality)  # one that is broken ends this here
     with terminal.ends_in_order(), held() as typed:
         warm_up()
-        loaded = load(options)
-        session = Session(options, persona, loaded, typed)
-        session.prepare()
+        talk = Talk(options, ModelCache(lambda wanted: load(wanted), resampled), log)
+        session = Session(talk, typed)
+        session.announce()
         code = session.interact() if sys.stdin.isatty() else session.answer_lines()
         if options.profile:
-            terminal.note(loaded.watch.report())
+            terminal.note(session.loaded.watch.report())
         return code
 
 
 class Session:
-    """One conversation, shown."""
+    """One talk, shown."""
 
-    def __init__(self, options: ChatOptions, persona: Persona, loaded: Loaded, typed: Held | None = None):
-        self.options, self.persona, self.loaded, self._typed = options, persona, loaded, typed
-        recorded = RecordedModel(loaded.llama) if options.log else None
-        self.conversation = Conversation(
-            recorded or loaded.llama,
-            persona,
-            format=options.format,
-            context=options.context,
-            sampling=loaded.sampling,
-            max_tokens=options.count,
-            heads=None if options.fake or not options.cache else HeadCache.of_user(terminal.note),
-        )
-        self.keeper = self._keep(recorded) if recorded else None
+    def __init__(self, talk: Talk, typed: Held | None = None):
+        self.talk, self._typed = talk, typed
 
-    def _keep(self, model: RecordedModel) -> Keeper:
-        place, identity = self.options.log_to or default_folder(), self.conversation.cache.identity
-        return Keeper.begin(place, model, self.persona, identity, self.options.that_matter(), terminal.complain)
+    @property
+    def options(self) -> ChatOptions:
+        return self.talk.options
 
-    def prepare(self) -> None:
-        """Let the model read the persona, and say how long that took."""
-        name = self.persona.name
-        with self.loaded.watch.lap("read the persona"):
-            stats = self.conversation.prepare(lambda done, total: terminal.progress(f"{name} is getting ready: {done} of {total} tokens"))
+    @property
+    def persona(self) -> Persona:
+        return self.talk.persona
+
+    @property
+    def loaded(self) -> Loaded:
+        return self.talk.loaded
+
+    @property
+    def conversation(self) -> Conversation:
+        return self.talk.conversation
+
+    def announce(self) -> None:
+        """Say who is there, and how long reading the persona took."""
+        name, stats = self.persona.name, self.talk.prepared
         if stats.restore_seconds is None:
             terminal.note(f"{name} is ready: {stats.prompt_tokens} tokens in {stats.seconds:.1f} s")
         else:
@@ -78,9 +73,14 @@ class Session:
             sys.stdin.reconfigure(encoding="utf-8", errors="replace")
         for line in sys.stdin:
             text = line.strip()
-            if text and text.split()[0] in COMMANDS:
-                if not self.command(text):
+            if commands.is_command(text):
+                outcome = self.command(text)
+                if not outcome:
+                    code = 2
+                elif outcome.leave:
                     break
+                elif outcome.say is not None:
+                    code = max(code, self.answer(outcome.say, outcome.instead))
             elif text:
                 code = max(code, self.answer(text))
         return code
@@ -89,24 +89,35 @@ class Session:
         """Talk to a person; Ctrl-C stops what is under way, never the session."""
         with terminal.ctrl_c_does_nothing():
             with self.loaded.watch.lap("set up the line"):
-                commands = {name: text.strip() for name, text in (row.split(maxsplit=1) for row in HELP.splitlines()[::-1])}
-                self.line = open_line(lambda: self.persona.user, commands, keep=self.options.log, typed=self._typed)
+                self.line = open_line(lambda: self.persona.user, commands.completions(), keep=self.options.log, typed=self._typed)
             if self.persona.greeting:
                 self._greet(self.persona.greeting)
-            while True:
+            outcome = Outcome()
+            while not outcome.leave:
                 try:
-                    text = self.line.read().strip()
+                    text = self.line.read(outcome.line).strip()
                 except EOFError:
                     return 0
+                instead, outcome = outcome.instead, Outcome()
                 try:
                     if text.startswith("/"):
-                        with terminal.ctrl_c_raises():
-                            if not self.command(text):
-                                return 0
+                        outcome = self._commanded(text)
                     elif text:
-                        self.answer(text)
+                        self.answer(text, instead)
                 except KeyboardInterrupt:
                     terminal.note("(stopped)")
+            return 0
+
+    def _commanded(self, text: str) -> Outcome:
+        """Do as a line beginning with / says; what is left of it is to be edited, or ends the session."""
+        with terminal.ctrl_c_raises():
+            outcome = self.command(text) or Outcome()
+        if outcome.greet and self.persona.greeting:
+            self._greet(self.persona.greeting)
+        if outcome.say is not None:
+            self.answer(outcome.say, outcome.instead)
+            return Outcome()
+        return outcome
 
     def _greet(self, greeting: str) -> None:
         if sys.stdout.isatty() and not self.options.json:
@@ -114,28 +125,33 @@ class Session:
         else:
             terminal.note(f"{self.persona.name}: {greeting}")
 
-    def answer(self, text: str) -> int:
-        """Show the answer to `text` as it is sampled; 2 where it was refused, 0 otherwise."""
+    def answer(self, text: str, instead: int = 0) -> int:
+        """Show the answer to `text`, in the place of the last `instead` exchanges; 2 where it was refused, 0 otherwise."""
         typed = sys.stdin.isatty()
         cue = self._cue(self.persona.name) if typed and sys.stdout.isatty() else ""
         view = None if self.options.json else open_view(cue)
         try:
-            pieces = self.conversation.reply(text)
-            if self.keeper:
-                self.keeper.asked(text)
+            pieces = self.talk.ask(text, instead)
+        except TownhallError as error:
+            return self._refuse(error)
+        try:
             with terminal.ctrl_c_stops(PATIENCE if typed else 0) as interrupted:
                 self._show(pieces, view, interrupted)
         except TownhallError as error:
-            terminal.complain(str(error))
-            if not view:
-                terminal.say(report.error_as_json(error) + "\n")
-            return 2
+            self.talk.failed()
+            return self._refuse(error)
         self._conclude(interrupted, view)
         interrupted = interrupted or self._remember()
         interrupted.leave()
         if interrupted and not typed:
             raise KeyboardInterrupt  # in a pipe nobody is left to go on
         return 0
+
+    def _refuse(self, error: TownhallError) -> int:
+        terminal.complain(str(error))
+        if self.options.json:
+            terminal.say(report.error_as_json(error) + "\n")
+        return 2
 
     def _show(self, pieces: Generator[str, None, None], view: View | None, interrupted: terminal.Interrupt) -> None:
         """Until the answer is over or nobody wants it any more; it is kept as far as it was shown."""
@@ -153,8 +169,7 @@ class Session:
     def _conclude(self, interrupted: terminal.Interrupt, view: View | None) -> None:
         reply = self.conversation.last
         assert reply is not None
-        if self.keeper:
-            self.keeper.answered(reply)
+        self.talk.answered()
         interrupted.leave()  # nobody is there to be told more
         if view:
             view.close()
@@ -182,25 +197,13 @@ class Session:
             terminal.note(fold.describe())
         return interrupted
 
-    def command(self, text: str) -> bool:
-        """Do as a line beginning with / says; False to leave."""
-        name = text.split()[0]
-        if name in {"/exit", "/quit", "/bye"}:
-            return False
-        if name == "/context":
-            terminal.note(self.conversation.usage().describe())
-            if text.split()[1:] == ["full"]:
-                terminal.note(self.conversation.history())
-        elif name == "/reset":
-            self.conversation.reset()
-            if self.keeper:
-                self.keeper.reset()
-            terminal.note(f"{self.persona.name} has forgotten everything you said")
-        elif name == "/help":
-            terminal.note(HELP)
-        else:
-            terminal.note(f"there is no {name}; /help lists what there is")
-        return True
+    def command(self, text: str) -> Outcome | None:
+        """Do as a line beginning with / says, and what is to be done next; None where it was refused."""
+        try:
+            return commands.run(self.talk, text)
+        except TownhallError as error:
+            terminal.complain(str(error))
+            return None
 
     def _cue(self, name: str) -> str:
         return terminal.styled(terminal.defused(f"{name}: "), sys.stdout, bold=True, fg="magenta")

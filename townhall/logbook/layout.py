@@ -14,9 +14,10 @@
     About 384,000 km.
     <!-- reply {"finish_reason": "stop", "seed": 7, "tokens": [...], ...} -->
 
-A turn is whole when its comment stands below it. A turn that a person writes needs none. Three comments stand by themselves:
-`<!-- reset -->` (the talk begins anew), `<!-- undo {"turns": 1} -->` (so many exchanges above are taken back, and stay in the file) and
-`<!-- title {"title": "…"} -->` (what the log is called; the last one counts).
+A turn is whole when its comment stands below it. A turn that a person writes needs none. Four comments stand by themselves:
+`<!-- reset -->` (the talk begins anew), `<!-- undo {"turns": 1} -->` (so many exchanges above are taken back, and stay in the file),
+`<!-- resume -->` (a program took the talk up here, and gave the model all that stands above) and `<!-- title {"title": "…"} -->` (what the
+log is called; the last one counts). A turn whose comment has `said_in` was said in another log, and is there to be gone on with.
 """
 
 import json
@@ -29,8 +30,8 @@ import yaml
 VERSION = 1
 FENCE = "---"
 HEADING = re.compile(r"## (\S(?:.*\S)?)\s*")
-COMMENT = re.compile(r"<!-- (user|reply|reset|undo|title)(?: (\{.*\}))? -->\s*")
-BETWEEN = {"reset", "undo", "title"}
+COMMENT = re.compile(r"<!-- (user|reply|reset|undo|resume|title)(?: (\{.*\}))? -->\s*")
+BETWEEN = {"reset", "undo", "resume", "title"}
 REMARK = re.compile(r"<!--.*-->\s*")
 _ESCAPED = re.compile(r"^(\\*)(?=## |<!--)", re.MULTILINE)
 _UNESCAPED = re.compile(r"^\\(?=\\*(?:## |<!--))", re.MULTILINE)

@@ -48,6 +48,7 @@ class Log:
     damages: list[Damage] = field(default_factory=list)
     taken: list[Turn] = field(default_factory=list)
     title: str = ""  # that somebody gave it
+    events: list[Turn | Mark] = field(default_factory=list)  # every turn, and every comment between turns, as they came
 
     @property
     def id(self) -> str:
@@ -87,26 +88,31 @@ def parse(data: bytes, path: Path) -> Log:
         log.damages.extend(strays)
         if turn:
             log.turns.append(Turn(turn.name, turn.role, turn.text, turn.line, turn.facts, reset))
+            log.events.append(log.turns[-1])
             previous, reset = turn.role, False
+        log.events.extend(marks)
         for kind, facts in marks:
             if kind == "title":
                 title = str(facts.get("title") or "")
-            else:
-                reset = (_take_back(log, facts) or reset) if kind == "undo" else True
+            elif kind == "undo":
+                taken = take_back(log.turns, facts)
+                log.taken.extend(taken)
+                reset = reset or any(turn.after_reset for turn in taken)
+            elif kind == "reset":
+                reset = True
     return replace(log, title=title)
 
 
-def _take_back(log: Log, facts: dict[str, Any]) -> bool:
-    """Move the last exchanges from `turns` to `taken`; True where the talk had begun anew in them."""
+def take_back(turns: list[Turn], facts: dict[str, Any]) -> list[Turn]:
+    """Take from `turns` the last exchanges, as many as an undo's comment says, and return them."""
     wanted = facts.get("turns", 1)
     taken: list[Turn] = []
-    for _ in range(wanted if type(wanted) is int and 0 < wanted <= len(log.turns) else 1):
-        while log.turns:
-            taken.insert(0, log.turns.pop())
-            if taken[0].role == "user":
+    for _ in range(wanted if type(wanted) is int and 0 < wanted <= len(turns) else 1):
+        while turns:
+            taken.append(turns.pop())
+            if taken[-1].role == "user":
                 break
-    log.taken.extend(taken)
-    return any(turn.after_reset for turn in taken)
+    return taken[::-1]
 
 
 def _head(lines: list[bytes]) -> tuple[dict[str, Any], list[Damage], int]:

@@ -1,13 +1,15 @@
 """A kept conversation, gone through again: the same prompts, the same seeds, and every sampled id held against the log's."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from townhall.completion import Completion
 from townhall.conversation import Conversation
 from townhall.errors import LogError
 from townhall.facade import LanguageModel
-from townhall.logbook.reading import Log, Turn
+from townhall.logbook import history
+from townhall.logbook.reading import Log, Turn, take_back
 from townhall.logbook.recorder import WatchedModel, prompt_hash
 
 
@@ -41,6 +43,8 @@ class Expected:
     ids: list[int]
     interrupted: bool
     sampler: dict[str, Any]
+    prefill: str = ""
+    max_tokens: int | None = None
 
 
 class Different(Exception):
@@ -95,29 +99,39 @@ class RehearsedGeneration(Iterator[int]):
 
 
 def replay(log: Log, model: RehearsedModel, conversation: Conversation, told: Callable[[Outcome], None] = lambda outcome: None) -> Outcome:
-    """Go through every reply that has a receipt, up to the first that differs; `told` hears of each that is the same.
+    """Go through every reply that has a receipt, up to the first that differs, and through whatever was taken back or taken up between.
 
-    `conversation` must be fresh, and over `model`. LogError for a receipt that lacks what it takes.
+    `told` hears of each reply that is the same. `conversation` must be fresh, and over `model`. LogError for a receipt that lacks what it
+    takes.
     """
-    from app.models.llama.sampling import Sampling
-
     outcome = Outcome(0, 0)
-    for question, reply in pairs(log):
-        model.expected = expected = _expected(reply, outcome.replies + 1, log)
-        if question.after_reset:
-            conversation.reset()
-        try:
-            conversation.sampling = Sampling(**expected.sampler)
-        except TypeError as error:
-            raise _unreadable(log, reply) from error
-        try:
-            for _ in conversation.reply(question.text):
-                pass
-        except LoggedInterrupt:
-            pass
-        except Different as found:
-            return Outcome(outcome.replies, outcome.tokens, found.difference)
+    turns: list[Turn] = []  # that stand in the log at this point
+    held: list[Turn] = []  # answers of the conversation's exchanges
+    for event in log.events:
+        if not isinstance(event, Turn):
+            kind, facts = event
+            if kind == "undo":
+                taken = {turn.line for turn in take_back(turns, facts)}
+                conversation.undo(sum(turn.line in taken for turn in held))
+                held = [turn for turn in held if turn.line not in taken]
+            elif kind == "reset":
+                conversation.reset()
+                turns, held = [], []
+            elif kind == "resume":
+                said = history.exchanges(turns)
+                conversation.renew()
+                history.recall(conversation, said)
+                held = [answer for _, answer in said]
+            continue
+        turns.append(event)
+        if not _repeatable(turns):
+            continue
+        model.expected = expected = _expected(event, outcome.replies + 1, log)
+        if difference := _rehearse(conversation, turns[-2].text, expected, log, event):
+            return Outcome(outcome.replies, outcome.tokens, difference)
         model.expected = None
+        if len(conversation.exchanges) > len(held):
+            held.append(event)
         if not expected.interrupted:
             conversation.after_reply()
         outcome = Outcome(outcome.replies + 1, outcome.tokens + len(expected.ids))
@@ -125,16 +139,53 @@ def replay(log: Log, model: RehearsedModel, conversation: Conversation, told: Ca
     return outcome
 
 
-def pairs(log: Log) -> list[tuple[Turn, Turn]]:
-    """Questions and the answers that have a receipt. A question without one is passed over: the conversation did not keep it either."""
-    turns, began_anew, found = log.turns, False, []
-    for at, turn in enumerate(turns):
-        began_anew = began_anew or turn.after_reset
-        answer = turns[at + 1] if at + 1 < len(turns) else None
-        if turn.role == "user" and answer and answer.role == "assistant" and answer.facts is not None:
-            found.append((Turn(turn.name, turn.role, turn.text, turn.line, turn.facts, began_anew), answer))
-            began_anew = False
-    return found
+def replay_completion(log: Log, model: RehearsedModel, max_tokens: int, context: str) -> Outcome:
+    """The same for a text that was carried on, without a persona."""
+    outcome = Outcome(0, 0)
+    for at, reply in enumerate(log.turns):
+        if _repeatable(log.turns[: at + 1]):
+            model.expected = expected = _expected(reply, outcome.replies + 1, log)
+            text = Completion(model, log.turns[at - 1].text, _sampling(expected, log, reply), max_tokens, context)
+            if difference := _heard(text):
+                return Outcome(outcome.replies, outcome.tokens, difference)
+            outcome = Outcome(outcome.replies + 1, outcome.tokens + len(expected.ids))
+    return outcome
+
+
+def _rehearse(conversation: Conversation, question: str, expected: Expected, log: Log, reply: Turn) -> Difference | None:
+    """Have a question answered again."""
+    conversation.sampling = _sampling(expected, log, reply)
+    if expected.max_tokens is not None:
+        conversation.limit(expected.max_tokens)
+    return _heard(conversation.reply(question, expected.prefill))
+
+
+def _heard(pieces: Iterable[str]) -> Difference | None:
+    """All that is said, up to where it differs."""
+    try:
+        for _ in pieces:
+            pass
+    except LoggedInterrupt:
+        pass
+    except Different as found:
+        return found.difference
+    return None
+
+
+def total(log: Log) -> int:
+    """How many replies there are to go through."""
+    turns = [event for event in log.events if isinstance(event, Turn)]
+    return sum(_repeatable(turns[max(0, at - 1) : at + 1]) for at in range(len(turns)))
+
+
+def _repeatable(turns: Sequence[Turn]) -> bool:
+    """Is the last turn an answer that was given here, to a question that stands before it?
+
+    A question without a receipt is passed over: the conversation did not keep it either.
+    """
+    if len(turns) < 2 or turns[-2].role != "user" or turns[-1].role != "assistant":
+        return False
+    return turns[-1].facts is not None and "said_in" not in turns[-1].facts
 
 
 def _expected(reply: Turn, number: int, log: Log) -> Expected:
@@ -146,7 +197,19 @@ def _expected(reply: Turn, number: int, log: Log) -> Expected:
     whole = ("top_k", "repeat_last_n", "seed")
     if not isinstance(sampler, dict) or not all(type(value) in ((int,) if key in whole else numbers) for key, value in sampler.items()):
         raise _unreadable(log, reply)
-    return Expected(number, reply.line, prompt, ids, facts.get("finish_reason") == "interrupted", sampler)
+    prefill, most = facts.get("prefill", ""), facts.get("max_tokens")
+    if not isinstance(prefill, str) or (most is not None and (type(most) is not int or most < 1)):
+        raise _unreadable(log, reply)
+    return Expected(number, reply.line, prompt, ids, facts.get("finish_reason") == "interrupted", sampler, prefill, most)
+
+
+def _sampling(expected: Expected, log: Log, reply: Turn) -> Any:
+    from app.models.llama.sampling import Sampling
+
+    try:
+        return Sampling(**expected.sampler)
+    except TypeError as error:
+        raise _unreadable(log, reply) from error
 
 
 def _unreadable(log: Log, reply: Turn) -> LogError:

@@ -110,6 +110,28 @@ class LogWriter:
             raise LogError(f"log {self.path} is being written by another townhall; end that one, or keep this talk elsewhere") from error
 
 
+def write_whole(path: Path, head: Mapping[str, Any], turns: str) -> None:
+    """A log at once, where nothing lies yet: all of it or nothing. LogError where it cannot be."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        if path.suffix != SUFFIX:
+            raise LogError(f"{path} is no name of a log; end it in {SUFFIX}")
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with part.open("xb") as file:
+            file.write((layout.front_matter(head) + turns).encode(errors="replace"))
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(part, path)  # unlike a rename, it leaves alone what lies there
+        _sync_folder(path.parent)
+    except FileExistsError as error:
+        raise LogError(f"{path} is there already, and stays as it is; name another file") from error
+    except OSError as error:
+        raise LogError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
 def _sync_folder(folder: Path) -> None:
     """A new file's name is on the disk, too."""
     with suppress(OSError):  # some file systems know no such thing

@@ -74,9 +74,11 @@ def test_a_folder_or_one_file_can_be_named(tmp_path, folder):
     assert [(turn.text, turn.after_reset) for turn in read_log(diary).turns] == [
         ("One", False),
         ("One", False),
-        ("Two", True),
+        ("Two", False),
         ("Two", False),
     ]
+    receipts = [turn.facts for turn in read_log(diary).turns[1::2]]
+    assert receipts[1]["prompt_tokens"] > receipts[0]["prompt_tokens"] + 5  # the model was given what the file holds
 
 
 def test_a_file_with_another_kind_of_talk_is_not_gone_on_with(tmp_path):

@@ -1,0 +1,213 @@
+"""What a line beginning with a slash does: one entry per command; /help, the line's completion and the manual read from here."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from townhall.cli import terminal
+from townhall.cli.settle import change, show
+from townhall.cli.talk import Talk
+from townhall.errors import CommandError
+from townhall.persona import list_personas
+from townhall.yaml_file import nearest
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the session is to do next. `say` is a message in the place of the last `instead` exchanges; `line` one to be edited first."""
+
+    leave: bool = False
+    greet: bool = False
+    say: str | None = None
+    line: str = ""
+    instead: int = 0
+
+
+@dataclass(frozen=True)
+class Command:
+    """`run` takes the talk and what stands after the name."""
+
+    name: str
+    usage: str
+    help: str
+    run: Callable[[Talk, str], Outcome | None]
+
+
+def run(talk: Talk, line: str) -> Outcome:
+    """Do as a line says. TownhallError, in one sentence, for what cannot be done: then all is as before."""
+    name, _, argument = line.partition(" ") if " " in line.split("\n")[0] else line.partition("\n")
+    name = ALIASES.get(name, name)
+    if name not in COMMANDS:
+        raise CommandError(f"there is no {name[:40]}; {nearest(name, list(COMMANDS), 'there is')}; /help tells more")
+    return COMMANDS[name].run(talk, argument.strip()) or Outcome()
+
+
+def is_command(text: str) -> bool:
+    """In a pipe these lines are commands, and any other is said, whatever it begins with."""
+    return bool(text) and text.split()[0] in COMMANDS
+
+
+def completions() -> dict[str, str]:
+    """Every command with a line of help."""
+    return {command.name: command.help for command in COMMANDS.values()}
+
+
+def manual() -> str:
+    """All commands, for people."""
+    names = [f"{command.name} {command.usage}".strip() for command in COMMANDS.values()]
+    width = max(map(len, names))
+    return "\n".join(f"{name:<{width}}  {command.help}" for name, command in zip(names, COMMANDS.values(), strict=True))
+
+
+def _edit(talk: Talk, text: str) -> Outcome:
+    instead = 0 if talk.unanswered is not None else 1
+    last = talk.last_question
+    if text:
+        return Outcome(say=text, instead=instead)
+    if not sys.stdin.isatty():
+        raise CommandError("in a pipe /edit takes the new text: /edit How far is the sun?")
+    return Outcome(line=last, instead=instead)
+
+
+def _retry(talk: Talk, rest: str) -> Outcome:
+    _nothing("/retry", rest)
+    if talk.options.temperature == 0:
+        terminal.note("at temperature 0 a retry says the same again; /settings temperature 0.7 lets it vary")
+    return Outcome(say=talk.last_question, instead=0 if talk.unanswered is not None else 1)
+
+
+def _prefill(talk: Talk, text: str) -> None:
+    if not text and not talk.prefill:
+        raise CommandError("/prefill takes the words that the next answer is to begin with: /prefill The moon is")
+    talk.conversation.prompt.opening_ids(text)  # refuses what would end it
+    talk.prefill = text
+    terminal.note(f"the next answer begins with {text!r}; /retry begins the last one so" if text else "the next answer begins as it likes")
+
+
+def _persona(talk: Talk, name: str) -> Outcome | None:
+    if not name:
+        for known in list_personas():
+            terminal.note(f"{'*' if known == talk.options.personality.lower() else ' '} {known}")
+        terminal.note("/persona NAME, or the path of a YAML file, begins a talk with another")
+        return None
+    talk.meet(name)
+    terminal.note(f"{talk.persona.name} is here, and the talk begins anew; the model is the one that was loaded")
+    return Outcome(greet=True)
+
+
+def _model(talk: Talk, path: str) -> None:
+    if not path:
+        for loaded in talk.models:
+            mark = "*" if loaded.llama is talk.loaded.llama else " "
+            terminal.note(f"{mark} {loaded.path}, window of {loaded.llama.max_context}")
+        terminal.note("/model PATH goes on with another; these need not be loaded again")
+        return
+    known = [loaded.path for loaded in talk.models if loaded.path and path in (str(loaded.path), loaded.path.name, loaded.path.stem)]
+    fresh = talk.move(known[0] if known else Path(path).expanduser())
+    terminal.note(
+        f"{talk.persona.name} speaks through {talk.loaded.path} now{'' if fresh else ', which was loaded already'}; {_kept(talk)}"
+    )
+
+
+def _settings(talk: Talk, rest: str) -> None:
+    key, _, value = rest.partition(" ")
+    terminal.note(change(talk, key, value.strip()) if value else show(talk.options, key))
+
+
+def _context(talk: Talk, rest: str) -> None:
+    if rest not in ("", "full"):
+        raise CommandError(f"/context takes nothing, or the word full, not {rest[:40]!r}")
+    terminal.note(talk.conversation.usage().describe())
+    if rest:
+        terminal.note(talk.conversation.history())
+
+
+def _save(talk: Talk, path: str) -> None:
+    if path or not talk.keeper:
+        terminal.note(f"saved in {talk.save(Path(path).expanduser() if path else None)}")
+    else:
+        terminal.note(f"this talk is kept in {talk.keeper.path}")
+
+
+def _load(talk: Talk, name: str) -> None:
+    from townhall.logbook.index import Index
+    from townhall.logbook.reading import read_log
+
+    if not name:
+        raise CommandError("/load takes a log: its path, its id or the beginning of that, or the word last")
+    log = read_log(Index(talk.folder).find(str(Path(name).expanduser())))
+    count = talk.take_up(log)
+    terminal.note(f"{talk.persona.name} remembers {count} exchanges from {log.path}, which stays as it is; {_kept(talk)}")
+
+
+def _branch(talk: Talk, title: str) -> None:
+    before = talk.keeper.path if talk.keeper else None
+    terminal.note(f"from here on this talk is kept in {talk.branch(title).path}; {before} stays as it is")
+
+
+def _undo(talk: Talk, rest: str) -> None:
+    if rest and not (rest.isascii() and rest.isdigit() and 0 < int(rest[:9]) and len(rest) < 10):
+        raise CommandError(f"/undo takes how many exchanges are to be taken back, a number from 1, not {rest[:40]!r}")
+    if not (taken := talk.undo(int(rest or 1))):
+        raise CommandError("there is nothing to take back")
+    left = talk.conversation.exchanges
+    now = f"the last thing you said is now {_short(left[-1].user.text)!r}" if left else "nothing has been said now"
+    terminal.note(f"took back {taken} exchange{'s' if taken > 1 else ''}; {now}")
+
+
+def _reset(talk: Talk, rest: str) -> None:
+    _nothing("/reset", rest)
+    talk.reset()
+    terminal.note(f"{talk.persona.name} has forgotten everything you said")
+
+
+def _help(talk: Talk, name: str) -> None:
+    if not name:
+        terminal.note(f"{manual()}\nCtrl-C stops an answer, Ctrl-D leaves")
+        return
+    name = f"/{name.removeprefix('/')}"
+    if name not in COMMANDS:
+        raise CommandError(f"there is no {name}; {nearest(name, list(COMMANDS), 'there is')}")
+    command = COMMANDS[name]
+    terminal.note(f"{command.name} {command.usage}".strip() + f": {command.help}")
+
+
+def _exit(talk: Talk, rest: str) -> Outcome:
+    return Outcome(leave=True)
+
+
+def _nothing(name: str, rest: str) -> None:
+    if rest:
+        raise CommandError(f"{name} takes nothing after it, not {rest[:40]!r}")
+
+
+def _kept(talk: Talk) -> str:
+    return f"from here on the talk is kept in {talk.keeper.path}" if talk.keeper else "nothing is kept (--no-log)"
+
+
+def _short(text: str, width: int = 60) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= width else f"{line[: width - 1]}…"
+
+
+COMMANDS = {
+    command.name: command
+    for command in [
+        Command("/edit", "[TEXT]", "change what you said last, and have it answered anew", _edit),
+        Command("/retry", "", "have the last message answered anew", _retry),
+        Command("/prefill", "TEXT", "words that the next answer begins with, or a retry", _prefill),
+        Command("/undo", "[N]", "take back the last exchange, or the last N", _undo),
+        Command("/persona", "[NAME]", "list the personas, or begin a talk with another one", _persona),
+        Command("/model", "[PATH]", "list what is loaded, or go on with another model", _model),
+        Command("/settings", "[KEY [VALUE]]", "show how answers are made, or change it for this session", _settings),
+        Command("/context", "[full]", "how full the window is; full: all that was said, and what of it the model no longer sees", _context),
+        Command("/save", "[PATH]", "say where this talk is kept, or write it to a log at PATH", _save),
+        Command("/load", "PATH|ID", "take up a talk that was kept, in a new log", _load),
+        Command("/branch", "[NAME]", "go on in a new log that begins with what was said; the old one stays", _branch),
+        Command("/reset", "", "begin anew", _reset),
+        Command("/help", "[COMMAND]", "this list, or a line about one of them", _help),
+        Command("/exit", "", "leave, as Ctrl-D does", _exit),
+    ]
+}
+ALIASES = {"/quit": "/exit", "/bye": "/exit"}

@@ -1,0 +1,262 @@
+"""A conversation and all that commands may change about it: who speaks, on which model, how, and where it is kept."""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from townhall.cli import terminal
+from townhall.cli.loading import Loaded
+from townhall.cli.options import ChatOptions
+from townhall.conversation import Conversation, Prepared
+from townhall.errors import CommandError, PersonaError
+from townhall.head_cache import HeadCache
+from townhall.logbook import history
+from townhall.logbook.keeper import COMPLETION, Keeper, default_folder, front_matter
+from townhall.logbook.reading import Log
+from townhall.logbook.recorder import RecordedModel
+from townhall.logbook.writer import SUFFIX, write_whole
+from townhall.model_cache import ModelCache
+from townhall.persona import Persona, list_personas, load_persona
+
+SEEDS = 1 << 63
+Models = ModelCache[ChatOptions, Loaded]
+Said = list[tuple[str, str]]  # (question, answer)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Somebody who speaks on a model; `recorded` is that model where what it does is written down."""
+
+    options: ChatOptions
+    persona: Persona
+    loaded: Loaded
+    conversation: Conversation
+    recorded: RecordedModel | None
+    prepared: Prepared
+
+
+class Talk:
+    """Whatever is refused leaves everything as it was."""
+
+    def __init__(self, options: ChatOptions, models: Models, log: Log | None = None):
+        """With `log`, that one is gone on with; else `options` say where a new one is kept, and a file there is gone on with, too."""
+        self.models = models
+        self.prefill = ""  # what the next answer is to begin with
+        self.unanswered: str | None = None  # asked, and interrupted before a word was shown
+        self._begun = ""  # what the answer under way was made to begin with
+        self._retries = 0
+        self._scene = self._open(options, load_persona(options.personality))
+        self.keeper = self._keep(log)
+
+    @property
+    def options(self) -> ChatOptions:
+        return self._scene.options
+
+    @property
+    def persona(self) -> Persona:
+        return self._scene.persona
+
+    @property
+    def loaded(self) -> Loaded:
+        return self._scene.loaded
+
+    @property
+    def conversation(self) -> Conversation:
+        return self._scene.conversation
+
+    @property
+    def prepared(self) -> Prepared:
+        """What reading the persona took."""
+        return self._scene.prepared
+
+    @property
+    def folder(self) -> Path:
+        """Where logs lie."""
+        place = self.options.log_to
+        return default_folder() if place is None else place.parent if place.suffix == SUFFIX else place
+
+    @property
+    def last_question(self) -> str:
+        """What was asked last, answered or not. CommandError where nothing was."""
+        if self.unanswered is not None:
+            return self.unanswered
+        if not self.conversation.exchanges:
+            raise CommandError("nothing has been said yet")
+        return self.conversation.exchanges[-1].user.text
+
+    def ask(self, text: str, instead: int = 0) -> Generator[str, None, None]:
+        """The answer to `text`, which takes the place of the last `instead` exchanges. ContextError where it cannot be asked."""
+        conversation, sampling = self.conversation, self.loaded.sampling
+        self._retries = self._retries + 1 if instead else 0
+        if instead and sampling is not None and sampling.seed is not None:
+            sampling = replace(sampling, seed=(sampling.seed + self._retries) % SEEDS)  # another sample, and again the same next time
+        conversation.sampling = sampling
+        pieces = conversation.reply(text, self.prefill, instead)
+        self._begun, self.prefill, self.unanswered = self.prefill, "", text
+        if self.keeper:
+            self.keeper.asked(text, instead)
+        return pieces
+
+    def answered(self) -> None:
+        """The answer to what was asked stands, whole or interrupted."""
+        reply = self.conversation.last
+        assert reply is not None
+        if reply.text or reply.finish_reason != "interrupted":
+            self.unanswered = None
+        if self.keeper:
+            self.keeper.answered(reply, self._begun, self.conversation.max_tokens)
+
+    def failed(self) -> None:
+        """No answer came."""
+        if self.keeper and self.unanswered is not None:
+            self.keeper.undone()
+
+    def undo(self, turns: int) -> int:
+        """Take back the last exchanges, and say how many."""
+        taken = len(self.conversation.undo(turns))
+        if taken and self.keeper:
+            self.keeper.undone(taken)
+        self.unanswered = None
+        return taken
+
+    def reset(self) -> None:
+        """Begin anew with the same persona."""
+        self.conversation.reset()
+        self.unanswered = None
+        if self.keeper:
+            self.keeper.reset()
+
+    def meet(self, name: str) -> None:
+        """Begin anew with another persona, on the same model. PersonaError where there is none."""
+        path = Path(name).expanduser()
+        self._enter(replace(self.options, personality=name if name.lower() in list_personas() else str(path)))
+
+    def move(self, model: Path) -> bool:
+        """Go on with the same words on another model; True where it had to be loaded. Raises what loading raises."""
+        options = replace(self.options, model=model, size=None, gen=None)
+        loaded_before = options in self.models
+        if options.model_key() != self.options.model_key():
+            self._enter(options, self._said(), carried=True)
+            self.models.settle()
+        return not loaded_before
+
+    def set(self, key: str, value: Any) -> bool:
+        """Change a setting of this session; True where the conversation goes on in a new log for it. Raises what the setting raises."""
+        options = replace(self.options, **{key: value})
+        loaded = self.models.open(options)  # checks how words are drawn
+        if key in ("context", "format"):
+            self._enter(options, self._said(), carried=True)
+            return self.keeper is not None
+        if key == "count":
+            self.conversation.limit(options.count)
+        self._scene = replace(self._scene, options=options, loaded=loaded)
+        return False
+
+    def branch(self, title: str = "") -> Keeper:
+        """Go on in a new log, which begins with all that was said; the old one stays. CommandError where no log is kept."""
+        if not self.keeper:
+            raise CommandError("this session keeps no log (--no-log), so there is nothing to branch off; /save PATH writes one")
+        self._enter(self.options, self._said(), carried=True, title=title)
+        self.keeper.write()
+        return self.keeper
+
+    def save(self, path: Path | None = None) -> Path:
+        """Write what was said to a log of its own, by default where logs lie; LogError where that cannot be, or something lies there."""
+        scene = self._scene
+        head = front_matter(scene.persona, scene.conversation.cache.identity, self.options.that_matter())
+        path = path or self.folder / f"{head['id']}{SUFFIX}"
+        write_whole(path, head, history.carried(scene.conversation, self.keeper.id if self.keeper else ""))
+        return path
+
+    def take_up(self, log: Log) -> int:
+        """Make what stands in `log` the conversation, in a new log of its own; how many exchanges that is.
+
+        CommandError where it holds no conversation, ContextError where the context strategy does not take it.
+        """
+        if log.head.get("kind") == COMPLETION:
+            raise CommandError(f"log {log.path} holds a text that was carried on, and no conversation")
+        said = history.exchanges(history.standing(log.events))
+        if not said:
+            raise CommandError(f"log {log.path} holds no answer to go on from")
+        self._enter(replace(self.options, personality=self._who(log)), carried=True, recall=lambda fresh: history.recall(fresh, said))
+        return len(said)
+
+    def _who(self, log: Log) -> str:
+        """The persona of a log, as --personality takes it; the present one where the log's is not to be had."""
+        settings = log.head.get("settings")
+        for name in (settings.get("personality") if isinstance(settings, dict) else None, log.head.get("persona")):
+            if isinstance(name, str):
+                try:
+                    load_persona(name)
+                except PersonaError:
+                    continue
+                return name
+        return self.options.personality
+
+    def _said(self) -> Callable[[Conversation], None]:
+        """What brings a fresh conversation to where this one stands; ids are kept where the model is the same."""
+        now = self.conversation
+        close, turns = len(now.prompt.close_ids), [(exchange.user.text, exchange.reply.text) for exchange in now.exchanges]
+        ids = [exchange.reply.ids[: len(exchange.reply.ids) - close] for exchange in now.exchanges]
+
+        def recall(fresh: Conversation) -> None:
+            same = (
+                fresh.cache.identity.get("model") == now.cache.identity.get("model") and fresh.prompt.format.name == now.prompt.format.name
+            )
+            fresh.recall(turns, ids if same else ())
+
+        return recall
+
+    def _open(self, options: ChatOptions, persona: Persona, recall: Callable[[Conversation], None] = lambda fresh: None) -> Scene:
+        loaded = self.models.open(options)
+        recorded = RecordedModel(loaded.llama) if options.log else None
+        conversation = Conversation(
+            recorded or loaded.llama,
+            persona,
+            format=options.format,
+            context=options.context,
+            sampling=loaded.sampling,
+            max_tokens=options.count,
+            heads=None if options.fake or not options.cache else HeadCache.of_user(terminal.note),
+        )
+        recall(conversation)
+        name = persona.name
+        with loaded.watch.lap("read the persona"):
+            prepared = conversation.prepare(lambda done, total: terminal.progress(f"{name} is getting ready: {done} of {total} tokens"))
+        return Scene(options, persona, loaded, conversation, recorded, prepared)
+
+    def _enter(
+        self,
+        options: ChatOptions,
+        recall: Callable[[Conversation], None] = lambda fresh: None,
+        carried: bool = False,
+        title: str = "",
+    ) -> None:
+        """Change the scene; a new log begins, with all that was said where that is `carried` over."""
+        scene = self._open(options, load_persona(options.personality), recall)
+        origin = self.keeper.id if self.keeper else ""
+        self._scene, self.unanswered = scene, None
+        if self.keeper:
+            self.keeper.close()
+            self.keeper = self._begin(self.folder)
+            self.keeper.carry(history.carried(scene.conversation, origin) if carried else "", title)
+
+    def _keep(self, log: Log | None) -> Keeper | None:
+        """The log of the session's beginning; what a file holds that is gone on with is given to the model."""
+        if not self.options.log:
+            if log:
+                history.recall(self.conversation, history.exchanges(history.standing(log.events)))
+            return None
+        keeper = self._begin(log.path, log.head.get("settings") or {}) if log else self._begin(self.options.log_to or default_folder())
+        if keeper.found:
+            said = history.exchanges(history.standing(keeper.found.events))
+            history.recall(self.conversation, said)
+            terminal.note(f"going on with {keeper.path}: {len(said)} exchanges")
+        return keeper
+
+    def _begin(self, place: Path, settings: dict[str, Any] | None = None) -> Keeper:
+        scene = self._scene
+        assert scene.recorded is not None
+        settings = self.options.that_matter() if settings is None else settings
+        return Keeper.begin(place, scene.recorded, scene.persona, scene.conversation.cache.identity, settings, terminal.complain)
