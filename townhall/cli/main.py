@@ -11,6 +11,7 @@ from townhall import __version__
 
 COMMANDS = {
     "chat": ("townhall.cli.chat", "Talk to a persona, or complete a text with --prompt."),
+    "watch": ("townhall.cli.watch", "Answer in text files as they are saved, beside your editor."),
     "serve": ("townhall.cli.serve", "Serve the personas through OpenAI's API."),
     "web": ("townhall.cli.web", "Talk to the personas on a page in the browser."),
     "inspect": ("townhall.cli.inspect", "Say what a checkpoint holds: sizes, types, vocabulary, memory, licence."),

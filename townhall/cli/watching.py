@@ -62,7 +62,6 @@ def run_watch(options: WatchOptions) -> int:
                 if not replies and not watcher.failed:
                     terminal.note(f"{options.target}: there is nothing to answer")
                 return 2 if watcher.failed else 130 if stop.is_set() else 0
-            terminal.note(f"{options.target} is watched; Ctrl-C ends that")
             watcher.run()
         finally:
             watcher.close()
@@ -146,9 +145,9 @@ class Watching:
             return
         if self.chat.json:
             terminal.say(report.as_json(reply, loaded) + "\n")
-        read = reply.prompt_tokens - reply.cached_tokens
         how = " (stopped)" if stopped else f" (cut off after {_tokens(reply.tokens)})" if reply.finish_reason == "length" else ""
-        terminal.note(f"{path}: {_tokens(reply.tokens)} to a prompt of {reply.prompt_tokens}: {reply.cached_tokens} cached, {read} read{how}")
+        read = f"{reply.cached_tokens} cached, {reply.prompt_tokens - reply.cached_tokens} read"
+        terminal.note(f"{path}: {_tokens(reply.tokens)} to a prompt of {reply.prompt_tokens}: {read}{how}")
         if line := reply.receipt.describe():
             terminal.note(line)
         if self.chat.timing:

@@ -47,7 +47,7 @@ class Attended:
         self._new, self._known, self._hinted = True, named, False  # known: a conversation, as far as anybody was told
         self._blank: float | None = None  # since when the file is missing or empty
         self.gone = False  # and that was told
-        self._told: tuple[str, object] | None = None
+        self._told = ""  # the last fault
 
     def due(self, changed: set[Path]) -> bool:
         """Is there a reason to look?"""
@@ -97,6 +97,7 @@ class Attended:
     def _changed(self) -> bool:
         """Read the file: does it stand otherwise than it was left, and not just between two strokes of an editor?"""
         changed = self._document.look()
+        self._told = ""
         if not self._document.data and not self._new and not self._overdue():
             return False
         if self.gone:
@@ -147,7 +148,7 @@ class Attended:
         finally:
             pieces.close()
         document.close()
-        self._interrupted, self._told, self._hinted = None, None, False
+        self._interrupted, self._hinted = None, False
         self._conclude(answerer)
 
     def _conclude(self, answerer: Answerer) -> None:
@@ -174,7 +175,7 @@ class Attended:
             self._hinted = True
 
     def _complain(self, fault: str) -> None:
-        """Once for each content of the file."""
-        if self._told != (told := (fault, self._document.seen)):
-            self._reporter.complain(fault)
-            self._told, self.failed = told, True
+        """Once, as long as the file cannot be read for that reason; once for each of its contents otherwise."""
+        if self._told != fault:
+            self._reporter.complain(fault if str(self.path) in fault else f"{self.path}: {fault}")
+        self._told, self.failed = fault, True

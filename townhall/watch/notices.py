@@ -1,5 +1,6 @@
 """When to look: watchfiles tells of saves within milliseconds; once a second everything is looked at in any case."""
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,45 +14,42 @@ PULSE = 1000  # milliseconds; a network's file system tells nothing
 
 
 def notices(folders: Sequence[Path], stopped: Callable[[], bool]) -> Iterator[set[Path]]:
-    """Paths in `folders` that something happened to, as soon as it did; an empty set once a second. Ends when `stopped`.
+    """Paths in `folders` that something happened to, as soon as it did; an empty set at the start and once a second. Ends when `stopped`.
 
-    A folder may vanish and come back.
+    A folder may vanish and come back. WatchError where the system watches nothing more.
     """
-    from watchfiles import watch
-
-    class Stop:
-        def is_set(self) -> bool:
-            return stopped()
-
-    stop: Any = Stop()
     while not stopped():
         there = {folder: _identity(folder) for folder in folders}
         found = [folder for folder, identity in there.items() if identity]
         if not found:
-            time.sleep(PULSE / 5000)
             yield set()
+            time.sleep(PULSE / 5000)
             continue
-        changes = watch(
-            *found,
-            watch_filter=None,
-            debounce=GROUPING,
-            step=STEP,
-            rust_timeout=PULSE,
-            yield_on_timeout=True,
-            stop_event=stop,
-            recursive=False,
-        )
         try:
-            for change in changes:
-                yield {Path(path) for _, path in change}
+            for changed in _told(found, stopped):
+                yield changed
                 if any(_identity(folder) != identity for folder, identity in there.items()):
                     break
         except FileNotFoundError:
             continue  # it vanished just now
         except OSError as error:
             raise WatchError(f"{found[0]} cannot be watched: {error}") from error
-        finally:
-            changes.close()
+
+
+def _told(folders: Sequence[Path], stopped: Callable[[], bool]) -> Iterator[set[Path]]:
+    # watchfiles' own generator begins to listen when it is first waited for, and what was saved just before that would be heard late
+    from watchfiles._rust_notify import RustNotify
+
+    class Stop:
+        def is_set(self) -> bool:
+            return stopped()
+
+    stop: Any = Stop()
+    polling = os.environ.get("WATCHFILES_FORCE_POLLING", "") not in ("", "0", "false", "disable", "disabled")
+    with RustNotify([str(folder) for folder in folders], False, polling, STEP, False, True) as watcher:
+        yield set()
+        while not isinstance(told := watcher.watch(GROUPING, STEP, PULSE, stop), str) or told == "timeout":
+            yield set() if told == "timeout" else {Path(path) for _, path in told}
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:

@@ -30,11 +30,14 @@ class Watcher:
 
     def run(self) -> None:
         """Answer until `stopped`."""
-        self._round(set())
         place = Path(os.path.abspath(self.target))
         folders = (place,) if self.folder else (place.parent, place.resolve().parent)
+        told = False
         for changed in notices(list(dict.fromkeys(folders)), self._stopped):
             self._round(changed)
+            if not told:
+                self._reporter.note(f"{self.target} is watched; Ctrl-C ends that")
+            told = True
 
     @property
     def failed(self) -> bool:
