@@ -1,11 +1,9 @@
 """What `townhall watch` does with its flags: a watcher, what it opens for a file, and what is told of it."""
 
-import signal
-from collections.abc import Hashable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Hashable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -25,6 +23,7 @@ from townhall.watch.layout import DELIM, Layout, delimiter, front_matter, refuse
 from townhall.watch.reading import ChatTurns, FreeForm, Reader
 from townhall.watch.watcher import Watcher, create
 
+PATIENCE = 1.0  # seconds in which a second Ctrl-C is the same one, typed by quick fingers
 # what a file may say of itself; the rest is the watcher's
 FRONT = (
     *("personality", "model", "size", "gen", "quantize", "eos", "count", "temperature", "seed"),
@@ -53,19 +52,27 @@ def run_watch(options: WatchOptions) -> int:
             raise WatchError(f"{options.target} does not exist; name a file or a folder")
         create(options.target)
     session = Watching(options)
-    with _signals() as stop:
-        watcher = Watcher(options.target, session.read, session.desk, session, stop.is_set)
-        try:
-            session.prepare()
+    watcher = Watcher(options.target, session.read, session.desk, session, session.stopped)
+    try:
+        session.prepare()
+        with terminal.ctrl_c_stops(PATIENCE) as session.interrupted:
             if options.once:
-                replies = watcher.once()
-                if not replies and not watcher.failed:
-                    terminal.note(f"{options.target}: there is nothing to answer")
-                return 2 if watcher.failed else 130 if stop.is_set() else 0
+                return _answer_once(watcher, session)
             watcher.run()
-        finally:
-            watcher.close()
+            session.interrupted.leave()
+    finally:
+        watcher.close()
     return 0
+
+
+def _answer_once(watcher: Watcher, session: "Watching") -> int:
+    replies = watcher.once()
+    session.interrupted.leave()
+    if session.interrupted:
+        raise KeyboardInterrupt
+    if not replies and not watcher.failed:
+        terminal.note(f"{watcher.target}: there is nothing to answer")
+    return 2 if watcher.failed else 0
 
 
 class Watching:
@@ -74,6 +81,7 @@ class Watching:
     def __init__(self, options: WatchOptions):
         self.options = options
         self.chat = self._options({})
+        self.interrupted = terminal.Interrupt()
         self.desk = Desk(self.open, options.slots)
         self._models = open_models()
         self._loaded: WeakKeyDictionary[Answerer, Loaded] = WeakKeyDictionary()
@@ -88,6 +96,10 @@ class Watching:
                 document.look()
                 chat, _ = self.read(document.path, document.text)
         self._prepared = chat, self.open(chat)
+
+    def stopped(self) -> bool:
+        """Was the end asked for?"""
+        return bool(self.interrupted)
 
     def read(self, path: Path, text: str) -> tuple[ChatOptions, Reader]:
         """How a file's text is to be read, and what its answerer depends on."""
@@ -157,33 +169,6 @@ class Watching:
         resolved = resolve(vars(ChatOptions()), self.options.config, self.options.flags, document)
         chat = ChatOptions(**{name: setting.value for name, setting in resolved.items()})
         return replace(chat, prompt="") if self.options.raw else chat  # raw text is drawn as --prompt's is
-
-
-class _Stop:
-    def __init__(self) -> None:
-        self.asked = False
-
-    def is_set(self) -> bool:
-        return self.asked
-
-
-@contextmanager
-def _signals() -> Iterator[_Stop]:
-    """Ctrl-C, SIGTERM and a terminal that closes end the watch as they should; a second Ctrl-C at once."""
-    stop = _Stop()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if stop.asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.asked = True
-
-    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.signal(number, handle) for number in numbers}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _tokens(count: int) -> str:
