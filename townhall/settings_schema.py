@@ -54,6 +54,7 @@ class Settings(BaseModel):
     format: str = _choice(CHOICES["format"])
     timing: bool = _switch()
     profile: bool = _switch()
+    markdown: bool = _switch()
     size: str | None = _text("a folder's name, such as 7B; put it in quotes")
     gen: str | None = _text("a LLaMA generation; put it in quotes")
     quantize: Literal["int8"] | None = _choice(["int8"])

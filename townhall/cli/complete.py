@@ -1,26 +1,46 @@
 """`townhall chat --prompt`: a text carried on; stdout gets the continuation and nothing else."""
 
+import sys
+
 from townhall.cli import report, terminal
 from townhall.cli.loading import load
 from townhall.cli.options import ChatOptions
+from townhall.cli.render import open_view
 from townhall.completion import Completion
+from townhall.logbook.keeper import COMPLETION, Keeper, default_folder
+from townhall.logbook.recorder import RecordedModel
+from townhall.persona import Persona
+
+NOBODY = Persona("Continuation", "", user="Prompt")  # how the two parts of the text are headed in a log
 
 
 def run_completion(options: ChatOptions) -> int:
     """Complete the prompt and return the exit code."""
+    prompt = options.prompt or ""
     loaded = load(options)
-    completion = Completion(loaded.llama, options.prompt or "", loaded.sampling, options.count, options.context)
+    recorded = RecordedModel(loaded.llama) if options.log else None
+    completion = Completion(recorded or loaded.llama, prompt, loaded.sampling, options.count, options.context)
+    keeper = _keep(options, recorded, completion) if recorded else None
+    if keeper:
+        keeper.asked(prompt)
+    view = None if options.json else open_view()
     with terminal.ctrl_c_stops() as interrupted:
         pieces = iter(completion)
         for piece in pieces:
-            if not options.json:
-                terminal.say(piece)
+            if view:
+                view.push(piece)
             if interrupted:
                 break
         pieces.close()
+    interrupted.leave()
     reply = completion.last
     assert reply is not None
-    terminal.say(report.as_json(reply, loaded) + "\n" if options.json else "\n")
+    if keeper:
+        keeper.answered(reply)
+    if view:
+        view.close()
+    else:
+        terminal.say(terminal.harmless(report.as_json(reply, loaded), sys.stdout) + "\n")
     if line := reply.receipt.describe():
         terminal.note(line)
     report.account(reply, loaded)
@@ -29,3 +49,8 @@ def run_completion(options: ChatOptions) -> int:
     if options.profile:
         terminal.note(loaded.watch.report())
     return 130 if interrupted else 0
+
+
+def _keep(options: ChatOptions, recorded: RecordedModel, completion: Completion) -> Keeper:
+    place, identity = options.log_to or default_folder(), completion.cache.identity
+    return Keeper.begin(place, recorded, NOBODY, identity, options.that_matter(), terminal.complain, kind=COMPLETION)

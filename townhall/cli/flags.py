@@ -77,6 +77,7 @@ FLAGS = [
     ),
     click.option("--timing/--no-timing", default=False, help="print tokens and seconds after each answer"),
     click.option("--profile/--no-profile", default=False, help="print where the time went at the end"),
+    click.option("--markdown/--no-markdown", default=False, help="show answers in Markdown as it is meant, at a terminal"),
     click.option("--size", metavar="SIZE", help="7B, 13B, …: a folder under app/models/llama/weights, instead of --model"),
     click.option("--gen", metavar="GEN", help="LLaMA generation that --size belongs to  [default: 1]"),
     click.option(

@@ -34,6 +34,7 @@ class ChatOptions:
     format: str = "auto"
     timing: bool = False
     profile: bool = False
+    markdown: bool = False
     size: str | None = None
     gen: str | None = None
     quantize: str | None = None

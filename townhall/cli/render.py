@@ -25,10 +25,14 @@ class View(Protocol):
         ...
 
 
-def open_view(cue: str) -> View:
-    """The way that fits stdout. `cue`, in its style, stands before the reply where a person reads it."""
+def open_view(cue: str = "", markdown: bool = False) -> View:
+    """The way that fits stdout. `cue`, in its style, stands before the reply; `markdown` renders it where that can be seen."""
     if not (sys.stdout.isatty() and terminal.capable()):
         return Verbatim(cue)
+    if markdown:
+        from townhall.cli.markdown import Markdown
+
+        return Markdown(cue)
     return Wrapped(cue)
 
 
@@ -51,7 +55,7 @@ class Wrapped:
 
     def __init__(self, cue: str = "", write: Callable[[str], None] = terminal.say):
         self.rows = 0  # that the cursor has gone down
-        self._write, self._cue = write, cue
+        self.write, self._cue = write, cue
         self._column, self._gap, self._word = 0, "", ""
         self._line = ""  # what the writer's own line holds so far
         self._code = False
@@ -73,7 +77,7 @@ class Wrapped:
 
     def close(self) -> None:
         self.flush()
-        self._write("\n")
+        self.write("\n")
 
     def flush(self) -> None:
         """Show the word at the end as well; the cursor stays behind it."""
@@ -84,7 +88,7 @@ class Wrapped:
         """To the terminal, in one piece."""
         shown, self._shown = self._shown, ""
         if shown:
-            self._write(shown)
+            self.write(shown)
 
     def _take(self, token: str) -> None:
         if token == "\n":

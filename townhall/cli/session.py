@@ -121,7 +121,9 @@ class Session:
 
     def _greet(self, greeting: str) -> None:
         if sys.stdout.isatty() and not self.options.json:
-            terminal.say(f"{self._cue(self.persona.name)}{terminal.defused(greeting)}\n")
+            view = open_view(self._cue(self.persona.name))
+            view.push(greeting)
+            view.close()
         else:
             terminal.note(f"{self.persona.name}: {greeting}")
 
@@ -129,7 +131,7 @@ class Session:
         """Show the answer to `text`, in the place of the last `instead` exchanges; 2 where it was refused, 0 otherwise."""
         typed = sys.stdin.isatty()
         cue = self._cue(self.persona.name) if typed and sys.stdout.isatty() else ""
-        view = None if self.options.json else open_view(cue)
+        view = None if self.options.json else open_view(cue, self.options.markdown)
         try:
             pieces = self.talk.ask(text, instead)
         except TownhallError as error:
