@@ -4,7 +4,8 @@ from typing import Any
 
 import click
 
-from townhall.cli.flags import chat_flags, chat_options
+from townhall.cli.flags import chat_flags, chat_options, resolve_flags
+from townhall.cli.log import complete_logs
 
 EPILOG = """\b
 Examples:
@@ -12,13 +13,24 @@ Examples:
   townhall chat -c experiment --seed 7
   echo "How far is the moon?" | townhall chat --temperature 0
   townhall chat --prompt "Once upon a time" --count 60
+  townhall chat --resume last
+\b
+In a session, /help lists what else there is: /edit, /retry, /undo, /persona, /model, /load, /branch …
 """
 
 
 @click.command(help="Talk to a persona in the terminal; with piped input, answer each line.", epilog=EPILOG)
 @chat_flags
+@click.option(
+    "--resume",
+    metavar="LOG",
+    shell_complete=complete_logs,
+    help="go on with a kept conversation, as it was held: its id or the beginning of that, a path, or the word last",
+)
 @click.pass_context
-def chat(ctx: click.Context, /, config: tuple[str, ...], **flags: Any) -> int:
+def chat(ctx: click.Context, /, config: tuple[str, ...], resume: str | None, **flags: Any) -> int:
+    if resume is not None:
+        return _resume(ctx, config, resume, flags)
     options = chat_options(ctx, config, flags)
     if options.prompt is not None:
         from townhall.cli.complete import run_completion
@@ -27,3 +39,14 @@ def chat(ctx: click.Context, /, config: tuple[str, ...], **flags: Any) -> int:
     from townhall.cli.session import run_session
 
     return run_session(options)
+
+
+def _resume(ctx: click.Context, config: tuple[str, ...], name: str, flags: dict[str, Any]) -> int:
+    from townhall.cli.resuming import find_log, resume_options
+    from townhall.cli.session import run_session
+
+    if flags["prompt"] is not None:
+        raise click.UsageError("--resume goes on with a conversation and --prompt carries on a text: pass one of them")
+    resolved = resolve_flags(ctx, config, flags)
+    log = find_log(name, resolved["log_to"].value)
+    return run_session(resume_options(log, resolved), log)

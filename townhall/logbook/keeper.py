@@ -14,7 +14,7 @@ from townhall.logbook.writer import SUFFIX, LogWriter, new_id
 from townhall.persona import Persona
 from townhall.reply import Reply
 
-COMPLETION = "completion"  # the kind of a log that holds a text carried on, and no conversation
+CONVERSATION, COMPLETION = "conversation", "completion"  # kinds of a log; the second is a text carried on
 
 
 def default_folder() -> Path:
@@ -52,13 +52,14 @@ class Keeper:
         identity: Mapping[str, str],
         settings: Mapping[str, Any],
         say: Callable[[str], None] = lambda line: None,
+        kind: str = CONVERSATION,
     ) -> "Keeper":
         """A log in the folder `place`, or the file `place`, which may be there already; nothing is written before the first turn.
 
         `identity` says which weights on which device, as a cache does. LogError for a file that another process writes, or that holds a
         conversation of another kind.
         """
-        head = front_matter(persona, identity, settings)
+        head = front_matter(persona, identity, settings, kind)
         path = place if place.suffix == SUFFIX else place / f"{head['id']}{SUFFIX}"
         keeper = cls(LogWriter(path, head, say), model, persona, identity)
         if keeper.writer.begun and path.stat().st_size:
@@ -70,7 +71,7 @@ class Keeper:
             turns = keeper.found.turns
             # a question that was never answered is no part of the talk
             unanswered = layout.comment("undo", {"turns": 1}) + "\n" if turns and turns[-1].role == "user" else ""
-            keeper._before = unanswered + _resumed()
+            keeper._before = unanswered + (_resumed() if kind == CONVERSATION else "")
         return keeper
 
     def carry(self, turns: str, title: str = "") -> None:
@@ -126,10 +127,11 @@ class Keeper:
             self._before = ""
 
 
-def front_matter(persona: Persona, identity: Mapping[str, str], settings: Mapping[str, Any]) -> dict[str, Any]:
+def front_matter(persona: Persona, identity: Mapping[str, str], settings: Mapping[str, Any], kind: str = CONVERSATION) -> dict[str, Any]:
     """What a new log says of itself."""
     return {
         "id": new_id(),
+        **({"kind": kind} if kind != CONVERSATION else {}),
         "started": _now(),
         "user": persona.user,
         "persona": persona.name,
@@ -149,7 +151,7 @@ def _same_kind(path: Path, head: Mapping[str, Any]) -> Log:
     old = log.head
     if not old:
         raise LogError(f"{path} does not begin as a log does; name another file")
-    pairs = [(key, old.get(key), new[key]) for key in ("user", "persona")]
+    pairs = [(key, old.get(key), new.get(key)) for key in ("user", "persona", "kind")]
     pairs += [(key, (old.get("settings") or {}).get(key), value) for key, value in new["settings"].items()]
     for key, before, now in pairs:
         if before != now:

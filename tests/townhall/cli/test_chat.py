@@ -60,7 +60,7 @@ def test_flags_and_options_agree_on_every_default():
     from townhall.cli.chat import chat
 
     given = chat.make_context("chat", []).params
-    assert given.pop("config") == ()
+    assert given.pop("config") == () and given.pop("resume") is None
     assert options.ChatOptions(**given) == options.ChatOptions()
 
 
