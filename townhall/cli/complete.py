@@ -32,11 +32,11 @@ def run_completion(options: ChatOptions) -> int:
             if interrupted:
                 break
         pieces.close()
-    interrupted.leave()
     reply = completion.last
     assert reply is not None
     if keeper:
         keeper.answered(reply)
+    interrupted.leave()
     if view:
         view.close()
     else:
