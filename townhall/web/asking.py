@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from townhall.conversation import MAX_REPLY, REPEAT_PENALTY, TEMPERATURE
+from townhall.web.client import WebError
 
 STRATEGIES = {
     "slide": "slide: forget the oldest, read the rest again",
@@ -29,26 +30,37 @@ class Asking:
     @classmethod
     def from_page(
         cls,
-        temperature: float,
-        top_p: float,
-        top_k: float,
-        min_p: float,
-        repeat_penalty: float,
-        seed: float | None,
-        most: float,
+        temperature: float | None,
+        top_p: float | None,
+        top_k: float | None,
+        min_p: float | None,
+        repeat_penalty: float | None,
+        seed: str,
+        most: float | None,
         context: str,
     ) -> "Asking":
-        """From what the page's fields hold: every number is a float there, and an empty field is None."""
-        drawn = None if seed is None else int(seed)
+        """From what the page's fields hold: every number is a float there, and an empty field is None. WebError for a seed that is none."""
+        plain = cls()
         return cls(
-            _or(temperature, TEMPERATURE), _or(top_p, 0.95), int(_or(top_k, 40)), _or(min_p, 0.0), _or(repeat_penalty, REPEAT_PENALTY),
-            drawn, max(1, int(_or(most, MAX_REPLY))), context if context in STRATEGIES else "slide",
-        )  # fmt: skip
+            temperature=plain.temperature if temperature is None else float(temperature),
+            top_p=plain.top_p if top_p is None else float(top_p),
+            top_k=plain.top_k if top_k is None else int(top_k),
+            min_p=plain.min_p if min_p is None else float(min_p),
+            repeat_penalty=plain.repeat_penalty if repeat_penalty is None else float(repeat_penalty),
+            seed=_seed(seed),
+            max_tokens=plain.max_tokens if most is None else int(most),
+            context=context,
+        )
 
     def body(self) -> dict[str, Any]:
         """Fields of a request."""
         return {key: value for key, value in vars(self).items() if value is not None}
 
 
-def _or(value: float | None, default: float) -> float:
-    return default if value is None else float(value)
+def _seed(text: str) -> int | None:
+    text = (text or "").strip()
+    if not text:
+        return None
+    if not text.isascii() or not text.isdecimal():
+        raise WebError(f"The seed {text[:20]!r} is no whole number; leave it empty for another one each time.")
+    return int(text)

@@ -107,10 +107,12 @@ class Client:
             raise self._broken()
 
     def _gone(self) -> ServerGone:
-        return ServerGone(f"The server at {self.root} does not answer; start it again, then send once more.")
+        return ServerGone(f"The server at {self.root} does not answer; start it, then press Retry.")
 
     def _broken(self) -> ServerGone:
-        return ServerGone("The server went away in the middle of this reply; what came of it is kept. Send again when the server is back.")
+        return ServerGone(
+            "The server went away in the middle of this reply; what came of it is kept, and you can go on once the server is back."
+        )
 
 
 def voice_of(entry: Mapping[str, Any]) -> Voice:

@@ -33,8 +33,12 @@ class Events:
 
     def look(self, chat_id: str, seen: str) -> Any:
         """Once in a while: what another tab or another program did."""
+        if not chat_id:
+            return SKIP
         chat = self._open(chat_id)
-        if chat is None or chat.version == seen:
+        if chat is None:
+            return self._shown(None, self._shelf.voice(self._first), "The chat that stood here was deleted.")
+        if chat.version == seen:
             return SKIP
         return self._shown(chat, chat.voice, chat.problem or None)
 
@@ -44,19 +48,19 @@ class Events:
             yield SKIP, SKIP, *([SKIP] * 13)
             return
         chat = self._open(chat_id) or self._shelf.begin(self._shelf.voice(voice_id))
-        async for shown in self._asked(chat, text, Asking.from_page(*settings), instead=editing == EDITING):
+        async for shown in self._asked(chat, text, settings, instead=editing == EDITING):
             yield shown
 
     async def retry(self, text: str, chat_id: str, editing: str, voice_id: str, *settings: Any) -> AsyncIterator[Shown]:
         """The last question again, and another answer; a draft in the box stays there."""
         chat = self._open(chat_id)
         if chat and (exchanges := chat.exchanges()):
-            async for shown in self._asked(chat, exchanges[-1][0].text, Asking.from_page(*settings), instead=True, draft=text):
+            async for shown in self._asked(chat, exchanges[-1][0].text, settings, instead=True, draft=text):
                 yield shown
 
-    async def _asked(self, chat: Chat, text: str, asking: Asking, instead: bool, draft: str = "") -> AsyncIterator[Shown]:
+    async def _asked(self, chat: Chat, text: str, settings: Shown, instead: bool, draft: str = "") -> AsyncIterator[Shown]:
         try:
-            await chat.ask(text, asking, instead)
+            await chat.ask(text, Asking.from_page(*settings), instead)
         except TownhallError as error:
             yield SKIP, SKIP, *self._shown(chat, chat.voice, str(error))
             return
@@ -94,9 +98,9 @@ class Events:
         """An empty page with the same character."""
         return "", "", *self._shown(None, self._shelf.voice(voice_id))
 
-    def choose(self, voice_id: str, chat_id: str) -> Shown:
-        """Another character: a new chat with that one."""
-        return "", *self._shown(None, self._shelf.voice(voice_id))
+    def choose(self, voice_id: str) -> Shown:
+        """Another character: a new chat with that one; a draft stays."""
+        return SKIP, "", *self._shown(None, self._shelf.voice(voice_id))
 
     def open(self, wanted: str | None) -> Shown:
         """A chat of the list."""
@@ -113,11 +117,7 @@ class Events:
         saved = self._shelf.saved()
         known = chosen if any(chosen == one.id for one in saved) else None
         choices = [(f"{one.title or 'Empty'} · {one.persona}", one.id) for one in saved]
-        return gr.update(choices=choices, value=known), *([gr.update(interactive=bool(known))] * 4)
-
-    def pick(self, chosen: str | None) -> Shown:
-        """A chat was chosen in the list."""
-        return SKIP, *([gr.update(interactive=bool(chosen))] * 4), *self.put_away()
+        return known or "", gr.update(choices=choices, value=known), *([gr.update(interactive=bool(known))] * 4)
 
     def put_away(self) -> Shown:
         """No question stands open: renaming, deleting, exports, the new name."""
@@ -133,7 +133,7 @@ class Events:
         try:
             self._shelf.find(chosen or "").rename(" ".join(title.split())[:120])
         except TownhallError as error:
-            return *([SKIP] * 9), view.problem(str(error))
+            return *([SKIP] * 10), view.problem(str(error))
         return *self.list(chosen), *self.put_away(), ""
 
     def ask_sure(self) -> Shown:

@@ -18,7 +18,7 @@ BRAND = (
 def build(shelf: Shelf, first: str) -> gr.Blocks:
     """The page over `shelf`; `first` is the model id that a new chat begins with."""
     with gr.Blocks(title="Townhall", analytics_enabled=False, fill_height=True, fill_width=True) as page:
-        chat_id, seen, editing = (gr.Textbox(visible=False) for _ in range(3))
+        chat_id, seen, editing, chosen = (gr.Textbox(visible=False) for _ in range(4))
         facts = gr.Markdown(elem_id="facts-box", sanitize_html=False, container=False)
         with gr.Sidebar(width=300, elem_id="side"):
             gr.Markdown(BRAND, sanitize_html=False, elem_id="brand", container=False)
@@ -47,7 +47,7 @@ def build(shelf: Shelf, first: str) -> gr.Blocks:
                     gr.Slider(0, 200, PLAIN.top_k, step=1, label="Top k", info="0 asks all", interactive=True),
                     gr.Slider(0, 1, PLAIN.min_p, step=0.01, label="Min p", interactive=True),
                     gr.Slider(0.5, 2, PLAIN.repeat_penalty, step=0.05, label="Repeat penalty", interactive=True),
-                    gr.Number(None, precision=0, minimum=0, label="Seed", info="empty: another one each time", interactive=True),
+                    gr.Textbox(label="Seed", info="a whole number; empty: another one each time", max_length=18, interactive=True),
                     gr.Slider(16, 2048, PLAIN.max_tokens, step=16, label="Max tokens", info="in an answer", interactive=True),
                     gr.Dropdown(
                         [(says, name) for name, says in STRATEGIES.items()], value=PLAIN.context, label="Context", interactive=True
@@ -85,21 +85,21 @@ def build(shelf: Shelf, first: str) -> gr.Blocks:
         undo.click(do.undo, [chat_id, box], [box, *shown], **quiet)
         edit.click(do.edit, [chat_id], [box, editing, *shown], **quiet)
         new.click(do.new, [characters], [box, editing, *shown], **quiet)
-        for chosen in (characters, model):
-            chosen.input(do.choose, [chosen, chat_id], [editing, *shown], **quiet)
-        listed = [chats, open_, rename, delete, export]
+        for whom in (characters, model):
+            whom.input(do.choose, [whom], [box, editing, *shown], **quiet)
+        listed = [chosen, chats, open_, rename, delete, export]
         asides = [renaming, deleting, exports, title]
         page.load(do.arrive, None, shown, **quiet)
-        page.load(do.list, [chats], listed, **quiet)
+        page.load(do.list, [chosen], listed, **quiet)
         tick.tick(do.look, [chat_id, seen], shown, **quiet)
-        seen.change(do.list, [chats], listed, **quiet)
-        chats.input(do.pick, [chats], [*listed, *asides], **quiet)
-        open_.click(do.open, [chats], [box, editing, *shown], **quiet)
-        rename.click(do.ask_title, [chats], asides, **quiet)
-        gr.on([save_title.click, title.submit], do.rename, [chats, title], [*listed, *asides, problem], **quiet)
+        seen.change(do.list, [chosen], listed, **quiet)
+        chats.input(do.list, [chats], listed, **quiet).then(do.put_away, None, asides, **quiet)
+        open_.click(do.open, [chosen], [box, editing, *shown], **quiet)
+        rename.click(do.ask_title, [chosen], asides, **quiet)
+        gr.on([save_title.click, title.submit], do.rename, [chosen, title], [*listed, *asides, problem], **quiet)
         delete.click(do.ask_sure, None, asides, **quiet)
         gr.on([keep.click, keep_title.click], do.put_away, None, asides, **quiet)
-        sure.click(do.delete, [chats, chat_id, characters], [*listed, *asides, *shown], **quiet)
-        export.click(do.export, [chats], asides, **quiet)
+        sure.click(do.delete, [chosen, chat_id, characters], [*listed, *asides, *shown], **quiet)
+        export.click(do.export, [chosen], asides, **quiet)
     page.queue(default_concurrency_limit=None, api_open=False)
     return page

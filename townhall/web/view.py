@@ -126,7 +126,7 @@ def _notes(answer: Turn, before: int) -> tuple[str, int]:
     """(what stands below an answer, how many messages are forgotten now)."""
     facts = answer.facts or {}
     told = facts.get("receipt") or {}
-    ends = {"length": "Cut off: the answer reached its limit.", "interrupted": "Stopped."}
+    ends = {"length": "Cut off: the answer reached its limit.", "interrupted": "Stopped before its end."}
     lines = [line for line in (ends.get(str(facts.get("finish_reason"))), receipt(told, before)) if line]
     notes = "".join(f'<span class="note">{escape(line)}</span>' for line in lines)
     return (f"\n\n{notes}" if notes else ""), len(told.get("dropped") or ())
