@@ -138,7 +138,9 @@ def _load(talk: Talk, name: str) -> None:
         raise CommandError("/load takes a log: its path, its id or the beginning of that, or the word last")
     log = read_log(Index(talk.folder).find(str(Path(name).expanduser())))
     count = talk.take_up(log)
-    terminal.note(f"{talk.persona.name} remembers {count} exchanges from {log.path}, which stays as it is; {_kept(talk)}")
+    terminal.note(
+        f"{talk.persona.name} remembers {count} exchange{'s' if count > 1 else ''} from {log.path}, which stays as it is; {_kept(talk)}"
+    )
 
 
 def _branch(talk: Talk, title: str) -> None:

@@ -36,6 +36,7 @@ def run_completion(options: ChatOptions) -> int:
     assert reply is not None
     if keeper:
         keeper.answered(reply)
+        keeper.close()
     interrupted.leave()
     if view:
         view.close()

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Generator
+from contextlib import closing
 from io import TextIOWrapper
 
 from ext.tinygrad.errors import TownhallError
@@ -29,7 +30,8 @@ def run_session(options: ChatOptions, log: Log | None = None) -> int:
         talk = Talk(options, ModelCache(lambda wanted: load(wanted), resampled), log)
         session = Session(talk, typed)
         session.announce()
-        code = session.interact() if sys.stdin.isatty() else session.answer_lines()
+        with closing(talk):
+            code = session.interact() if sys.stdin.isatty() else session.answer_lines()
         if options.profile:
             terminal.note(session.loaded.watch.report())
         return code

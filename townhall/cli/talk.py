@@ -112,6 +112,11 @@ class Talk:
         if self.keeper and self.unanswered is not None:
             self.keeper.undone()
 
+    def close(self) -> None:
+        """Let others write to the log."""
+        if self.keeper:
+            self.keeper.close()
+
     def undo(self, turns: int) -> int:
         """Take back the last exchanges, and say how many."""
         taken = len(self.conversation.undo(turns))
@@ -252,7 +257,7 @@ class Talk:
         if keeper.found:
             said = history.exchanges(history.standing(keeper.found.events))
             history.recall(self.conversation, said)
-            terminal.note(f"going on with {keeper.path}: {len(said)} exchanges")
+            terminal.note(f"going on with {keeper.path}: {len(said)} exchange{'s' if len(said) != 1 else ''}")
         return keeper
 
     def _begin(self, place: Path, settings: dict[str, Any] | None = None) -> Keeper:
