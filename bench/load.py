@@ -1,14 +1,16 @@
 """How long a 7B-shaped checkpoint takes to load: cold and from the page cache, beside safetensors' own loader and llama.cpp's.
 
-python -m bench.load [--layers 32] [--folder DIR]    (13.5 GB of disk at a time; fewer layers where there is less)
+python -m bench.load [--layers 32] [--only q4_0] [--folder DIR]    (13.5 GB of disk at a time; 7.6 for Q4_0 alone)
 
 Every measurement is a process of its own. "ready": Townhall's model is loaded and could take a prompt; "first token": it has read every
 weight once. Float weights of large files are used where they are mapped, so that ready means nothing was copied; others are packed, and
-the packed form is kept on disk for the next start.
+the packed form is kept on disk, where the next start maps it. Before each of them another process touches as much memory as it will take:
+a virtual machine may give what is free back to its host, and then taking it anew costs more than everything that is measured here.
 """
 
 import argparse
 import json
+import mmap
 import os
 import resource
 import shutil
@@ -26,6 +28,7 @@ import numpy as np
 
 from app.models.llama.checkpoint.checkpoint import expected_shapes
 from app.models.llama.config import LlamaConfig
+from ext.tinygrad.kernels.cpu import memory
 
 GB, LIMIT = 1e9, 540
 SHAPE = {"dim": 4096, "n_heads": 32, "n_kv_heads": 32, "head_dim": 128, "hidden_dim": 11_008, "vocab_size": 32_000}
@@ -89,6 +92,43 @@ def write_safetensors(folder: Path, layers: int) -> Path:
     return folder
 
 
+def write_gguf(path: Path, layers: int) -> Path:
+    """Q4_0 throughout, of random blocks: the same ones again and again."""
+    import gguf
+
+    from app.models.llama.checkpoint.names import gguf_from_canonical
+    from tests.reference.tiny import add_metadata, tiny_metadata
+
+    sizes, kind, plain = shapes(layers), gguf.GGMLQuantizationType.Q4_0, gguf.GGMLQuantizationType.F32
+    blocks = np.random.default_rng(0).integers(0, 256, (1 << 16, 18), dtype=np.uint8)
+    blocks[:, :2] = np.array([0.002], np.float16).view(np.uint8)
+    block, writer = blocks.tobytes(), gguf.GGUFWriter(path, "llama")
+    metadata = tiny_metadata(layers, **SHAPE, context_length=2048)
+    del metadata["general.architecture"]  # the writer says it itself
+    add_metadata(writer, metadata)
+    nbytes = {name: int(np.prod(shape)) * 4 if len(shape) == 1 else int(np.prod(shape)) // 32 * 18 for name, shape in sizes.items()}
+    for name, shape in sizes.items():
+        vector = len(shape) == 1
+        stored = shape if vector else (*shape[:-1], shape[-1] // 32 * 18)
+        writer.add_tensor_info(
+            gguf_from_canonical(name), stored, np.dtype(np.float32 if vector else np.uint8), nbytes[name], plain if vector else kind
+        )
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    assert writer.fout is not None
+    out = writer.fout[0]
+    out.write(bytes(-out.tell() % writer.data_alignment))
+    for name, shape in sizes.items():
+        if len(shape) == 1:
+            out.write(np.ones(shape, np.float32).data)
+        for at in range(0, nbytes[name] if len(shape) > 1 else 0, len(block)):
+            out.write(block[: nbytes[name] - at])
+        out.write(bytes(-nbytes[name] % writer.data_alignment))
+    writer.close()
+    return path
+
+
 # --- measurements, each in a process of its own -----------------------------------------------------------------------
 
 
@@ -108,6 +148,15 @@ def townhall(path: Path) -> dict[str, float]:
     again = time.perf_counter()
     next(llama.generate([1, 2], 1, Sampling(temperature=0)), None)
     return {"ready": ready, "first token": first, "one more pass": time.perf_counter() - again, "GB at ready": held, "GB": peak()}
+
+
+def settled(path: Path) -> dict[str, float]:
+    from app.models.llama.weight_cache import settle
+
+    result = townhall(path)
+    started = time.perf_counter()
+    settle()
+    return {"ready": result["ready"], "kept after": time.perf_counter() - started}
 
 
 def safetensors(path: Path) -> dict[str, float]:
@@ -139,10 +188,18 @@ def convert(path: Path, target: Path) -> dict[str, float]:
     return {"ready": time.perf_counter() - started, "GB": peak()}
 
 
-MEASURES: dict[str, Callable[..., dict[str, float]]] = {f.__name__: f for f in (townhall, safetensors, llama_cpp, convert)}
+MEASURES: dict[str, Callable[..., dict[str, float]]] = {f.__name__: f for f in (townhall, settled, safetensors, llama_cpp, convert)}
+
+
+def claim(nbytes: int) -> None:
+    """Have that much of the free memory ready; what holds files stays."""
+    lines = Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else []
+    free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemFree")), 0)
+    subprocess.run([sys.executable, "-m", "bench.load", "--claim", str(min(nbytes, free * 9 // 10))], check=True)
 
 
 def child(name: str, *paths: Path) -> Any:
+    claim(3 * size(paths[0]))
     command = [sys.executable, "-m", "bench.load", "--child", name, *map(str, paths)]
     environment = os.environ | {"DEV": "CPU", "HOME": str(paths[0].parent), "XDG_CACHE_HOME": str(paths[0].parent / "cache")}
     try:
@@ -183,34 +240,52 @@ def report(what: str, result: Any, nbytes: int) -> None:
         print(f"{what:<44} {result}", flush=True)
         return
     parts = [f"{result['ready']:7.2f} s {nbytes / result['ready'] / GB:8.2f} GB/s"]
-    parts += [f"{key} {result[key]:.2f} s" for key in ("first token", "one more pass") if key in result]
+    parts += [f"{key} {result[key]:.2f} s" for key in ("first token", "one more pass", "kept after") if key in result]
     parts += [f"{key.replace('GB', 'peak', 1)} {result[key]:.2f} GB" for key in ("GB at ready", "GB") if key in result]
     print(f"{what:<44} {', '.join(parts)}", flush=True)
 
 
 def both(what: str, name: str, path: Path) -> None:
     if name == "townhall":
-        child(name, path)  # compiles what these shapes need, once
+        child("settled", path)  # compiles what these shapes need, once, and keeps what it packs
     for state, prepare in (("cold", evict), ("page cache", warm)):
         prepare(path)
         report(f"{what}, {state}", child(name, path), size(path))
 
 
+def quantised(path: Path) -> None:
+    """A file that has to be packed first."""
+    shapes_only = write_gguf(path.with_name("shapes.gguf"), 1)
+    child("settled", shapes_only)  # compiles what these shapes need: one layer has them all
+    evict(path)
+    report("Q4_0 GGUF, Townhall, cold, never packed", child("settled", path), size(path))
+    both("Q4_0 GGUF, Townhall, packed before", "townhall", path)
+    both("Q4_0 GGUF, llama.cpp", "llama_cpp", path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure how fast 7B-shaped checkpoints load.")
     parser.add_argument("--layers", type=int, default=32, help="32 are all of a 7B's; fewer make a smaller file")
+    parser.add_argument("--only", choices=["q4_0"], help="measure this one, made of random blocks")
     parser.add_argument("--folder", type=Path, help="where the files are made  [default: the system's temporary folder]")
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--claim", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.claim is not None:
+        memory.Arena(options.claim).take(options.claim)[:: mmap.PAGESIZE] = 1
+        return
     if options.child:
         print(json.dumps(MEASURES[options.child[0]](*map(Path, options.child[1:]))))
         return
     total = 2 * sum(int(np.prod(shape)) for shape in shapes(options.layers).values())
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         root = Path(name)
-        if (free := shutil.disk_usage(root).free) < 1.6 * total:
+        if (free := shutil.disk_usage(root).free) < (0.8 if options.only else 1.6) * total:
             parser.error(f"{total / GB:.1f} GB and as much as half again are needed, {free / GB:.1f} GB are free; pass fewer --layers")
         scaled = "" if options.layers == 32 else f" (scaled: {options.layers} of 32 layers)"
+        if options.only:
+            quantised(write_gguf(root / "model.gguf", options.layers))
+            return
         print(f"7B-shaped float16, {total / GB:.1f} GB{scaled}")
         (root / "hf").mkdir()
         both("safetensors, Townhall", "townhall", write_safetensors(root / "hf", options.layers))
@@ -221,10 +296,7 @@ def main() -> None:
         report(".pth to Q4_0 GGUF, townhall convert", child("convert", root / "meta", root / "model.gguf"), total)
         shutil.rmtree(root / "meta")
         if (root / "model.gguf").exists():
-            evict(root / "model.gguf")
-            report("Q4_0 GGUF, Townhall, cold, never packed", child("townhall", root / "model.gguf"), size(root / "model.gguf"))
-            both("Q4_0 GGUF, Townhall, packed before", "townhall", root / "model.gguf")
-            both("Q4_0 GGUF, llama.cpp", "llama_cpp", root / "model.gguf")
+            quantised(root / "model.gguf")
 
 
 if __name__ == "__main__":

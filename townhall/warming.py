@@ -5,6 +5,7 @@ from pathlib import Path
 
 from app.models.llama import Llama, Sampling
 from app.models.llama.engine import CHUNKS
+from app.models.llama.weight_cache import settle
 from ext.tinygrad.backend import open_backend
 
 
@@ -18,4 +19,5 @@ def warm(model: Path, max_context: int = 1024, progress: Callable[[int, int], No
         llama.prefill([1] * min(tokens, max_context), cache)
     cache.truncate(0)
     next(llama.generate([1], 1, Sampling(temperature=0), cache), None)
+    settle()
     return backend.describe()

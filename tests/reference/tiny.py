@@ -46,6 +46,48 @@ def random_weights(
     return weights
 
 
+def tiny_metadata(
+    n_layers: int,
+    dim: int,
+    n_heads: int,
+    n_kv_heads: int,
+    head_dim: int,
+    hidden_dim: int,
+    vocab_size: int,
+    context_length: int = 256,
+    rope_theta: float = 10_000.0,
+    norm_eps: float = 1e-5,
+) -> dict[str, Any]:
+    """What a GGUF file says of such a model, its tokenizer and its template included."""
+    padding = [f"[PAD{n}]" for n in range(len(TOKENS), vocab_size)]
+    kinds = [gguf.TokenType.CONTROL] * len(SPECIAL_TOKENS) + [gguf.TokenType.NORMAL] * (len(TOKENS) - len(SPECIAL_TOKENS))
+    return {
+        "general.architecture": "llama",
+        "general.name": "Tiny",
+        "llama.context_length": context_length,
+        "llama.embedding_length": dim,
+        "llama.block_count": n_layers,
+        "llama.feed_forward_length": hidden_dim,
+        "llama.attention.head_count": n_heads,
+        "llama.attention.head_count_kv": n_kv_heads,
+        "llama.attention.key_length": head_dim,
+        "llama.attention.value_length": head_dim,
+        "llama.attention.layer_norm_rms_epsilon": norm_eps,
+        "llama.rope.freq_base": rope_theta,
+        "llama.rope.dimension_count": head_dim,
+        "llama.vocab_size": vocab_size,
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "gpt-2",
+        "tokenizer.ggml.tokens": [*TOKENS, *padding],
+        "tokenizer.ggml.token_type": [int(kind) for kind in kinds + [gguf.TokenType.UNUSED] * len(padding)],
+        "tokenizer.ggml.merges": MERGES,
+        "tokenizer.ggml.bos_token_id": TOKENS.index("<|im_start|>"),
+        "tokenizer.ggml.eos_token_id": TOKENS.index("<|im_end|>"),
+        "tokenizer.ggml.add_bos_token": False,
+        "tokenizer.chat_template": CHAT_TEMPLATE,
+    }
+
+
 def make_tiny_gguf(
     path: Path | str,
     *,
@@ -78,38 +120,10 @@ def make_tiny_gguf(
     head_dim = dim // n_heads if head_dim is None else head_dim
     tensors = {} if only else random_weights(n_layers, dim, n_heads, n_kv_heads, head_dim, hidden_dim, vocab_size, tied, seed)
     tensors |= dict(weights or {})
-    padding = [f"[PAD{n}]" for n in range(len(TOKENS), vocab_size)]
-    kinds = [gguf.TokenType.CONTROL] * len(SPECIAL_TOKENS) + [gguf.TokenType.NORMAL] * (len(TOKENS) - len(SPECIAL_TOKENS))
-    metadata: dict[str, Any] = {
-        "general.architecture": "llama",
-        "general.name": "Tiny",
-        "llama.context_length": context_length,
-        "llama.embedding_length": dim,
-        "llama.block_count": n_layers,
-        "llama.feed_forward_length": hidden_dim,
-        "llama.attention.head_count": n_heads,
-        "llama.attention.head_count_kv": n_kv_heads,
-        "llama.attention.key_length": head_dim,
-        "llama.attention.value_length": head_dim,
-        "llama.attention.layer_norm_rms_epsilon": norm_eps,
-        "llama.rope.freq_base": rope_theta,
-        "llama.rope.dimension_count": head_dim,
-        "llama.vocab_size": vocab_size,
-        "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": "gpt-2",
-        "tokenizer.ggml.tokens": [*TOKENS, *padding],
-        "tokenizer.ggml.token_type": [int(kind) for kind in kinds + [gguf.TokenType.UNUSED] * len(padding)],
-        "tokenizer.ggml.merges": MERGES,
-        "tokenizer.ggml.bos_token_id": TOKENS.index("<|im_start|>"),
-        "tokenizer.ggml.eos_token_id": TOKENS.index("<|im_end|>"),
-        "tokenizer.ggml.add_bos_token": False,
-        "tokenizer.chat_template": CHAT_TEMPLATE,
-    }
+    metadata = tiny_metadata(n_layers, dim, n_heads, n_kv_heads, head_dim, hidden_dim, vocab_size, context_length, rope_theta, norm_eps)
     metadata |= dict(overrides or {})
     writer = gguf.GGUFWriter(path, str(metadata.pop("general.architecture")))
-    for key, value in metadata.items():
-        if value is not None:
-            writer.add_key_value(key, value, _value_type(value), _item_type(value))
+    add_metadata(writer, metadata)
     for name, values in tensors.items():
         kind = gguf.GGMLQuantizationType[(embedding_type or type) if name in ("token_embd.weight", "output.weight") else type]
         if values.ndim == 1:
@@ -121,6 +135,13 @@ def make_tiny_gguf(
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def add_metadata(writer: gguf.GGUFWriter, metadata: Mapping[str, Any]) -> None:
+    """Every value under its key, but for None."""
+    for key, value in metadata.items():
+        if value is not None:
+            writer.add_key_value(key, value, _value_type(value), _item_type(value))
 
 
 def _value_type(value: Any) -> gguf.GGUFValueType:

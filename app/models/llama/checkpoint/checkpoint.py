@@ -43,6 +43,10 @@ class Checkpoint(Protocol):
         """A 2-D tensor as stored, (rows, cols), or some of its rows; where the layout is the file's nothing is copied or read yet."""
         ...
 
+    def prefetch(self, name: str) -> None:
+        """Read a tensor off the disk, so that `matrix` finds it in memory; others run meanwhile."""
+        ...
+
     def release(self, name: str) -> None:
         """Give back the memory that reading a tensor took; it can be read again."""
         ...

@@ -11,9 +11,10 @@ import numpy as np
 
 from app.models.llama.checkpoint.checkpoint import Stored, expected_shapes, refuse_surplus_tokens
 from app.models.llama.checkpoint.errors import CheckpointError
-from app.models.llama.checkpoint.stored import FLOATS, StoredTensor, release_pages
+from app.models.llama.checkpoint.stored import FLOATS, StoredTensor
 from app.models.llama.config import LlamaConfig
 from app.models.llama.tokenizer_folder import TokenizerFiles, read_tokenizer_folder
+from ext.tinygrad import pages
 from ext.tinygrad.kernels.matrix import QuantMatrix
 
 if TYPE_CHECKING:
@@ -113,9 +114,13 @@ class DenseCheckpoint:
             data = tensor.rows(wanted)
         return QuantMatrix(tensor.type, (len(data), cols), data)
 
+    def prefetch(self, name: str) -> None:
+        for part in self.tensors[name].parts:
+            pages.populate(part.data)
+
     def release(self, name: str) -> None:
         for part in self.tensors[name].parts:
-            release_pages(part.data)
+            pages.release(part.data)
 
     def vector(self, name: str) -> np.ndarray:
         return self.tensors[name].parts[0].float32()

@@ -15,8 +15,8 @@ from app.models.llama.checkpoint.ggml import QuantType as T
 from app.models.llama.checkpoint.gguf import OTHER_TYPE, GGUFFile, TensorInfo
 from app.models.llama.checkpoint.gguf_split import PART, open_parts, tensors_of
 from app.models.llama.checkpoint.names import COMPUTED, canonical_from_gguf
-from app.models.llama.checkpoint.stored import release_pages
 from app.models.llama.config import LlamaConfig
+from ext.tinygrad import pages
 from ext.tinygrad.kernels.matrix import QuantMatrix
 
 if TYPE_CHECKING:
@@ -126,9 +126,13 @@ class GGUFCheckpoint:
         data = file.raw(info.name)[wanted]
         return QuantMatrix(info.type.name, (len(data), info.shape[1]), data)
 
+    def prefetch(self, name: str) -> None:
+        file, info = self._tensors[name]
+        pages.populate(file.raw(info.name))
+
     def release(self, name: str) -> None:
         file, info = self._tensors[name]
-        release_pages(file.raw(info.name))
+        pages.release(file.raw(info.name))
 
     def vector(self, name: str) -> np.ndarray:
         file, info = self._tensors[name]

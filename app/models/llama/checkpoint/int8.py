@@ -65,6 +65,9 @@ class Int8Checkpoint:
         data = data[wanted]
         return QuantMatrix(Q8_0.name, (len(data), cols), data)
 
+    def prefetch(self, name: str) -> None:
+        self.source.prefetch(name)
+
     def release(self, name: str) -> None:
         self.source.release(name)
 

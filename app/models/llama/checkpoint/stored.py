@@ -1,8 +1,6 @@
 """A tensor as a file stores it: a checked stretch of a memory map, not yet read."""
 
-import contextlib
 import mmap
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +21,6 @@ FLOATS = ("F32", "F16", "BF16")
 MAX_TENSORS = 1 << 16
 MAX_NAME = 1 << 8
 MAX_DIMS = 8
-MADV_POPULATE_READ = 22  # Python has no name for it
 MEND = "download it again"
 
 
@@ -66,32 +63,6 @@ def map_file(path: Path) -> np.ndarray:
         raise CheckpointError(f"{path} is empty; {MEND}") from None
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}); check its permissions") from None
-
-
-def release_pages(view: np.ndarray) -> None:
-    """Let the system take back the pages of a memory map that `view` covers; they are read again when touched."""
-    _advise(view, getattr(mmap, "MADV_DONTNEED", None))
-
-
-def populate_pages(view: np.ndarray) -> None:
-    """Read the pages of a memory map that `view` covers, front to back; where the system cannot, they are read when touched."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):  # before Linux 5.14
-            _advise(view, MADV_POPULATE_READ)
-
-
-def _advise(view: np.ndarray, advice: int | None) -> None:
-    root: object = view
-    first = view
-    while isinstance(root, np.ndarray):
-        first, root = root, root.base
-    if isinstance(root, memoryview):
-        root = root.obj
-    if not isinstance(root, mmap.mmap) or advice is None:
-        return
-    start = view.ctypes.data - first.ctypes.data
-    aligned = start // mmap.PAGESIZE * mmap.PAGESIZE
-    root.madvise(advice, aligned, start - aligned + view.nbytes)
 
 
 def tensor_nbytes(type: str, shape: tuple[int, ...]) -> int:

@@ -1,13 +1,16 @@
 """Packed weights kept on disk: the same numbers, from fewer bytes read, whatever happened to the file."""
 
+import mmap
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from app.models.llama import Llama, weight_cache
+from app.models.llama import Llama, packed_file, weight_cache
 from app.models.llama.checkpoint import open_checkpoint
 from app.models.llama.weight_cache import WeightCache
 from ext.tinygrad import cache_files
@@ -31,9 +34,13 @@ class CountingKernels(CPUKernels):
         return super().pack(matrix, device)
 
 
+def quantised(path: Path, seed: int = 0) -> Path:
+    return make_tiny_gguf(path, dim=128, type="Q4_0", embedding_type="Q8_0", seed=seed)
+
+
 @pytest.fixture
 def checkpoint(tmp_path: Path):
-    return open_checkpoint(make_tiny_gguf(tmp_path / "tiny.gguf", dim=128))
+    return open_checkpoint(quantised(tmp_path / "tiny.gguf"))
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +52,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("WEIGHT_CACHE", raising=False)
     monkeypatch.setattr(weight_cache, "folder", lambda: folder)
     monkeypatch.setattr(weight_cache, "WORTH_IT", 0)
-    monkeypatch.setattr(weight_cache, "PIECE", 1 << 16)
+    monkeypatch.setattr(packed_file, "PIECE", 1 << 16)
     return folder
 
 
@@ -56,6 +63,7 @@ def load(checkpoint) -> tuple[list[np.ndarray], int]:
     found = [cache.matrix(name) for name in NAMES]
     assert [nbytes for _, nbytes in found] == [checkpoint.matrix(name).nbytes for name in NAMES]
     cache.close()
+    weight_cache.settle()
     return [weight.to_tensor().numpy() for weight, _ in found], kernels.packed
 
 
@@ -75,10 +83,28 @@ def test_the_kernels_of_a_gpu_read_the_file_that_the_cpus_wrote(checkpoint, devi
     assert cache._stored is not None
     for name, values in zip(NAMES, first):
         np.testing.assert_array_equal(cache.matrix(name)[0].to_tensor().numpy(), values)
-    assert not cache._missed
+    assert cache._ahead is None  # nothing was packed
 
 
-def test_a_flipped_bit_costs_the_matrices_around_it_and_nothing_else(checkpoint, own_cache):
+def test_the_packed_file_of_a_large_checkpoint_is_read_where_it_is(checkpoint, monkeypatch):
+    monkeypatch.setattr(weight_cache, "IN_PLACE", checkpoint.nbytes)
+    first, packed = load(checkpoint)
+    assert packed == len(NAMES)
+    cache = WeightCache(checkpoint, CPUKernels(), "CPU")
+    stored = cache._stored
+    assert stored is not None
+    owner = stored._data.base.base
+    assert isinstance(owner.obj if isinstance(owner, memoryview) else owner, mmap.mmap)
+    for name, values in zip(NAMES, first):
+        weight, _ = cache.matrix(name)
+        there = stored._data.ctypes.data + stored.entries[name].start
+        assert weight.tensors[0].uop.base.realized._buf.va_addr == there, "it was copied"
+        np.testing.assert_array_equal(weight.to_tensor().numpy(), values)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_flipped_bit_costs_the_matrices_around_it_and_nothing_else(checkpoint, own_cache, in_place, monkeypatch):
+    monkeypatch.setattr(weight_cache, "IN_PLACE", 0 if in_place else weight_cache.IN_PLACE)
     first, _ = load(checkpoint)
     (file,) = own_cache.iterdir()
     data = bytearray(file.read_bytes())
@@ -102,9 +128,49 @@ def test_a_file_that_is_truncated_or_no_cache_is_rebuilt(checkpoint, own_cache, 
     assert load(checkpoint)[1] == 0
 
 
+def test_of_a_file_that_is_given_up_nothing_is_left(checkpoint, own_cache):
+    pack = CPUKernels().pack
+    matrices = {name: weight_cache._packed(pack(checkpoint.matrix(name), "CPU"), 1) for name in NAMES}
+    answers = iter([False, True])
+    with pytest.raises(InterruptedError):
+        packed_file.write(own_cache / "a.packed", matrices, lambda: next(answers))
+    assert list(own_cache.iterdir()) == []
+    packed_file.write(own_cache / "a.packed", matrices, lambda: False)
+    assert [file.name for file in own_cache.iterdir()] == ["a.packed"]
+
+
+@pytest.mark.parametrize("awaited, left", [(1 << 28, [".packed"]), (0, [])])
+def test_who_leaves_waits_for_a_small_file_and_leaves_nothing_of_a_large_one(checkpoint, own_cache, awaited, left):
+    """Ctrl-C while the file is being written, in a process of its own."""
+    script = f"""
+from pathlib import Path
+from app.models.llama import packed_file, weight_cache
+from app.models.llama.checkpoint import open_checkpoint
+from ext.tinygrad.kernels.cpu.kernels import CPUKernels
+weight_cache.folder = lambda: Path({str(own_cache)!r})
+weight_cache.WORTH_IT, weight_cache.SOON_WRITTEN, packed_file.PIECE = 0, {awaited}, 1 << 12
+cache = weight_cache.WeightCache(open_checkpoint({str(checkpoint.path)!r}), CPUKernels(), "CPU")
+for name in {NAMES}:
+    cache.matrix(name)
+pieces, started = packed_file._pieces, __import__("threading").Event()
+def slowly(*arrays):
+    for piece in pieces(*arrays):
+        yield piece
+        started.set()
+        __import__("time").sleep(0.001)
+packed_file._pieces = slowly
+cache.close()
+started.wait()
+raise KeyboardInterrupt
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[4], capture_output=True, text=True, timeout=60)
+    assert done.stderr.rstrip().endswith("KeyboardInterrupt"), done.stderr
+    assert [file.suffix for file in own_cache.iterdir()] == left
+
+
 def test_another_checkpoint_has_a_file_of_its_own(checkpoint, tmp_path, own_cache):
     load(checkpoint)
-    other = open_checkpoint(make_tiny_gguf(tmp_path / "other.gguf", dim=128, seed=1))
+    other = open_checkpoint(quantised(tmp_path / "other.gguf", seed=1))
     assert load(other)[1] == len(NAMES)
     assert load(checkpoint)[1] == load(other)[1] == 0
     assert len(list(own_cache.iterdir())) == 2
@@ -115,7 +181,7 @@ def test_the_files_used_longest_ago_make_room(checkpoint, tmp_path, own_cache, m
     (old,) = own_cache.iterdir()
     os.utime(old, (time.time() - 100,) * 2)
     monkeypatch.setattr(weight_cache, "MOST_BYTES", int(old.stat().st_size * 1.5))
-    load(open_checkpoint(make_tiny_gguf(tmp_path / "other.gguf", dim=128, seed=1)))
+    load(open_checkpoint(quantised(tmp_path / "other.gguf", seed=1)))
     assert not old.exists() and len(list(own_cache.iterdir())) == 1
 
 
