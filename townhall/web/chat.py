@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,8 +13,9 @@ from townhall.logbook import layout
 from townhall.logbook.reading import Log, Turn, parse, read_log
 from townhall.logbook.writer import LogWriter
 from townhall.web.asking import Asking
-from townhall.web.client import Client, Finished, Voice, WebError
+from townhall.web.client import Accepted, Client, Finished, Text, Voice, WebError
 
+Stream = AsyncGenerator[Accepted | Text | Finished, None]
 PACE = 0.04  # seconds between two looks at a reply: faster than anybody reads
 BUSY = "A reply is still being written in this chat, perhaps in another tab; stop it or wait for its end."
 
@@ -74,15 +75,18 @@ class Chat:
         """Begin to answer, `instead` of the last exchange; WebError or LogError where that cannot be, and then nothing has changed."""
         self._lock(asking)
         self.live = live = Live(text)  # nothing was awaited since: who comes second is told
+        messages = [*self._messages(instead), {"role": "user", "content": text}]
+        stream = self._client.stream({"model": self.voice.id, "messages": messages, **asking.body()})
         try:
+            await anext(stream)
             if instead:
                 self._append(layout.comment("undo", {"turns": 1}) + "\n")
-            messages = [*self._messages(), {"role": "user", "content": text}]
             self._append(layout.turn(self.voice.user, text, "user", {"at": _now()}))
         except BaseException:
+            await stream.aclose()
             self._drop()
             raise
-        live.task = asyncio.create_task(self._answer(live, {"model": self.voice.id, "messages": messages, **asking.body()}, asking))
+        live.task = asyncio.create_task(self._answer(live, stream, asking))
         self._tell()
 
     def undo(self) -> str:
@@ -120,38 +124,30 @@ class Chat:
                 await asyncio.wait_for(self._changed.wait(), 1.0)
             await asyncio.sleep(PACE)
 
-    async def _answer(self, live: Live, body: dict[str, Any], asking: Asking) -> None:
+    async def _answer(self, live: Live, stream: Stream, asking: Asking) -> None:
         finished: Finished | None = None
-        reason = "interrupted"
-        stream = self._client.stream(body)
         try:
             async for event in stream:
                 if isinstance(event, Finished):
-                    finished, reason = event, event.reason
-                else:
+                    finished = event
+                elif isinstance(event, Text):
                     live.text += event.text
                     self._tell()
         except WebError as error:
             self.problem = str(error)
         except asyncio.CancelledError:
-            pass
+            pass  # somebody pressed Stop
         finally:
-            with suppress(RuntimeError):
-                await stream.aclose()  # type: ignore[attr-defined]
+            await stream.aclose()
             if live.text or finished:
-                facts = _facts(finished, asking, reason, self.voice)
-                self._append(layout.turn(self.voice.name, live.text, "reply", facts))
+                self._append(layout.turn(self.voice.name, live.text, "reply", _facts(finished, asking, self.voice)))
             self._drop()
 
-    def _messages(self) -> list[dict[str, str]]:
+    def _messages(self, but_last: bool) -> list[dict[str, str]]:
         """What the model is to know: questions that nobody answered are not repeated."""
-        said = [(question, answer) for question, answer in self.exchanges() if answer and answer.text]
-        return [
-            {"role": role, "content": turn.text}
-            for question, answer in said
-            for role, turn in (("user", question), ("assistant", answer))
-            if turn
-        ]
+        exchanges = self.exchanges()[:-1] if but_last else self.exchanges()
+        said = [turn for question, answer in exchanges if answer and answer.text for turn in (question, answer)]
+        return [{"role": turn.role, "content": turn.text} for turn in said]
 
     def _head(self, asking: Asking) -> dict[str, Any]:
         settings = {"model": self.voice.id, "context": asking.context, "server": self._client.root}
@@ -195,13 +191,13 @@ class Chat:
         self._changed.set()
 
 
-def _facts(finished: Finished | None, asking: Asking, reason: str, voice: Voice) -> dict[str, Any]:
+def _facts(finished: Finished | None, asking: Asking, voice: Voice) -> dict[str, Any]:
     """As `townhall chat` notes them, as far as a server tells."""
     told = dict(finished.told) if finished else {}
     usage = dict(finished.usage) if finished else {}
     return {
         "at": _now(),
-        "finish_reason": reason,
+        "finish_reason": finished.reason if finished else "interrupted",
         "model": voice.id,
         "asked": asking.body(),
         "prompt_tokens": usage.get("prompt_tokens"),

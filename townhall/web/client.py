@@ -1,7 +1,7 @@
 """The server as the page sees it: its public API over HTTP, streams included, and every failure as one sentence."""
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +32,11 @@ class Voice:
     greeting: str = ""
     user: str = "User"
     bare: bool = False  # the model without a persona
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The server took the question; from here on there is an answer, or half of one."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ class Client:
         except (ValueError, KeyError, TypeError) as error:
             raise WebError(f"what answers at {self.root} is no server of this kind; pass the address of `townhall serve`") from error
 
-    async def stream(self, body: Mapping[str, Any]) -> AsyncIterator[Text | Finished]:
+    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[Accepted | Text | Finished, None]:
         """POST /v1/chat/completions. Closing the iterator hangs up, which stops the server at its next token."""
         asked = {**body, "stream": True, "stream_options": {"include_usage": True}}
         reason, whole = "stop", False
@@ -85,6 +90,7 @@ class Client:
                 if reply.status_code != 200:
                     await reply.aread()
                     raise WebError(_message(reply))
+                yield Accepted()
                 async for line in reply.aiter_lines():
                     if not line.startswith("data: ") or line == "data: [DONE]":
                         whole = whole or line == "data: [DONE]"
@@ -107,7 +113,7 @@ class Client:
             raise self._broken()
 
     def _gone(self) -> ServerGone:
-        return ServerGone(f"The server at {self.root} does not answer; start it, then press Retry.")
+        return ServerGone(f"The server at {self.root} does not answer; start it, then send again.")
 
     def _broken(self) -> ServerGone:
         return ServerGone(

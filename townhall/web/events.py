@@ -66,7 +66,7 @@ class Events:
             return
         first = True
         async for _ in chat.changes():
-            yield draft if first else SKIP, "", *self._shown(chat, chat.voice, chat.problem, briefly=not first)
+            yield draft if first else SKIP, "", *self._shown(chat, chat.voice, "" if first else None, briefly=not first)
             first = False
         yield draft if first else SKIP, "", *self._shown(chat, chat.voice, chat.problem)
 

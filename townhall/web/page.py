@@ -79,7 +79,7 @@ def build(shelf: Shelf, first: str) -> gr.Blocks:
         do = Events(shelf, first)
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
         said = [box, chat_id, editing, characters, *settings]
-        gr.on([send.click, box.submit], do.send, said, [box, editing, *shown], **quiet)
+        gr.on([send.click, box.submit], do.send, said, [box, editing, *shown], trigger_mode="multiple", **quiet)
         stop.click(do.stop, [chat_id], shown, **quiet)
         retry.click(do.retry, said, [box, editing, *shown], **quiet)
         undo.click(do.undo, [chat_id, box], [box, *shown], **quiet)
