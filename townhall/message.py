@@ -11,7 +11,7 @@ Role = Literal["user", "assistant"]
 class Message:
     """One turn; `ids` are all the tokens it takes in a prompt, its role's markers included."""
 
-    id: int  # counts up over a conversation, never used twice
+    id: int  # its place in the history
     role: Role
     text: str
     ids: tuple[int, ...]

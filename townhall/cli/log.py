@@ -89,6 +89,8 @@ def show_log(name: str, folder: Path | None, damaged: bool) -> int:
         terminal.say(f"{terminal.styled(turn.name, sys.stdout, bold=True)}: {printable(turn.text)}\n")
         if turn.role == "assistant" and turn.facts is None:
             terminal.note("(this answer has no receipt: the program ended in it, or a person wrote it)")
+    if log.taken:
+        terminal.note(f"({len(log.taken)} turns were taken back; `townhall log export` has them)")
     for damage in log.damages:
         terminal.note(f"line {damage.line}: {damage.reason}; `townhall log show --damaged` prints it")
     return 0

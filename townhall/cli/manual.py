@@ -4,12 +4,17 @@ from collections.abc import Iterator
 
 import click
 
+from townhall.cli import commands
 from townhall.cli.main import cli
 
 WIDTH = 100
 PREFACE = """# The command line
 
 Made from `--help` by `python -m townhall.cli.manual > docs/cli.md`; a test keeps the two equal.
+"""
+SESSION = """#### In a session
+
+Lines that begin with one of these words; in a pipe as well, where any other line is said, whatever it begins with.
 """
 
 
@@ -18,6 +23,8 @@ def manual() -> str:
     parts = [PREFACE]
     for names, text in pages(click.Context(cli, info_name="townhall", terminal_width=WIDTH, **cli.context_settings)):
         parts.append(f"{'#' * min(len(names) + 1, 4)} {' '.join(names)}\n\n```text\n{text.rstrip()}\n```\n")
+        if names == ["townhall", "chat"]:
+            parts.append(f"{SESSION}\n```text\n{commands.manual()}\n```\n")
     return "\n".join(parts)
 
 

@@ -7,13 +7,14 @@ from townhall.logbook.reading import Log
 
 
 def as_json(log: Log) -> dict[str, Any]:
-    """Plain values: everything that is in the log."""
+    """Plain values: everything that is in the log, the turns that were taken back apart from the talk."""
     return {
         "id": log.id,
         "path": str(log.path),
         "title": log.title,
         "head": log.head,
         "turns": [asdict(turn) for turn in log.turns],
+        "taken": [asdict(turn) for turn in log.taken],
         "damages": [{"line": damage.line, "reason": damage.reason, "raw": damage.raw.decode(errors="replace")} for damage in log.damages],
     }
 
