@@ -113,11 +113,16 @@ class Events:
         return "", "", *self._shown(chat, chat.voice, chat.problem)
 
     def list(self, chosen: str | None) -> Shown:
-        """The chats there are, and what can be done with the chosen one."""
+        """The chats there are. What is chosen meanwhile stays chosen: only a chat that went away takes its choice along."""
         saved = self._shelf.saved()
-        known = chosen if any(chosen == one.id for one in saved) else None
         choices = [(f"{one.title or 'Empty'} · {one.persona}", one.id) for one in saved]
-        return known or "", gr.update(choices=choices, value=known), *([gr.update(interactive=bool(known))] * 4)
+        if chosen and not any(chosen == one.id for one in saved):
+            return gr.update(choices=choices, value=None), *([gr.update(interactive=False)] * 4)
+        return gr.update(choices=choices), *([SKIP] * 4)
+
+    def pick(self) -> Shown:
+        """A chat was chosen: something can be done with it."""
+        return *([gr.update(interactive=True)] * 4), *self.put_away()
 
     def put_away(self) -> Shown:
         """No question stands open: renaming, deleting, exports, the new name."""
@@ -133,7 +138,7 @@ class Events:
         try:
             self._shelf.find(chosen or "").rename(" ".join(title.split())[:120])
         except TownhallError as error:
-            return *([SKIP] * 10), view.problem(str(error))
+            return *([SKIP] * 9), view.problem(str(error))
         return *self.list(chosen), *self.put_away(), ""
 
     def ask_sure(self) -> Shown:
@@ -148,7 +153,7 @@ class Events:
             shown = (*([SKIP] * 6), view.problem(str(error)), *([SKIP] * 6))
         else:
             shown = self._shown(None, self._shelf.voice(voice_id)) if chosen == chat_id else (SKIP,) * 13
-        return *self.list(None), *self.put_away(), *shown
+        return *self.list(chosen), *self.put_away(), *shown
 
     def export(self, chosen: str | None) -> Shown:
         """Two files to be had."""

@@ -18,13 +18,15 @@ BRAND = (
 def build(shelf: Shelf, first: str) -> gr.Blocks:
     """The page over `shelf`; `first` is the model id that a new chat begins with."""
     with gr.Blocks(title="Townhall", analytics_enabled=False, fill_height=True, fill_width=True) as page:
-        chat_id, seen, editing, chosen = (gr.Textbox(visible=False) for _ in range(4))
+        chat_id, seen, editing = (gr.Textbox(visible=False) for _ in range(3))
         facts = gr.Markdown(elem_id="facts-box", sanitize_html=False, container=False)
         with gr.Sidebar(width=300, elem_id="side"):
             gr.Markdown(BRAND, sanitize_html=False, elem_id="brand", container=False)
             new = gr.Button("New chat", elem_id="new", variant="secondary")
             characters = gr.Radio(names(shelf.voices), value=first, label="Characters", elem_id="characters", interactive=True)
             chats = gr.Radio([], label="Chats", elem_id="chats", interactive=True)
+            # the list grows while somebody chooses, so Gradio's own idea of it may be old; the shelf checks every id
+            chats.preprocess = lambda payload: str(payload) if payload else None  # type: ignore[method-assign]
             with gr.Row(elem_id="chat-actions"):
                 open_, rename, delete, export = (
                     gr.Button(name, size="sm", interactive=False, min_width=40, elem_id=f"{name.lower()}-chat")
@@ -87,19 +89,19 @@ def build(shelf: Shelf, first: str) -> gr.Blocks:
         new.click(do.new, [characters], [box, editing, *shown], **quiet)
         for whom in (characters, model):
             whom.input(do.choose, [whom], [box, editing, *shown], **quiet)
-        listed = [chosen, chats, open_, rename, delete, export]
+        listed = [chats, open_, rename, delete, export]
         asides = [renaming, deleting, exports, title]
         page.load(do.arrive, None, shown, **quiet)
-        page.load(do.list, [chosen], listed, **quiet)
+        page.load(do.list, [chats], listed, **quiet)
         tick.tick(do.look, [chat_id, seen], shown, **quiet)
-        seen.change(do.list, [chosen], listed, **quiet)
-        chats.input(do.list, [chats], listed, **quiet).then(do.put_away, None, asides, **quiet)
-        open_.click(do.open, [chosen], [box, editing, *shown], **quiet)
-        rename.click(do.ask_title, [chosen], asides, **quiet)
-        gr.on([save_title.click, title.submit], do.rename, [chosen, title], [*listed, *asides, problem], **quiet)
+        seen.change(do.list, [chats], listed, **quiet)
+        chats.input(do.pick, None, [open_, rename, delete, export, *asides], **quiet)
+        open_.click(do.open, [chats], [box, editing, *shown], **quiet)
+        rename.click(do.ask_title, [chats], asides, **quiet)
+        gr.on([save_title.click, title.submit], do.rename, [chats, title], [*listed, *asides, problem], **quiet)
         delete.click(do.ask_sure, None, asides, **quiet)
         gr.on([keep.click, keep_title.click], do.put_away, None, asides, **quiet)
-        sure.click(do.delete, [chosen, chat_id, characters], [*listed, *asides, *shown], **quiet)
-        export.click(do.export, [chosen], asides, **quiet)
+        sure.click(do.delete, [chats, chat_id, characters], [*listed, *asides, *shown], **quiet)
+        export.click(do.export, [chats], asides, **quiet)
     page.queue(default_concurrency_limit=None, api_open=False)
     return page
