@@ -24,8 +24,8 @@ if command -v apt-get >/dev/null && "${as_root[@]}" true 2>/dev/null; then
   echo "installing Debian's chromium and two fonts (about 130 MB)" >&2
   {
     export DEBIAN_FRONTEND=noninteractive
-    "${as_root[@]}" apt-get update -q
-    "${as_root[@]}" apt-get install -q -y --no-install-recommends chromium fonts-dejavu-core fonts-noto-color-emoji
+    "${as_root[@]}" apt-get update -q -o Acquire::Retries=3
+    "${as_root[@]}" apt-get install -q -y -o Acquire::Retries=3 --no-install-recommends chromium fonts-dejavu-core fonts-noto-color-emoji
   } </dev/null >&2 || echo "make: apt-get could not install chromium" >&2
   hash -r
   if find_chromium; then exit; fi

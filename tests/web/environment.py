@@ -21,8 +21,9 @@ def before_all(context: Any) -> None:
     executable = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if not executable:
         raise SystemExit("CHROMIUM names no browser; run the features with `make test-web`")
-    shutil.rmtree(SCREENSHOTS, ignore_errors=True)
-    SCREENSHOTS.mkdir(parents=True)
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    for picture in SCREENSHOTS.glob("failed-*.png"):  # an earlier run's
+        picture.unlink()
     expect.set_options(timeout=DEADLINE)
     context.outside = Outside()
     context.houses = {}

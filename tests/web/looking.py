@@ -27,6 +27,10 @@ def button(page: Page, name: str) -> Locator:
     return page.get_by_role("button", name=name, exact=True)
 
 
+def chats(page: Page) -> Locator:
+    return page.get_by_role("radiogroup", name="Chats", exact=True)
+
+
 def then(*texts: str) -> re.Pattern[str]:
     """These words, one after another, whatever stands between."""
     return re.compile(".*".join(re.escape(text) for text in texts), re.DOTALL)

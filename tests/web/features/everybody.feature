@@ -3,10 +3,13 @@ Feature: Everybody
 
   Scenario: Keyboard only
     Given the page is open with the echo model
-    Then Tab reaches the message box, every character, "New chat", "Send" and the list of chats
+    When I say "Hands off the mouse"
+    Then Tab reaches all there is to press, choose and write
     And I always see where the focus is
     When I write "Typed by hand" and press Enter
     Then the conversation reads "Typed by hand" and then "Typed by hand"
+    When I go to the characters and press the arrow up
+    Then Lexie greets me
 
   Scenario: Escape stops
     Given the page is open with a model that counts slowly, on a server of its own

@@ -3,7 +3,8 @@ Feature: Memory
 
   Scenario: The context bar
     Given the page is open with the echo model
-    Then the context bar tells of what is pinned, remembered, recent and free
+    When I say "Something to begin with"
+    Then the context bar tells of pinned, recent, reserve and free tokens
     When I say "Something to fill it with"
     Then the context bar tells of more recent tokens than before
 

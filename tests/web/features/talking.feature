@@ -23,12 +23,14 @@ Feature: Talking
     And the message box is empty and ready
     And the answer stays as it was
 
-  Scenario: Closing the tab frees the server
+  Scenario: A reload in mid-reply loses nothing
     Given the page is open with a model that counts slowly, on a server of its own
-    When I say "Count while I leave"
+    When I say "Count while I reload"
     And the answer has reached "three"
-    And I close the tab
-    Then nothing runs on the server any more
+    And I reload the page
+    Then I see the answer grow word by word
+    And I can stop it
+    And nothing runs on the server any more
 
   Scenario: Retry asks again
     Given the page is open with a model that says "Heads it is" and "Tails it is" in turn

@@ -9,14 +9,21 @@ from tests.web.doubles import JUERGEN
 
 
 def characters(page):
-    """The group; on a phone it may have to be opened first."""
-    return page.get_by_role("group", name="Characters", exact=True)
+    """The group; on a phone it lies behind a button."""
+    return page.get_by_role("radiogroup", name="Characters", exact=True)
+
+
+def beside(page):
+    """The sidebar, which a narrow screen hides behind a button."""
+    handle = page.get_by_role("button", name="Characters, chats and settings", exact=True)
+    if handle.get_attribute("aria-expanded") != "true":
+        handle.click()
+    expect(handle).to_have_attribute("aria-expanded", "true")
 
 
 def character(page, name):
     name = re.compile(rf"\b{re.escape(name)}\b")
-    group = characters(page)
-    return group.get_by_role("radio", name=name).or_(group.get_by_role("button", name=name))
+    return characters(page).get_by_role("radio", name=name)
 
 
 @given('the page is open with a character called "Jürgen Größe"')
@@ -38,13 +45,26 @@ def can_choose(context, name):
 
 @then("each character has a portrait")
 def portraits(context):
-    images = characters(context.page).get_by_role("img")
-    expect(images).to_have_count(4)
-    for image in images.all():
-        expect(image).to_be_visible()
-        assert image.evaluate("e => e.tagName !== 'IMG' || e.naturalWidth > 0"), "a portrait that did not load"
+    people = characters(context.page).get_by_role("radio")
+    pictures = characters(context.page).locator("img")  # beside the name, so it needs none of its own
+    expect(pictures).to_have_count(people.count())
+    for picture in pictures.all():
+        expect(picture).to_be_visible()
+        expect(picture).to_have_js_property("complete", True)
+        assert picture.evaluate("image => image.naturalWidth > 0"), "a portrait that did not load"
 
 
 @when("I choose {name}")
 def choose(context, name):
-    character(context.page, name).click()
+    beside(context.page)
+    character(context.page, name).check()
+
+
+@when("I go to the characters and press the arrow up")
+def arrow(context):
+    page = context.page
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        if characters(page).get_by_role("radio", checked=True).evaluate("radio => radio === document.activeElement"):
+            return page.keyboard.press("ArrowUp")
+    raise AssertionError("Tab does not reach the characters")

@@ -1,25 +1,22 @@
 """Logs: kept, opened, named, deleted, carried away."""
 
-import re
 from pathlib import Path
 
 from behave import step, then, when
 from playwright.sync_api import expect
 
-from tests.web.looking import button, conversation
+from tests.web.looking import button, chats, conversation
 from tests.web.looking import then as in_turn
 
 
-def chats(page):
-    return page.get_by_role("list", name="Chats", exact=True)
-
-
 def chat(page, words):
-    return chats(page).get_by_role("listitem").filter(has_text=words)
+    return chats(page).get_by_role("radio", name=words)
 
 
-def in_chat(page, words, name):
-    return chat(page, words).get_by_role("button", name=re.compile(rf"^{name}\b"))
+def with_chat(page, words, what):
+    """Choose a chat of the list, and then what is to be done with it."""
+    chat(page, words).check()
+    button(page, what).click()
 
 
 @step("I reload the page")
@@ -49,33 +46,34 @@ def both_kept(context):
 
 @when('I open the chat "{words}"')
 def open_chat(context, words):
-    in_chat(context.page, words, "Open").click()
+    with_chat(context.page, words, "Open")
 
 
 @when('I rename the chat "{words}" to "{name}"')
 def rename(context, words, name):
-    in_chat(context.page, words, "Rename").click()
-    box = context.page.get_by_role("textbox", name="Name", exact=True)
+    with_chat(context.page, words, "Rename")
+    box = context.page.get_by_role("textbox", name="New name", exact=True)
     box.fill(name)
-    box.press("Enter")
+    button(context.page, "Save name").click()
 
 
 @when('I begin to delete the chat "{words}" but think better of it')
 def delete_not(context, words):
-    in_chat(context.page, words, "Delete").click()
-    button(context.page, "Cancel").click()
+    with_chat(context.page, words, "Delete")
+    button(context.page, "Keep").click()
 
 
 @when('I delete the chat "{words}"')
 def delete(context, words):
-    in_chat(context.page, words, "Delete").click()
+    with_chat(context.page, words, "Delete")
     button(context.page, "Delete for good").click()
 
 
 @when('I export the chat "{words}"')
 def export(context, words):
+    with_chat(context.page, words, "Export")
     with context.page.expect_download() as download:
-        in_chat(context.page, words, "Export").click()
+        context.page.get_by_role("link", name="Markdown").click()
     context.remembered["file"] = Path(download.value.path()).read_text(encoding="utf-8")
 
 

@@ -184,11 +184,6 @@ def words(text):
     return [word for word in re.findall(r"\w+", text) if word in COUNTING.split()]
 
 
-@when("I close the tab")
-def close_tab(context):
-    context.page.close()
-
-
 @when('I change my words to "{text}"')
 def edit(context, text):
     button(context.page, "Edit").click()
