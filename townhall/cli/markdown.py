@@ -34,7 +34,20 @@ class Markdown:
         if self._cue:
             terminal.say(f"{self._cue.rstrip(' ')}\n")
             self._cue = ""
-        text = terminal.defused(text.replace("\r", ""))
+        for line in terminal.defused(text.replace("\r", "")).splitlines(keepends=True):
+            self._take(line)
+
+    def close(self) -> None:
+        self.push("")
+        self._raw.flush()
+        if length := len(finished(f"{self._pending}\n")):
+            self._settle(self._pending[:length], self._pending[length:])
+        if self._pending:
+            self._raw.flush()
+            self._settle(self._pending, "")
+
+    def _take(self, text: str) -> None:
+        """A line, or a part of one: no more than one block comes to its end with it."""
         if not self._pending.strip():
             text = text.lstrip("\n")
         if self._gap and text:
@@ -44,11 +57,6 @@ class Markdown:
         self._raw.push(text)
         if "\n" in text and (whole := finished(self._pending)):
             self._settle(whole, self._pending[len(whole) :])
-
-    def close(self) -> None:
-        if self._pending:
-            self._raw.flush()
-            self._settle(self._pending, "")
 
     def _settle(self, whole: str, rest: str) -> None:
         """Put the rendering of `whole` in the place of what is shown since the last time, and `rest` below it as it is."""

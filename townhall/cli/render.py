@@ -76,6 +76,7 @@ class Wrapped:
         self.show()
 
     def close(self) -> None:
+        self.push("")
         self.flush()
         self.write("\n")
 
