@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.townhall.cli.screen import ALT_ENTER, CTRL_C, CTRL_D, CTRL_J, ENTER, Terminal
+from tests.townhall.cli.screen import ALT_ENTER, BACKSPACE, CTRL_C, CTRL_D, CTRL_J, ENTER, LEFT, Terminal
 from townhall.logbook.reading import read_log
 
 
@@ -22,22 +22,6 @@ def terminal():
         return opened[-1]
 
     yield open_terminal
-    for one in opened:
-        one.close()
-
-
-@pytest.fixture
-def chat(tmp_path):
-    """`townhall chat` over replies with a pause before each word."""
-    opened = []
-
-    def open_chat(*args, replies=("Fine, thanks.",), pause=0.0, **options):
-        script = tmp_path / "script.yaml"
-        script.write_text(json.dumps({"replies": replies, "pause": pause}))
-        opened.append(Terminal.chat("--model", f"fake:script={script}", *args, **options))
-        return opened[-1]
-
-    yield open_chat
     for one in opened:
         one.close()
 
@@ -210,3 +194,48 @@ def test_a_stopped_program_gives_the_terminal_back_and_goes_on(chat):
     screen.wait_for("end.")
     screen.prompt()
     assert not termios.tcgetattr(screen.slave)[3] & termios.ECHO
+
+
+def test_a_whole_session_as_a_person_sees_it(chat):
+    """Type, edit a prefilled line, interrupt, retry, switch the persona, leave."""
+    replies = [
+        "The mun is far.",
+        "The moon is 384,400 km away.",
+        "One two three" + " and so on" * 200,
+        "In short: three.",
+        "Sir Gary, at your service.",
+    ]
+    screen = chat(replies=replies, pause=0.02)
+    screen.say("How far is the mun?", "Stacy: The mun is far.\nUser:")
+    screen.say("/edit")
+    screen.wait(lambda: screen.row() == "User: How far is the mun?")
+    screen.type(LEFT * 2, BACKSPACE, "oo", ENTER)
+    screen.wait_for("User: How far is the moon?\nStacy: The moon is 384,400 km away.\nUser:")
+    screen.say("Count", "One two three and so on and so on")
+    screen.type(CTRL_C)
+    screen.say("/retry", "User: /retry\nStacy: In short: three.\nUser:")
+    screen.say("/persona gary", "Gary: ")
+    screen.say("Who are you?", "Gary: Sir Gary, at your service.\nUser:")
+    screen.say("/exit")
+    assert screen.leave() == 0
+    _, greeting, rest = re.sub(r"(Stacy: One two three)( |and|so|on|\n)*(?=\(stopped\))", r"\1 …\n", screen.text()).partition("Stacy: Yo")
+    assert (
+        greeting + rest
+        == """Stacy: Yo, I'm Stacy, lil stacy on the mic. Ask me anything!
+User: How far is the mun?
+Stacy: The mun is far.
+User: /edit
+User: How far is the moon?
+Stacy: The moon is 384,400 km away.
+User: Count
+Stacy: One two three …
+(stopped)
+User: /retry
+Stacy: In short: three.
+User: /persona gary
+Gary is here, and the talk begins anew; the model is the one that was loaded
+Gary: Welcome to Gary's Quality Motors! What can I do for you today?
+User: Who are you?
+Gary: Sir Gary, at your service.
+User: /exit"""
+    )
