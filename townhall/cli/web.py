@@ -58,7 +58,7 @@ def web(
     **flags: Any,
 ) -> int:
     chat = chat_options(ctx, config, flags)
-    chat.sampling()  # what is out of range ends this here
+    drawn = chat.sampling()  # what is out of range ends this here
     try:
         from townhall.server import serve as serving
         from townhall.web import run
@@ -67,12 +67,17 @@ def web(
     from townhall.cli.serve import _keys
     from townhall.logbook.keeper import default_folder
     from townhall.server.voices import persona_id
+    from townhall.web.asking import Asking
+
+    plain = Asking(drawn.temperature, drawn.top_p, drawn.top_k, drawn.min_p, drawn.repeat_penalty, chat.seed, chat.count, chat.context)
 
     local = serving.is_loopback(host)
     if not local and not no_auth:
         raise serving.ServeError(f"--host {host} can be reached by others: pass --no-auth to let anybody in who can reach it")
     if server is not None:
         _refuse_model_flags(ctx, server)
+        if not server.startswith(("http://", "https://")):
+            raise ModelError(f"--server {server} is no address of a server; pass one such as http://127.0.0.1:8000")
     folder = chat.log_to or default_folder()
     if folder.suffix:
         raise ModelError(f"--log-to {folder} names a file; the page keeps many chats, so name a folder")
@@ -99,7 +104,7 @@ def web(
             if open_browser:
                 click.launch(address)
 
-        run.show(root, key, voices, first if first in known else known[0], folder, listener, local, ready)
+        run.show(root, key, voices, first if first in known else known[0], folder, listener, local, plain, ready)
     finally:
         if within:
             within.stop()

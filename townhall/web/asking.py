@@ -57,6 +57,9 @@ class Asking:
         return {key: value for key, value in vars(self).items() if value is not None}
 
 
+PLAIN = Asking()  # where nobody said otherwise
+
+
 def _seed(text: str) -> int | None:
     text = (text or "").strip()
     if not text:

@@ -2,21 +2,20 @@
 
 from typing import Any
 
-from townhall.web.asking import STRATEGIES, Asking
+from townhall.web.asking import PLAIN, STRATEGIES, Asking
 from townhall.web.events import Events
 from townhall.web.offline import gr
 from townhall.web.shelf import Shelf
 from townhall.web.view import names
 
-PLAIN = Asking()
 BRAND = (
     '<div class="brand"><a href="./"><img src="own/favicon.svg" alt="" width="28" height="28"><span>Townhall</span></a>'
     '<button id="theme" type="button" aria-pressed="false" aria-label="Dark page"><span aria-hidden="true">◐</span></button></div>'
 )
 
 
-def build(shelf: Shelf, first: str) -> gr.Blocks:
-    """The page over `shelf`; `first` is the model id that a new chat begins with."""
+def build(shelf: Shelf, first: str, plain: Asking = PLAIN) -> gr.Blocks:
+    """The page over `shelf`; `first` is the model id that a new chat begins with, `plain` what the settings say at first."""
     with gr.Blocks(title="Townhall", analytics_enabled=False, fill_height=True, fill_width=True) as page:
         chat_id, seen, editing = (gr.Textbox(visible=False) for _ in range(3))
         facts = gr.Markdown(elem_id="facts-box", sanitize_html=False, container=False)
@@ -43,16 +42,36 @@ def build(shelf: Shelf, first: str) -> gr.Blocks:
                 model = gr.Dropdown([voice.id for voice in shelf.voices], value=first, label="Model", interactive=True)
                 settings = [
                     gr.Slider(
-                        0, 2, PLAIN.temperature, step=0.05, label="Temperature", info="0 always takes the likeliest word", interactive=True
+                        0,
+                        max(2, plain.temperature),
+                        plain.temperature,
+                        step=0.05,
+                        label="Temperature",
+                        info="0 always takes the likeliest word",
+                        interactive=True,
                     ),
-                    gr.Slider(0, 1, PLAIN.top_p, step=0.01, label="Top p", interactive=True),
-                    gr.Slider(0, 200, PLAIN.top_k, step=1, label="Top k", info="0 asks all", interactive=True),
-                    gr.Slider(0, 1, PLAIN.min_p, step=0.01, label="Min p", interactive=True),
-                    gr.Slider(0.5, 2, PLAIN.repeat_penalty, step=0.05, label="Repeat penalty", interactive=True),
-                    gr.Textbox(label="Seed", info="a whole number; empty: another one each time", max_length=18, interactive=True),
-                    gr.Slider(16, 2048, PLAIN.max_tokens, step=16, label="Max tokens", info="in an answer", interactive=True),
+                    gr.Slider(0, 1, plain.top_p, step=0.01, label="Top p", interactive=True),
+                    gr.Slider(0, max(200, plain.top_k), plain.top_k, step=1, label="Top k", info="0 asks all", interactive=True),
+                    gr.Slider(0, 1, plain.min_p, step=0.01, label="Min p", interactive=True),
+                    gr.Slider(0.5, max(2, plain.repeat_penalty), plain.repeat_penalty, step=0.05, label="Repeat penalty", interactive=True),
+                    gr.Textbox(
+                        "" if plain.seed is None else str(plain.seed),
+                        label="Seed",
+                        info="a whole number; empty: another one each time",
+                        max_length=18,
+                        interactive=True,
+                    ),
+                    gr.Slider(
+                        min(16, plain.max_tokens),
+                        max(2048, plain.max_tokens),
+                        plain.max_tokens,
+                        step=16,
+                        label="Max tokens",
+                        info="in an answer",
+                        interactive=True,
+                    ),
                     gr.Dropdown(
-                        [(says, name) for name, says in STRATEGIES.items()], value=PLAIN.context, label="Context", interactive=True
+                        [(says, name) for name, says in STRATEGIES.items()], value=plain.context, label="Context", interactive=True
                     ),
                 ]
         with gr.Column(elem_id="main"):

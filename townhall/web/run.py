@@ -13,6 +13,7 @@ import uvicorn
 from townhall.server.protocol import Protocol
 from townhall.server.serve import LOOPBACK, Server, bind, url
 from townhall.server.service import Service
+from townhall.web.asking import Asking
 from townhall.web.client import Client, Voice, WebError
 
 
@@ -73,6 +74,7 @@ def show(
     folder: Path,
     listener: socket.socket,
     local: bool,
+    plain: Asking,
     ready: Callable[[], Any],
 ) -> None:
     """Serve the page until a signal."""
@@ -81,7 +83,7 @@ def show(
 
     shelf = Shelf(folder, Client(root, key), voices)
     host = str(listener.getsockname()[0])
-    app = application(shelf, first, (*LOOPBACK, host) if local else ())
+    app = application(shelf, first, (*LOOPBACK, host) if local else (), plain)
     config = uvicorn.Config(
         app, http=type("PageProtocol", (Protocol,), {}), ws="none", loop="asyncio", lifespan="on", log_config=None, access_log=False,
         server_header=False, timeout_graceful_shutdown=1, h11_max_incomplete_event_size=64 << 10,

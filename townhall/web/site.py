@@ -12,6 +12,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from ext.tinygrad.errors import TownhallError
+from townhall.web.asking import PLAIN, Asking
 from townhall.web.faces import portrait
 from townhall.web.offline import gr
 from townhall.web.page import build
@@ -27,7 +28,7 @@ HEAD = (
 BODY = '<a class="skip" href="#message">Skip to your message</a>'
 
 
-def application(shelf: Shelf, first: str, names: Collection[str]) -> ASGIApp:
+def application(shelf: Shelf, first: str, names: Collection[str], plain: Asking = PLAIN) -> ASGIApp:
     """`first` is the model id that a new chat begins with, `names` are hosts under which the page may be asked for; none: any."""
 
     @asynccontextmanager
@@ -60,7 +61,8 @@ def application(shelf: Shelf, first: str, names: Collection[str]) -> ASGIApp:
     app.router.routes += [Route("/own/{name}", own), Route("/portraits/{id}.svg", face), Route("/chats/{id}.{form}", chat)]
     theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     gr.mount_gradio_app(
-        app, build(shelf, first), path="/", footer_links=[], run_history=False, theme=theme, ssr_mode=False, mcp_server=False, pwa=False,
+        app, build(shelf, first, plain), path="/",
+        footer_links=[], run_history=False, theme=theme, ssr_mode=False, mcp_server=False, pwa=False,
         show_error=True, enable_monitoring=False, blocked_paths=["/"],
     )  # fmt: skip
     return Shield(app, names, HEAD.encode(), BODY.encode())
