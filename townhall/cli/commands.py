@@ -67,6 +67,8 @@ def _edit(talk: Talk, text: str) -> Outcome:
         return Outcome(say=text, instead=instead)
     if not sys.stdin.isatty():
         raise CommandError("in a pipe /edit takes the new text: /edit How far is the sun?")
+    if instead:
+        terminal.note("what you send now takes its place; Ctrl-C leaves it as it is")
     return Outcome(line=last, instead=instead)
 
 

@@ -48,7 +48,7 @@ class Editor:
     """A line that can be edited, with history, completion and several rows."""
 
     def __init__(self, cue: Callable[[], str], history: LineHistory, commands: Mapping[str, str], early: bytes = b""):
-        self._cue, self._told, self._first = cue, False, True
+        self._cue, self._told, self._first, self.cleared = cue, False, True, False
         """`early` was typed before there was anybody to read it."""
         suggestions = Suggestions(commands)
         colour = terminal.colourful(sys.stdout)
@@ -78,6 +78,7 @@ class Editor:
 
     def read(self, prefill: str = "") -> str:
         """Ctrl-C empties the line; EOFError for Ctrl-D on an empty one."""
+        self.cleared = False
         try:
             return self._session.prompt(default=terminal.defused(prefill))
         finally:
@@ -121,6 +122,7 @@ class Editor:
         @keys.add("<sigint>")
         def clear(event: KeyPressEvent) -> None:
             event.current_buffer.reset()
+            self.cleared = True
             if not self._told:
                 run_in_terminal(lambda: terminal.note(LEAVE))
             self._told = True

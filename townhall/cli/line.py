@@ -16,7 +16,9 @@ LEAVE = "(Ctrl-D or /exit leaves)"
 
 
 class Line(Protocol):
-    """Where the next line comes from."""
+    """Where the next line comes from. `cleared`: Ctrl-C was pressed on the last one, so that it has nothing to do with its prefill."""
+
+    cleared: bool
 
     def read(self, prefill: str = "") -> str:
         """The next line, or several that are one message; `prefill` is there to be edited. EOFError where no more will come."""
@@ -67,11 +69,13 @@ class PlainLine:
 
     cue: Callable[[], str]
     told: bool = False
+    cleared: bool = False
 
     def read(self, prefill: str = "") -> str:
         """Enter alone takes `prefill` as it stands, for it cannot be edited here."""
-        cue = f"{self.cue()} [{prefill}]: " if prefill else f"{self.cue()}: "
+        self.cleared = False
         while True:
+            cue = f"{self.cue()} [{prefill}]: " if prefill else f"{self.cue()}: "
             try:
                 with terminal.ctrl_c_raises():
                     self._ask(cue)
@@ -80,7 +84,8 @@ class PlainLine:
                 sys.stderr.write("\n")
                 if not self.told:
                     terminal.note(LEAVE)
-                self.told = True
+                self.told = self.cleared = True
+                prefill = ""
                 continue
             if not line:
                 self._ask("\n")

@@ -100,7 +100,7 @@ class Session:
                     text = self.line.read(outcome.line).strip()
                 except EOFError:
                     return 0
-                instead, outcome = outcome.instead, Outcome()
+                instead, outcome = 0 if self.line.cleared else outcome.instead, Outcome()
                 try:
                     if text.startswith("/"):
                         outcome = self._commanded(text)
