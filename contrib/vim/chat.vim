@@ -37,6 +37,8 @@ let s:timer = -1
 augroup chat
   autocmd!
   autocmd BufNewFile,BufRead *.chat setfiletype chat
+  autocmd BufNewFile *.chat let b:chat_unwritten = 1
+  autocmd BufReadPost,BufWritePost *.chat let b:chat_unwritten = 0
   autocmd FileType chat call s:Begin()
   autocmd Syntax chat call s:Colour()
   " only asked where the buffer has changes of its own: those stay, and vim warns when they are saved
@@ -81,7 +83,14 @@ function! s:Look(timer) abort
     endif
     let l:before = getbufvar(l:info.bufnr, 'changedtick')
     let l:at_end = line('.', l:info.winid) >= line('$', l:info.winid)
-    execute getbufvar(l:info.bufnr, '&modified') ? '' : 'silent!' 'checktime' l:info.bufnr
+    if getbufvar(l:info.bufnr, 'chat_unwritten', 0)
+      " vim would ask about a file that was made after it was opened, and take what is being typed for the answer
+      if filereadable(bufname(l:info.bufnr)) && !getbufvar(l:info.bufnr, '&modified')
+        call win_execute(l:info.winid, 'silent! edit')
+      endif
+    else
+      execute getbufvar(l:info.bufnr, '&modified') ? '' : 'silent!' 'checktime' l:info.bufnr
+    endif
     if getbufvar(l:info.bufnr, 'changedtick') != l:before
       let l:changed = 1
       call setbufvar(l:info.bufnr, 'chat_warned', 0)

@@ -130,6 +130,17 @@ def test_a_turn_that_is_typed_and_sent_is_answered_in_the_buffer_and_the_cursor_
     assert path.read_text().endswith("\n\nUser: Thanks.\n\nStacy: Thanks.\n\nUser: ")
 
 
+def test_a_file_that_is_made_after_vim_has_opened_it_is_loaded_without_a_question(path, vim, watch):
+    at = vim()
+    at.wait_for("[New]")
+    watch()
+    at.wait(lambda: at.row() == "User:")
+    at.type("A", "Hello there", ESC, "\\", ENTER)
+    at.wait_for("Stacy: Hello there")
+    at.wait(lambda: at.row() == "User:")
+    assert path.read_text() == "User: Hello there\n\nStacy: Hello there\n\nUser: "
+
+
 @pytest.mark.parametrize("backupcopy", ["yes", "no", "auto"])
 def test_an_edit_above_is_heard_however_vim_saves(path, vim, watch, backupcopy):
     path.write_text("User: One\n\nStacy: One\n\nUser: Two")
