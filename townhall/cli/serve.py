@@ -1,5 +1,7 @@
 """`townhall serve`: flags in, a server until it is told to stop."""
 
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from townhall.cli.flags import chat_options, some_flags
 from townhall.conversation import MAX_REPLY
 from townhall.errors import ModelError
 
+MAX_KEYS = 64 << 10  # bytes
 EPILOG = """\b
 Examples:
   townhall serve
@@ -124,11 +127,19 @@ def _keys(key: str | None, file: Path | None) -> tuple[str, ...]:
     keys = [key] if key is not None else []
     if file is not None:
         try:
-            keys += file.read_text(encoding="utf-8").split()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ModelError(f"--api-key-file {file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-        if not keys:
+            with file.open("rb") as opened:
+                mode, listed = os.fstat(opened.fileno()).st_mode, opened.read(MAX_KEYS + 1)
+        except OSError as error:
+            raise ModelError(f"--api-key-file {file} cannot be read: {error.strerror or error}") from error
+        if len(listed) > MAX_KEYS:
+            raise ModelError(f"--api-key-file {file} is larger than {MAX_KEYS // 1024} KB; it should hold a key on each line")
+        if not listed.split():
             raise ModelError(f"--api-key-file {file} holds no key; put one on a line of its own")
+        if os.name == "posix" and stat.S_ISREG(mode) and mode & (stat.S_IRGRP | stat.S_IROTH):
+            terminal.note(f"--api-key-file {file} can be read by others on this machine: chmod 600 {file}")
+        keys += [line.decode("utf-8", "replace") for line in listed.split()]
     if "" in keys:
         raise ModelError("--api-key is empty; pass a key, or --no-auth")
+    if not all(key.isascii() and key.isprintable() and " " not in key for key in keys):
+        raise ModelError("an API key holds a space or a character that no header can carry; use ASCII letters, digits and signs")
     return tuple(keys)

@@ -19,7 +19,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from townhall.server.errors import APIError, as_api_error
-from townhall.server.events import Done, Ended, Event, Failed, Said
+from townhall.server.events import Done, Ended, Event, Failed, Figures, Said
 from townhall.server.guard import Guard, error_response, json_response, read_body
 from townhall.server.openapi import document
 from townhall.server.planning import Planned, Planner
@@ -158,7 +158,9 @@ class API:
             keep_alive = self._service.options.limits.keep_alive
             return EventStream(stream(events, reply, asked.with_usage, len(planned.runs), keep_alive), headers, cancel)
         try:
-            return json_response(await _whole(request, events, reply), headers=headers)
+            figures = await _whole(request, events, reply)
+            # with log-probabilities it may be megabytes of JSON, for which no other client should have to wait
+            return await asyncio.to_thread(lambda: json_response(reply.whole(figures), headers=headers))
         finally:
             cancel()
 
@@ -169,8 +171,8 @@ class API:
         return asked.townhall.lane if asked.townhall else "chat"
 
 
-async def _whole(request: Request, events: "asyncio.Queue[Any]", reply: Reply) -> dict[str, Any]:
-    """Wait for the whole reply, or for the client to go."""
+async def _whole(request: Request, events: "asyncio.Queue[Any]", reply: Reply) -> Figures:
+    """Wait until `reply` is whole, or the client goes."""
 
     async def watch() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -184,7 +186,7 @@ async def _whole(request: Request, events: "asyncio.Queue[Any]", reply: Reply) -
             if isinstance(event, Said | Ended):
                 reply.add(event)
             elif isinstance(event, Done):
-                return reply.whole(event.figures)
+                return event.figures
             elif isinstance(event, Failed):
                 raise event.error
             else:

@@ -43,6 +43,11 @@ class Grammars:
         self._tokenizer = tokenizer
         self._llg: Any = None
 
+    def prepare(self) -> None:
+        """Have the vocabulary looked through now, not at the first request: it takes a while, and nothing else runs meanwhile."""
+        if hasattr(self._tokenizer, "token_bytes"):
+            self._open()
+
     def of_schema(self, schema: dict[str, Any]) -> Callable[[], Grammar]:
         """A maker of fresh grammars; APIError 400 for a schema that cannot be honoured, in llguidance's words."""
         if len(json.dumps(schema)) > MAX_SCHEMA:

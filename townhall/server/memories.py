@@ -107,6 +107,7 @@ class Writing:
             self._keep(Standing(len(self.exchanges), left, now, plan.memory))
             return
         self._keep(Standing(len(self.exchanges), now, now, fold.memory))
+        yield  # who asked before this was known takes the cache as it is
         yield from self._reread(llama, plan, Plan(plan.kept[len(leaving) :], (), fold.memory))
 
     def _keep(self, standing: Standing) -> None:

@@ -56,6 +56,7 @@ class Planner:
         self._llama, self._voices, self._answers, self._memories, self._options = llama, voices, answers, memories, options
         self._sampling, self._capacity = sampling, capacity
         self._grammars = Grammars(llama.tokenizer)
+        self._grammars.prepare()
 
     def chat(self, request: ChatRequest) -> Planned:
         """APIError or ContextError for what cannot be done."""

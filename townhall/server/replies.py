@@ -4,6 +4,7 @@ import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 from app.models.llama.steering import Likely
@@ -131,7 +132,7 @@ class TextReply(Reply):
             return None
         tokens = [self._spell(one.token).decode("utf-8", "replace") for one in likely]
         top = [{self._spell(n).decode("utf-8", "replace"): value for n, value in one.top} for one in likely]
-        offsets = [sum(map(len, tokens[:at])) for at in range(len(tokens))]
+        offsets = list(accumulate(map(len, tokens), initial=0))[:-1]
         return {"tokens": tokens, "token_logprobs": [one.logprob for one in likely], "top_logprobs": top, "text_offset": offsets}
 
 

@@ -1,6 +1,7 @@
 """From flags to a process that answers until it is told to stop."""
 
 import contextlib
+import gc
 import ipaddress
 import signal
 import socket
@@ -102,7 +103,12 @@ def run(service: Service, listener: socket.socket, ready: Callable[[], Any] = la
         failures.append(error)
         server.should_exit = True
 
-    service.start(ready, failed)
+    def loaded() -> None:
+        gc.collect()
+        gc.freeze()  # what was loaded stays: a collection that looked at all of it would hold every thread up, each time
+        ready()
+
+    service.start(loaded, failed)
     server.run(sockets=[listener])
     if failures:
         raise failures[0]

@@ -79,7 +79,8 @@ class Slots:
         """The free slot of the conversation that has come to `ids`, or nearly; None where another has taken it. To be given back as any."""
         for slot in self._slots:
             held = slot.cache.tokens
-            if slot.lane == "chat" and not slot.busy and held and common_prefix(held, ids) == len(held) and len(ids) - len(held) <= WORTH:
+            # white space at an answer's end is in the cache and nowhere else, the marker after it nowhere in the cache
+            if slot.lane == "chat" and not slot.busy and max(len(held), len(ids)) - common_prefix(held, ids) <= WORTH:
                 slot.busy = True
                 return slot
         return None

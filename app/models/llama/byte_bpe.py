@@ -67,7 +67,8 @@ class ByteLevelBPE:
         self._tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
 
     def encode(self, text: str) -> list[int]:
-        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        # a batch of one: it takes half the time, for it keeps no offsets, and lets other threads run meanwhile, which encode does not
+        return list(self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids)
 
     def token_bytes(self, n: int) -> bytes:
         """The bytes of an ordinary token; characters outside the alphabet, which no sound file has, stand for themselves."""

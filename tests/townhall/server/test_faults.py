@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+import time
 
 import httpx
 import pytest
@@ -17,12 +18,21 @@ from townhall.server.planning import default_sampling
 CHAT = {"model": "stacy", "messages": [{"role": "user", "content": "Hi"}]}
 
 
+class Brisk(FakeLlama):
+    """Takes a moment for every word."""
+
+    class generation(FakeLlama.generation):
+        def __next__(self):
+            time.sleep(0.001)
+            return super().__next__()
+
+
 def test_clients_that_go_away_free_their_slot_at_the_next_token(serve):
-    server = serve(Slow([" ".join(["la"] * 400)]), slots=2)
+    server = serve(Brisk([" ".join(["la"] * 400)]), slots=2)
     body = json.dumps(CHAT | {"stream": True}).encode()
     request = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
     scheduler = server.service.scheduler
-    for n in range(30):
+    for n in range(500):
         with socket.create_connection(server.address) as connection:
             connection.settimeout(20)
             connection.sendall(request)

@@ -44,11 +44,16 @@ def test_an_idle_server_ends_at_once_and_its_port_is_free_again(scripted):
 
 def test_keys_come_from_a_file_and_are_never_said(scripted, tmp_path):
     keys = tmp_path / "keys.txt"
-    keys.write_text("first-key\nsecond-key\n")
+    keys.write_text("first-key\r\nsecond-key\n")
+    keys.chmod(0o644)
     server = scripted("replies: [Fine.]\n", "--api-key-file", str(keys))
     assert httpx.get(f"{server.url}/models", headers={"Authorization": "Bearer second-key"}).status_code == 200
     assert httpx.get(f"{server.url}/models", headers={"Authorization": "Bearer third-key"}).status_code == 401
+    metrics = httpx.get(f"{server.url.removesuffix('/v1')}/metrics?key=second-key", headers={"Authorization": "Bearer first-key"})
+    assert metrics.status_code == 200 and "-key" not in metrics.text
     server.end()
+    assert any("keys.txt can be read by others" in line for line in server.said)
+    server.said = [line.replace("--api-key-file", "") for line in server.said]
     assert "-key" not in "".join(server.said) + server.process.stdout.read()
 
 
@@ -60,6 +65,10 @@ def test_keys_come_from_a_file_and_are_never_said(scripted, tmp_path):
         (["--persona", "stacey"], "did you mean stacy?"),
         (["--api-key-file", "nowhere.txt"], "--api-key-file nowhere.txt cannot be read"),
         (["--api-key", ""], "--api-key is empty"),
+        (["--api-key", "sésame"], "a character that no header can carry"),
+        (["--api-key-file", "empty.txt"], "--api-key-file empty.txt holds no key"),
+        (["--api-key-file", "large.txt"], "--api-key-file large.txt is larger than 64 KB"),
+        (["--api-key-file", "."], "--api-key-file . cannot be read: Is a directory"),
         (["--max-context", "100"], "leaves no room to talk; pass --max-context"),
         (["--context", "forget"], "is not one of"),
         (["--model", "nowhere.gguf"], "nowhere.gguf does not exist"),
@@ -67,6 +76,8 @@ def test_keys_come_from_a_file_and_are_never_said(scripted, tmp_path):
 )
 def test_what_cannot_be_served_is_refused_in_a_sentence(flags, complaint, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.txt").write_text(" \n\n")
+    (tmp_path / "large.txt").write_text("key\n" * 20_000)
     model = [] if "--model" in flags else ["--model", "fake:echo"]
     host = ["--no-auth"] if "no.such.host.invalid" in flags else []
     assert main(["serve", "--port", "0", *model, *host, *flags]) == 2
