@@ -67,9 +67,7 @@ def _edit(talk: Talk, text: str) -> Outcome:
         return Outcome(say=text, instead=instead)
     if not sys.stdin.isatty():
         raise CommandError("in a pipe /edit takes the new text: /edit How far is the sun?")
-    if instead:
-        terminal.note("what you send now takes its place; Ctrl-C leaves it as it is")
-    return Outcome(line=last, instead=instead)
+    return Outcome(line=last, instead=instead)  # Ctrl-C on it leaves the turn as it is
 
 
 def _retry(talk: Talk, rest: str) -> Outcome:
