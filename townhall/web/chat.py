@@ -25,6 +25,7 @@ class Live:
     """A reply that is being written."""
 
     question: str
+    stream: Stream
     text: str = ""
     task: "asyncio.Task[None] | None" = None
     started: float = field(default_factory=time.monotonic)
@@ -74,9 +75,9 @@ class Chat:
     async def ask(self, text: str, asking: Asking, instead: bool = False) -> None:
         """Begin to answer, `instead` of the last exchange; WebError or LogError where that cannot be, and then nothing has changed."""
         self._lock(asking)
-        self.live = live = Live(text)  # nothing was awaited since: who comes second is told
         messages = [*self._messages(instead), {"role": "user", "content": text}]
         stream = self._client.stream({"model": self.voice.id, "messages": messages, **asking.body()})
+        self.live = live = Live(text, stream)  # nothing was awaited since: who comes second is told
         try:
             await anext(stream)
             if instead:
@@ -86,7 +87,7 @@ class Chat:
             await stream.aclose()
             self._drop()
             raise
-        live.task = asyncio.create_task(self._answer(live, stream, asking))
+        live.task = asyncio.create_task(self._answer(live, asking))
         self._tell()
 
     def undo(self) -> str:
@@ -110,10 +111,13 @@ class Chat:
 
     async def stop(self) -> None:
         """Hang up; what was said until now stays."""
-        if self.live and self.live.task:
-            self.live.task.cancel()
+        if (live := self.live) and live.task:
+            live.task.cancel()
             with suppress(asyncio.CancelledError):
-                await self.live.task
+                await live.task
+            if self.live is live:  # it was cancelled before it began
+                await live.stream.aclose()
+                self._drop()
 
     async def changes(self) -> AsyncIterator[None]:
         """Comes back whenever there is more to show, until the reply is whole."""
@@ -124,10 +128,10 @@ class Chat:
                 await asyncio.wait_for(self._changed.wait(), 1.0)
             await asyncio.sleep(PACE)
 
-    async def _answer(self, live: Live, stream: Stream, asking: Asking) -> None:
+    async def _answer(self, live: Live, asking: Asking) -> None:
         finished: Finished | None = None
         try:
-            async for event in stream:
+            async for event in live.stream:
                 if isinstance(event, Finished):
                     finished = event
                 elif isinstance(event, Text):
@@ -138,7 +142,7 @@ class Chat:
         except asyncio.CancelledError:
             pass  # somebody pressed Stop
         finally:
-            await stream.aclose()
+            await live.stream.aclose()
             if live.text or finished:
                 self._append(layout.turn(self.voice.name, live.text, "reply", _facts(finished, asking, self.voice)))
             self._drop()

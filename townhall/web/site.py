@@ -60,11 +60,8 @@ def application(shelf: Shelf, first: str, names: Collection[str], plain: Asking 
 
     app.router.routes += [Route("/own/{name}", own), Route("/portraits/{id}.svg", face), Route("/chats/{id}.{form}", chat)]
     theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-    gr.mount_gradio_app(
-        app, build(shelf, first, plain), path="/",
-        footer_links=[], run_history=False, theme=theme, ssr_mode=False, mcp_server=False, pwa=False,
-        show_error=True, enable_monitoring=False, blocked_paths=["/"],
-    )  # fmt: skip
+    off = {"ssr_mode": False, "mcp_server": False, "pwa": False, "enable_monitoring": False, "run_history": False}
+    gr.mount_gradio_app(app, build(shelf, first, plain), path="/", footer_links=[], theme=theme, blocked_paths=["/"], **off)
     return Shield(app, names, HEAD.encode(), BODY.encode())
 
 

@@ -46,6 +46,8 @@ function nameParts() {
   const toggle = document.querySelector("#side .toggle-button");
   const open = document.querySelector("#side")?.classList.contains("open");
   if (toggle) toggle.setAttribute("aria-expanded", String(Boolean(open)));
+  const settings = document.querySelector("#settings > button.label-wrap");
+  if (settings) settings.setAttribute("aria-expanded", String(settings.classList.contains("open")));
   const name = facts().name || "Reply";
   for (const said of document.querySelectorAll("#conversation [data-testid=bot]")) label(said, name, "article");
   for (const said of document.querySelectorAll("#conversation [data-testid=user]")) label(said, "You", "article");

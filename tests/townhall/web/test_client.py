@@ -1,0 +1,102 @@
+"""The public API from the page's side: who is there, an answer piece by piece, and each failure as one sentence."""
+
+import asyncio
+import socket
+
+import pytest
+
+from townhall.fake.model import Line
+from townhall.web.client import Accepted, Client, Finished, ServerGone, Text, WebError, voice_of
+
+
+def ask(client, text="Hello", **fields):
+    """Everything that comes of a question."""
+
+    async def run():
+        return [event async for event in client.stream({"model": "stacy", "messages": [{"role": "user", "content": text}], **fields})]
+
+    return asyncio.run(run())
+
+
+def test_voices_bring_their_descriptions_and_greetings(house):
+    voices = asyncio.run(Client(house().root).voices())
+    assert [(voice.id, voice.name, voice.bare) for voice in voices] == [
+        ("stacy", "Stacy", False), ("gary", "Gary", False), ("double", "double", True),
+    ]  # fmt: skip
+    assert "rapper" in voices[0].description and voices[0].greeting.startswith("Yo")
+
+
+@pytest.mark.parametrize("address", ["http://here:1", "http://here:1/", "http://here:1/v1", "http://here:1/v1/"])
+def test_an_address_may_end_in_v1(address):
+    assert Client(address).root == "http://here:1"
+
+
+def test_a_server_of_another_make_names_ids_alone():
+    assert voice_of({"id": "llama"}).name == "llama" and voice_of({"id": "llama"}).bare
+
+
+def test_an_answer_comes_in_pieces_and_ends_with_its_figures(house):
+    first, *pieces, last = ask(Client(house("One two three.").root), seed=5)
+    assert isinstance(first, Accepted) and all(isinstance(piece, Text) for piece in pieces)
+    assert "".join(piece.text for piece in pieces) == "One two three." and len(pieces) > 2
+    assert isinstance(last, Finished) and last.reason == "stop"
+    assert last.told["seeds"] == [5] and last.told["reserve_tokens"] > 0 and len(last.told["prompt_sha256"]) == 64
+    assert last.usage["completion_tokens"] > 2
+
+
+def test_a_key_is_sent_and_a_wrong_one_is_told(house):
+    server = house(keys=("secret",))
+    assert asyncio.run(Client(server.root, "secret").voices())
+    with pytest.raises(WebError, match="API key is missing or wrong"):
+        asyncio.run(Client(server.root, "guess").voices())
+
+
+def test_an_overflow_under_stop_is_the_contracts_sentence(house):
+    with pytest.raises(WebError, match="context_length_exceeded"):
+        ask(Client(house(max_context=512).root), "word " * 600, context="stop")
+
+
+def test_nobody_there_is_one_sentence():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        client = Client(f"http://127.0.0.1:{taken.getsockname()[1]}")
+    with pytest.raises(ServerGone, match="does not answer"):
+        ask(client)
+    with pytest.raises(ServerGone, match="does not answer"):
+        asyncio.run(client.voices())
+
+
+def test_a_server_that_dies_in_the_middle_is_one_sentence():
+    async def story():
+        async def half(reader, writer):
+            await reader.readuntil(b"\r\n\r\n")
+            head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+            frame = b'data: {"choices":[{"delta":{"content":"Half"},"finish_reason":null}]}\n\n'
+            writer.write(head + f"{len(frame):x}\r\n".encode() + frame + b"\r\n")
+            await writer.drain()
+            writer.close()
+
+        server = await asyncio.start_server(half, "127.0.0.1", 0)
+        client = Client(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        said = []
+        with pytest.raises(ServerGone, match="went away in the middle"):
+            async for event in client.stream({"model": "x", "messages": []}):
+                said.append(event)
+        server.close()
+        assert said == [Accepted(), Text("Half")]
+
+    asyncio.run(story())
+
+
+def test_hanging_up_frees_the_slot(house):
+    server = house(Line("word " * 400, pause=0.01))
+
+    async def story():
+        stream = Client(server.root).stream({"model": "stacy", "messages": [{"role": "user", "content": "Go"}]})
+        async for event in stream:
+            if isinstance(event, Text):
+                break
+        assert server.service.health()["slots"]["active"] == 1
+        await stream.aclose()
+
+    asyncio.run(story())
+    server.wait(lambda: server.service.health()["slots"]["active"] == 0)
