@@ -1,5 +1,7 @@
 """What `townhall watch` does with its flags: a watcher, what it opens for a file, and what is told of it."""
 
+import json
+import sys
 from collections.abc import Hashable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -156,7 +158,8 @@ class Watching:
         if reply is None:
             return
         if self.chat.json:
-            terminal.say(report.as_json(reply, loaded) + "\n")
+            told = {"file": str(path)} | json.loads(report.as_json(reply, loaded))
+            terminal.say(terminal.harmless(json.dumps(told, ensure_ascii=False), sys.stdout) + "\n")
         how = " (stopped)" if stopped else f" (cut off after {_tokens(reply.tokens)})" if reply.finish_reason == "length" else ""
         read = f"{reply.cached_tokens} cached, {reply.prompt_tokens - reply.cached_tokens} read"
         terminal.note(f"{path}: {_tokens(reply.tokens)} to a prompt of {reply.prompt_tokens}: {read}{how}")

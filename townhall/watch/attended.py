@@ -52,7 +52,9 @@ class Attended:
     def due(self, changed: set[Path]) -> bool:
         """Is there a reason to look?"""
         waits = self._new or self._blank is not None or self._interrupted is not None
-        return waits or self._document.touched() or not changed.isdisjoint((self._place, self._place.resolve()))
+        if waits or self._place in changed or self._document.touched():
+            return True
+        return bool(changed) and Path(os.path.realpath(self._place)) in changed
 
     def attend(self, once: bool = False) -> int:
         """Write what the file asks for, anew whenever it is changed meanwhile; how many replies came to their end: none or one.
@@ -66,7 +68,7 @@ class Attended:
                 text = self._document.text
                 key, reader = self._read(self.path, text)
                 task = reader.task(text, self._interrupted)
-                if task is None:
+                if task is None or (self._new and not (self.named or once or reader.unmistakable)):
                     self._interrupted = None
                     self._help(reader, text, once)
                     self._new = False

@@ -33,7 +33,7 @@ class Document:
         data, ends = self._read(), time.monotonic() + LONGEST_SETTLING
         if data == self.data:
             return False
-        while time.monotonic() < ends:
+        while time.monotonic() < ends and self._fresh():
             time.sleep(SETTLING)
             if (now := self._read()) == data:
                 break
@@ -124,6 +124,10 @@ class Document:
                 os.fsync(self._fd)
             os.close(self._fd)
         self._fd = None
+
+    def _fresh(self) -> bool:
+        """Was it written just now? Of a folder's old files none has to be waited for."""
+        return self.seen is None or time.time() - self.seen[3] / 1e9 < LONGEST_SETTLING
 
     def _append(self, fd: int, new: bytes) -> None:
         assert self.data is not None

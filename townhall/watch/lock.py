@@ -18,11 +18,13 @@ class Lock:
             return
         from platformdirs import user_cache_dir
 
-        real = path.resolve()
         folder = Path(user_cache_dir("townhall")) / "watched"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        name = f"{hashlib.sha256(os.fsencode(real)).hexdigest()[:32]}.lock"
-        fd = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        name = f"{hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:32]}.lock"
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:  # a home that nothing can be written to shall not keep anybody from talking
+            return
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

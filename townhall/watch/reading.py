@@ -31,6 +31,11 @@ class Task:
 class Reader(Protocol):
     """Text in, task out."""
 
+    @property
+    def unmistakable(self) -> bool:
+        """Is a task a task, even in a file that nobody has named or touched since?"""
+        ...
+
     def task(self, text: str, interrupted: Interrupted | None = None) -> Task | None:
         """What `text` asks for; None where nothing is to be done. `interrupted`: the save put an end to this reply."""
         ...
@@ -57,6 +62,7 @@ class ChatTurns:
     """A conversation: the persona answers when the file ends in a turn of the user's."""
 
     layout: Layout
+    unmistakable = True
 
     def task(self, text: str, interrupted: Interrupted | None = None) -> Task | None:
         turns = self.layout.turns(text)
@@ -97,6 +103,7 @@ class FreeForm:
     """A text of any kind, carried on from its last word when its last line says so: `marker`, or a blank one where that is ""."""
 
     marker: str = ""
+    unmistakable = False  # many a text ends in a blank line
 
     def task(self, text: str, interrupted: Interrupted | None = None) -> Task | None:
         base = text.rstrip()

@@ -31,7 +31,7 @@ class Watcher:
     def run(self) -> None:
         """Answer until `stopped`."""
         place = Path(os.path.abspath(self.target))
-        folders = (place,) if self.folder else (place.parent, place.resolve().parent)
+        folders = (place,) if self.folder else (place.parent, Path(os.path.realpath(place)).parent)
         told = False
         for changed in notices(list(dict.fromkeys(folders)), self._stopped):
             self._round(changed)
@@ -69,7 +69,7 @@ class Watcher:
             yield self.target
             return
         try:
-            found = sorted(path for path in self.target.iterdir() if path.suffix in SUFFIXES and not path.name.startswith("."))
+            found = sorted(path for path in self.target.iterdir() if _counts(path))
         except OSError as error:
             found = []
             if not self._lost:
@@ -81,6 +81,10 @@ class Watcher:
             self._lost = False
         yield from found
         yield from set(self._attended).difference(found)
+
+
+def _counts(path: Path) -> bool:
+    return path.suffix in SUFFIXES and not path.name.startswith(".") and not path.is_dir()
 
 
 def create(path: Path) -> None:

@@ -60,7 +60,8 @@ def test_once_answers_a_folder_and_its_code_tells_of_what_was_left(tmp_path):
         (tmp_path / name).write_text(text)
     done = once(tmp_path, "--json", "--seed", "1")
     assert done.returncode == 2 and "c.chat, line 1: a zero byte" in done.stderr
-    assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == ["Hi", "Ho"]
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(one["file"], one["text"]) for one in told] == [(str(tmp_path / "a.chat"), "Hi"), (str(tmp_path / "b.txt"), "Ho")]
     assert [(tmp_path / name).read_text() for name in ("a.chat", "c.chat")] == ["User: Hi\n\nStacy: Hi\n\nUser: ", "User: \0"]
 
 

@@ -420,3 +420,29 @@ def test_a_marker_may_say_that_the_text_goes_on(tmp_path):
     with watched(path, lambda prompt: Line(" there was."), raw=True, delim="[...]"):
         path.write_text("Once upon a time\n\n[...]\n")
         reads(path, "Once upon a time there was.\n")
+
+
+def test_of_a_folder_watched_in_free_form_only_what_is_saved_is_carried_on(tmp_path):
+    """Many a text ends in a blank line."""
+    old, new = tmp_path / "old.txt", tmp_path / "new.txt"
+    for path in (old, new):
+        path.write_text("It was\n\n")
+    with watched(tmp_path, lambda prompt: Line(" so."), raw=True) as room:
+        eventually(lambda: len(room.watcher._attended) == 2 and not any(one._new for one in room.watcher._attended.values()))
+        new.write_text("It was, again\n\n")
+        reads(new, "It was, again so.\n")
+    assert old.read_text() == "It was\n\n"
+
+
+def test_what_looks_like_a_chat_and_is_none_harms_nobody(tmp_path):
+    (tmp_path / "folder.chat").mkdir()
+    (tmp_path / "loop.chat").symlink_to(tmp_path / "loop.chat")
+    os.mkfifo(tmp_path / "pipe.chat")
+    (tmp_path / "a.chat").write_text("User: One")
+    with watched(tmp_path) as room:
+        reads(tmp_path / "a.chat", "User: One\n\nStacy: One\n\nUser: ")
+        eventually(lambda: len(room.faults) == 2)
+    assert sorted(line.split("chat ")[1] for line in room.faults) == [
+        "cannot be read: Too many levels of symbolic links",
+        "is not a file; name a text file or a folder of them",
+    ]
