@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from townhall.answer import Answer
-from townhall.context.receipt import Receipt
+from townhall.asked import Asked
 from townhall.context.registry import open_strategy
 from townhall.context.scribe import Fold, Scribe
 from townhall.context.strategy import Plan, fold_ahead
@@ -14,13 +14,14 @@ from townhall.context.usage import Usage, describe_history
 from townhall.facade import LanguageModel, Progress
 from townhall.fitting import fit, open_window, refuse_oversized_head, refuse_oversized_text
 from townhall.head_cache import HeadCache
-from townhall.message import Exchange, Memory, Message, messages_of
+from townhall.message import Exchange, Message
 from townhall.persona import Persona
 from townhall.prompt import Prompt
+from townhall.reading import common_prefix
 from townhall.reply import Reply
 from townhall.standing import Standing, standings
 from townhall.template import open_format
-from townhall.transcript import exchange_of
+from townhall.transcript import exchange_of, memory_tokens
 
 if TYPE_CHECKING:
     from app.models.llama import Sampling
@@ -154,7 +155,7 @@ class Conversation:
 
     def usage(self) -> Usage:
         """How the window is filled now."""
-        memory = _tokens(self.plan.memory)
+        memory = memory_tokens(self.plan.memory)
         return Usage(self.window.capacity, self.window.pinned, memory, self.plan.tokens - memory, self.window.reserve)
 
     def after_reply(self, stopped: Callable[[], bool] = lambda: False, on_progress: Progress | None = None) -> Fold | None:
@@ -194,18 +195,18 @@ class Conversation:
         window = replace(self.window, reserve=self.window.reserve + len(opening))  # it is a part of the answer
         plan, ids = fit(self.prompt, self.strategy, window, found.plan, turn)
         self.undo(instead)
-        return self._stream(turn, plan, [*ids, *opening], opening)
+        return self._stream(Asked(turn, plan, [*ids, *opening], opening))
 
-    def _stream(self, turn: Message, plan: Plan, ids: list[int], opening: list[int]) -> Generator[str, None, None]:
-        uncomputed = 0 if self._known else len(self._laid) - _common_prefix(self._laid, self.cache.tokens)
-        self.strategy.settle(self.cache, self._removed(plan))
+    def _stream(self, asked: Asked) -> Generator[str, None, None]:
+        uncomputed = 0 if self._known else len(self._laid) - common_prefix(self._laid, self.cache.tokens)
+        self.strategy.settle(self.cache, self._removed(asked.plan))
         answer = Answer(self.llama, self.prompt, stop=None if self.trim else (), trim=self.trim)
-        generation = self.llama.generate(ids, self.max_tokens, self.sampling, cache=self.cache, stop_ids=self.prompt.stop_ids)
+        generation = self.llama.generate(asked.ids, self.max_tokens, self.sampling, cache=self.cache, stop_ids=self.prompt.stop_ids)
         finish: str | None = None
         try:
             for token in generation:
                 # not before there is more of it: what was interrupted before that was never begun
-                text = "" if answer.ids else answer.begin(opening)
+                text = "" if answer.ids else answer.begin(asked.opening)
                 if text := text + answer.push(token):
                     yield text
                 if answer.stopped:
@@ -213,7 +214,7 @@ class Conversation:
                     break
             else:
                 finish = generation.finish_reason or "stop"
-                text = "" if answer.ids else answer.begin(opening)
+                text = "" if answer.ids else answer.begin(asked.opening)
                 if text := text + answer.flush():
                     yield text
         except (GeneratorExit, KeyboardInterrupt):
@@ -222,64 +223,31 @@ class Conversation:
         finally:
             generation.close()
             if finish:
-                gone = (*self._now.left, *plan.dropped)
-                dropped = messages_of(gone)
-                forgotten = self.plan.memory if plan.memory is None else None
-                again = max(0, len(ids) - len(turn.ids) - len(opening) - generation.cached_tokens - uncomputed)
-                receipt = Receipt(
-                    strategy=self.strategy.name,
-                    window=self.window.capacity,
-                    prompt_tokens=len(ids),
-                    pinned_tokens=self.window.pinned,
-                    dropped=tuple(message.id for message in dropped),
-                    dropped_tokens=sum(exchange.tokens for exchange in gone) + _tokens(forgotten),
-                    recomputed_tokens=self._now.recomputed + again,
-                    memory_tokens=_tokens(plan.memory),
-                    memory_of=plan.memory.sources if plan.memory else (),
-                )
-                self.last = Reply(
-                    text=answer.shown,
-                    tokens=len(answer.ids) - (len(opening) if answer.ids else 0),
-                    prompt_tokens=len(ids),
-                    cached_tokens=generation.cached_tokens,
-                    finish_reason=finish,
-                    prefill_seconds=generation.prefill_seconds,
-                    decode_seconds=generation.decode_seconds,
-                    device=self.llama.device,
-                    receipt=receipt,
-                )
-                self._keep(turn, plan, ids, answer, finish, opening)
+                strategy, window, found = self.strategy.name, self.window, self._now
+                self.last = asked.reply(answer, generation, finish, self.llama.device, strategy, window, found, uncomputed)
+                self._keep(asked, answer, finish)
 
-    def _keep(self, turn: Message, plan: Plan, ids: list[int], answer: Answer, finish: str, opening: list[int]) -> None:
+    def _keep(self, asked: Asked, answer: Answer, finish: str) -> None:
         """Put the exchange into the history; one that was interrupted before a word was shown never happened."""
-        prompt, remembers = ids[: len(ids) - len(opening)], bool(self.strategy.memory)
-        self._known = False
+        remembers, self._known = bool(self.strategy.memory), False
         if finish == "interrupted" and not answer.shown:
-            self._now = self._now.said(plan, None, remembers)
-            self._laid = prompt[: len(prompt) - len(turn.ids)]
+            self._now = self._now.said(asked.plan, None, remembers)
+            self._laid = asked.before
             return
         spoken = answer.ids if finish == "stop" and not answer.stopped else answer.shown_ids()
-        reply = Message(turn.id + 1, "assistant", answer.shown, (*spoken, *self.prompt.close_ids))
-        exchange = Exchange(turn, reply)
+        reply = Message(asked.turn.id + 1, "assistant", answer.shown, (*spoken, *self.prompt.close_ids))
+        exchange = Exchange(asked.turn, reply)
         self.exchanges.append(exchange)
         self._before.append(self._now)
-        self._now = self._now.said(plan, exchange, remembers)
-        self._laid = [*prompt, *reply.ids]
+        self._now = self._now.said(asked.plan, exchange, remembers)
+        self._laid = [*asked.prompt, *reply.ids]
 
     def _removed(self, plan: Plan) -> tuple[int, int] | None:
         """The positions that the dropped exchanges take in the cache; None where nothing leaves or the cache is another's."""
-        start = self.window.pinned + _tokens(plan.memory)
-        stop = self.window.pinned + _tokens(self.plan.memory) + sum(exchange.tokens for exchange in plan.dropped)
+        start = self.window.pinned + memory_tokens(plan.memory)
+        stop = self.window.pinned + memory_tokens(self.plan.memory) + sum(exchange.tokens for exchange in plan.dropped)
         in_place = self.prompt.format.turn_by_turn and list(self.cache.tokens[:stop]) == list(self._laid[:stop])
         return (start, stop) if plan.dropped and in_place else None
-
-
-def _tokens(memory: Memory | None) -> int:
-    return len(memory.ids) if memory else 0
-
-
-def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    return next((at for at, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def _default_sampling() -> "Sampling":

@@ -1,39 +1,23 @@
 """A conversation and all that commands may change about it: who speaks, on which model, how, and where it is kept."""
 
-from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from townhall.cli import terminal
 from townhall.cli.loading import Loaded
 from townhall.cli.options import ChatOptions
+from townhall.cli.scene import Models, Recall, nothing, open_scene, speaker, turns_of
 from townhall.conversation import Conversation, Prepared
-from townhall.errors import CommandError, PersonaError
-from townhall.head_cache import HeadCache
+from townhall.errors import CommandError
 from townhall.logbook import history
 from townhall.logbook.keeper import COMPLETION, Keeper, default_folder, front_matter
 from townhall.logbook.reading import Log
-from townhall.logbook.recorder import RecordedModel
 from townhall.logbook.writer import SUFFIX, write_whole
-from townhall.model_cache import ModelCache
-from townhall.persona import Persona, list_personas, load_persona
+from townhall.persona import Persona, list_personas
 
 SEEDS = 1 << 63
-Models = ModelCache[ChatOptions, Loaded]
-Said = list[tuple[str, str]]  # (question, answer)
-
-
-@dataclass(frozen=True)
-class Scene:
-    """Somebody who speaks on a model; `recorded` is that model where what it does is written down."""
-
-    options: ChatOptions
-    persona: Persona
-    loaded: Loaded
-    conversation: Conversation
-    recorded: RecordedModel | None
-    prepared: Prepared
 
 
 class Talk:
@@ -46,7 +30,7 @@ class Talk:
         self.unanswered: str | None = None  # asked, and interrupted before a word was shown
         self._begun = ""  # what the answer under way was made to begin with
         self._retries = 0
-        self._scene = self._open(options, load_persona(options.personality))
+        self._scene = open_scene(options, models)
         self.keeper = self._keep(log)
 
     @property
@@ -142,7 +126,7 @@ class Talk:
         options = replace(self.options, model=model, size=None, gen=None)
         loaded_before = options in self.models
         if options.model_key() != self.options.model_key():
-            self._enter(options, self._said(), carried=True)
+            self._enter(options, turns_of(self.conversation), carried=True)
             self.models.settle()
         return not loaded_before
 
@@ -151,7 +135,7 @@ class Talk:
         options = replace(self.options, **{key: value})
         loaded = self.models.open(options)  # checks how words are drawn
         if key in ("context", "format"):
-            self._enter(options, self._said(), carried=True)
+            self._enter(options, turns_of(self.conversation), carried=True)
             return self.keeper is not None
         if key == "count":
             self.conversation.limit(options.count)
@@ -162,7 +146,7 @@ class Talk:
         """Go on in a new log, which begins with all that was said; the old one stays. CommandError where no log is kept."""
         if not self.keeper:
             raise CommandError("this session keeps no log (--no-log), so there is nothing to branch off; /save PATH writes one")
-        self._enter(self.options, self._said(), carried=True, title=title)
+        self._enter(self.options, turns_of(self.conversation), carried=True, title=title)
         self.keeper.write()
         return self.keeper
 
@@ -184,62 +168,22 @@ class Talk:
         said = history.exchanges(history.standing(log.events))
         if not said:
             raise CommandError(f"log {log.path} holds no answer to go on from")
-        self._enter(replace(self.options, personality=self._who(log)), carried=True, recall=lambda fresh: history.recall(fresh, said))
-        return len(said)
-
-    def _who(self, log: Log) -> str:
-        """The persona of a log, as --personality takes it; the present one where the log's is not to be had."""
-        settings = log.head.get("settings")
-        for name in (settings.get("personality") if isinstance(settings, dict) else None, log.head.get("persona")):
-            if isinstance(name, str):
-                try:
-                    load_persona(name)
-                except PersonaError:
-                    continue
-                return name
-        return self.options.personality
-
-    def _said(self) -> Callable[[Conversation], None]:
-        """What brings a fresh conversation to where this one stands; ids are kept where the model is the same."""
-        now = self.conversation
-        close, turns = len(now.prompt.close_ids), [(exchange.user.text, exchange.reply.text) for exchange in now.exchanges]
-        ids = [exchange.reply.ids[: len(exchange.reply.ids) - close] for exchange in now.exchanges]
-
-        def recall(fresh: Conversation) -> None:
-            same = (
-                fresh.cache.identity.get("model") == now.cache.identity.get("model") and fresh.prompt.format.name == now.prompt.format.name
-            )
-            fresh.recall(turns, ids if same else ())
-
-        return recall
-
-    def _open(self, options: ChatOptions, persona: Persona, recall: Callable[[Conversation], None] = lambda fresh: None) -> Scene:
-        loaded = self.models.open(options)
-        recorded = RecordedModel(loaded.llama) if options.log else None
-        conversation = Conversation(
-            recorded or loaded.llama,
-            persona,
-            format=options.format,
-            context=options.context,
-            sampling=loaded.sampling,
-            max_tokens=options.count,
-            heads=None if options.fake or not options.cache else HeadCache.of_user(terminal.note),
+        self._enter(
+            replace(self.options, personality=speaker(log) or self.options.personality),
+            carried=True,
+            recall=lambda fresh: history.recall(fresh, said),
         )
-        recall(conversation)
-        name = persona.name
-        with loaded.watch.lap("read the persona"):
-            prepared = conversation.prepare(lambda done, total: terminal.progress(f"{name} is getting ready: {done} of {total} tokens"))
-        return Scene(options, persona, loaded, conversation, recorded, prepared)
+        return len(said)
 
     def _enter(
         self,
         options: ChatOptions,
-        recall: Callable[[Conversation], None] = lambda fresh: None,
+        recall: Recall = nothing,
         carried: bool = False,
         title: str = "",
     ) -> None:
         """Change the scene; a new log begins, with all that was said where that is `carried` over."""
-        scene = self._open(options, load_persona(options.personality), recall)
+        scene = open_scene(options, self.models, recall)
         origin = self.keeper.id if self.keeper else ""
         self._scene, self.unanswered = scene, None
         if self.keeper:
