@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ import httpx
 
 ROOT = Path(__file__).resolve().parents[1]
 LOADING = 300.0  # seconds
-PYTHON_SERVER = ("llama_cpp", "fastapi", "sse_starlette", "starlette_context", "pydantic_settings")
+PYTHON_SERVER = ("llama_cpp", "fastapi", "uvicorn", "sse_starlette", "starlette_context", "pydantic_settings")
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,12 @@ class Served:
 
 
 @contextmanager
-def townhall(model: Path | None, flags: Sequence[str] = ()) -> Iterator[Served]:
-    """`townhall serve`, ready, its first persona to be asked."""
+def townhall(model: Path | None, flags: Sequence[str] = (), bare: bool = False) -> Iterator[Served]:
+    """`townhall serve`, ready; Stacy is asked, or the bare model, which other servers have too."""
     chosen = ["--model", str(model)] if model else []
     with _running([sys.executable, "-m", "townhall", "serve", "--port", (port := _free_port()), *chosen, *flags], port) as (url, pid):
-        yield Served("townhall", url, "stacy", pid)
+        named = httpx.get(f"{url}/models").json()["data"]
+        yield Served("townhall", url, named[-1]["id"] if bare else "stacy", pid)
 
 
 @contextmanager
@@ -59,12 +61,12 @@ def llama_cpp(model: Path, slots: int, context: int) -> Iterator[Served]:
     port = _free_port()
     if binary := shutil.which("llama-server"):
         command = [binary, "-m", str(model), "--port", port, "-np", str(slots), "-c", str(slots * context), "--log-disable"]
-    elif all(
-        importlib.util.find_spec(name) for name in ("llama_cpp", "fastapi", "sse_starlette", "starlette_context", "pydantic_settings")
-    ):
+    elif all(importlib.util.find_spec(name) for name in PYTHON_SERVER):
         command = [sys.executable, "-m", "llama_cpp.server", "--model", str(model), "--port", port, "--n_ctx", str(context)]
+        # its defaults are half of the cores, and to break an answer off when somebody else asks
+        command += ["--n_threads", "-1", "--n_threads_batch", "-1", "--interrupt_requests", "false"]
     else:
-        sys.exit("bench.server: --against llama.cpp needs llama-server on the PATH, or pip install 'llama-cpp-python[server]'")
+        sys.exit("bench.server: --against llama.cpp needs llama-server on the PATH, or pip install 'townhall[bench]'")
     with _running(command, port) as (url, pid):
         yield Served("llama.cpp", url, httpx.get(f"{url}/models").json()["data"][0]["id"], pid)
 
@@ -106,3 +108,8 @@ async def chunks(client: httpx.AsyncClient, served: Served, body: dict[str, Any]
         async for line in response.aiter_lines():
             if line.startswith("data: {"):
                 yield json.loads(line.removeprefix("data: "))
+
+
+def at(values: Sequence[float], percent: int) -> float:
+    """A percentile of at least one value."""
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1] if len(values) > 1 else values[0]

@@ -1,12 +1,11 @@
 """Many clients at once: python -m bench.server [--clients 1 4 16] [--against llama.cpp]
 
-Each client has a chat of five turns, all of them at the same time: time to first token, tokens per second in all, the share of each prompt
-that was in a cache, and what turn five had to read. Sizes and seeds are fixed, so runs differ in time alone.
+Each client has a chat of five turns with the bare model, all of them at the same time: time to first token, tokens per second in all, the
+share of each prompt that was in a cache, and what turn five had to read. Sizes and seeds are fixed, so runs differ in time alone.
 """
 
 import argparse
 import asyncio
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from bench.served import Served, chunks, llama_cpp, townhall
+from bench.served import Served, at, chunks, llama_cpp, townhall
 from townhall.cli.options import ChatOptions
 
 QUESTIONS = (
@@ -36,10 +35,10 @@ class Turn:
     number: int
     first: float
     whole: float
-    prompt: int
-    cached: int
     tokens: int
-    own: int  # prompt tokens that no earlier turn of this chat had
+    prompt: int | None  # None where the server does not say
+    cached: int = 0
+    own: int = 0  # prompt tokens that no earlier turn of this chat had
 
 
 async def chat(served: Served, client: httpx.AsyncClient, name: int) -> list[Turn]:
@@ -49,18 +48,22 @@ async def chat(served: Served, client: httpx.AsyncClient, name: int) -> list[Tur
     known = 0
     for number, question in enumerate(QUESTIONS, 1):
         messages.append({"role": "user", "content": f"{question} (I am visitor {name}.)"})
-        started, first, text = time.perf_counter(), 0.0, ""
+        started, first, text, pieces = time.perf_counter(), 0.0, "", 0
         usage: dict[str, Any] = {}
         async for chunk in chunks(client, served, {"messages": messages, "max_tokens": ANSWER, "seed": name, "temperature": 0.3}):
             if chunk["choices"] and (piece := chunk["choices"][0]["delta"].get("content")):
                 first = first or time.perf_counter() - started
                 text += piece
+                pieces += 1  # a token each, or more, where no usage is told
             usage = chunk.get("usage") or usage
         whole = time.perf_counter() - started
-        prompt, tokens = usage["prompt_tokens"], usage["completion_tokens"]
-        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-        turns.append(Turn(number, first or whole, whole, prompt, cached, tokens, prompt - known))
-        known = prompt + tokens
+        if usage:
+            prompt, tokens = usage["prompt_tokens"], usage["completion_tokens"]
+            cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+            turns.append(Turn(number, first or whole, whole, tokens, prompt, cached, prompt - known))
+            known = prompt + tokens
+        else:
+            turns.append(Turn(number, first or whole, whole, pieces, None))
         messages.append({"role": "assistant", "content": text})
     return turns
 
@@ -77,20 +80,24 @@ async def measure(served: Served, clients: int) -> tuple[float, list[Turn]]:
 def report(served: Served, clients: int, seconds: float, turns: Sequence[Turn]) -> str:
     """One row."""
     first = [turn.first for turn in turns]
-    fifth = [turn for turn in turns if turn.number == len(QUESTIONS)]
-    read, own = sum(turn.prompt - turn.cached for turn in fifth) / len(fifth), sum(turn.own for turn in fifth) / len(fifth)
-    share = sum(turn.cached for turn in turns) / sum(turn.prompt for turn in turns)
     whole = [turn.whole for turn in turns]
-    times = "".join(f"{_at(values, percent):>10.2f}" for values in (first, whole) for percent in (50, 95))
+    times = "".join(f"{at(values, percent):>10.2f}" for values in (first, whole) for percent in (50, 95))
     rate = sum(turn.tokens for turn in turns) / seconds
-    return f"{served.name:<10}{clients:>8}{rate:>12.1f}{times}{share:>10.0%}{read:>9.0f} of {own:.0f}"
+    return f"{served.name:<10}{clients:>8}{rate:>12.1f}{times}{_reuse(turns)}"
+
+
+def _reuse(turns: Sequence[Turn]) -> str:
+    """What of the prompts was in a cache, and what turn five had to read of its own."""
+    told = [(turn, turn.prompt) for turn in turns if turn.prompt is not None]
+    if len(told) < len(turns):
+        return f"{'not told':>10}"
+    share = sum(turn.cached for turn in turns) / sum(prompt for _, prompt in told)
+    fifth = [(prompt - turn.cached, turn.own) for turn, prompt in told if turn.number == len(QUESTIONS)]
+    read, own = (sum(column) / len(fifth) for column in zip(*fifth, strict=True))
+    return f"{share:>10.0%}{read:>9.0f} of {own:.0f}"
 
 
 HEADER = f"{'server':<10}{'clients':>8}{'tokens/s':>12}{'first p50':>10}{'p95':>10}{'whole p50':>10}{'p95':>10}{'cached':>10}  turn 5 read"
-
-
-def _at(values: Sequence[float], percent: int) -> float:
-    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1] if len(values) > 1 else values[0]
 
 
 def main() -> None:
@@ -109,7 +116,7 @@ def main() -> None:
             print(report(served, clients, *asyncio.run(measure(served, clients))), flush=True)
 
     flags: list[Any] = ["--slots", str(most), "--max-context", str(CONTEXT)]
-    with townhall(model, flags) as served:
+    with townhall(model, flags, bare=True) as served:
         run(served)
     if options.against:
         with llama_cpp(model, most, CONTEXT) as served:

@@ -1,7 +1,8 @@
 """A server under clients as they are: python -m bench.server_soak [--minutes 10] [--clients 16] [--kills 500]
 
 Clients chat, leave in mid-stream, and send nonsense, at random; meanwhile a process of its own asks /health all the time. Told at the end:
-answers by status, how long /health took, and how the server's memory went. Exit code 1 where something came up that was not intended.
+answers by status, how long first texts and /health took, and how the server's memory went. Exit code 1 where a promise was not kept:
+no error but the intended ones, flat memory, /health within 100 ms.
 """
 
 import argparse
@@ -11,13 +12,14 @@ import random
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from bench.served import Served, chunks, townhall
+from bench.served import Served, at, chunks, townhall
 
 Messages = list[dict[str, str]]
 HEALTH_WITHIN = 0.1  # seconds
@@ -33,14 +35,15 @@ WRONG: tuple[Any, ...] = (
     b" " * 5_000_000,
 )
 INTENDED = {"400", "404", "413", "429"}
-PARTS = 10  # of a soak, after each of which the memory is looked at
+GROWTH = 0.05  # of memory, from a quarter of the time on: by then every slot has its cache
+PARTS = 12  # of a soak, after each of which the memory is looked at
 WORDS = ["moon", "sun", "why", "colour", "🎉", "tell"]
 
 
 async def visit(
-    served: Served, client: httpx.AsyncClient, chance: random.Random, seen: Counter[str], messages: list[dict[str, str]]
+    served: Served, client: httpx.AsyncClient, chance: random.Random, seen: Counter[str], first: list[float], messages: Messages
 ) -> None:
-    """One thing that a client does."""
+    """One thing that a client does; `first` takes the seconds to an answer's first text."""
     what = chance.random()
     if what < 0.15:
         response = await client.post(f"{served.url}/chat/completions", content=chance.choice(WRONG))
@@ -49,14 +52,17 @@ async def visit(
         return
     messages.append({"role": "user", "content": " ".join(chance.choices(WORDS, k=chance.randint(1, 30)))})
     leave_after = chance.randint(0, 20) if what < 0.5 else None
-    text, count = "", 0
+    text, count, started = "", 0, time.perf_counter()
     try:
         async for chunk in chunks(client, served, {"messages": messages, "max_tokens": chance.randint(1, 60)}):
             if "error" in chunk:
                 seen[f"broke off: {chunk['error']['code']}"] += 1
                 return
             count += 1
-            text += (chunk["choices"][0]["delta"].get("content") or "") if chunk["choices"] else ""
+            piece = (chunk["choices"][0]["delta"].get("content") or "") if chunk["choices"] else ""
+            if piece and not text:
+                first.append(time.perf_counter() - started)
+            text += piece
             if leave_after is not None and count > leave_after:
                 seen["left in mid-stream"] += 1
                 break
@@ -69,12 +75,15 @@ async def visit(
         messages.clear()
 
 
-async def live(served: Served, number: int, until: float, seen: Counter[str]) -> None:
+async def live(served: Served, number: int, until: float, seen: Counter[str], first: list[float]) -> None:
     """One client, again and again."""
     chance, messages = random.Random(number), list[dict[str, str]]()
     async with httpx.AsyncClient(timeout=120) as client:
         while time.monotonic() < until:
-            await visit(served, client, chance, seen, messages)
+            try:
+                await visit(served, client, chance, seen, first, messages)
+            except (httpx.TransportError, AssertionError) as error:
+                seen[f"failed: {type(error).__name__}"] += 1
 
 
 def watch(url: str, seconds: float) -> list[tuple[float, float]]:
@@ -91,26 +100,41 @@ def watch(url: str, seconds: float) -> list[tuple[float, float]]:
 
 
 async def soak(served: Served, minutes: float, clients: int) -> bool:
-    """True where nothing came up but what was intended."""
-    seen: Counter[str] = Counter()
+    """True where every promise was kept."""
+    seen, first = Counter[str](), list[float]()
     memory = [served.rss()]
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         watching = pool.submit(watch, served.health, 60 * minutes)
         for _ in range(PARTS):
             until = time.monotonic() + 60 * minutes / PARTS
-            await asyncio.gather(*(live(served, n, until, seen) for n in range(clients)))
+            await asyncio.gather(*(live(served, n, until, seen, first) for n in range(clients)))
             memory.append(served.rss())
         took = watching.result()
+    return report(seen, took, first, memory)
+
+
+def report(seen: Counter[str], took: Sequence[tuple[float, float]], first: Sequence[float], memory: Sequence[int]) -> bool:
+    """Print what came up, and a verdict on each promise; True where all were kept."""
     for what, times in sorted(seen.items()):
         print(f"{times:>8}  {what}")
-    late = [f"{1000 * seconds:.0f} ms at {when:.0f} s" for when, seconds in took if seconds > HEALTH_WITHIN]
-    print(f"/health: {len(took)} answers, the slowest in {1000 * max(seconds for _, seconds in took):.0f} ms")
+    if first:
+        print(f"first text: p50 {1000 * at(first, 50):.0f} ms, p95 {1000 * at(first, 95):.0f} ms")
+    seconds = [one for _, one in took]
+    late = [f"{1000 * one:.0f} ms at {when:.0f} s" for when, one in took if one > HEALTH_WITHIN]
+    quantiles = ", ".join(f"p{percent} {1000 * at(seconds, percent):.0f} ms" for percent in (50, 95))
+    print(f"/health: {len(took)} answers, {quantiles}, slowest {1000 * max(seconds):.0f} ms")
     print(f"         later than {1000 * HEALTH_WITHIN:.0f} ms: {', '.join(late) or 'none'}")
     print("memory, MB: " + ", ".join(f"{nbytes / 1e6:.0f}" for nbytes in memory))
-    statuses = {what: what.rpartition(": ")[2] for what in seen}
-    bad = [what for what, status in statuses.items() if status not in INTENDED and ": " in what]
-    print("nothing but what was intended" if not bad else f"not intended: {', '.join(bad)}")
-    return not bad
+    bad = sorted(what for what in seen if ": " in what and what.rpartition(": ")[2] not in INTENDED)
+    quarter, end = memory[(len(memory) - 1 + 3) // 4], memory[-1]
+    verdicts = {
+        f"no error but the intended ones{': ' + ', '.join(bad) if bad else ''}": not bad,
+        f"memory flat: {quarter / 1e6:.0f} MB after a quarter, {end / 1e6:.0f} at the end": end <= quarter * (1 + GROWTH),
+        f"/health within {1000 * HEALTH_WITHIN:.0f} ms": not late,
+    }
+    for what, held in verdicts.items():
+        print(f"{'held' if held else 'NOT HELD':<10}{what}")
+    return all(verdicts.values())
 
 
 async def kill(served: Served, times: int) -> bool:
