@@ -22,11 +22,11 @@ def once(*args, cwd=ROOT):
 
 
 @contextmanager
-def watching(tmp_path, *args):
+def watching(tmp_path, *args, command=COMMAND):
     """The program, ready; its standard error goes to the file whose path is its attribute `told`."""
     told = tmp_path / "told"
     with told.open("w") as errors:
-        program = subprocess.Popen([*COMMAND, *map(str, args)], stdout=subprocess.PIPE, stderr=errors, text=True)
+        program = subprocess.Popen([*command, *map(str, args)], stdout=subprocess.PIPE, stderr=errors, text=True)
     program.told = told
     try:
         eventually(lambda: "is watched; Ctrl-C ends that" in told.read_text() or program.poll() is not None)
@@ -95,6 +95,22 @@ def test_settings_come_from_files_from_the_top_of_the_conversation_and_from_flag
     path.write_text("---\npersonality: lexie\n---\nUser: Hi")
     once(path, "--personality", "george")
     assert "\n\nGeorge: Hi\n\nUser: " in path.read_text()
+
+
+def test_a_conversation_may_name_a_model_of_its_own_which_stays_loaded(tmp_path):
+    (tmp_path / "wise.yaml").write_text("replies: ['So it is.']\n")
+    (tmp_path / "echo.yaml").write_text("model: fake:echo\n")  # a flag would win over what a conversation says
+    own, other = tmp_path / "a.chat", tmp_path / "b.chat"
+    own.write_text("---\nmodel: fake:script=wise.yaml\n---\n")
+    other.write_text("")
+    with watching(tmp_path, tmp_path, "-c", tmp_path / "echo.yaml", command=COMMAND[:-2]) as program:
+        for path, answer in ((own, "So it is."), (other, "Hi"), (own, "So it is."), (other, "Hi")):
+            text = path.read_text()
+            path.write_text(f"{text}{'' if text.endswith('User: ') else 'User: '}Hi")
+            eventually(lambda path=path, text=text, answer=answer: path.read_text().endswith(f"Hi\n\nStacy: {answer}\n\nUser: "))
+        told = program.told.read_text()
+    assert told.count("fake:script=") == 1 and told.count("fake:echo: ") == 1  # each was loaded once
+    assert not [line for line in told.splitlines() if line.startswith("townhall: ")]
 
 
 def test_watched_conversations_are_in_no_logbook(tmp_path):
