@@ -58,9 +58,12 @@ def harmless(context):
 
 @when("I set the {name} to {value}")
 def set_value(context, name, value):
-    box = context.page.get_by_role("spinbutton", name=re.compile(name, re.IGNORECASE))
-    box.first.fill(value)
-    box.first.press("Tab")
+    page = context.page
+    box = page.get_by_role("spinbutton", name=re.compile(name, re.IGNORECASE)).or_(page.get_by_role("textbox", name=name.capitalize()))
+    if not box.is_visible():
+        page.get_by_role("button", name=re.compile("^Settings")).click()
+    box.fill(value)
+    box.press("Tab")
 
 
 @then("the server was asked with temperature {temperature:g} and seed {seed:d}")
