@@ -1,18 +1,20 @@
 """Deltas: a file given as its difference from another that only some may have, as point-alpaca published its weights.
 
-NAME.<sha256>.enc holds the 32-byte SHA-256 of the plain file, then plain XOR base, the base repeated where it is shorter. Reading, XOR and
-digest overlap: chunks are XORed ahead on a pool of threads, digested in order by one and written in order by another; NumPy, hashlib and
-file reads all let go of the interpreter.
+NAME.<sha256>.enc holds the 32-byte SHA-256 of the plain file, then plain XOR base, the base repeated where it is shorter. A thread per
+file XORs chunks where the inputs are mapped, and digests and writes them; where cores are to spare another one digests. All of that lets
+go of the interpreter.
 """
 
 import hashlib
+import itertools
+import mmap
 import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -20,8 +22,8 @@ from ext.tinygrad.errors import TownhallError
 
 NAME = re.compile(r"(.+)\.([0-9a-f]{64})\.enc")
 DIGEST = 32
-CHUNK = 1 << 20  # of bytes; two inputs and the result stay in the caches
-AHEAD = 4  # chunks that wait, XORed, to be digested
+CHUNK = 1 << 19  # bytes at a time: a result is in the second-level cache while it is digested and written
+AHEAD = 4  # chunks that wait, XORed, to be digested by another thread
 OnBytes = Callable[[int], object]
 
 
@@ -55,9 +57,9 @@ def apply(base: Path, deltas: Sequence[Path], out: Path, on_bytes: OnBytes = lam
     names = _distinct(deltas)
     _check_base(base)
     out.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(cores()) as pool, ThreadPoolExecutor(cores()) as files:
-        jobs = [files.submit(_apply_one, base, delta, out / name, pool, on_bytes) for delta, name in zip(deltas, names, strict=True)]
-        return _results(jobs)
+    with ThreadPoolExecutor(cores()) as files:
+        spare_core = len(deltas) < cores()
+        return _results([files.submit(_apply_one, base, delta, out / name, on_bytes, spare_core) for delta, name in zip(deltas, names)])
 
 
 def make(base: Path, plains: Sequence[Path], out: Path, on_bytes: OnBytes = lambda n: None) -> list[Path]:
@@ -68,8 +70,8 @@ def make(base: Path, plains: Sequence[Path], out: Path, on_bytes: OnBytes = lamb
     if len({plain.name for plain in plains}) < len(plains):
         raise DeltaError("two files of the same name cannot become deltas in one folder; rename one, or use two folders")
     out.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(cores()) as pool, ThreadPoolExecutor(cores()) as files:
-        return _results([files.submit(_make_one, base, plain, out, pool, on_bytes) for plain in plains])
+    with ThreadPoolExecutor(cores()) as files:
+        return _results([files.submit(_make_one, base, plain, out, on_bytes, len(plains) < cores()) for plain in plains])
 
 
 def _results(jobs: "list[Future[Path]]") -> list[Path]:
@@ -103,7 +105,7 @@ def _check_base(base: Path) -> None:
         raise DeltaError(f"{base}, the base, is empty; download it again")
 
 
-def _apply_one(base: Path, delta: Path, target: Path, pool: ThreadPoolExecutor, on_bytes: OnBytes) -> Path:
+def _apply_one(base: Path, delta: Path, target: Path, on_bytes: OnBytes, spare_core: bool) -> Path:
     size = _size(delta, "a delta")
     if size < DIGEST:
         raise DeltaError(f"{delta} has only {size} bytes: it is truncated; download it again")
@@ -116,10 +118,10 @@ def _apply_one(base: Path, delta: Path, target: Path, pool: ThreadPoolExecutor, 
         return target
     part = target.with_name(f"{target.name}.part")
     start = min(part.stat().st_size, size - DIGEST) // CHUNK * CHUNK if part.is_file() else 0
-    found = _xor(delta, DIGEST, base, part, 0, start, pool, on_bytes)
+    found = _xor(delta, DIGEST, base, part, 0, start, on_bytes, spare_core)
     if found != digest and start:  # the part may have been another's
         on_bytes(DIGEST - size)
-        found = _xor(delta, DIGEST, base, part, 0, 0, pool, on_bytes)
+        found = _xor(delta, DIGEST, base, part, 0, 0, on_bytes, spare_core)
     if found != digest:
         part.unlink()
         raise DeltaError(f"{delta} does not give {target.name} with {base}: a wrong base, or a truncated delta; check both")
@@ -128,9 +130,9 @@ def _apply_one(base: Path, delta: Path, target: Path, pool: ThreadPoolExecutor, 
     return target
 
 
-def _make_one(base: Path, plain: Path, out: Path, pool: ThreadPoolExecutor, on_bytes: OnBytes) -> Path:
+def _make_one(base: Path, plain: Path, out: Path, on_bytes: OnBytes, spare_core: bool) -> Path:
     part = out / f"{plain.name}.enc.part"
-    digest = _xor(plain, 0, base, part, DIGEST, 0, pool, on_bytes, digest_input=True)
+    digest = _xor(plain, 0, base, part, DIGEST, 0, on_bytes, spare_core, digest_input=True)
     with part.open("r+b") as file:
         file.write(digest)
     target = out / f"{plain.name}.{digest.hex()}.enc"
@@ -150,82 +152,90 @@ def _xor(
     target: Path,
     target_at: int,
     start: int,
-    pool: ThreadPoolExecutor,
     on_bytes: OnBytes,
+    spare_core: bool,
     digest_input: bool = False,
 ) -> bytes:
     """Write source XOR base (but for headers of source_at and target_at bytes) from byte `start` on -> SHA-256 of the whole plain side."""
-    digest = hashlib.sha256()
-    with ExitStack() as stack:
-        inputs = stack.enter_context(source.open("rb", buffering=0)), stack.enter_context(base.open("rb", buffering=0))
-        length, period = os.fstat(inputs[0].fileno()).st_size - source_at, os.fstat(inputs[1].fileno()).st_size
-        output = stack.enter_context(target.open("r+b" if start else "wb", buffering=0))
+    plain, other, ahead = _mapped(source)[source_at:], _Repeated(_mapped(base)), AHEAD if spare_core else 0
+    with target.open("r+b" if start else "wb", buffering=0) as output, _Digest(ahead) as digest:
         if start:
             for block in _blocks(output.fileno(), start):
                 digest.update(block)
                 on_bytes(len(block))
         output.truncate(target_at + start)
         output.seek(target_at + start)
-        writer = stack.enter_context(ThreadPoolExecutor(1))
-        spare: deque[_Buffers] = deque(_Buffers() for _ in range(AHEAD + 2))
-        queue: deque[Future[_Buffers]] = deque()
-        writing: deque[tuple[Future[None], _Buffers]] = deque()
-        at = start
-        while at < length or queue:
-            while at < length and spare:
-                n = min(CHUNK, length - at)
-                queue.append(pool.submit(spare.pop().fill, inputs[0].fileno(), source_at + at, inputs[1].fileno(), at, period, n))
-                at += n
-            ready = queue.popleft().result()
-            writing.append((writer.submit(_write_all, output.fileno(), ready.result), ready))
-            digest.update(ready.source if digest_input else ready.result)
-            on_bytes(len(ready.result))
-            while writing and (len(writing) > 1 or writing[0][0].done()):
-                done, buffers = writing.popleft()
-                done.result()
-                spare.append(buffers)
-        for done, _ in writing:
-            done.result()
-    return digest.digest()
+        buffers = itertools.cycle([np.empty(CHUNK, np.uint8) for _ in range(ahead + 1)])
+        for at, buffer in zip(range(start, len(plain), CHUNK), buffers):
+            chunk = plain[at : at + CHUNK]
+            result = other.xor(chunk, at, buffer[: len(chunk)])
+            digest.update((chunk if digest_input else result).data)
+            _write_all(output, result.data)
+            on_bytes(len(chunk))
+        return digest.result()
 
 
-class _Buffers:
-    """Room for one chunk of both inputs and of the result, used again and again."""
+class _Digest:
+    """SHA-256, found by a thread of its own that `ahead` pieces may wait for; by the caller's where none may."""
 
-    def __init__(self) -> None:
-        self._source, self._base, self._result = (np.empty(CHUNK, np.uint8) for _ in range(3))
-        self.source: memoryview = self._result.data
-        self.result: memoryview = self._result.data
+    def __init__(self, ahead: int) -> None:
+        self._digest, self._ahead = hashlib.sha256(), ahead
+        self._pool = ThreadPoolExecutor(1) if ahead else None
+        self._waiting: deque[Future[None]] = deque()
 
-    def fill(self, source: int, source_at: int, base: int, at: int, period: int, n: int) -> "_Buffers":
-        """n bytes: source from source_at on, XOR base from `at` on, which begins anew after `period` bytes."""
-        _read_at(source, self._source[:n], source_at)
-        offset = at % period
-        if period < n:
-            whole = np.empty(period, np.uint8)
-            _read_at(base, whole, 0)
-            self._base[:n] = np.resize(np.roll(whole, -offset), n)
-        else:
-            head = min(n, period - offset)
-            _read_at(base, self._base[:head], offset)
-            _read_at(base, self._base[head:n], 0)
-        np.bitwise_xor(self._source[:n], self._base[:n], out=self._result[:n])
-        self.source, self.result = self._source[:n].data, self._result[:n].data
+    def __enter__(self) -> "_Digest":
         return self
 
+    def __exit__(self, *error: object) -> None:
+        if self._pool:
+            self._pool.shutdown()
 
-def _read_at(file: int, into: np.ndarray, offset: int) -> None:
-    view, done = into.data, 0
-    while done < len(view):
-        n = os.preadv(file, [view[done:]], offset + done)
-        if n == 0:
-            raise DeltaError("a file became shorter while it was read; let nothing else write to it")
-        done += n
+    def update(self, piece: memoryview | bytes) -> None:
+        """Add a piece, which has to stay as it is until `ahead` more were added."""
+        if self._pool is None:
+            return self._digest.update(piece)
+        if len(self._waiting) == self._ahead:
+            self._waiting.popleft().result()
+        self._waiting.append(self._pool.submit(self._digest.update, piece))
+
+    def result(self) -> bytes:
+        """Of all of them."""
+        while self._waiting:
+            self._waiting.popleft().result()
+        return self._digest.digest()
 
 
-def _write_all(file: int, data: memoryview) -> None:
+def _mapped(path: Path) -> np.ndarray:
+    """The file's bytes, uint8: reading a map copies nothing."""
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            return np.zeros(0, np.uint8)
+        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if hasattr(mmap, "MADV_SEQUENTIAL"):
+            pages.madvise(mmap.MADV_SEQUENTIAL)
+        return np.frombuffer(pages, np.uint8)
+
+
+class _Repeated:
+    """Bytes that begin anew where they end."""
+
+    def __init__(self, once: np.ndarray) -> None:
+        # what is shorter than a chunk is written out, so that a chunk meets its end once at most
+        self._period, self._bytes = len(once), np.tile(once, -(-2 * CHUNK // len(once))) if len(once) < CHUNK else once
+
+    def xor(self, chunk: np.ndarray, at: int, out: np.ndarray) -> np.ndarray:
+        """`chunk` XOR as many bytes from `at` on; -> out."""
+        offset = at % self._period
+        head = min(len(chunk), len(self._bytes) - offset)
+        np.bitwise_xor(chunk[:head], self._bytes[offset : offset + head], out=out[:head])
+        if head < len(chunk):
+            np.bitwise_xor(chunk[head:], self._bytes[: len(chunk) - head], out=out[head:])
+        return out
+
+
+def _write_all(file: BinaryIO, data: memoryview) -> None:
     while len(data):
-        data = data[os.write(file, data) :]
+        data = data[file.write(data) :]
 
 
 def _blocks(file: int, end: int) -> Iterator[bytes]:

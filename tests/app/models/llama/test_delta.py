@@ -72,13 +72,13 @@ def test_a_part_is_taken_up_where_it_ended(base: Path, one: tuple[Path, Path], t
     part = tmp_path / "out" / "model.bin.part"
     part.write_bytes(plain.read_bytes()[: 3 * CHUNK + 5])
     starts = []
-    fill = delta._Buffers.fill
+    xor = delta._Repeated.xor
 
-    def watch(self: delta._Buffers, source: int, source_at: int, *rest: int) -> delta._Buffers:
-        starts.append(source_at - delta.DIGEST)
-        return fill(self, source, source_at, *rest)
+    def watch(self: delta._Repeated, chunk: np.ndarray, at: int, out: np.ndarray) -> np.ndarray:
+        starts.append(at)
+        return xor(self, chunk, at, out)
 
-    monkeypatch.setattr(delta._Buffers, "fill", watch)
+    monkeypatch.setattr(delta._Repeated, "xor", watch)
     (result,) = delta.apply(base, [made], tmp_path / "out")
     assert result.read_bytes() == plain.read_bytes() and min(starts) == 3 * CHUNK
 
