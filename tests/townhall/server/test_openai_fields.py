@@ -1,0 +1,124 @@
+"""One field of the contract after the other, as openai-python sends it."""
+
+import openai
+import pytest
+
+from tests.townhall.fake import FakeLlama
+from tests.townhall.server.test_openai_client import client, user
+
+
+@pytest.fixture
+def ask(serve):
+    """ask(llama)(**fields): one question put to a double."""
+
+    def to(llama=None):
+        talk = client(serve(llama or FakeLlama(["Paris is big."])))
+        return lambda **fields: talk.chat.completions.create(**{"model": "stacy", "messages": user("What is big?"), **fields})
+
+    return to
+
+
+def test_both_names_of_the_longest_answer(ask):
+    create = ask(FakeLlama(["one two three four five six"]))
+    for fields in ({"max_completion_tokens": 2}, {"max_tokens": 2}, {"max_completion_tokens": 2, "max_tokens": 5}):
+        reply = create(**fields)
+        assert reply.choices[0].message.content == "one two" and reply.choices[0].finish_reason == "length"
+
+
+def test_four_stop_strings_and_the_first_that_comes_counts(ask):
+    create = ask(FakeLlama(lambda prompt: ["One", " two", " three", " four"]))
+    reply = create(stop=["four", "nine", " thr", "ten"])
+    assert reply.choices[0].message.content == "One two" and reply.choices[0].finish_reason == "stop"
+
+
+def test_several_answers_in_a_stream_each_have_an_opening_and_an_end(ask):
+    create = ask(FakeLlama(["one", "two", "three"]))
+    chunks = list(create(n=3, stream=True, stream_options={"include_usage": True}))
+    for index, text in enumerate(["one", "two", "three"]):
+        mine = [chunk.choices[0] for chunk in chunks if chunk.choices and chunk.choices[0].index == index]
+        assert mine[0].delta.role == "assistant" and "".join(choice.delta.content or "" for choice in mine) == text
+        assert [choice.finish_reason for choice in mine] == [None] * (len(mine) - 1) + ["stop"]
+    usage = chunks[-1].usage
+    assert usage.completion_tokens == 3 and len(chunks[-1].townhall["seeds"]) == 3
+    whole = create(n=3)
+    assert whole.usage.prompt_tokens == usage.prompt_tokens  # one prompt, whatever the number of answers
+
+
+def test_a_seed_is_told_for_each_answer_and_follows_the_one_that_was_given(ask):
+    assert ask()(n=3, seed=41).townhall["seeds"] == [41, 42, 43]
+
+
+def test_what_a_stream_left_out_is_told_in_its_header_and_in_its_last_chunks(serve):
+    create = client(serve(FakeLlama(max_context=400))).chat.completions
+    turns = [{"role": role, "content": f"{role} {n}."} for n in range(40) for role in ("user", "assistant")]
+    asked = {"model": "stacy", "messages": [*turns, *user("And?")], "stream": True, "stream_options": {"include_usage": True}}
+    with create.with_streaming_response.create(**asked) as response:
+        header = response.headers["X-Townhall-Dropped"]
+        *_, finish, usage = list(response.parse())
+    told = usage.townhall
+    assert header == f"messages={len(told['dropped'])}, tokens={told['dropped_tokens']}" and told["dropped"]
+    assert finish.townhall == told and usage.choices == [] and usage.usage.total_tokens > 0
+
+
+def test_tools_are_refused_and_their_absence_is_not(ask):
+    create = ask()
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+    for fields in (
+        {"tools": [tool]},
+        {"tools": [tool], "tool_choice": "auto"},
+        {"tool_choice": "required"},
+        {"functions": [{"name": "f"}]},
+    ):
+        with pytest.raises(openai.BadRequestError, match="call no|call none"):
+            create(**fields)
+    assert create(tools=[], tool_choice="none", parallel_tool_calls=False).choices[0].message.tool_calls is None
+
+
+def test_unknown_fields_are_tolerated(ask):
+    extra = {"service_tier": "auto", "store": False, "metadata": {"a": "b"}, "verbosity": "low", "mirostat": 2, "nested": [{"x": [1]}]}
+    assert ask()(extra_body=extra).choices[0].message.content == "Paris is big."
+
+
+def test_every_kind_of_message_a_client_may_echo_back(ask):
+    answer = ask()().choices[0].message
+    llama = FakeLlama(["Fine."])
+    messages = [
+        {"role": "developer", "content": "Be brief."},
+        *user([{"type": "text", "text": "What is"}, {"type": "text", "text": " big?"}]),
+        answer.model_dump(),  # as clients append it, nulls and all
+        {"role": "user", "content": "And small?", "name": "ann"},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": ""}}]},
+        {"role": "tool", "content": "ants", "tool_call_id": "1"},
+    ]
+    assert ask(llama)(messages=messages).choices[0].message.content == "Fine."
+    shown = llama.tokenizer.show(llama.prompts[0])
+    assert "What is big?" in shown and "Paris is big." in shown and "ants" in shown
+
+
+def test_no_text_at_all_is_still_an_answer(ask):
+    create = ask(FakeLlama(lambda prompt: []))
+    reply = create()
+    assert reply.choices[0].message.content == "" and reply.choices[0].finish_reason == "stop" and reply.usage.completion_tokens == 0
+    chunks = list(create(stream=True))
+    assert [chunk.choices[0].finish_reason for chunk in chunks] == [None, "stop"]
+
+
+def test_the_models_have_every_field(serve):
+    for model in client(serve()).models.list():
+        assert (model.object, model.owned_by) == ("model", "townhall") and isinstance(model.created, int) and model.created > 1_600_000_000
+
+
+def test_log_probabilities_are_told_where_they_were_asked_for_only(ask, tiny_server):
+    assert ask()().choices[0].logprobs is None
+    talk = client(tiny_server)
+    reply = talk.chat.completions.create(model="tiny", messages=user("Hi"), max_tokens=3, logprobs=True, seed=1)
+    content = reply.choices[0].logprobs.content
+    assert len(content) == reply.usage.completion_tokens and all(entry.top_logprobs == [] and entry.logprob <= 0 for entry in content)
+    text = talk.completions.create(model="tiny", prompt="Once", max_tokens=6, seed=2, logprobs=1).choices[0].logprobs
+    assert text.text_offset == [sum(map(len, text.tokens[:at])) for at in range(len(text.tokens))]
+
+
+def test_any_key_will_do_where_none_is_asked_for(serve):
+    server = serve()
+    for key in ("any", "sk-" + "x" * 2000):
+        assert client(server, api_key=key).models.list().data
