@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ class Live:
     stream: Stream
     text: str = ""
     task: "asyncio.Task[None] | None" = None
-    started: float = field(default_factory=time.monotonic)
 
 
 class Chat:
@@ -123,10 +122,12 @@ class Chat:
         """Comes back whenever there is more to show, until the reply is whole."""
         while self.live:
             self._changed.clear()
+            started = time.monotonic()
             yield
+            took = time.monotonic() - started  # a long chat takes its time to be shown, and others want the loop as well
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), 1.0)
-            await asyncio.sleep(PACE)
+            await asyncio.sleep(max(PACE, took))
 
     async def _answer(self, live: Live, asking: Asking) -> None:
         finished: Finished | None = None

@@ -17,12 +17,15 @@ EDITING = "editing"
 
 
 class Events:
-    """`shown` is: chat id, version, facts, conversation, header, bar, problem, stop, retry, undo, edit, characters, model."""
+    """All that touches a chat runs on the one loop, so that nothing comes between two of its lines.
+
+    `shown` is: chat id, version, facts, conversation, header, bar, problem, stop, retry, undo, edit, characters, model.
+    """
 
     def __init__(self, shelf: Shelf, first: str):
         self._shelf, self._first = shelf, first
 
-    def arrive(self, request: gr.Request) -> Shown:
+    async def arrive(self, request: gr.Request) -> Shown:
         """A tab opens; `?chat=` names what it shows."""
         wanted = str(request.query_params.get("chat") or "")
         try:
@@ -31,7 +34,7 @@ class Events:
             return self._shown(None, self._shelf.voice(self._first), str(error))
         return self._shown(chat, chat.voice if chat else self._shelf.voice(self._first), chat.problem if chat else "")
 
-    def look(self, chat_id: str, seen: str) -> Any:
+    async def look(self, chat_id: str, seen: str) -> Any:
         """Once in a while: what another tab or another program did."""
         if not chat_id:
             return SKIP
@@ -77,7 +80,7 @@ class Events:
         await chat.stop()
         return self._shown(chat, chat.voice, chat.problem)
 
-    def undo(self, chat_id: str, draft: str) -> Shown:
+    async def undo(self, chat_id: str, draft: str) -> Shown:
         """The last exchange goes; its question comes back into an empty box."""
         if (chat := self._open(chat_id)) is None:
             return (SKIP,) * 14
@@ -87,7 +90,7 @@ class Events:
             return SKIP, *self._shown(chat, chat.voice, str(error))
         return draft or question, *self._shown(chat, chat.voice, chat.problem)
 
-    def edit(self, chat_id: str) -> Shown:
+    async def edit(self, chat_id: str) -> Shown:
         """The last question comes back into the box; sending it replaces the exchange."""
         chat = self._open(chat_id)
         if chat is None or not (exchanges := chat.exchanges()):
@@ -102,7 +105,7 @@ class Events:
         """Another character: a new chat with that one; a draft stays."""
         return SKIP, "", *self._shown(None, self._shelf.voice(voice_id))
 
-    def open(self, wanted: str | None) -> Shown:
+    async def open(self, wanted: str | None) -> Shown:
         """A chat of the list."""
         if not wanted:
             return (SKIP,) * 15
@@ -120,6 +123,11 @@ class Events:
             return gr.update(choices=choices, value=None), *([gr.update(interactive=False)] * 4)
         return gr.update(choices=choices), *([SKIP] * 4)
 
+    def relist(self, chosen: str | None, stamp: str) -> Shown:
+        """Once in a while: chats that another tab or another program began."""
+        now = self._shelf.stamp
+        return (now, *self.list(chosen)) if now != stamp else (SKIP,) * 6
+
     def pick(self) -> Shown:
         """A chat was chosen: something can be done with it."""
         return *([gr.update(interactive=True)] * 4), *self.put_away()
@@ -133,7 +141,7 @@ class Events:
         title = next((one.title for one in self._shelf.saved() if one.id == chosen), "")
         return gr.update(visible=True), gr.update(visible=False), gr.update(visible=False), title
 
-    def rename(self, chosen: str | None, title: str) -> Shown:
+    async def rename(self, chosen: str | None, title: str) -> Shown:
         """So."""
         try:
             self._shelf.find(chosen or "").rename(" ".join(title.split())[:120])
@@ -145,7 +153,7 @@ class Events:
         """Deleting cannot be undone."""
         return gr.update(visible=False), gr.update(visible=True), gr.update(visible=False), SKIP
 
-    def delete(self, chosen: str | None, chat_id: str, voice_id: str) -> Shown:
+    async def delete(self, chosen: str | None, chat_id: str, voice_id: str) -> Shown:
         """Gone; a tab that shows it begins a new chat."""
         try:
             self._shelf.delete(chosen or "")

@@ -6,7 +6,7 @@ from townhall.web.asking import PLAIN, STRATEGIES, Asking
 from townhall.web.events import Events
 from townhall.web.offline import gr
 from townhall.web.shelf import Shelf
-from townhall.web.view import names
+from townhall.web.view import names, voices
 
 BRAND = (
     '<div class="brand"><a href="./"><img src="own/favicon.svg" alt="" width="28" height="28"><span>Townhall</span></a>'
@@ -17,10 +17,11 @@ BRAND = (
 def build(shelf: Shelf, first: str, plain: Asking = PLAIN) -> gr.Blocks:
     """The page over `shelf`; `first` is the model id that a new chat begins with, `plain` what the settings say at first."""
     with gr.Blocks(title="Townhall", analytics_enabled=False, fill_height=True, fill_width=True) as page:
-        chat_id, seen, editing = (gr.Textbox(visible=False) for _ in range(3))
+        chat_id, seen, editing, stamp = (gr.Textbox(visible=False) for _ in range(4))
         facts = gr.Markdown(elem_id="facts-box", sanitize_html=False, container=False)
         with gr.Sidebar(width=300, elem_id="side"):
             gr.Markdown(BRAND, sanitize_html=False, elem_id="brand", container=False)
+            gr.Markdown(voices(shelf.voices), sanitize_html=False, elem_id="voices-box", container=False)
             new = gr.Button("New chat", elem_id="new", variant="secondary")
             characters = gr.Radio(names(shelf.voices), value=first, label="Characters", elem_id="characters", interactive=True)
             chats = gr.Radio([], label="Chats", elem_id="chats", interactive=True)
@@ -94,7 +95,7 @@ def build(shelf: Shelf, first: str, plain: Asking = PLAIN) -> gr.Blocks:
                         gr.Button(name, size="sm", interactive=False, scale=0, min_width=64) for name in ("Retry", "Undo", "Edit")
                     )
                 bar = gr.Markdown(elem_id="bar", sanitize_html=False, container=False)
-        tick = gr.Timer(1.0)
+        tick, slow = gr.Timer(1.0), gr.Timer(4.0)
 
         shown = [chat_id, seen, facts, conversation, header, bar, problem, stop, retry, undo, edit, characters, model]
         do = Events(shelf, first)
@@ -113,6 +114,7 @@ def build(shelf: Shelf, first: str, plain: Asking = PLAIN) -> gr.Blocks:
         page.load(do.arrive, None, shown, **quiet)
         page.load(do.list, [chats], listed, **quiet)
         tick.tick(do.look, [chat_id, seen], shown, **quiet)
+        slow.tick(do.relist, [chats, stamp], [stamp, *listed], **quiet)
         seen.change(do.list, [chats], listed, **quiet)
         chats.input(do.pick, None, [open_, rename, delete, export, *asides], **quiet)
         open_.click(do.open, [chats], [box, editing, *shown], **quiet)

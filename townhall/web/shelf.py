@@ -96,7 +96,7 @@ class Shelf:
     def _path(self, id: str) -> Path:
         path = self.folder / f"{id}{SUFFIX}"
         if path.parent != self.folder or Path(path.name).stem != id or path.is_symlink() or not path.is_file():
-            raise WebError("This chat is not there any more; another one may have been deleted or moved in its place.")
+            raise WebError("This chat is not there any more; it was deleted or moved.")
         return path
 
     async def close(self) -> None:

@@ -85,7 +85,8 @@ class Shield:
             else:
                 parts.append(message.get("body", b""))
 
-        await self.app({**scope, "headers": plain}, receive, collect)
+        # what else may be asked of Gradio in an address (other themes, states that were stored) is not there either
+        await self.app({**scope, "headers": plain, "query_string": b""}, receive, collect)
         html = self._cleaned(b"".join(parts))
         headers = [(name, value) for name, value in start["headers"] if name.lower() != b"content-length"]
         await _with_headers(send, policy(_SCRIPT.findall(html)))(

@@ -100,6 +100,19 @@ def header(voice: Voice) -> str:
     )
 
 
+def voices(all: Sequence[Voice]) -> str:
+    """What the page's own script writes below each name."""
+    told = "".join(f'<li data-id="{escape(one.id)}" data-name="{escape(one.name)}">{escape(tagline(one))}</li>' for one in all)
+    return f'<ul id="voices" hidden>{told}</ul>'
+
+
+def tagline(voice: Voice) -> str:
+    """Who that is, without saying the name again."""
+    told = " ".join(voice.description.split()) or "the model itself, with no character to play"
+    told = told.removeprefix(f"{voice.name} is ")
+    return told[:1].upper() + told[1:]
+
+
 def problem(text: str) -> str:
     """A fault, in one sentence; "" hides it."""
     return f'<div class="problem" role="alert"><b aria-hidden="true">!</b> {escape(text)}</div>' if text else ""

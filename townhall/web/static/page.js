@@ -24,15 +24,38 @@ function label(element, name, role) {
 
 const facts = () => document.getElementById("facts")?.dataset ?? {};
 
-// the list of characters as cards: a face and a line below the name
+function face(id, size) {
+  const image = new Image(size, size);
+  image.src = `portraits/${encodeURIComponent(id)}.svg`;
+  image.alt = "";
+  return image;
+}
+
+// the characters as cards: a face, and who that is below the name; a small face before each chat
 function dress() {
+  const voices = [...document.querySelectorAll("#voices li")];
   for (const input of document.querySelectorAll("#characters input[type=radio]")) {
     const card = input.closest("label");
-    if (card.querySelector("img")) continue;
-    const face = new Image(40, 40);
-    face.src = `portraits/${encodeURIComponent(input.value)}.svg`;
-    face.alt = "";
-    card.prepend(face);
+    const voice = voices.find((one) => one.dataset.id === input.value);
+    if (!voice || card.querySelector("img")) continue;
+    const name = card.querySelector("span");
+    name.classList.add("name");
+    const about = document.createElement("span");
+    about.className = "tag";
+    about.id = `about-${voices.indexOf(voice)}`;
+    about.textContent = card.title = voice.textContent;
+    about.setAttribute("aria-hidden", "true");
+    input.setAttribute("aria-describedby", about.id);
+    name.after(about);
+    card.prepend(face(input.value, 40));
+  }
+  for (const label of document.querySelectorAll("#chats label")) {
+    const said = label.querySelector("span")?.textContent ?? "";
+    if (label.dataset.said === said) continue;
+    label.dataset.said = label.title = said;
+    label.querySelector("img")?.remove();
+    const voice = voices.find((one) => said.endsWith(` · ${one.dataset.name}`));
+    if (voice) label.prepend(face(voice.dataset.id, 24));
   }
 }
 
@@ -42,6 +65,10 @@ function nameParts() {
   if (log && !log.hasAttribute("tabindex")) log.tabIndex = 0;
   label(document.querySelector("#characters"), "Characters", "radiogroup");
   label(document.querySelector("#chats"), "Chats", "radiogroup");
+  label(document.querySelector("#side"), "Characters, chats and settings", "complementary");
+  // Gradio names every radio differently, so that the arrow keys lead nowhere; one name makes a group of them
+  for (const group of ["characters", "chats"])
+    for (const input of document.querySelectorAll(`#${group} input[type=radio]`)) if (input.name !== group) input.name = group;
   label(document.querySelector("#side .toggle-button"), "Characters, chats and settings");
   const toggle = document.querySelector("#side .toggle-button");
   const open = document.querySelector("#side")?.classList.contains("open");
@@ -76,11 +103,28 @@ function keys(event) {
       stop.click();
       document.querySelector("#message textarea")?.focus();
       event.preventDefault();
+    } else if (innerWidth < 768) {
+      document.querySelector("#side.open .toggle-button")?.click();
     }
   }
 }
 
+// what a button opens below it is brought into sight, and asks where one answers
+function reveal(button) {
+  const opened = { "rename-chat": "#renaming", "delete-chat": "#deleting", "export-chat": "#exports" }[button.id];
+  const where = opened ?? (button.closest("#settings") ? "#settings" : null);
+  if (!where) return;
+  setTimeout(() => {
+    const part = document.querySelector(where);
+    part?.scrollIntoView({ block: opened ? "nearest" : "start" });
+    if (opened === "#renaming") part?.querySelector("input, textarea")?.select();
+    if (opened === "#deleting") [...part.querySelectorAll("button")].at(-1)?.focus();
+  }, 350);
+}
+
 function clicks(event) {
+  const pressed = event.target.closest("button");
+  if (pressed) reveal(pressed);
   if (event.target.closest("#theme")) {
     const dark = document.body.classList.contains("dark");
     if (dark !== system.matches) localStorage.removeItem(THEME);
@@ -121,6 +165,11 @@ function refresh() {
     if (document.body.classList.contains("dark") !== (document.documentElement.dataset.theme === "dark")) applyTheme();
   });
 }
+
+// Gradio's own pages about its API and settings are none of this one's
+const address = new URL(location.href);
+for (const name of [...address.searchParams.keys()]) if (name !== "chat") address.searchParams.delete(name);
+if (address.href !== location.href) history.replaceState(null, "", address);
 
 applyTheme();
 system.addEventListener("change", applyTheme);
