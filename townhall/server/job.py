@@ -147,13 +147,14 @@ class Speech:
         return self._said(self.answer.push(token))
 
     def flush(self) -> Said | None:
-        """What was held back to the end."""
-        return None if self.answer.stopped else self._said(self.answer.flush())
+        """What was held back to the end, and what is known of ids that no text shows, such as half a character."""
+        return None if self.answer.stopped else self._said(self.answer.flush(), last=True)
 
-    def _said(self, text: str) -> Said | None:
-        if not text:
-            return None
+    def _said(self, text: str, last: bool = False) -> Said | None:
         if self._run.top is None:
-            return Said(self._run.index, text)
-        start, self._told = self._told, self.answer.whole
-        return Said(self._run.index, text, tuple(self._likely[start : self._told]))
+            return Said(self._run.index, text) if text else None
+        start, end = self._told, len(self.answer.ids) if last else self.answer.whole
+        if not text and not (last and end > start):
+            return None
+        self._told = end
+        return Said(self._run.index, text, tuple(self._likely[start:end]))

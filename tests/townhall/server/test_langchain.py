@@ -1,5 +1,7 @@
 """The server as LangChain meets it."""
 
+import pytest
+from langchain_core.exceptions import ContextOverflowError
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel, Field
@@ -38,3 +40,19 @@ class Box(BaseModel):
 def test_structured_output(tiny_server):
     made = chat(tiny_server, "tiny", temperature=1.0, seed=4).with_structured_output(Box).invoke("A box!")
     assert isinstance(made, Box)
+
+
+@pytest.mark.parametrize("way", ["invoke", "stream"])
+def test_an_overflow_is_recognised_as_one(serve, way):
+    talk = chat(serve(FakeLlama(max_context=400)), extra_body={"context": "stop"})
+    messages = [message for n in range(40) for message in (HumanMessage(f"user {n}."), AIMessage(f"assistant {n}."))]
+    with pytest.raises(ContextOverflowError, match="context_length_exceeded"):
+        list(getattr(talk, way)([*messages, HumanMessage("And?")]))
+
+
+def test_several_answers_and_log_probabilities(tiny_server):
+    reply = chat(tiny_server, "tiny", seed=3, max_tokens=4, logprobs=True, top_logprobs=2).invoke("Hi")
+    entries = reply.response_metadata["logprobs"]["content"]
+    assert len(entries) == reply.usage_metadata["output_tokens"] and all(len(entry["top_logprobs"]) == 2 for entry in entries)
+    (generations,) = chat(tiny_server, "tiny", seed=3, max_tokens=4, n=2).generate([[HumanMessage("Hi")]]).generations
+    assert len(generations) == 2

@@ -114,6 +114,13 @@ def test_log_probabilities_are_told_where_they_were_asked_for_only(ask, tiny_ser
     reply = talk.chat.completions.create(model="tiny", messages=user("Hi"), max_tokens=3, logprobs=True, seed=1)
     content = reply.choices[0].logprobs.content
     assert len(content) == reply.usage.completion_tokens and all(entry.top_logprobs == [] and entry.logprob <= 0 for entry in content)
+    for seed in range(6):  # of a model that breaks off in the middle of a character, too
+        asked = {"model": "tiny", "messages": user("Hi"), "max_tokens": 5, "temperature": 2, "logprobs": True, "seed": seed}
+        reply = talk.chat.completions.create(**asked)
+        told = [entry.token for entry in reply.choices[0].logprobs.content]
+        assert len(told) == reply.usage.completion_tokens
+        streamed = [choice.logprobs for chunk in talk.chat.completions.create(**asked, stream=True) for choice in chunk.choices]
+        assert [entry.token for logprobs in streamed if logprobs for entry in logprobs.content] == told
     text = talk.completions.create(model="tiny", prompt="Once", max_tokens=6, seed=2, logprobs=1).choices[0].logprobs
     assert text.text_offset == [sum(map(len, text.tokens[:at])) for at in range(len(text.tokens))]
 
