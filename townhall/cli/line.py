@@ -4,7 +4,6 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from threading import Thread
 from typing import TYPE_CHECKING, Protocol
 
 from townhall.cli import terminal
@@ -39,12 +38,6 @@ def held() -> "AbstractContextManager[Held | None]":
     return held_typing()
 
 
-def warm_up() -> None:
-    """Import the editor while the weights are read, so that nobody waits for it."""
-    if edits():
-        Thread(target=_import_editor, name="import of the editor", daemon=True).start()
-
-
 def open_line(cue: Callable[[], str], commands: Mapping[str, str], keep: bool, typed: "Held | None" = None) -> Line:
     """The editor where there can be one.
 
@@ -53,14 +46,13 @@ def open_line(cue: Callable[[], str], commands: Mapping[str, str], keep: bool, t
     """
     if not edits():
         return PlainLine(cue)
+    # whose turn it is shows at once: the editor takes a tenth of a second to import, and what is typed until then is held
+    terminal.say(terminal.styled(terminal.defused(f"{cue()}: "), sys.stdout, bold=True))
     from townhall.cli.editor import Editor
     from townhall.cli.history import LineHistory, default_file
 
+    terminal.say("\r")
     return Editor(cue, LineHistory(default_file(), keep), commands, typed.early if typed else b"")
-
-
-def _import_editor() -> None:
-    import townhall.cli.editor  # noqa: F401
 
 
 @dataclass

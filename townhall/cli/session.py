@@ -9,7 +9,7 @@ from ext.tinygrad.errors import TownhallError
 from townhall.cli import commands, report, terminal
 from townhall.cli.commands import Outcome
 from townhall.cli.held import Held
-from townhall.cli.line import held, open_line, warm_up
+from townhall.cli.line import held, open_line
 from townhall.cli.loading import Loaded, load, resampled
 from townhall.cli.options import ChatOptions
 from townhall.cli.render import View, open_view
@@ -26,7 +26,6 @@ def run_session(options: ChatOptions, log: Log | None = None) -> int:
     """Talk until the input ends, going on with `log` where there is one; the exit code is 2 where a piped line had to be refused."""
     load_persona(options.personality)  # one that is broken ends this here
     with terminal.ends_in_order(), held() as typed:
-        warm_up()
         talk = Talk(options, ModelCache(lambda wanted: load(wanted), resampled), log)
         session = Session(talk, typed)
         session.announce()
@@ -90,10 +89,10 @@ class Session:
     def interact(self) -> int:
         """Talk to a person; Ctrl-C stops what is under way, never the session."""
         with terminal.ctrl_c_does_nothing():
-            with self.loaded.watch.lap("set up the line"):
-                self.line = open_line(lambda: self.persona.user, commands.completions(), keep=self.options.log, typed=self._typed)
             if self.persona.greeting:
                 self._greet(self.persona.greeting)
+            with self.loaded.watch.lap("set up the line"):
+                self.line = open_line(lambda: self.persona.user, commands.completions(), keep=self.options.log, typed=self._typed)
             outcome = Outcome()
             while not outcome.leave:
                 try:

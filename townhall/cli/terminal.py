@@ -11,8 +11,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from threading import Timer
 from types import FrameType
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 
@@ -147,13 +148,25 @@ def ctrl_c_stops(patience: float = 0.0) -> Iterator[Interrupt]:
 
 @contextmanager
 def ends_in_order() -> Iterator[None]:
-    """Inside, SIGTERM and a terminal that vanishes unwind the program, so that terminals are left as they were found."""
+    """Inside, SIGTERM and a terminal that vanishes unwind the program, so that terminals are left as they were found; no Ctrl-C is lost."""
 
     def leave(signum: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + signum)
 
-    with _handled(dict.fromkeys(_endings(), leave)):
-        yield
+    def hear(lost: Any) -> None:
+        """Python drops what is raised in a callback of its own, such as one that every import has: the same again, a moment later."""
+        number = {KeyboardInterrupt: signal.SIGINT, SystemExit: signal.SIGTERM}.get(lost.exc_type)
+        if number is None:
+            before(lost)
+        else:
+            Timer(0.02, os.kill, (os.getpid(), number)).start()
+
+    before, sys.unraisablehook = sys.unraisablehook, hear
+    try:
+        with _handled(dict.fromkeys(_endings(), leave)):
+            yield
+    finally:
+        sys.unraisablehook = before
 
 
 @contextmanager
