@@ -11,6 +11,7 @@ from app.models.llama.checkpoint.checkpoint import Checkpoint
 from app.models.llama.checkpoint.delta import cores
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.quantize_k import quantize_q4_k
+from ext.tinygrad.kernels.quantize_q8_0 import quantize_q8_0
 
 T = gguf.GGMLQuantizationType
 CHUNK = 1 << 22  # weights at a time: 16 MB as float32
@@ -33,6 +34,8 @@ def encode(matrix: QuantMatrix, kind: gguf.GGMLQuantizationType) -> np.ndarray:
     """uint8 (rows, row bytes); a matrix of that type already comes back as it is."""
     if matrix.type == kind.name:
         return np.ascontiguousarray(matrix.data)
+    if kind == T.Q8_0 and (data := quantize_q8_0(matrix)) is not None:
+        return data
     values = matrix.dequantize()
     if kind == T.Q4_K:
         return quantize_q4_k(values)
