@@ -19,7 +19,9 @@ def convert(source: Path, target: Path, kind: str) -> None:
 
     from app.models.llama.checkpoint import open_checkpoint
     from app.models.llama.checkpoint.convert import convert as run
+    from ext.tinygrad.toolchain import prepare_environment
 
+    prepare_environment()  # quantising is faster where a C compiler is found
     checkpoint = open_checkpoint(source)
     with tqdm(desc=target.name, total=checkpoint.nbytes, unit="B", unit_scale=True, unit_divisor=1024, leave=False, disable=None) as bar:
         written = run(checkpoint, target, kind, bar.update)
