@@ -20,13 +20,13 @@ from townhall.bench import peer, start
 from townhall.bench.worker import ROOT
 from townhall.cli.options import ChatOptions
 
-CUE = b"User: "
+CUE, KEY = b"User: ", b"q"
 LAP = re.compile(r"^(.+?) +([0-9.]+) s +[0-9.]+%", re.MULTILINE)  # of what --profile prints
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\r")
 
 
 def prompt_ready(model: Path, environment: Mapping[str, str] | None = None) -> dict[str, float]:
-    """Seconds from starting `townhall chat` at a terminal to the line where a person types: "in all", and by what they went into."""
+    """Seconds from the start of `townhall chat` at a terminal: until the "prompt" shows, "in all" until it answers a key, and for what."""
     master, slave = pty.openpty()
     started = time.monotonic()
     process = subprocess.Popen(
@@ -39,7 +39,7 @@ def prompt_ready(model: Path, environment: Mapping[str, str] | None = None) -> d
         start_new_session=True,
     )
     os.close(slave)
-    said, seconds = b"", 0.0
+    said, prompt, seconds = b"", 0.0, 0.0
     with selectors.DefaultSelector() as selector:
         selector.register(master, selectors.EVENT_READ)
         while selector.select(timeout=start.LONGEST):
@@ -47,24 +47,29 @@ def prompt_ready(model: Path, environment: Mapping[str, str] | None = None) -> d
                 said += os.read(master, 4096)
             except OSError:  # it has left
                 break
-            if not seconds and CUE in said:
+            if not prompt and CUE in said:
+                prompt = time.monotonic() - started
+                said = b""
+                os.write(master, KEY)
+            elif prompt and not seconds and KEY in said:
                 seconds = time.monotonic() - started
-                os.write(master, b"\x04")
+                os.write(master, b"\x15\x04")  # empty the line, and leave
     os.close(master)
     process.wait(60)
     text = ESCAPES.sub("", said.decode(errors="replace"))
     if not seconds:
         sys.exit(f"townhall chat did not get ready: {text}")
     laps = {name: float(took) for name, took in LAP.findall(text) if name not in ("everything else", "in all")}
-    return {"Python and the command line": seconds - sum(laps.values()), **laps, "in all": seconds}
+    return {"Python and the command line": seconds - sum(laps.values()), **laps, "prompt": prompt, "in all": seconds}
 
 
 def describe(starts: list[dict[str, float]]) -> str:
     """The medians of several."""
     medians = {name: statistics.median(one.get(name, 0.0) for one in starts) for name in starts[0]}
     whole = [one["in all"] for one in starts]
-    parts = "  ".join(f"{name} {took:.2f}" for name, took in medians.items() if name != "in all")
-    return f"after {medians['in all']:.2f} s ({min(whole):.2f}–{max(whole):.2f}): {parts}"
+    parts = "  ".join(f"{name} {took:.2f}" for name, took in medians.items() if name not in ("prompt", "in all"))
+    spread = f"({min(whole):.2f}–{max(whole):.2f})"
+    return f"shows after {medians['prompt']:.2f} s and answers keys after {medians['in all']:.2f} s {spread}: {parts}"
 
 
 def imports(top: int = 25) -> list[tuple[float, str]]:
@@ -90,7 +95,7 @@ def main() -> None:
     with start.empty_caches() as environment:
         first = prompt_ready(model, environment)
     prompt_ready(model)
-    print(f"Stacy listens {describe([prompt_ready(model) for _ in range(options.repeats)])}; first ever {first['in all']:.2f} s")
+    print(f"Stacy's prompt {describe([prompt_ready(model) for _ in range(options.repeats)])}; first ever {first['in all']:.2f} s")
     if options.imports:
         print("milliseconds in a module itself:")
         print("\n".join(f"{milliseconds:8.1f}  {module}" for milliseconds, module in imports()))
