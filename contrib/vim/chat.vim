@@ -71,43 +71,64 @@ function! s:GoToEnd() abort
   call cursor(line('$'), col([line('$'), '$']))
 endfunction
 
-" Load what was written meanwhile; whoever was at the end is there afterwards.
+" Load what was written meanwhile, into every window that shows a chat.
 function! s:Look(timer) abort
   if mode() ==# 'c' || getcmdwintype() !=# ''
     return
   endif
-  let l:changed = 0
+  let s:changed = 0
   for l:info in getwininfo()
-    if getbufvar(l:info.bufnr, '&filetype') !=# 'chat'
-      continue
-    endif
-    let l:before = getbufvar(l:info.bufnr, 'changedtick')
-    let l:at_end = line('.', l:info.winid) >= line('$', l:info.winid)
-    if getbufvar(l:info.bufnr, 'chat_unwritten', 0)
-      " vim would ask about a file that was made after it was opened, and take what is being typed for the answer
-      if filereadable(bufname(l:info.bufnr)) && !getbufvar(l:info.bufnr, '&modified')
-        call win_execute(l:info.winid, 'silent! edit')
-      endif
-    else
-      execute getbufvar(l:info.bufnr, '&modified') ? '' : 'silent!' 'checktime' l:info.bufnr
-    endif
-    if getbufvar(l:info.bufnr, 'changedtick') != l:before
-      let l:changed = 1
-      call setbufvar(l:info.bufnr, 'chat_warned', 0)
-      if l:at_end
-        call win_execute(l:info.winid, 'call cursor(line("$"), col([line("$"), "$"]))')
-      endif
+    if getbufvar(l:info.bufnr, '&filetype') ==# 'chat'
+      call win_execute(l:info.winid, 'call ChatLook()')
     endif
   endfor
-  if l:changed
+  if s:changed
     redraw
   endif
 endfunction
 
+" In the window of a chat: whoever was at the end is there afterwards.
+function! ChatLook() abort
+  let l:before = b:changedtick
+  let l:at_end = line('.') >= line('$')
+  if &modified
+    if !get(b:, 'chat_unwritten', 0)
+      checktime %
+    endif
+  elseif get(b:, 'chat_unwritten', 0)
+    " vim would ask about a file that was made after it was opened, and take what is being typed for the answer
+    if filereadable(expand('%'))
+      silent! edit
+    endif
+  else
+    silent! checktime %
+    " a reply that came before vim had looked at what it saved counts as saved by vim itself: only the size tells
+    let l:size = getfsize(expand('%'))
+    if l:size >= 0 && l:size != s:Size() && l:size != get(b:, 'chat_size', -1)
+      let b:chat_size = l:size
+      silent! edit
+    endif
+  endif
+  if b:changedtick != l:before
+    let s:changed = 1
+    let b:chat_warned = 0
+    if l:at_end
+      call s:GoToEnd()
+    endif
+  endif
+endfunction
+
+" How many bytes the buffer would take as a file.
+function! s:Size() abort
+  let l:end = &fileformat ==# 'dos' ? 2 : 1
+  return line2byte(line('$') + 1) - 1 - (&endofline ? 0 : l:end) + (&bomb ? 3 : 0)
+endfunction
+
 function! s:Keep() abort
+  let l:buffer = str2nr(expand('<abuf>'))
   let v:fcs_choice = v:fcs_reason ==# 'conflict' ? '' : 'ask'
-  if v:fcs_reason ==# 'conflict' && !getbufvar(str2nr(expand('<abuf>')), 'chat_warned', 0)
-    call setbufvar(str2nr(expand('<abuf>')), 'chat_warned', 1)
+  if v:fcs_reason ==# 'conflict' && !getbufvar(l:buffer, 'chat_warned', 0)
+    call setbufvar(l:buffer, 'chat_warned', 1)
     let l:text = expand('<afile>:t') . ' was written to meanwhile (:e! takes that, :w keeps yours)'
     echohl WarningMsg
     echomsg l:text

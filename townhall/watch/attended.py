@@ -45,13 +45,14 @@ class Attended:
         self._interrupted: Interrupted | None = None
         self._reader: Reader | None = None  # of the reply that was begun last
         self._new, self._known, self._hinted = True, named, False  # known: a conversation, as far as anybody was told
+        self._unheard = False  # it stands otherwise than it was left, and nothing has come of that yet
         self._blank: float | None = None  # since when the file is missing or empty
         self.gone = False  # and that was told
         self._told = ""  # the last fault
 
     def due(self, changed: set[Path]) -> bool:
         """Is there a reason to look?"""
-        waits = self._new or self._blank is not None or self._interrupted is not None
+        waits = self._new or self._blank is not None or self._unheard
         if waits or self._place in changed or self._document.touched():
             return True
         return bool(changed) and Path(os.path.realpath(self._place)) in changed
@@ -71,11 +72,12 @@ class Attended:
                 if task is None or (self._new and not (self.named or once or reader.unmistakable)):
                     self._interrupted = None
                     self._help(reader, text, once)
-                    self._new = False
+                    self._new = self._unheard = False
                     return 0
                 self._new = False
                 self._own()
                 self._answer(reader, task, key)
+                self._unheard = False
                 return 1
             except Gone:
                 self._absent()
@@ -83,7 +85,7 @@ class Attended:
             except Changed:
                 continue
             except TownhallError as error:
-                self._interrupted, self._new = None, False
+                self._interrupted, self._new, self._unheard = None, False, False
                 self._complain(str(error))
                 return 0
         return 0
@@ -105,7 +107,8 @@ class Attended:
         if self.gone:
             self._reporter.note(f"{self.path} is there again")
         overdue, self._blank, self.gone = self._blank is not None, None, False
-        return changed or self._new or self._interrupted is not None or (overdue and not self._document.data)
+        self._unheard = self._unheard or changed or self._new or self._interrupted is not None or (overdue and not self._document.data)
+        return self._unheard
 
     def _overdue(self) -> bool:
         self._blank = self._blank or time.monotonic()

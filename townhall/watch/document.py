@@ -146,7 +146,7 @@ class Document:
                 os.ftruncate(fd, len(now) - len(new))
             raise Changed
         self.data = now
-        self.seen = self._sign()
+        self.seen = _signature(os.fstat(fd))  # of what was written to, which need not be what stands at the path any more
 
     def _compare(self, fd: int) -> None:
         if _whole(fd) != self.data:

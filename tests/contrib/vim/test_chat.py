@@ -141,6 +141,20 @@ def test_a_file_that_is_made_after_vim_has_opened_it_is_loaded_without_a_questio
     assert path.read_text() == "User: Hello there\n\nStacy: Hello there\n\nUser: "
 
 
+def test_a_reply_that_came_before_vim_looked_at_what_it_had_saved_is_loaded_all_the_same(path, vim):
+    """vim compares times only, and a slow disk may let it take the reply's time for its own."""
+    path.write_text("User: Größe\n")
+    at = vim()
+    at.wait_for("User: Größe")
+    before = path.stat()
+    (new := path.with_name("new")).write_text("User: Größe\n\nStacy: Groß\n\nUser: ")
+    os.utime(new, ns=(before.st_atime_ns, before.st_mtime_ns))
+    new.chmod(before.st_mode)
+    os.replace(new, path)
+    at.wait_for("Stacy: Groß")
+    at.wait(lambda: at.row() == "User:")
+
+
 @pytest.mark.parametrize("backupcopy", ["yes", "no", "auto"])
 def test_an_edit_above_is_heard_however_vim_saves(path, vim, watch, backupcopy):
     path.write_text("User: One\n\nStacy: One\n\nUser: Two")

@@ -364,6 +364,25 @@ def test_somebody_who_saves_between_our_look_and_our_write_keeps_their_version(p
     assert not todo
 
 
+def test_a_file_that_is_away_while_its_reply_is_about_to_begin_is_answered_when_it_is_back(path, monkeypatch):
+    """Read, then moved away and back: its content is no news any more, and still unanswered."""
+    refuse, away = document.Document.refuse_unwritable, [True]
+
+    def once(self):
+        if away and self.path.read_text() == "User: One":
+            away.pop()
+            path.rename(path.with_name("away"))
+            threading.Timer(0.2, lambda: path.with_name("away").rename(path)).start()
+        return refuse(self)
+
+    path.write_text("User: ")
+    monkeypatch.setattr(document.Document, "refuse_unwritable", once)
+    with watched(path) as room:
+        path.write_text("User: One")
+        reads(path, "User: One\n\nStacy: One\n\nUser: ")
+    assert not away and not room.faults
+
+
 def test_a_full_disk_leaves_whole_characters_and_is_told(path, monkeypatch):
     write = os.write
 
