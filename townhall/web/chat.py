@@ -81,7 +81,7 @@ class Chat:
             await anext(stream)
             if instead:
                 self._append(layout.comment("undo", {"turns": 1}) + "\n")
-            self._append(layout.turn(self.voice.user, text, "user", {"at": _now()}))
+            self._append(layout.turn(self._speaker("user"), text, "user", {"at": _now()}))
         except BaseException:
             await stream.aclose()
             self._drop()
@@ -145,7 +145,7 @@ class Chat:
         finally:
             await live.stream.aclose()
             if live.text or finished:
-                self._append(layout.turn(self.voice.name, live.text, "reply", _facts(finished, asking, self.voice)))
+                self._append(layout.turn(self._speaker("persona"), live.text, "reply", _facts(finished, asking, self.voice)))
             self._drop()
 
     def _messages(self, but_last: bool) -> list[dict[str, str]]:
@@ -153,6 +153,10 @@ class Chat:
         exchanges = self.exchanges()[:-1] if but_last else self.exchanges()
         said = [turn for question, answer in exchanges if answer and answer.text for turn in (question, answer)]
         return [{"role": turn.role, "content": turn.text} for turn in said]
+
+    def _speaker(self, role: str) -> str:
+        """Whom the log's own beginning names: a heading with any other name would be no turn in it."""
+        return str(self.log().head.get(role) or (self.voice.user if role == "user" else self.voice.name))
 
     def _head(self, asking: Asking) -> dict[str, Any]:
         settings = {"model": self.voice.id, "context": asking.context, "server": self._client.root}

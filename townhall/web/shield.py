@@ -17,13 +17,14 @@ _EXACT = {
     "/",
     "/theme.css",
     "/config",
+    f"{_API}/app_id",
     f"{_API}/queue/join",
     f"{_API}/queue/data",
     f"{_API}/reset",
     f"{_API}/cancel",
     f"{_API}/startup-events",
 }
-_BEGIN = ("/assets/", "/static/", "/own/", "/portraits/", "/chats/", f"{_API}/heartbeat/", f"{_API}/run/")
+_BEGIN = ("/assets/", "/static/", "/own/", "/portraits/", "/chats/", f"{_API}/heartbeat/")
 _SCRIPT = re.compile(rb"<script(?![^>]*\bsrc=)[^>]*>(.*?)</script>", re.DOTALL)
 # what Gradio tells other sites about itself, an icon list for installing it, and a script for pages in frames
 _STRAY = re.compile(

@@ -12,6 +12,7 @@ from townhall.web.client import Voice
 from townhall.web.prose import spoken, written
 
 Message = dict[str, Any]
+MOST_SHOWN = 60  # exchanges: browsers take seconds for hundreds
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,14 @@ def conversation(chat: Chat | None, voice: Voice) -> list[Message]:
         said.append(_message("assistant", spoken(voice.greeting)))
     if chat is None:
         return said
+    exchanges = chat.exchanges()
+    earlier, shown = exchanges[:-MOST_SHOWN], exchanges[-MOST_SHOWN:]
     forgotten = 0
-    for question, answer in chat.exchanges():
+    for _, answer in earlier:
+        forgotten = _notes(answer, forgotten)[1] if answer else forgotten
+    if earlier:
+        said = [_message("assistant", f'<span class="note">{len(earlier)} earlier exchanges stand in the log; Export has them all.</span>')]
+    for question, answer in shown:
         said.append(_message("user", written(question.text)))
         if answer:
             note, forgotten = _notes(answer, forgotten)

@@ -7,6 +7,7 @@ import pytest
 
 from townhall.errors import LogError
 from townhall.fake.model import Line
+from townhall.logbook import layout
 from townhall.logbook.reading import read_log
 from townhall.web.asking import Asking
 from townhall.web.client import Client, WebError
@@ -174,6 +175,18 @@ def test_what_another_program_wrote_is_seen_and_belongs_to_the_talk(run, house, 
     with chat.path.open("a") as file:
         file.write("\n## User\nBy hand?\n\n## Stacy\nBy hand.\n")
     assert chat.version != seen and said(chat)[-1] == ("By hand?", "By hand.")
+
+
+def test_a_log_in_which_the_user_has_a_name_goes_on_under_it(run, house, shelf, tmp_path):
+    chats = shelf(house().root)
+    (tmp_path / "logs").mkdir()
+    begun = layout.front_matter({"user": "Ada", "persona": "Stacy"}) + layout.turn("Ada", "One?", "user", {})
+    (tmp_path / "logs" / "ada.md").write_text(begun + layout.turn("Stacy", "One.", "reply", {}))
+    chat = chats.find("ada")
+    run(answered(chat, "Two?"))
+    log = read_log(chat.path)
+    assert [(turn.name, turn.text) for turn in log.turns] == [("Ada", "One?"), ("Stacy", "One."), ("Ada", "Two?"), ("Stacy", "Fine.")]
+    assert not log.damages
 
 
 def test_a_disk_that_takes_nothing_costs_nobody_the_talk(run, house, shelf, tmp_path):

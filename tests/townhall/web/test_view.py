@@ -5,6 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from townhall.logbook import layout
 from townhall.web import view
 from townhall.web.client import Voice
 from townhall.web.faces import FOLDER, portrait
@@ -58,3 +59,14 @@ def test_every_persona_that_ships_has_a_face():
     from townhall.persona import list_personas
 
     assert set(list_personas()) <= {path.stem for path in FOLDER.glob("*.svg")}
+
+
+def test_of_a_very_long_talk_the_end_is_shown_and_the_rest_told(shelf, tmp_path):
+    chats = shelf("http://127.0.0.1:9")
+    said = "".join(layout.turn("User", f"q{n}", "user", {}) + layout.turn("Stacy", f"a{n}", "reply", {}) for n in range(100))
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "long.md").write_text(layout.front_matter({"user": "User", "persona": "Stacy"}) + said)
+    chat = chats.find("long")
+    first, *others = view.conversation(chat, chat.voice)
+    assert "40 earlier exchanges stand in the log" in first["content"]
+    assert [message["content"] for message in others] == [f"{who}{n}" for n in range(40, 100) for who in "qa"]
