@@ -53,9 +53,10 @@ class Verbatim:
 class Wrapped:
     """Lines broken at words; what was shown is never written again, so a word waits until it is whole."""
 
-    def __init__(self, cue: str = "", write: Callable[[str], None] = terminal.say):
+    def __init__(self, cue: str = "", write: Callable[[str], None] = terminal.say, columns: Callable[[], int] | None = None):
         self.rows = 0  # that the cursor has gone down
         self.write, self._cue = write, cue
+        self._columns = columns or (lambda: terminal.size(sys.stdout).columns)
         self._column, self._gap, self._word = 0, "", ""
         self._line = ""  # what the writer's own line holds so far
         self._code = False
@@ -115,7 +116,7 @@ class Wrapped:
         self._gap = self._word = ""
         before, wide = self._column_after(gap), width(word)
         # one column stays free: terminals do not agree on how wide every character is
-        fits = before + wide <= terminal.size(sys.stdout).columns - 1
+        fits = before + wide <= self._columns() - 1
         if not fits and self._column and not self._code:
             self._break()
             self._put(word, wide)
@@ -123,7 +124,7 @@ class Wrapped:
             self._put(gap + word, before - self._column + wide)
 
     def _put(self, text: str, wide: int) -> None:
-        columns = terminal.size(sys.stdout).columns
+        columns = self._columns()
         self._shown += text
         self._column += wide
         if self._column > columns:  # the terminal breaks what is longer than its lines
@@ -140,6 +141,15 @@ class Wrapped:
         for c in gap:
             column = (column // _TAB + 1) * _TAB if c == "\t" else column + width(c)
         return column
+
+
+def wrapped(text: str, columns: int) -> str:
+    """`text`, broken at words."""
+    parts: list[str] = []
+    view = Wrapped("", parts.append, lambda: columns)
+    view.push(text)
+    view.flush()
+    return "".join(parts)
 
 
 def width(text: str) -> int:

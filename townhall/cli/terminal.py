@@ -82,14 +82,14 @@ def reached(show: Callable[[str], None], text: str) -> bool:
 def note(text: str) -> None:
     """A line about the answer: to stderr, dim where that can be shown."""
     _clear_progress()
-    sys.stderr.write(styled(harmless(text, sys.stderr), sys.stderr, dim=True) + "\n")
+    sys.stderr.write(styled(_fitted(text), sys.stderr, dim=True) + "\n")
     sys.stderr.flush()
 
 
 def complain(text: str) -> None:
     """An error that the session survives."""
     _clear_progress()
-    sys.stderr.write(styled(f"townhall: {harmless(text, sys.stderr)}", sys.stderr, fg="red") + "\n")
+    sys.stderr.write(styled(_fitted(f"townhall: {text}"), sys.stderr, fg="red") + "\n")
     sys.stderr.flush()
 
 
@@ -99,6 +99,18 @@ def progress(text: str) -> None:
         shown = harmless(text, sys.stderr)[: size(sys.stderr).columns - 1]  # a line that wraps could not be overwritten
         sys.stderr.write(f"\r\x1b[K{styled(shown, sys.stderr, dim=True)}")
         sys.stderr.flush()
+
+
+def _fitted(text: str) -> str:
+    """A line about an answer as stderr can show it: harmless, and broken between words where the terminal would break it anywhere."""
+    if not sys.stderr.isatty():
+        return text
+    text, columns = defused(text), size(sys.stderr).columns
+    if all(len(row) < columns for row in text.split("\n")):
+        return text
+    from townhall.cli.render import wrapped
+
+    return wrapped(re.sub(r"(?<=\S) {3,}", "  ", text), columns)  # a table's columns do not line up any more
 
 
 def _clear_progress() -> None:

@@ -229,6 +229,7 @@ def test_a_narrow_window_and_wide_characters(chat):
     screen = chat(replies=[reply], columns=40)
     screen.say("Erzähl mir etwas, das länger ist als vierzig Spalten 🎉 日本")
     screen.wait_for("end.")
+    screen.say("/help", "\n/edit [TEXT]  change what you said\nlast, and have it answered anew\n", "\n/reset  begin anew\n")
     screen.prompt()
     screen.type(CTRL_D)
     screen.leave()
