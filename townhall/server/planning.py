@@ -106,7 +106,7 @@ class Planner:
         )
         dropped = [indices[at] for at in laid.dropped]
         told = self._told(voice, name, window.pinned, dropped, laid.dropped_tokens)
-        told |= {"reserve_tokens": window.reserve, "prompt_sha256": prompt_hash(laid.ids)}
+        told |= {"prompt_tokens": len(laid.ids), "reserve_tokens": window.reserve, "prompt_sha256": prompt_hash(laid.ids)}
         memory = (
             {"memory": laid.memory.text, "memory_tokens": len(laid.memory.ids), "memory_of": list(laid.memory_of)} if laid.memory else {}
         )

@@ -96,7 +96,9 @@ class ChatReply(Reply):
     object, chunk, prefix = "chat.completion", "chat.completion.chunk", "chatcmpl"
 
     def opening(self, index: int) -> JSON | None:
-        return self._chunk(index, {"delta": {"role": "assistant", "content": ""}}, None, None)
+        chunk = self._chunk(index, {"delta": {"role": "assistant", "content": ""}}, None, None)
+        # who hangs up early would never hear what became of the prompt
+        return chunk if index else {**chunk, "townhall": dict(self._told)}
 
     def _said(self, text: str) -> JSON:
         return {"message": {"role": "assistant", "content": text, "refusal": None}}

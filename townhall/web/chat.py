@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from townhall.logbook import layout
 from townhall.logbook.reading import Log, Turn, parse, read_log
 from townhall.logbook.writer import LogWriter
 from townhall.web.asking import Asking
-from townhall.web.client import Accepted, Client, Finished, Text, Voice, WebError
+from townhall.web.client import Client, Event, Finished, Planned, Text, Voice, WebError
 
-Stream = AsyncGenerator[Accepted | Text | Finished, None]
+Stream = AsyncGenerator[Event, None]
 PACE = 0.04  # seconds between two looks at a reply: faster than anybody reads
 BUSY = "A reply is still being written in this chat, perhaps in another tab; stop it or wait for its end."
 
@@ -27,6 +27,7 @@ class Live:
     question: str
     stream: Stream
     text: str = ""
+    told: Mapping[str, Any] = field(default_factory=dict)
     task: "asyncio.Task[None] | None" = None
 
 
@@ -135,6 +136,8 @@ class Chat:
             async for event in live.stream:
                 if isinstance(event, Finished):
                     finished = event
+                elif isinstance(event, Planned):
+                    live.told = event.told
                 elif isinstance(event, Text):
                     live.text += event.text
                     self._tell()
@@ -145,7 +148,7 @@ class Chat:
         finally:
             await live.stream.aclose()
             if live.text or finished:
-                self._append(layout.turn(self._speaker("persona"), live.text, "reply", _facts(finished, asking, self.voice)))
+                self._append(layout.turn(self._speaker("persona"), live.text, "reply", _facts(finished, live.told, asking, self.voice)))
             self._drop()
 
     def _messages(self, but_last: bool) -> list[dict[str, str]]:
@@ -200,18 +203,16 @@ class Chat:
         self._changed.set()
 
 
-def _facts(finished: Finished | None, asking: Asking, voice: Voice) -> dict[str, Any]:
-    """As `townhall chat` notes them, as far as a server tells."""
-    told = dict(finished.told) if finished else {}
-    usage = dict(finished.usage) if finished else {}
+def _facts(finished: Finished | None, told: Mapping[str, Any], asking: Asking, voice: Voice) -> dict[str, Any]:
+    """As `townhall chat` notes them, as far as a server tells; of an answer that was stopped nobody counts the tokens."""
     return {
         "at": _now(),
         "finish_reason": finished.reason if finished else "interrupted",
         "model": voice.id,
         "asked": asking.body(),
-        "prompt_tokens": usage.get("prompt_tokens"),
-        "completion_tokens": usage.get("completion_tokens"),
-        "receipt": told,
+        "prompt_tokens": told.get("prompt_tokens"),
+        "completion_tokens": finished.usage.get("completion_tokens") if finished else None,
+        "receipt": dict(told),
     }
 
 

@@ -40,6 +40,13 @@ class Accepted:
 
 
 @dataclass(frozen=True)
+class Planned:
+    """What the model will see, as the server's `townhall` object has it before the first word."""
+
+    told: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Text:
     """More of the answer."""
 
@@ -53,6 +60,9 @@ class Finished:
     reason: str
     usage: Mapping[str, Any]
     told: Mapping[str, Any]
+
+
+Event = Accepted | Planned | Text | Finished
 
 
 class Client:
@@ -80,7 +90,7 @@ class Client:
         except (ValueError, KeyError, TypeError) as error:
             raise WebError(f"what answers at {self.root} is no server of this kind; pass the address of `townhall serve`") from error
 
-    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[Accepted | Text | Finished, None]:
+    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator["Event", None]:
         """POST /v1/chat/completions. Closing the iterator hangs up, which stops the server at its next token."""
         asked = {**body, "stream": True, "stream_options": {"include_usage": True}}
         reason, whole = "stop", False
@@ -98,7 +108,9 @@ class Client:
                     chunk = json.loads(line.removeprefix("data: "))
                     if "error" in chunk:
                         raise WebError(str(chunk["error"].get("message") or "the server failed"))
-                    told = chunk.get("townhall") or told
+                    if chunk.get("townhall"):
+                        told = chunk["townhall"]
+                        yield Planned(told)
                     for choice in chunk["choices"]:
                         reason = choice.get("finish_reason") or reason
                         if text := (choice.get("delta") or {}).get("content"):

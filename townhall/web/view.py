@@ -77,7 +77,7 @@ def shares(told: dict[str, Any], completion: int) -> list[Share]:
 
 def bar(chat: Chat | None) -> str:
     """The context window as a meter and its legend."""
-    answers = [answer for _, answer in (chat.exchanges() if chat else ()) if answer and answer.facts]
+    answers = [answer for _, answer in (chat.exchanges() if chat else ()) if answer and (answer.facts or {}).get("receipt")]
     facts = answers[-1].facts or {} if answers else {}
     told = facts.get("receipt") or {}
     parts = shares(told, int(facts.get("completion_tokens") or 0))

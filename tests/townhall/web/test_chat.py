@@ -70,6 +70,7 @@ def test_stopping_keeps_what_was_said_and_frees_the_slot(run, house, shelf):
     run(story())
     (question, answer) = chat.exchanges()[0]
     assert answer.text.startswith("word") and answer.facts["finish_reason"] == "interrupted"
+    assert answer.facts["receipt"]["window"] == 1024 and answer.facts["prompt_tokens"] > 0
     server.wait(lambda: server.service.health()["slots"]["active"] == 0)
 
 

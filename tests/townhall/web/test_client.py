@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from townhall.fake.model import Line
-from townhall.web.client import Accepted, Client, Finished, ServerGone, Text, WebError, voice_of
+from townhall.web.client import Accepted, Client, Finished, Planned, ServerGone, Text, WebError, voice_of
 
 
 def ask(client, text="Hello", **fields):
@@ -36,8 +36,10 @@ def test_a_server_of_another_make_names_ids_alone():
 
 
 def test_an_answer_comes_in_pieces_and_ends_with_its_figures(house):
-    first, *pieces, last = ask(Client(house("One two three.").root), seed=5)
-    assert isinstance(first, Accepted) and all(isinstance(piece, Text) for piece in pieces)
+    first, plan, *others, last = ask(Client(house("One two three.").root), seed=5)
+    pieces = [event for event in others if isinstance(event, Text)]
+    assert isinstance(first, Accepted) and isinstance(plan, Planned)
+    assert plan.told["prompt_tokens"] == last.told["prompt_tokens"] == last.usage["prompt_tokens"]
     assert "".join(piece.text for piece in pieces) == "One two three." and len(pieces) > 2
     assert isinstance(last, Finished) and last.reason == "stop"
     assert last.told["seeds"] == [5] and last.told["reserve_tokens"] > 0 and len(last.told["prompt_sha256"]) == 64
