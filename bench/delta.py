@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from app.models.llama.checkpoint import delta
+from app.models.llama.checkpoint import delta, xor
+from app.models.llama.checkpoint.cores import cores
 
 GB = 1e9
 
@@ -45,13 +46,13 @@ def fill(path: Path, nbytes: int, seed: int) -> Path:
 
 def parts(base: Path, encrypted: Path, target: Path, nbytes: int) -> float:
     """Processor seconds per GB that one file's XOR, digest and write take one after another."""
-    chunks = range(0, nbytes, delta.CHUNK)
-    result = np.ones(delta.CHUNK, np.uint8)
-    source, other = delta._mapped(encrypted)[delta.DIGEST :], delta._Repeated(delta._mapped(base))
+    chunks = range(0, nbytes, xor.CHUNK)
+    result = np.ones(xor.CHUNK, np.uint8)
+    source, other = xor.mapped(encrypted)[delta.DIGEST :], xor.Repeated(xor.mapped(base))
 
-    def xor() -> None:
+    def exclusive_or() -> None:
         for at in chunks:
-            chunk = source[at : at + delta.CHUNK]
+            chunk = source[at : at + xor.CHUNK]
             other.xor(chunk, at, result[: len(chunk)])
 
     def digest() -> None:
@@ -62,9 +63,9 @@ def parts(base: Path, encrypted: Path, target: Path, nbytes: int) -> float:
     def write() -> None:
         with target.open("wb", buffering=0) as file:
             for _ in chunks:
-                delta._write_all(file, result.data)
+                xor.write_all(file, result.data)
 
-    seconds = [measured(f"  {work.__name__} alone", nbytes, work) for work in (xor, digest, write)]
+    seconds = [measured(f"  {work.__name__} alone", nbytes, work) for work in (exclusive_or, digest, write)]
     target.unlink()
     return sum(seconds)
 
@@ -79,13 +80,13 @@ def run(folder: Path, nbytes: int) -> None:
     def numpy_xor() -> None:
         with made[0].open("rb") as source, base.open("rb") as other, (folder / "x").open("wb") as target:
             source.seek(delta.DIGEST)
-            while block := source.read(delta.CHUNK):
+            while block := source.read(xor.CHUNK):
                 target.write((np.frombuffer(block, np.uint8) ^ np.frombuffer(other.read(len(block)), np.uint8)).data)
 
     def apply(deltas: list[Path]) -> Callable[[], object]:
         return lambda: delta.apply(base, deltas, folder / "out")
 
-    print(f"{f'{nbytes / GB:.1f} GB in the page cache, {delta.cores()} cores':<40}{'GB/s of':>8}{'by the':>8}")
+    print(f"{f'{nbytes / GB:.1f} GB in the page cache, {cores()} cores':<40}{'GB/s of':>8}{'by the':>8}")
     print(f"{'':<40}{'a core':>8}{'clock':>8}")
     affinity = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(affinity)})

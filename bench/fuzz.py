@@ -11,7 +11,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from app.models.llama.checkpoint.delta import cores
+from app.models.llama.checkpoint.cores import cores
 from tests.reference.fuzz import MEMORY, TARGETS
 
 HOUR = 3600

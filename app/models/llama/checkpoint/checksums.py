@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.models.llama.checkpoint.delta import OnBytes, cores
+from app.models.llama.checkpoint.cores import cores
+from app.models.llama.checkpoint.xor import OnBytes
 from app.models.llama.wording import quoted
 from ext.tinygrad.errors import TownhallError
 

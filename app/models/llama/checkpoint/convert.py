@@ -10,7 +10,7 @@ import gguf
 import numpy as np
 
 from app.models.llama.checkpoint.checkpoint import Checkpoint
-from app.models.llama.checkpoint.delta import cores
+from app.models.llama.checkpoint.cores import cores
 from app.models.llama.checkpoint.encode import encoded
 from app.models.llama.checkpoint.errors import CheckpointError
 from app.models.llama.checkpoint.inspection import licence

@@ -8,7 +8,7 @@ import gguf
 import numpy as np
 
 from app.models.llama.checkpoint.checkpoint import Checkpoint
-from app.models.llama.checkpoint.delta import cores
+from app.models.llama.checkpoint.cores import cores
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.quantize_k import quantize_q4_k
 from ext.tinygrad.kernels.quantize_q8_0 import quantize_q8_0

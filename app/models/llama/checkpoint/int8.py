@@ -11,7 +11,7 @@ import gguf
 import numpy as np
 
 from app.models.llama.checkpoint.checkpoint import Checkpoint, Stored
-from app.models.llama.checkpoint.delta import cores
+from app.models.llama.checkpoint.cores import cores
 from app.models.llama.checkpoint.encode import encoded
 from app.models.llama.checkpoint.stored import FLOATS
 from app.models.llama.config import LlamaConfig

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.models.llama.checkpoint import delta
+from app.models.llama.checkpoint import delta, xor
 from app.models.llama.checkpoint.checksums import PUBLISHED, ChecksumError, read_list, verify
-from app.models.llama.checkpoint.delta import CHUNK, DeltaError
+from app.models.llama.checkpoint.delta import DeltaError
 from app.models.llama.checkpoint.download import DownloadError, fetch, read_urls
+from app.models.llama.checkpoint.xor import CHUNK
 from townhall.cli.main import main
 
 BASE_SIZE = CHUNK + 4321
@@ -72,15 +73,41 @@ def test_a_part_is_taken_up_where_it_ended(base: Path, one: tuple[Path, Path], t
     part = tmp_path / "out" / "model.bin.part"
     part.write_bytes(plain.read_bytes()[: 3 * CHUNK + 5])
     starts = []
-    xor = delta._Repeated.xor
+    plainly = xor.Repeated.xor
 
-    def watch(self: delta._Repeated, chunk: np.ndarray, at: int, out: np.ndarray) -> np.ndarray:
+    def watch(self: xor.Repeated, chunk: np.ndarray, at: int, out: np.ndarray) -> np.ndarray:
         starts.append(at)
-        return xor(self, chunk, at, out)
+        return plainly(self, chunk, at, out)
 
-    monkeypatch.setattr(delta._Repeated, "xor", watch)
+    monkeypatch.setattr(xor.Repeated, "xor", watch)
     (result,) = delta.apply(base, [made], tmp_path / "out")
     assert result.read_bytes() == plain.read_bytes() and min(starts) == 3 * CHUNK
+
+
+@pytest.mark.parametrize("files", [1, 4])
+def test_ctrl_c_ends_every_file_and_another_run_takes_them_up(
+    files: int, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plains = [noise(tmp_path / "plain" / f"{n}.bin", 6 * CHUNK, n) for n in range(files)]
+    made, out = delta.make(base, plains, tmp_path / "enc"), tmp_path / "out"
+    reached, interrupted = threading.Event(), threading.Event()
+
+    def hold(n: int) -> None:
+        reached.set()
+        interrupted.wait(20)
+
+    def interrupt(self: object) -> None:
+        reached.wait(20)
+        delta.threading.Timer(0.05, interrupted.set).start()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("concurrent.futures.Future.exception", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            delta.apply(base, made, out, hold)
+    parts = list(out.iterdir())
+    assert parts and all(part.suffix == ".part" and part.stat().st_size < 6 * CHUNK for part in parts)
+    assert [path.read_bytes() for path in delta.apply(base, made, out)] == [path.read_bytes() for path in plains]
 
 
 def test_a_part_of_something_else_is_begun_anew(base: Path, one: tuple[Path, Path], tmp_path: Path) -> None:
