@@ -65,4 +65,8 @@ if __name__ == "__main__":
     subject, model = sys.argv[1:3]
     (ours if subject == "townhall" else theirs)(model, int(os.environ.get("PROMPT_TOKENS", "30")))
     print("\n" + json.dumps(MARKS), flush=True)
+    if subject == "townhall":
+        from app.models.llama.weight_cache import settle
+
+        settle()  # later starts find what this one packed
     os._exit(0)  # how long a library takes to say goodbye is not the question
