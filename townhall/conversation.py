@@ -19,7 +19,7 @@ from townhall.persona import Persona
 from townhall.prompt import Prompt
 from townhall.reading import common_prefix
 from townhall.reply import Reply
-from townhall.standing import Standing, standings
+from townhall.standing import Standing, settled, standings
 from townhall.template import open_format
 from townhall.transcript import exchange_of, memory_tokens
 
@@ -81,7 +81,7 @@ class Conversation:
 
     def _stand(self, now: Standing, before: list[Standing], known: bool = False) -> None:
         """`before` are the standings that each exchange found; `known`: the model has read all that the next prompt begins with."""
-        self._now, self._before, self._known = now, before, known
+        self._now, self._before, self._known = settled(now, self.exchanges, bool(self.strategy.memory)), before, known
         self._laid: Sequence[int] = self.prompt.before(now.plan)  # as the next prompt will begin
 
     @property
@@ -123,8 +123,9 @@ class Conversation:
         at = max(0, len(self.exchanges) - turns)
         taken = tuple(self.exchanges[at:])
         if taken:
-            self._stand(self._before[at], self._before[:at], known=True)
+            found, before = self._before[at], self._before[:at]
             del self.exchanges[at:]
+            self._stand(found, before, known=not found.recalled)
         return taken
 
     def recall(self, turns: Sequence[tuple[str, str]], sampled: Sequence[Sequence[int] | None] = ()) -> None:

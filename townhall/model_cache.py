@@ -92,7 +92,7 @@ class ModelCache(Generic[W, L]):
     def _load_or_make_room(self, options: W, current: Hashable) -> L:
         try:
             return self._load(options)
-        except MemoryError:
+        except (MemoryError, RuntimeError):  # drivers of accelerators raise the second
             if not self._make_room(0, {current}):
                 raise
         return self._load(options)

@@ -19,6 +19,7 @@ class Standing:
     recomputed: int = 0  # tokens computed again since the last prompt
     unfolded: tuple[Exchange, ...] = ()  # dropped before a memory could be made of them
     given_up: tuple[Exchange, ...] = ()  # no memory came of them
+    recalled: bool = False  # nobody has talked from here: all that is not in the window has left it, and is not listed for each of them
 
     def said(self, plan: Plan, exchange: Exchange | None, remembers: bool) -> "Standing":
         """After a prompt of `plan`, and what came of it; None where not a word was shown."""
@@ -38,8 +39,12 @@ class Standing:
 
 def standings(strategy: ContextStrategy, window: Window, exchanges: Sequence[Exchange]) -> list[Standing]:
     """Before each of `exchanges`, as if they had been said one after the other, and after the last. ContextError where they may not be."""
-    result = []
-    for said, plan in enumerate(plans(strategy, window, exchanges)):
-        out = tuple(exchanges[: said - len(plan.kept)])
-        result.append(Standing(Plan(plan.kept), left=out, unfolded=out[-NOTED:] if strategy.memory else ()))
-    return result
+    return [Standing(Plan(plan.kept), recalled=True) for plan in plans(strategy, window, exchanges)]
+
+
+def settled(standing: Standing, exchanges: Sequence[Exchange], remembers: bool) -> Standing:
+    """A standing that was recalled, ready to be gone on from: whatever of `exchanges` is not in the window has to be accounted for."""
+    if not standing.recalled:
+        return standing
+    out = tuple(exchanges[: len(exchanges) - len(standing.plan.kept)])
+    return replace(standing, left=out, unfolded=out[-NOTED:] if remembers else (), recalled=False)

@@ -144,3 +144,23 @@ def test_a_beginning_that_would_be_the_end_is_refused():
     with pytest.raises(ContextError):
         conversation.reply("Hi", prefill=words(2000))
     assert not conversation.exchanges
+
+
+def test_what_a_recall_left_out_is_accounted_for_after_an_undo_as_well():
+    llama = model(["Fine."], capacity=160)
+    conversation = talk(llama, max_tokens=30)
+    conversation.recall([(f"Question {n}", "Fine.") for n in range(40)])
+    conversation.undo(3)
+    ask(conversation, "And now?")
+    out = len(conversation.exchanges) - len(conversation.plan.kept)
+    assert out > 20 and conversation.last.receipt.dropped == tuple(range(2 * out))
+    ask(conversation, "And now?")
+    assert not conversation.last.receipt.dropped and conversation.last.receipt.recomputed_tokens == 0
+
+
+def test_a_history_of_thousands_takes_memory_for_what_was_said_only():
+    conversation = talk(model(["Fine."], capacity=160), max_tokens=30)
+    conversation.recall([("Hi", "Fine.")] * 4000)
+    standings = [*conversation._before, conversation._now]
+    held = sum(len(one.left) + len(one.unfolded) + len(one.plan.kept) for one in standings)
+    assert len(standings) == 4001 and held < 30 * 4001
