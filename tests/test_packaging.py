@@ -22,15 +22,22 @@ def test_every_dependency_is_pinned():
 
 def test_the_make_targets_that_people_know_exist():
     text = (ROOT / "Makefile").read_text()
-    for target in ("setup", "chat", "test", "check", "bench"):
+    for target in ("setup", "chat", "test", "test-web", "check", "bench"):
         assert re.search(rf"^{target}:", text, re.MULTILINE)
 
 
-def test_ci_runs_make_test_and_nothing_else():
+def test_ci_runs_what_developers_run_and_nothing_else():
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     commands = [line for line in script.read_text().splitlines() if line and not line.startswith(("#", "set ", "cd "))]
-    assert commands == ["exec make test"]
+    assert commands == ["make test", "make test-web"]
+    assert "set -euo pipefail" in script.read_text()  # the first that fails, fails the run
+
+
+def test_the_browser_comes_from_the_system_and_never_from_a_place_of_its_own():
+    script = (ROOT / "tests/web/chromium.sh").read_text()
+    assert not re.search(r"^[^#]*playwright install", script + (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert os.access(ROOT / "tests/web/chromium.sh", os.X_OK)
 
 
 def test_every_kind_of_data_file_in_the_packages_is_packaged():

@@ -27,7 +27,8 @@ Feature: Keeping
     And I press "New chat"
     Then the conversation does not show "about apples"
     When I say "This one is about pears"
-    And I open the chat "about apples"
+    Then the list of chats has "about pears"
+    When I open the chat "about apples"
     Then the conversation shows "This one is about apples"
     And the conversation does not show "about pears"
 
