@@ -13,7 +13,7 @@ from townhall.fake.script import echo
 from townhall.watch.watcher import Watcher
 
 PATIENCE = 60.0  # seconds: machines may be busy
-TALE = "and so on " * 40
+TALE = "and so on " * 25
 
 
 def eventually(holds, what="it"):
