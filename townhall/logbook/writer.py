@@ -112,24 +112,36 @@ class LogWriter:
 
 def write_whole(path: Path, head: Mapping[str, Any], turns: str) -> None:
     """A log at once, where nothing lies yet: all of it or nothing. LogError where it cannot be."""
+    if path.suffix != SUFFIX:
+        raise LogError(f"{path} is no name of a log; end it in {SUFFIX}")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        if path.suffix != SUFFIX:
-            raise LogError(f"{path} is no name of a log; end it in {SUFFIX}")
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with part.open("xb") as file:
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write((layout.front_matter(head) + turns).encode(errors="replace"))
             file.flush()
             os.fsync(file.fileno())
-        os.link(part, path)  # unlike a rename, it leaves alone what lies there
+        if not _put(part, path):
+            raise LogError(f"{path} is there already, and stays as it is; name another file")
         _sync_folder(path.parent)
-    except FileExistsError as error:
-        raise LogError(f"{path} is there already, and stays as it is; name another file") from error
     except OSError as error:
         raise LogError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+def _put(part: Path, path: Path) -> bool:
+    """Give a file its name, unless something has that name already."""
+    try:
+        os.link(part, path)  # unlike a rename, it leaves alone what lies there
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without links
+        if path.exists():
+            return False
+        part.rename(path)
+    return True
 
 
 def _sync_folder(folder: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from townhall.errors import LogError
 from townhall.logbook import layout
 from townhall.logbook.reading import read_log
-from townhall.logbook.writer import LogWriter, new_id
+from townhall.logbook.writer import LogWriter, new_id, write_whole
 
 HEAD = {"id": "x", "user": "User", "persona": "Stacy"}
 
@@ -139,3 +139,23 @@ def test_a_place_that_cannot_be_written_is_said_and_survived(tmp_path, obstacle)
 def test_names_are_different_and_sort_by_time():
     names = [new_id() for _ in range(100)]
     assert len(set(names)) == 100 and len(names[0]) == 22
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_whole_log_is_put_where_nothing_lies_and_nowhere_else(path, monkeypatch, links):
+    if not links:  # as on a stick that was formatted for another system
+
+        def refuse(*places):
+            raise PermissionError(1, "Operation not permitted")
+
+        monkeypatch.setattr(os, "link", refuse)
+    write_whole(path, HEAD, said("Hi"))
+    assert texts(path) == ["Hi"] and os.listdir(path.parent) == ["a.md"] and stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    for place, fault in (
+        (path, "is there already, and stays"),
+        (path.with_suffix(".txt"), "end it in .md"),
+        (path / "b.md", "cannot be written"),
+    ):
+        with pytest.raises(LogError, match=fault):
+            write_whole(place, HEAD, said("Ho"))
+    assert texts(path) == ["Hi"] and os.listdir(path.parent) == ["a.md"]
