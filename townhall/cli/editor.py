@@ -65,6 +65,7 @@ class Editor:
             reserve_space_for_menu=MENU_ROWS,
             key_bindings=self._keys(suggestions),
             enable_suspend=True,
+            enable_open_in_editor=True,  # Ctrl-X Ctrl-E
             search_ignore_case=True,
             style=Style.from_dict(PLAIN | (COLOURED if colour else {})),
             color_depth=None if colour else ColorDepth.DEPTH_1_BIT,

@@ -1,5 +1,8 @@
 """The line at a terminal: the menu, history, and what a person edits."""
 
+import subprocess
+import sys
+
 from tests.townhall.cli.screen import BACKSPACE, CTRL_C, CTRL_D, CTRL_R, DOWN, END, ENTER, HOME, TAB, UP
 
 
@@ -88,3 +91,25 @@ def test_a_menu_does_not_come_up_in_a_message(chat):
     screen.say("either/or and 1/2", "Stacy: either/or and 1/2")
     leave(screen)
     assert "/persona" not in screen.text()
+
+
+def test_the_editor_is_imported_only_where_somebody_types():
+    code = "from townhall.cli.main import main; import sys; code = main(['chat', '--model', 'fake:echo', '--markdown', '--no-log'])"
+    code += "\nassert not {'prompt_toolkit', 'rich'} & set(sys.modules); sys.exit(code)"
+    done = subprocess.run([sys.executable, "-c", code], input="Hi\n**Ho**\n", capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "Hi\n**Ho**\n"), done.stderr
+
+
+def test_a_long_message_may_be_written_in_an_editor(chat, tmp_path):
+    script = tmp_path / "editor.sh"
+    script.write_text('#!/bin/sh\necho "written elsewhere" > "$1"\n')
+    script.chmod(0o755)
+    screen = chat("--model", "fake:echo", EDITOR=str(script), VISUAL="")
+    screen.prompt()
+    screen.type("begun here")
+    screen.wait_for("begun here")
+    screen.type("\x18\x05")
+    screen.wait(lambda: screen.row() == "User: written elsewhere")
+    screen.type(ENTER)
+    screen.wait_for("Stacy: written elsewhere")
+    leave(screen)

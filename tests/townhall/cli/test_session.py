@@ -62,6 +62,21 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_session(terminal):
     assert screen.text().count("leaves)") == 1 and "half" not in screen.text()
 
 
+def test_a_second_ctrl_c_ends_what_the_first_cannot(chat, tmp_path):
+    screen = chat(replies=[{"text": "Never said.", "prefill": 60}, "Back again."])
+    screen.say("Hi")
+
+    def stopped():
+        screen.type(CTRL_C)
+        return "(stopped)" in screen.text()
+
+    screen.wait(stopped)
+    screen.say("And now?", "Stacy: Back again.")
+    screen.prompt()
+    screen.type(CTRL_D)
+    assert screen.leave() == 0 and turns(tmp_path)[-2:] == ["And now?", "Back again."]
+
+
 def test_the_commands_answer(terminal):
     screen = terminal()
     screen.say("/help", "/reset  ")
