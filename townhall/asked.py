@@ -9,7 +9,7 @@ from townhall.context.strategy import Plan, Window
 from townhall.facade import Generation
 from townhall.message import Message, messages_of
 from townhall.reply import Reply
-from townhall.standing import Standing
+from townhall.state import State
 from townhall.transcript import memory_tokens
 
 
@@ -40,7 +40,7 @@ class Asked:
         device: str,
         strategy: str,
         window: Window,
-        found: Standing,
+        found: State,
         uncomputed: int,
     ) -> Reply:
         """The figures. The turn found the conversation as `found`; `uncomputed` tokens before it had never been computed."""

@@ -19,7 +19,7 @@ from townhall.persona import Persona
 from townhall.prompt import Prompt
 from townhall.reading import common_prefix
 from townhall.reply import Reply
-from townhall.standing import Standing, settled, standings
+from townhall.state import State, settled, states
 from townhall.template import open_format
 from townhall.transcript import exchange_of, memory_tokens
 
@@ -77,10 +77,10 @@ class Conversation:
 
     def _fresh(self) -> None:
         self.exchanges, self.last = [], None
-        self._stand(Standing(), [])
+        self._stand(State(), [])
 
-    def _stand(self, now: Standing, before: list[Standing], known: bool = False) -> None:
-        """`before` are the standings that each exchange found; `known`: the model has read all that the next prompt begins with."""
+    def _stand(self, now: State, before: list[State], known: bool = False) -> None:
+        """`before` are the states that each exchange found; `known`: the model has read all that the next prompt begins with."""
         self._now, self._before, self._known = settled(now, self.exchanges, bool(self.strategy.memory)), before, known
         self._laid: Sequence[int] = self.prompt.before(now.plan)  # as the next prompt will begin
 
@@ -146,7 +146,7 @@ class Conversation:
                 exchanges.append(old)
             else:
                 exchanges.append(exchange_of(self.prompt, at, question, answer, sampled[at] if at < len(sampled) else None))
-        *before, now = standings(self.strategy, self.window, exchanges)
+        *before, now = states(self.strategy, self.window, exchanges)
         self.exchanges, self.last = exchanges, None
         self._stand(now, before)
 

@@ -11,7 +11,7 @@ NOTED = 16  # exchanges at most that a memory is made of when a whole history is
 
 
 @dataclass(frozen=True)
-class Standing:
+class State:
     """`plan` is what the window holds; the others are what the next receipt and the next memory have to account for."""
 
     plan: Plan = Plan(())
@@ -21,30 +21,30 @@ class Standing:
     given_up: tuple[Exchange, ...] = ()  # no memory came of them
     recalled: bool = False  # nobody has talked from here: all that is not in the window has left it, and is not listed for each of them
 
-    def said(self, plan: Plan, exchange: Exchange | None, remembers: bool) -> "Standing":
+    def said(self, plan: Plan, exchange: Exchange | None, remembers: bool) -> "State":
         """After a prompt of `plan`, and what came of it; None where not a word was shown."""
         late = tuple(gone for gone in plan.dropped if gone not in self.given_up) if remembers else ()
         kept = plan.kept if exchange is None else (*plan.kept, exchange)
-        return Standing(Plan(kept, plan.dropped, plan.memory), (), 0, (*self.unfolded, *late), self.given_up)
+        return State(Plan(kept, plan.dropped, plan.memory), (), 0, (*self.unfolded, *late), self.given_up)
 
-    def folded(self, leaving: Sequence[Exchange], memory: Memory, recomputed: int) -> "Standing":
+    def folded(self, leaving: Sequence[Exchange], memory: Memory, recomputed: int) -> "State":
         """After `memory` took the place of `leaving`, and what moved up for it was computed again."""
         kept = self.plan.kept[len(leaving) :]
         return replace(self, plan=Plan(kept, (), memory), left=(*self.left, *leaving), recomputed=self.recomputed + recomputed, unfolded=())
 
-    def unmemorable(self, leaving: Sequence[Exchange]) -> "Standing":
+    def unmemorable(self, leaving: Sequence[Exchange]) -> "State":
         """After no memory came of `leaving`."""
         return replace(self, given_up=tuple(leaving), unfolded=())
 
 
-def standings(strategy: ContextStrategy, window: Window, exchanges: Sequence[Exchange]) -> list[Standing]:
+def states(strategy: ContextStrategy, window: Window, exchanges: Sequence[Exchange]) -> list[State]:
     """Before each of `exchanges`, as if they had been said one after the other, and after the last. ContextError where they may not be."""
-    return [Standing(Plan(plan.kept), recalled=True) for plan in plans(strategy, window, exchanges)]
+    return [State(Plan(plan.kept), recalled=True) for plan in plans(strategy, window, exchanges)]
 
 
-def settled(standing: Standing, exchanges: Sequence[Exchange], remembers: bool) -> Standing:
-    """A standing that was recalled, ready to be gone on from: whatever of `exchanges` is not in the window has to be accounted for."""
-    if not standing.recalled:
-        return standing
-    out = tuple(exchanges[: len(exchanges) - len(standing.plan.kept)])
-    return replace(standing, left=out, unfolded=out[-NOTED:] if remembers else (), recalled=False)
+def settled(state: State, exchanges: Sequence[Exchange], remembers: bool) -> State:
+    """A state that was recalled, ready to be gone on from: whatever of `exchanges` is not in the window has to be accounted for."""
+    if not state.recalled:
+        return state
+    out = tuple(exchanges[: len(exchanges) - len(state.plan.kept)])
+    return replace(state, left=out, unfolded=out[-NOTED:] if remembers else (), recalled=False)
