@@ -14,7 +14,8 @@ from townhall.cli.manual import WIDTH, manual, pages
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGES = list(pages(click.Context(cli, info_name="townhall", terminal_width=WIDTH, **cli.context_settings)))
-HEAVY = "{'tinygrad', 'numpy', 'jinja2', 'pydantic', 'sqlite3', 'prompt_toolkit', 'rich', 'watchfiles', 'gradio', 'app.models.llama'} & set(sys.modules)"
+NAMES = ["tinygrad", "numpy", "jinja2", "pydantic", "sqlite3", "prompt_toolkit", "rich", "watchfiles", "gradio", "app.models.llama"]
+HEAVY = f"set({NAMES}) & set(sys.modules)"
 
 
 def python(code, **env):
