@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from townhall.watch.errors import WatchError
-
 STEP = 10  # milliseconds without news, after which what there is is told; watchfiles' own 50 would be a third of what we promise
 GROUPING = 200  # milliseconds: somebody who never ceases to save is heard all the same
+POLLING = 100  # milliseconds between two looks, for WATCHFILES_FORCE_POLLING
 PULSE = 1000  # milliseconds; a network's file system tells nothing
 
 
-def notices(folders: Sequence[Path], stopped: Callable[[], bool]) -> Iterator[set[Path]]:
+def notices(folders: Sequence[Path], stopped: Callable[[], bool], say: Callable[[str], None]) -> Iterator[set[Path]]:
     """Paths in `folders` that something happened to, as soon as it did; an empty set at the start and once a second. Ends when `stopped`.
 
-    A folder may vanish and come back. WatchError where the system watches nothing more.
+    A folder may vanish and come back. Where the system tells of nothing there is the empty set only, and a line through `say`.
     """
+    told = False
     while not stopped():
         there = {folder: _identity(folder) for folder in folders}
         found = [folder for folder, identity in there.items() if identity]
@@ -32,8 +32,12 @@ def notices(folders: Sequence[Path], stopped: Callable[[], bool]) -> Iterator[se
                     break
         except FileNotFoundError:
             continue  # it vanished just now
-        except OSError as error:
-            raise WatchError(f"{found[0]} cannot be watched: {error}") from error
+        except (OSError, RuntimeError) as error:  # watchfiles' own error is one of the latter; no more inotify watches, say
+            if not told:
+                say(f"the system does not tell what happens in {found[0]}: {error}; its files are looked at once a second")
+            told = True
+            yield set()
+            time.sleep(PULSE / 1000)
 
 
 def _told(folders: Sequence[Path], stopped: Callable[[], bool]) -> Iterator[set[Path]]:
@@ -46,7 +50,7 @@ def _told(folders: Sequence[Path], stopped: Callable[[], bool]) -> Iterator[set[
 
     stop: Any = Stop()
     polling = os.environ.get("WATCHFILES_FORCE_POLLING", "") not in ("", "0", "false", "disable", "disabled")
-    with RustNotify([str(folder) for folder in folders], False, polling, STEP, False, True) as watcher:
+    with RustNotify([str(folder) for folder in folders], False, polling, POLLING, False, True) as watcher:
         yield set()
         while not isinstance(told := watcher.watch(GROUPING, STEP, PULSE, stop), str) or told == "timeout":
             yield set() if told == "timeout" else {Path(path) for _, path in told}

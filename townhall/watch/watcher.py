@@ -33,7 +33,7 @@ class Watcher:
         place = Path(os.path.abspath(self.target))
         folders = (place,) if self.folder else (place.parent, Path(os.path.realpath(place)).parent)
         told = False
-        for changed in notices(list(dict.fromkeys(folders)), self._stopped):
+        for changed in notices(list(dict.fromkeys(folders)), self._stopped, self._reporter.note):
             self._round(changed)
             if not told:
                 self._reporter.note(f"{self.target} is watched; Ctrl-C ends that")

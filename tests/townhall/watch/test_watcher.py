@@ -9,7 +9,7 @@ import pytest
 
 from tests.townhall.watch.room import SAVES, TALE, Room, by_rename, by_truncating, eventually, in_place, slow_echo, watched
 from townhall.fake.model import Line
-from townhall.watch import attended, document
+from townhall.watch import attended, document, notices
 from townhall.watch.errors import WatchError
 from townhall.watch.lock import Lock
 
@@ -465,3 +465,26 @@ def test_what_looks_like_a_chat_and_is_none_harms_nobody(tmp_path):
         "cannot be read: Too many levels of symbolic links",
         "is not a file; name a text file or a folder of them",
     ]
+
+
+def test_where_the_system_tells_of_nothing_files_are_looked_at_all_the_same(path, monkeypatch):
+    def none(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("watchfiles._rust_notify.RustNotify", none)
+    monkeypatch.setattr(notices, "PULSE", 50)
+    path.write_text("User: One")
+    with watched(path) as room:
+        reads(path, "User: One\n\nStacy: One\n\nUser: ")
+        by_rename(path, path.read_bytes() + b"Two")
+        reads(path, "User: One\n\nStacy: One\n\nUser: Two\n\nStacy: Two\n\nUser: ")
+    (told,) = room.lines
+    assert told.startswith("the system does not tell what happens in ") and told.endswith("its files are looked at once a second")
+
+
+def test_files_may_be_polled(path, monkeypatch):
+    monkeypatch.setenv("WATCHFILES_FORCE_POLLING", "1")
+    path.write_text("User: ")
+    with watched(path):
+        path.write_text("User: One")
+        reads(path, "User: One\n\nStacy: One\n\nUser: ")
