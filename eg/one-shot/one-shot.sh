@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One question out of a file, its answer on standard output: one-shot.sh [FILE] [flags of townhall watch]
+# A question out of a file, the same with its answer on standard output: one-shot.sh [FILE] [flags of townhall watch]
 # The file itself, question.chat where none is named, stays as it is.
 set -euo pipefail
 
