@@ -3,14 +3,18 @@
 import os
 import stat
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from townhall.cli import terminal
 from townhall.cli.flags import chat_options, some_flags
+from townhall.cli.options import ChatOptions
 from townhall.conversation import MAX_REPLY
 from townhall.errors import ModelError
+
+if TYPE_CHECKING:
+    from townhall.server.options import ServeOptions
 
 MAX_KEYS = 64 << 10  # bytes
 EPILOG = """\b
@@ -76,34 +80,24 @@ def serve(
     **flags: Any,
 ) -> int:
     chat = chat_options(ctx, config, flags)
-    model_id = str(chat.model).partition("=")[0] if chat.fake else chat.model_path().name.removesuffix(".gguf")
     try:
         from townhall.server import serve as server
-        from townhall.server.options import Limits, ServeOptions
+        from townhall.server.options import Limits
         from townhall.server.service import Service
     except ModuleNotFoundError as error:
         raise ModelError(f"the server needs the package {error.name}: pip install 'townhall[server]'") from error
     from townhall.cli.loading import load
     from townhall.head_cache import HeadCache
-    from townhall.persona import list_personas, load_persona
 
-    chat.sampling()  # what is out of range ends this here, and so does a persona that is broken
-    personas = personas or tuple(dict.fromkeys([*list_personas(), chat.personality]))  # a file's persona may be one of the user's own
-    for name in personas:
-        load_persona(name)
-    keys = _keys(api_key, api_key_file)
+    keys = read_keys(api_key, api_key_file)
     local = server.is_loopback(host)
     if not local and not keys and not no_auth:
         raise server.ServeError(
             f"--host {host} can be reached by others: pass --api-key-file FILE, or --no-auth to let anybody in who can reach it"
         )
-    options = ServeOptions(
-        model_id=model_id,
-        personas=personas,
-        format=chat.format,
-        context=chat.context,
-        max_tokens=chat.count,
-        plain_penalty=chat.repeat_penalty or 1.0,
+    options = answering(
+        chat,
+        personas,
         slots=slots,
         keys=keys,
         cors=cors,
@@ -122,7 +116,28 @@ def serve(
     return 0
 
 
-def _keys(key: str | None, file: Path | None) -> tuple[str, ...]:
+def answering(chat: ChatOptions, personas: tuple[str, ...], **others: Any) -> "ServeOptions":
+    """Who answers and how, as files and flags say; what is out of range or broken ends it here, in one sentence."""
+    from townhall.persona import list_personas, load_persona
+    from townhall.server.options import ServeOptions
+
+    model_id = str(chat.model).partition("=")[0] if chat.fake else chat.model_path().name.removesuffix(".gguf")
+    chat.sampling()
+    personas = personas or tuple(dict.fromkeys([*list_personas(), chat.personality]))  # a file's persona may be one of the user's own
+    for name in personas:
+        load_persona(name)
+    return ServeOptions(
+        model_id=model_id,
+        personas=personas,
+        format=chat.format,
+        context=chat.context,
+        max_tokens=chat.count,
+        plain_penalty=chat.repeat_penalty or 1.0,
+        **others,
+    )
+
+
+def read_keys(key: str | None, file: Path | None) -> tuple[str, ...]:
     """The keys that were given; ModelError where a file holds none."""
     keys = [key] if key is not None else []
     if file is not None:

@@ -1,5 +1,6 @@
 """`townhall web`: flags in, a page in the browser until it is told to stop."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from click.core import ParameterSource
 from townhall.cli import terminal
 from townhall.cli.flags import chat_options, some_flags
 from townhall.cli.options import ChatOptions
-from townhall.cli.serve import SHARED
+from townhall.cli.serve import SHARED, answering, read_keys
 from townhall.errors import ModelError
 
 if TYPE_CHECKING:
@@ -62,15 +63,17 @@ def web(
     try:
         from townhall.server import serve as serving
         from townhall.web import run
+
+        missing = None if find_spec("gradio") else "gradio"  # it takes seconds to import, so not yet
     except ModuleNotFoundError as error:
-        raise ModelError(f"the page needs the package {error.name}: pip install 'townhall[server,web]'") from error
-    from townhall.cli.serve import _keys
+        missing = error.name
+    if missing:
+        raise ModelError(f"the page needs the package {missing}: pip install 'townhall[server,web]'")
     from townhall.logbook.keeper import default_folder
     from townhall.server.voices import persona_id
     from townhall.web.asking import Asking
 
     plain = Asking(drawn.temperature, drawn.top_p, drawn.top_k, drawn.min_p, drawn.repeat_penalty, chat.seed, chat.count, chat.context)
-
     local = serving.is_loopback(host)
     if not local and not no_auth:
         raise serving.ServeError(f"--host {host} can be reached by others: pass --no-auth to let anybody in who can reach it")
@@ -91,7 +94,7 @@ def web(
             root: str = within.root
             key: str | None = within.key
         else:
-            root, key = server, next(iter(_keys(api_key, api_key_file)), None)
+            root, key = server, next(iter(read_keys(api_key, api_key_file)), None)
         voices = run.ask_voices(root, key)
         first = persona_id(personas[0] if personas else chat.personality)
         known = [voice.id for voice in voices]
@@ -116,17 +119,9 @@ def _service(chat: ChatOptions, personas: tuple[str, ...], key: str) -> "Service
     """As `townhall serve` makes it, for nobody but this page."""
     from townhall.cli.loading import load
     from townhall.head_cache import HeadCache
-    from townhall.persona import list_personas, load_persona
-    from townhall.server.options import ServeOptions
     from townhall.server.service import Service
 
-    names = personas or tuple(dict.fromkeys([*list_personas(), chat.personality]))
-    for name in names:
-        load_persona(name)
-    model_id = str(chat.model).partition("=")[0] if chat.fake else chat.model_path().name.removesuffix(".gguf")
-    options = ServeOptions(
-        model_id=model_id, personas=names, format=chat.format, context=chat.context, max_tokens=chat.count, keys=(key,), grace=1.0
-    )
+    options = answering(chat, personas, keys=(key,), grace=1.0)
     return Service(options, lambda: load(chat), HeadCache.of_user(terminal.note) if chat.cache and not chat.fake else None)
 
 

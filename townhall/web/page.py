@@ -3,6 +3,7 @@
 from typing import Any
 
 from townhall.web.asking import PLAIN, STRATEGIES, Asking
+from townhall.web.choice import Choice
 from townhall.web.events import Events
 from townhall.web.offline import gr
 from townhall.web.shelf import Shelf
@@ -24,9 +25,7 @@ def build(shelf: Shelf, first: str, plain: Asking = PLAIN) -> gr.Blocks:
             gr.Markdown(voices(shelf.voices), sanitize_html=False, elem_id="voices-box", container=False)
             new = gr.Button("New chat", elem_id="new", variant="secondary")
             characters = gr.Radio(names(shelf.voices), value=first, label="Characters", elem_id="characters", interactive=True)
-            chats = gr.Radio([], label="Chats", elem_id="chats", interactive=True)
-            # the list grows while somebody chooses, so Gradio's own idea of it may be old; the shelf checks every id
-            chats.preprocess = lambda payload: str(payload) if payload else None  # type: ignore[method-assign]
+            chats = Choice([], label="Chats", elem_id="chats", interactive=True)
             with gr.Row(elem_id="chat-actions"):
                 open_, rename, delete, export = (
                     gr.Button(name, size="sm", interactive=False, min_width=40, elem_id=f"{name.lower()}-chat")

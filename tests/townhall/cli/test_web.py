@@ -47,6 +47,13 @@ def test_what_cannot_be_is_one_sentence_and_exit_code_2(arguments, fault, capsys
     assert said.startswith("townhall: ") and fault in said
 
 
+def test_without_the_extra_it_says_what_to_install(capsys, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.delitem(sys.modules, "townhall.cli.web", raising=False)
+    assert main(FAKE) == 2
+    assert "the page needs the package gradio: pip install 'townhall[server,web]'" in capsys.readouterr().err
+
+
 def test_a_port_that_is_taken_is_one_sentence(capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
