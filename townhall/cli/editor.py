@@ -81,7 +81,8 @@ class Editor:
         """Ctrl-C empties the line; EOFError for Ctrl-D on an empty one."""
         self.cleared = False
         try:
-            return self._session.prompt(default=terminal.defused(prefill))
+            line = self._session.prompt(default=terminal.defused(prefill))
+            return line.encode(errors="replace").decode()  # keys that are no UTF-8 come as lone surrogates
         finally:
             self._first = False
             terminal.say(PASTE_ON)  # the editor has turned it off; a paste may come while the answer is read

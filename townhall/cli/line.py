@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Protocol
 
 from townhall.cli import terminal
@@ -45,6 +46,8 @@ def open_line(cue: Callable[[], str], commands: Mapping[str, str], keep: bool, t
     `typed` is what the first line begins with.
     """
     if not edits():
+        if isinstance(sys.stdin, TextIOWrapper):
+            sys.stdin.reconfigure(encoding="utf-8", errors="replace")
         return PlainLine(cue)
     # whose turn it is shows at once: the editor takes a tenth of a second to import, and what is typed until then is held
     terminal.say(terminal.styled(terminal.defused(f"{cue()}: "), sys.stdout, bold=True))

@@ -1,7 +1,10 @@
 """The line at a terminal: the menu, history, and what a person edits."""
 
+import os
 import subprocess
 import sys
+
+import pytest
 
 from tests.townhall.cli.screen import BACKSPACE, CTRL_C, CTRL_D, CTRL_R, DOWN, END, ENTER, HOME, TAB, UP
 
@@ -110,4 +113,13 @@ def test_a_long_message_may_be_written_in_an_editor(chat, tmp_path):
     screen.wait_for("begun here")
     screen.type("\x18\x05")
     screen.wait_for("User: written elsewhere\nStacy: written elsewhere")  # as in a shell: what the editor saves is sent
+    leave(screen)
+
+
+@pytest.mark.parametrize("term", ["xterm-256color", "dumb"])
+def test_keys_that_are_no_utf8_end_nothing(chat, term):
+    screen = chat("--model", "fake:echo", TERM=term)
+    screen.prompt()
+    os.write(screen.master, b"a\xff\xc3b\r")
+    screen.wait_for("Stacy: a")
     leave(screen)
