@@ -15,45 +15,52 @@ from tinygrad.engine.realize import get_call_arg_uops
 from tinygrad.helpers import is_image_shape
 from tinygrad.uop.ops import Ops
 
+from ext.tinygrad.graph.captured import NativeGraphRunner, param_slot
 from ext.tinygrad.graph.opencl_queue import Change, Launch, Queue
-from ext.tinygrad.graph.reasons import say
-from ext.tinygrad.graph.runner import kernel_name, param_slot
 
 INT, HANDLE = 4, 8  # bytes of an argument
 
 
-class CLGraphRunner(GraphRunner):
-    """One captured graph of kernels of one OpenCL device; a replay returns as soon as everything is enqueued.
+def why_not(batch_devs: list[Compiled], call: UOp) -> str | None:
+    """The reason why a call cannot be part of a graph, None if it can."""
+    ast = call.src[0]
+    if ast.op is not Ops.PROGRAM:
+        return f"it is a {ast.op.name.lower()}, no kernel"
+    devices = GraphRunner._all_devs(batch_devs, call)
+    if len(devices) != 1 or any(isinstance(uop.device, tuple) for uop in get_call_arg_uops(call)):
+        return f"its buffers are spread over {', '.join(device.device for device in devices)}"
+    info = ast.arg
+    if not all(isinstance(size, (int, float)) for size in (*info.global_size, *(info.local_size or ()))):
+        return f"its launch size {info.global_size} changes from call to call"
+    if any(is_image_shape(u.shape) for u in ast.src[0].toposort() if u.op is Ops.PARAM and u._shape is not None):
+        return "it reads an image"
+    return None
 
-    `values`, what each call hands over, holds the variables in the order of `vars` and then the handles of the input buffers `slots`."""
+
+def handle(buffer: Any) -> int:
+    """The cl_mem of a buffer, allocated if need be."""
+    opaque = buffer.get_buf(buffer.device)
+    return ctypes.cast(opaque, ctypes.c_void_p).value or 0
+
+
+class CLGraphRunner(NativeGraphRunner):
+    """One captured graph of kernels of one OpenCL device; a replay returns as soon as everything is enqueued."""
+
+    place = staticmethod(handle)
+    why_not = staticmethod(why_not)
 
     def __init__(self, linear: UOp, input_uops: tuple[UOp, ...] = ()):
         super().__init__(linear, input_uops)
-        self.slots: list[int] = []  # of the inputs that the graph uses, in the order of their values
-        self.lock = threading.Lock()  # a kernel's arguments are set, then it is enqueued: one thread at a time
         self.opened: Any = Device[self.calls[0][2][0].device]
         self.queue = Queue(self.opened, self._launches())
-        self.values = array("q", [0]) * max(1, len(self.vars) + len(self.slots))
 
-    @staticmethod
-    def supports_uop(batch_devs: list[Compiled], new_call: UOp) -> bool:
-        if (reason := why_not(batch_devs, new_call)) is not None:
-            say(f"{kernel_name(new_call.src[0])} runs outside of the graph: {reason}")
-        return reason is None
+    def start(self, values: int) -> None:
+        self.queue(values)
 
     def __call__(self, input_uops: tuple[UOp, ...], var_vals: dict[str, int], wait: bool = False) -> float | None:
         """Enqueue with other variables and inputs; waits, and returns the seconds it took, if `wait`."""
         started = time.perf_counter()
-        handles = [handle(input_uops[slot].buffer) for slot in self.slots]
-        with self.lock:
-            try:
-                for index, name in enumerate(self.vars):
-                    self.values[index] = var_vals[name]
-            except KeyError as error:
-                raise RuntimeError(f"unbound Variable {error} used by a captured graph") from None
-            for index, value in enumerate(handles, len(self.vars)):
-                self.values[index] = value
-            self.queue(self.values.buffer_info()[0])
+        self.replay(input_uops, var_vals)
         if not wait:
             return None
         self.opened.synchronize()
@@ -83,7 +90,7 @@ class CLGraphRunner(GraphRunner):
             size = tuple(int(g * n) for g, n in zip(info.global_size, local))
             nbytes = sum({handle(bufs[p]): bufs[p].nbytes for p in info.globals}.values())
             launches.append(Launch(runtime.program, info.function_name, size, local, arguments, changes, nbytes))
-        self.slots = sorted(value_of, key=value_of.__getitem__)
+        self.take(value_of)
         return launches
 
 
@@ -115,25 +122,3 @@ class CLComposite:
             for index, name in enumerate(self.variables):
                 self._values[index] = variables[name]
             self.queue(self._where)
-
-
-def why_not(batch_devs: list[Compiled], call: UOp) -> str | None:
-    """The reason why a call cannot be part of a graph, None if it can."""
-    ast = call.src[0]
-    if ast.op is not Ops.PROGRAM:
-        return f"it is a {ast.op.name.lower()}, no kernel"
-    devices = GraphRunner._all_devs(batch_devs, call)
-    if len(devices) != 1 or any(isinstance(uop.device, tuple) for uop in get_call_arg_uops(call)):
-        return f"its buffers are spread over {', '.join(device.device for device in devices)}"
-    info = ast.arg
-    if not all(isinstance(size, (int, float)) for size in (*info.global_size, *(info.local_size or ()))):
-        return f"its launch size {info.global_size} changes from call to call"
-    if any(is_image_shape(u.shape) for u in ast.src[0].toposort() if u.op is Ops.PARAM and u._shape is not None):
-        return "it reads an image"
-    return None
-
-
-def handle(buffer: Any) -> int:
-    """The cl_mem of a buffer, allocated if need be."""
-    opaque = buffer.get_buf(buffer.device)
-    return ctypes.cast(opaque, ctypes.c_void_p).value or 0

@@ -1,37 +1,62 @@
 """CPUGraphRunner: tinygrad's extension point for captured graphs, served by the native replay."""
 
-import threading
 import time
 import weakref
-from array import array
 from typing import Any
 
 from tinygrad import UOp
 from tinygrad.device import Buffer, Compiled
 from tinygrad.engine.jit import GraphRunner
 from tinygrad.engine.realize import get_call_arg_uops, resolve_params
-from tinygrad.helpers import ansistrip
 from tinygrad.uop.ops import Ops
 
 from ext.tinygrad.graph import native
+from ext.tinygrad.graph.captured import NativeGraphRunner, kernel_name, param_slot
 from ext.tinygrad.graph.plan import Change, Launch, Plan
 from ext.tinygrad.graph.pool import current_pool, retire
-from ext.tinygrad.graph.reasons import say
 
 MOST_ARGUMENTS = 63  # tinygrad's own limit for a CPU program
 
 
-class CPUGraphRunner(GraphRunner):
-    """One captured graph of CPU kernels, replayed by one native call.
+def why_not(batch_devs: list[Compiled], call: UOp) -> str | None:
+    """The reason why a call cannot be part of a native graph, None if it can."""
+    ast = call.src[0]
+    if ast.op not in (Ops.PROGRAM, Ops.COPY):
+        return f"it is a {ast.op.name.lower()}, no kernel"
+    devices = GraphRunner._all_devs(batch_devs, call)
+    if len(devices) != 1 or devices[0].device.split(":")[0] != "CPU":
+        return f"it is not on one CPU device: {', '.join(device.device for device in devices)}"
+    if any(isinstance(uop.device, tuple) for uop in get_call_arg_uops(call)):
+        return "its buffers are spread over devices"
+    if ast.op is Ops.COPY:
+        return None
+    info = ast.arg
+    if info.target.renderer == "LVP":
+        return "the LVP renderer's kernels take their arguments in memory"
+    if len(info.globals) + len(info.vars) > MOST_ARGUMENTS:
+        return f"it takes more than {MOST_ARGUMENTS} arguments"
+    if not all(isinstance(size, int) for size in info.global_size):
+        return f"its launch size {info.global_size} changes from call to call"
+    if info.global_size[0] < 1 or ("core_id" not in info.runtimevars and info.global_size[0] != 1):
+        return f"its launch size {info.global_size} goes with no core_id"
+    return None
 
-    `values`, what each call hands over, holds the variables in the order of `vars` and then the addresses of the input buffers `slots`."""
+
+def address(buffer: Any) -> int:
+    """Where a CPU buffer's bytes are, allocated if need be."""
+    assert isinstance(buffer, Buffer)
+    return buffer.get_buf(buffer.device).va_addr
+
+
+class CPUGraphRunner(NativeGraphRunner):
+    """One captured graph of CPU kernels."""
+
+    place = staticmethod(address)
+    why_not = staticmethod(why_not)
 
     def __init__(self, linear: UOp, input_uops: tuple[UOp, ...] = ()):
         super().__init__(linear, input_uops)
-        self.slots: list[int] = []  # of the inputs that the graph uses, in the order of their values
-        self.lock = threading.Lock()  # two threads with one graph: its variables and buffers are the graph's, so one after the other
         self.plan = Plan(self._launches(input_uops))
-        self.values = array("q", [0]) * max(1, len(self.vars) + len(self.slots))
         finalizer = weakref.finalize(self, retire, self.plan.address, self.plan.memory)
         finalizer.atexit = False
 
@@ -40,25 +65,13 @@ class CPUGraphRunner(GraphRunner):
         """Kernel by kernel, with the inputs of the capture in place."""
         return self.plan.launches
 
-    @staticmethod
-    def supports_uop(batch_devs: list[Compiled], new_call: UOp) -> bool:
-        if (reason := why_not(batch_devs, new_call)) is not None:
-            say(f"{kernel_name(new_call.src[0])} runs outside of the graph: {reason}")
-        return reason is None
+    def start(self, values: int) -> None:
+        current_pool().replay(self.plan.address, values)
 
     def __call__(self, input_uops: tuple[UOp, ...], var_vals: dict[str, int], wait: bool = False) -> float | None:
         """Replay with other variables and inputs; returns the seconds it took if `wait`."""
         started = time.perf_counter() if wait else 0.0
-        addresses = [address(input_uops[slot].buffer) for slot in self.slots]
-        with self.lock:
-            try:
-                for index, name in enumerate(self.vars):
-                    self.values[index] = var_vals[name]
-            except KeyError as error:
-                raise RuntimeError(f"unbound Variable {error} used by a captured graph") from None
-            for index, value in enumerate(addresses, len(self.vars)):
-                self.values[index] = value
-            current_pool().replay(self.plan.address, self.values.buffer_info()[0])
+        self.replay(input_uops, var_vals)
         return time.perf_counter() - started if wait else None
 
     def _launches(self, input_uops: tuple[UOp, ...]) -> list[Launch]:
@@ -86,46 +99,5 @@ class CPUGraphRunner(GraphRunner):
                 arguments.append(device_vars.get(variable.expr, 0))
             core_slot, cores = runtime.runtimevars.get("core_id"), ast.arg.global_size[0]
             launches.append(Launch(runtime.addr, arguments, changes, core_slot, cores, kernel_name(ast), nbytes))
-        self.slots = sorted(value_of, key=value_of.__getitem__)
+        self.take(value_of)
         return launches
-
-
-def why_not(batch_devs: list[Compiled], call: UOp) -> str | None:
-    """The reason why a call cannot be part of a native graph, None if it can."""
-    ast = call.src[0]
-    if ast.op not in (Ops.PROGRAM, Ops.COPY):
-        return f"it is a {ast.op.name.lower()}, no kernel"
-    devices = GraphRunner._all_devs(batch_devs, call)
-    if len(devices) != 1 or devices[0].device.split(":")[0] != "CPU":
-        return f"it is not on one CPU device: {', '.join(device.device for device in devices)}"
-    if any(isinstance(uop.device, tuple) for uop in get_call_arg_uops(call)):
-        return "its buffers are spread over devices"
-    if ast.op is Ops.COPY:
-        return None
-    info = ast.arg
-    if info.target.renderer == "LVP":
-        return "the LVP renderer's kernels take their arguments in memory"
-    if len(info.globals) + len(info.vars) > MOST_ARGUMENTS:
-        return f"it takes more than {MOST_ARGUMENTS} arguments"
-    if not all(isinstance(size, int) for size in info.global_size):
-        return f"its launch size {info.global_size} changes from call to call"
-    if info.global_size[0] < 1 or ("core_id" not in info.runtimevars and info.global_size[0] != 1):
-        return f"its launch size {info.global_size} goes with no core_id"
-    return None
-
-
-def param_slot(uop: UOp) -> int | None:
-    """Which input of the graph an argument is, or is a view of; None if it is a buffer of the graph's own."""
-    params = [u for u in uop.toposort() if u.op is Ops.PARAM]
-    assert len(params) <= 1, f"an argument made of {len(params)} inputs"
-    return params[0].arg.slot if params else None
-
-
-def address(buffer: Any) -> int:
-    """Where a CPU buffer's bytes are, allocated if need be."""
-    assert isinstance(buffer, Buffer)
-    return buffer.get_buf(buffer.device).va_addr
-
-
-def kernel_name(ast: UOp) -> str:
-    return ansistrip(ast.arg.name) if ast.op is Ops.PROGRAM else ast.op.name.lower()
