@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ WRONG: tuple[Any, ...] = (
 )
 INTENDED = {"400", "404", "413", "429"}
 GROWTH = 0.05  # of memory, from a quarter of the time on: by then every slot has its cache
+NAP = 0.2  # seconds between two looks at /health
 PARTS = 12  # of a soak, after each of which the memory is looked at
 WORDS = ["moon", "sun", "why", "colour", "🎉", "tell"]
 
@@ -86,17 +88,27 @@ async def live(served: Served, number: int, until: float, seen: Counter[str], fi
                 seen[f"failed: {type(error).__name__}"] += 1
 
 
-def watch(url: str, seconds: float) -> list[tuple[float, float]]:
-    """Ask /health five times a second; (when, how long it took), in seconds."""
-    took: list[tuple[float, float]] = []
+@dataclass(frozen=True)
+class Asked:
+    """One look at /health; all in seconds."""
+
+    when: float
+    took: float
+    overslept: float  # by a nap before it: how long the machine had other things to do than the server, or whoever asks it
+
+
+def watch(url: str, seconds: float) -> list[Asked]:
+    """Ask /health five times a second."""
+    asked: list[Asked] = []
     with httpx.Client(timeout=30) as client:
         began = time.perf_counter()
-        while (started := time.perf_counter()) - began < seconds:
+        while (lain_down := time.perf_counter()) - began < seconds:
+            time.sleep(NAP)
+            started = time.perf_counter()
             response = client.get(url)
-            took.append((started - began, time.perf_counter() - started))
+            asked.append(Asked(started - began, time.perf_counter() - started, started - lain_down - NAP))
             assert response.status_code == 200, response.text
-            time.sleep(0.2)
-    return took
+    return asked
 
 
 async def soak(served: Served, minutes: float, clients: int) -> bool:
@@ -109,21 +121,22 @@ async def soak(served: Served, minutes: float, clients: int) -> bool:
             until = time.monotonic() + 60 * minutes / PARTS
             await asyncio.gather(*(live(served, n, until, seen, first) for n in range(clients)))
             memory.append(served.rss())
-        took = watching.result()
-    return report(seen, took, first, memory)
+        asked = watching.result()
+    return report(seen, asked, first, memory)
 
 
-def report(seen: Counter[str], took: Sequence[tuple[float, float]], first: Sequence[float], memory: Sequence[int]) -> bool:
+def report(seen: Counter[str], asked: Sequence[Asked], first: Sequence[float], memory: Sequence[int]) -> bool:
     """Print what came up, and a verdict on each promise; True where all were kept."""
     for what, times in sorted(seen.items()):
         print(f"{times:>8}  {what}")
     if first:
         print(f"first text: p50 {1000 * at(first, 50):.0f} ms, p95 {1000 * at(first, 95):.0f} ms")
-    seconds = [one for _, one in took]
-    late = [f"{1000 * one:.0f} ms at {when:.0f} s" for when, one in took if one > HEALTH_WITHIN]
+    seconds = [one.took for one in asked]
+    late = [f"{1000 * one.took:.0f} ms at {one.when:.0f} s" for one in asked if one.took > HEALTH_WITHIN]
     quantiles = ", ".join(f"p{percent} {1000 * at(seconds, percent):.0f} ms" for percent in (50, 95))
-    print(f"/health: {len(took)} answers, {quantiles}, slowest {1000 * max(seconds):.0f} ms")
+    print(f"/health: {len(asked)} answers, {quantiles}, slowest {1000 * max(seconds):.0f} ms")
     print(f"         later than {1000 * HEALTH_WITHIN:.0f} ms: {', '.join(late) or 'none'}")
+    print(f"         whoever asked overslept by {1000 * max(one.overslept for one in asked):.0f} ms at most: so busy was the machine")
     print("memory, MB: " + ", ".join(f"{nbytes / 1e6:.0f}" for nbytes in memory))
     bad = sorted(what for what in seen if ": " in what and what.rpartition(": ")[2] not in INTENDED)
     quarter, end = memory[(len(memory) - 1 + 3) // 4], memory[-1]
