@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from townhall.errors import SettingsError
-from townhall.yaml_file import Fields, YamlFile, nearest
+from townhall.yaml_file import MAX_BYTES, Fields, YamlFile, nearest
 
 SHIPPED = Path(__file__).parent / "config"
 DEFAULT = SHIPPED / "default.yaml"
@@ -68,6 +68,8 @@ def read_settings(path: Path, defaults: Mapping[str, Any]) -> dict[str, Setting]
 
 def read_front_matter(path: Path, text: str, defaults: Mapping[str, Any], known: Sequence[str]) -> dict[str, Setting]:
     """What `text` on top of the file at `path` sets, of the keys `known`, checked as a settings file is."""
+    if len(text) > MAX_BYTES:
+        raise SettingsError(f"settings on top of {path} are larger than {MAX_BYTES // 1024} KB; they are a few lines of text")
     file = YamlFile("settings on top of", path, SettingsError)
     return file.load(lambda fields: _checked(fields, path, defaults), known, "a conversation's file", text=text)
 

@@ -162,6 +162,8 @@ def test_a_change_above_is_told_from_the_same_words_in_files_of_any_line_end(pat
         (b"---\nlog: true\n---\nUser: One", "line 2: unknown key 'log'"),
         (b"---\npersonality: stayc\n---\nUser: One", "did you mean stacy?"),
         (b"---\nseed: 1\nUser: One", "the settings on top have no end"),
+        (b"---\nseed: 1\n#" + 70_000 * b"x" + b"\n---\nUser: One", "are larger than 64 KB; they are a few lines of text"),
+        (b"---\na: &a [x, x]\nseed: [*a, *a]\n---\nUser: One", "line 2: unknown key 'a'"),
     ],
 )
 def test_what_cannot_be_answered_is_told_in_a_line_left_as_it_is_and_the_watch_goes_on(path, content, fault):
