@@ -13,6 +13,17 @@ Feature: Trouble
     And the answer has reached "four"
     Then the page complains no more
 
+  Scenario: The page's own program is started again under an open tab
+    Given the page is open with the echo model, in a program that will be started again
+    When I say "Said before the restart"
+    Then the conversation reads "Said before the restart" and then "Said before the restart"
+    When I begin to write "Said after the restart"
+    And the program is started again
+    Then the conversation shows "Said before the restart"
+    And the message box still holds "Said after the restart"
+    When I press "Send"
+    Then the conversation reads "Said before the restart" and then "Said after the restart"
+
   Scenario: Words that look like a program
     Given the page is open with the echo model
     When I say

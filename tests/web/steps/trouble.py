@@ -7,7 +7,7 @@ from behave import given, step, then, when
 from playwright.sync_api import expect
 
 from tests.web.doubles import SLOWLY
-from tests.web.looking import button
+from tests.web.looking import button, message_box
 
 
 @given("the page is open with a model that counts slowly, on a server that will die")
@@ -18,6 +18,29 @@ def open_doomed(context):
 @given("the page is open with the echo model, and somebody listens between page and server")
 def open_listened(context):
     context.visit(context.new_house("echo", separate=True, own=True, listened=True))
+
+
+@given("the page is open with the echo model, in a program that will be started again")
+def open_restarted(context):
+    context.visit(context.new_house("echo", own=True))
+
+
+@step("the program is started again")
+def restart(context):
+    context.page.evaluate("() => { window.before = true; }")
+    context.house.page.end()
+    context.house.page.start()
+    context.page.wait_for_function("() => !window.before")  # the page noticed, and loads itself anew
+
+
+@when('I begin to write "{text}"')
+def begin(context, text):
+    message_box(context.page).fill(text)
+
+
+@then('the message box still holds "{text}"')
+def still_holds(context, text):
+    expect(message_box(context.page)).to_have_value(text)
 
 
 @step("the server dies")

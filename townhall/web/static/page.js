@@ -152,6 +152,19 @@ function fold() {
   }
 }
 
+// Gradio loads the page anew when its program was started again; what somebody was writing goes with it
+const DRAFT = "townhall-draft";
+addEventListener("pagehide", () => sessionStorage.setItem(DRAFT, document.querySelector("#message textarea")?.value ?? ""));
+function recallDraft() {
+  const box = document.querySelector("#message textarea");
+  const draft = sessionStorage.getItem(DRAFT);
+  if (!box || draft === null) return;
+  sessionStorage.removeItem(DRAFT);
+  if (!draft || box.value) return;
+  box.value = draft;
+  box.dispatchEvent(new Event("input", { bubbles: true }));
+}
+
 let waiting = false;
 function refresh() {
   if (waiting) return;
@@ -159,6 +172,7 @@ function refresh() {
   requestAnimationFrame(() => {
     waiting = false;
     fold();
+    recallDraft();
     dress();
     nameParts();
     follow();
