@@ -24,12 +24,13 @@ class Suggestions(Completer):
     def __init__(self, commands: Mapping[str, str]):
         self._commands = commands
         self._arguments: Mapping[str, Callable[[Document], Iterable[Completion]]] = {
-            "/persona": lambda rest: [*_of(list_personas(), rest.text), *_files(rest, ".yaml", ".yml")],
+            "/persona": _persona,
             "/model": lambda rest: _files(rest, *MODELS),
             "/save": _files,
-            "/load": _files,
+            "/load": lambda rest: [*_of(["last"], rest.text), *_files(rest)],
             "/settings": _setting,
             "/context": lambda rest: _of(["full"], rest.text),
+            "/help": lambda rest: _of(commands, rest.text),
         }
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterator[Completion]:
@@ -63,6 +64,13 @@ def _files(begun: Document, *suffixes: str) -> Iterator[Completion]:
                     yield Completion(entry.name, start_position=-len(name))
     except OSError:
         return  # no such folder, or not ours to read
+
+
+def _persona(begun: Document) -> Iterator[Completion]:
+    """Names; paths for whoever begins one."""
+    if begun.text.startswith((".", "~")) or "/" in begun.text:
+        return _files(begun, ".yaml", ".yml")
+    return _of(list_personas(), begun.text)
 
 
 def _setting(begun: Document) -> Iterator[Completion]:
