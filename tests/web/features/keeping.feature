@@ -31,6 +31,7 @@ Feature: Keeping
     When I open the chat "about apples"
     Then the conversation shows "This one is about apples"
     And the conversation does not show "about pears"
+    And the chat "about apples" is marked as the open one
 
   Scenario: Giving a chat a name
     Given the page is open with the echo model

@@ -49,6 +49,12 @@ def open_chat(context, words):
     with_chat(context.page, words, "Open")
 
 
+@then('the chat "{words}" is marked as the open one')
+def marked(context, words):
+    expect(chat(context.page, words)).to_have_attribute("aria-current", "true")
+    expect(chats(context.page).locator("[aria-current]")).to_have_count(1)
+
+
 @when('I rename the chat "{words}" to "{name}"')
 def rename(context, words, name):
     with_chat(context.page, words, "Rename")

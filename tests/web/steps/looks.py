@@ -10,7 +10,7 @@ from tests.web.looking import SCREENSHOTS, button, conversation, message_box
 
 @given("the page is open with a talkative model")
 def open_talkative(context):
-    context.visit(context.new_house(TALKATIVE, own=True))
+    context.visit(context.new_house(TALKATIVE))
 
 
 @when("I have a conversation with Stacy")

@@ -50,6 +50,9 @@ function dress() {
     card.prepend(face(input.value, 40));
   }
   for (const label of document.querySelectorAll("#chats label")) {
+    const input = label.querySelector("input");
+    if (input.value === facts().chat) input.setAttribute("aria-current", "true");
+    else input.removeAttribute("aria-current");
     const said = label.querySelector("span")?.textContent ?? "";
     if (label.dataset.said === said) continue;
     label.dataset.said = label.title = said;
