@@ -117,10 +117,14 @@ async def soak(served: Served, minutes: float, clients: int) -> bool:
     memory = [served.rss()]
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         watching = pool.submit(watch, served.health, 60 * minutes)
-        for _ in range(PARTS):
-            until = time.monotonic() + 60 * minutes / PARTS
-            await asyncio.gather(*(live(served, n, until, seen, first) for n in range(clients)))
-            memory.append(served.rss())
+        until = time.monotonic() + 60 * minutes
+
+        async def weigh() -> None:
+            for _ in range(PARTS):
+                await asyncio.sleep(60 * minutes / PARTS)
+                memory.append(served.rss())
+
+        await asyncio.gather(weigh(), *(live(served, n, until, seen, first) for n in range(clients)))
         asked = watching.result()
     return report(seen, asked, first, memory)
 
