@@ -152,6 +152,11 @@ def wrapped(text: str, columns: int) -> str:
     return "".join(parts)
 
 
+def hung(row: str, indent: int, columns: int) -> str:
+    """A row broken at words, what follows the first line indented."""
+    return row[:indent] + wrapped(row[indent:], columns - indent).replace("\n", "\n" + " " * indent)
+
+
 def width(text: str) -> int:
     """Columns that a terminal gives `text`."""
     if text.isascii():

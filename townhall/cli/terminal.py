@@ -101,16 +101,23 @@ def progress(text: str) -> None:
         sys.stderr.flush()
 
 
+_LAST_COLUMN = re.compile(r"^\S.* {2,}(?=\S)")  # of a table's row, up to where its last column begins
+
+
 def _fitted(text: str) -> str:
     """A line about an answer as stderr can show it: harmless, and broken between words where the terminal would break it anywhere."""
     if not sys.stderr.isatty():
         return text
     text, columns = defused(text), size(sys.stderr).columns
-    if all(len(row) < columns for row in text.split("\n")):
+    rows = text.split("\n")
+    if all(len(row) < columns for row in rows):
         return text
-    from townhall.cli.render import wrapped
+    from townhall.cli.render import hung, wrapped
 
-    return wrapped(re.sub(r"(?<=\S) {3,}", "  ", text), columns)  # a table's columns do not line up any more
+    indents = [found.end() if (found := _LAST_COLUMN.match(row)) else 0 for row in rows]
+    if max(indents) <= columns // 2:
+        return "\n".join(hung(row, indent, columns) for row, indent in zip(rows, indents, strict=True))
+    return wrapped(re.sub(r"(?<=\S) {3,}", "  ", text), columns)  # too narrow for a table's columns
 
 
 def _clear_progress() -> None:

@@ -236,3 +236,12 @@ def test_a_narrow_window_and_wide_characters(chat):
     text = screen.text()
     assert "Stacy: Grüße aus Köln, 日本語のテキスト\nもここで折り返されるはずです 🎉🎉 end." in text
     assert "".join("User: Erzähl mir etwas, das länger ist als vierzig Spalten 🎉 日本".split()) in "".join(text.split())
+
+
+def test_a_table_keeps_its_columns_where_they_leave_room(chat):
+    screen = chat(replies=["Fine."], columns=70)
+    row, hung = f"{'/context [full]':<25}how full the window is; full: all that was", f"{'':<25}said, and what of it the model no longer"
+    screen.say("/help", f"{row}\n{hung}")
+    screen.prompt()
+    screen.type(CTRL_D)
+    assert screen.leave() == 0
