@@ -10,7 +10,6 @@ a virtual machine may give what is free back to its host, and then taking it ane
 
 import argparse
 import json
-import mmap
 import os
 import resource
 import shutil
@@ -28,7 +27,7 @@ import numpy as np
 
 from app.models.llama.checkpoint.checkpoint import expected_shapes
 from app.models.llama.config import LlamaConfig
-from ext.tinygrad.kernels.cpu import memory
+from bench.fresh_memory import claim
 
 GB, LIMIT = 1e9, 540
 SHAPE = {"dim": 4096, "n_heads": 32, "n_kv_heads": 32, "head_dim": 128, "hidden_dim": 11_008, "vocab_size": 32_000}
@@ -191,13 +190,6 @@ def convert(path: Path, target: Path) -> dict[str, float]:
 MEASURES: dict[str, Callable[..., dict[str, float]]] = {f.__name__: f for f in (townhall, settled, safetensors, llama_cpp, convert)}
 
 
-def claim(nbytes: int) -> None:
-    """Have that much of the free memory ready; what holds files stays."""
-    lines = Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else []
-    free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemFree")), 0)
-    subprocess.run([sys.executable, "-m", "bench.load", "--claim", str(min(nbytes, free * 9 // 10))], check=True)
-
-
 def child(name: str, *paths: Path) -> Any:
     claim(3 * size(paths[0]))
     command = [sys.executable, "-m", "bench.load", "--child", name, *map(str, paths)]
@@ -269,11 +261,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["q4_0"], help="measure this one, made of random blocks")
     parser.add_argument("--folder", type=Path, help="where the files are made  [default: the system's temporary folder]")
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
-    parser.add_argument("--claim", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.claim is not None:
-        memory.Arena(options.claim).take(options.claim)[:: mmap.PAGESIZE] = 1
-        return
     if options.child:
         print(json.dumps(MEASURES[options.child[0]](*map(Path, options.child[1:]))))
         return
