@@ -2,17 +2,22 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from townhall.cli import terminal
 from townhall.cli.loading import Loaded
 from townhall.cli.options import ChatOptions
 from townhall.conversation import Conversation, Prepared
 from townhall.errors import PersonaError
+from townhall.facade import LanguageModel
 from townhall.head_cache import HeadCache
 from townhall.logbook.reading import Log
 from townhall.logbook.recorder import RecordedModel
 from townhall.model_cache import ModelCache
 from townhall.persona import Persona, load_persona
+
+if TYPE_CHECKING:
+    from app.models.llama import Sampling
 
 Models = ModelCache[ChatOptions, Loaded]
 Recall = Callable[[Conversation], None]  # gives a fresh conversation its history
@@ -39,20 +44,33 @@ def open_scene(options: ChatOptions, models: Models, recall: Recall = nothing) -
     persona = load_persona(options.personality)
     loaded = models.open(options)
     recorded = RecordedModel(loaded.llama) if options.log else None
-    conversation = Conversation(
-        recorded or loaded.llama,
+    conversation = open_conversation(recorded or loaded.llama, loaded.sampling, options, persona)
+    recall(conversation)
+    with loaded.watch.lap("read the persona"):
+        prepared = prepare(conversation)
+    return Scene(options, persona, loaded, conversation, recorded, prepared)
+
+
+def open_conversation(
+    llama: LanguageModel, sampling: "Sampling", options: ChatOptions, persona: Persona, trim: bool = True
+) -> Conversation:
+    """A conversation as the flags and settings say. ContextError where the persona leaves no room."""
+    return Conversation(
+        llama,
         persona,
         format=options.format,
         context=options.context,
-        sampling=loaded.sampling,
+        sampling=sampling,
         max_tokens=options.count,
         heads=None if options.fake or not options.cache else HeadCache.of_user(terminal.note),
+        trim=trim,
     )
-    recall(conversation)
-    name = persona.name
-    with loaded.watch.lap("read the persona"):
-        prepared = conversation.prepare(lambda done, total: terminal.progress(f"{name} is getting ready: {done} of {total} tokens"))
-    return Scene(options, persona, loaded, conversation, recorded, prepared)
+
+
+def prepare(conversation: Conversation) -> Prepared:
+    """Let the persona be read, with a line of progress."""
+    name = conversation.persona.name
+    return conversation.prepare(lambda done, total: terminal.progress(f"{name} is getting ready: {done} of {total} tokens"))
 
 
 def turns_of(now: Conversation) -> Recall:

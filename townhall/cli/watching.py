@@ -13,8 +13,7 @@ from ext.tinygrad.errors import TownhallError
 from townhall.cli import report, terminal
 from townhall.cli.loading import Loaded, open_models
 from townhall.cli.options import ChatOptions
-from townhall.conversation import Conversation
-from townhall.head_cache import HeadCache
+from townhall.cli.scene import open_conversation, prepare
 from townhall.persona import load_persona
 from townhall.settings import read_front_matter, resolve
 from townhall.watch.answering import Answerer, Continuation, Talk
@@ -130,18 +129,8 @@ class Watching:
         return Continuation(loaded.llama, loaded.sampling, chat.count, chat.context, self.options.trim)
 
     def _talk(self, chat: ChatOptions, loaded: Loaded) -> Answerer:
-        persona = load_persona(chat.personality)
-        conversation = Conversation(
-            loaded.llama,
-            persona,
-            format=chat.format,
-            context=chat.context,
-            sampling=loaded.sampling,
-            max_tokens=chat.count,
-            heads=None if chat.fake or not chat.cache else HeadCache.of_user(terminal.note),
-            trim=self.options.trim,
-        )
-        conversation.prepare(lambda done, total: terminal.progress(f"{persona.name} is getting ready: {done} of {total} tokens"))
+        conversation = open_conversation(loaded.llama, loaded.sampling, chat, load_persona(chat.personality), self.options.trim)
+        prepare(conversation)
         return Talk(conversation)
 
     def note(self, text: str) -> None:
