@@ -81,7 +81,8 @@ class Editor:
         """Ctrl-C empties the line; EOFError for Ctrl-D on an empty one."""
         self.cleared = False
         try:
-            line = self._session.prompt(default=terminal.defused(prefill))
+            # Ctrl-C is a key here; as a signal it was meant for what ran before, and may be heard after keys that were typed later
+            line = self._session.prompt(default=terminal.defused(prefill), handle_sigint=False)
             return line.encode(errors="replace").decode()  # keys that are no UTF-8 come as lone surrogates
         finally:
             self._first = False
@@ -121,7 +122,6 @@ class Editor:
             event.current_buffer.newline(copy_margin=False)
 
         @keys.add("c-c", filter=~is_searching)
-        @keys.add("<sigint>")
         def clear(event: KeyPressEvent) -> None:
             event.current_buffer.reset()
             self.cleared = True

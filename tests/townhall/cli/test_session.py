@@ -77,6 +77,17 @@ def test_a_second_ctrl_c_ends_what_the_first_cannot(chat, tmp_path):
     assert screen.leave() == 0 and turns(tmp_path)[-2:] == ["And now?", "Back again."]
 
 
+def test_a_ctrl_c_that_is_heard_late_costs_nothing_that_was_typed_since(terminal):
+    screen = terminal()
+    screen.wait_for("User: say something")  # the editor reads
+    for number in (signal.SIGSTOP, signal.SIGINT):  # it was sent before the keys, and both are found at once
+        screen.program.send_signal(number)
+    screen.type("And now?")
+    screen.program.send_signal(signal.SIGCONT)
+    screen.wait(lambda: screen.row() == "User: And now?")
+    assert "leaves)" not in screen.text()
+
+
 def test_the_commands_answer(terminal):
     screen = terminal()
     screen.say("/help", "/reset  ")
