@@ -1,7 +1,18 @@
-"""`python -m townhall`, the same as `townhall`."""
+"""`townhall` and `python -m townhall`."""
 
 import sys
 
-from townhall.cli.main import main
 
-sys.exit(main())
+def main() -> int:
+    """The command line's exit code; a Ctrl-C that comes while its first modules are still imported is no traceback either."""
+    try:
+        from townhall.cli.main import main as run
+
+        return run()
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

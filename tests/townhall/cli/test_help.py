@@ -51,6 +51,14 @@ def test_no_help_waits_for_anything_heavy(names):
     assert done.returncode == 0 and not done.stderr, done.stderr
 
 
+def test_ctrl_c_is_heard_before_the_command_line_is_there(tmp_path):
+    (tmp_path / "click.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n")
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    command = [sys.executable, "-c", "import sys; from townhall.__main__ import main; sys.exit(main())"]  # as the installed command does
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "\n")
+
+
 def complete(*words):
     """What the shell would be offered for the last of the words."""
     env = {"_TOWNHALL_COMPLETE": "bash_complete", "COMP_WORDS": " ".join(["townhall", *words]), "COMP_CWORD": str(len(words))}
