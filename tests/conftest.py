@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from ext.tinygrad import opencl_loader
@@ -10,6 +11,10 @@ from ext.tinygrad.toolchain import BackendError, prepare_environment
 
 if not {"DEV", "CPU", "GPU"} & os.environ.keys():
     os.environ["DEV"] = "CPU"  # the suite says which device a test runs on; nothing may depend on what else the machine has
+# the same cases every time (bench.fuzz looks for others), and no verdict by the clock
+slow = [hypothesis.HealthCheck.too_slow]
+hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, suppress_health_check=slow)
+hypothesis.settings.load_profile("suite")
 prepare_environment()
 opencl_loader.prepare()
 
