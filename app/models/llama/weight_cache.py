@@ -17,7 +17,7 @@ from app.models.llama.checkpoint.checkpoint import Checkpoint
 from app.models.llama.checkpoint.read_ahead import ReadAhead
 from app.models.llama.checkpoint.stored import FLOATS
 from app.models.llama.packed_file import Packed, PackedFile
-from ext.tinygrad import cache_files
+from ext.tinygrad import bus_error, cache_files
 from ext.tinygrad.kernels.cpu.formats import FORMATS, VERSION
 from ext.tinygrad.kernels.cpu.kernels import CPUKernels
 from ext.tinygrad.kernels.cpu.weight import CPUWeight
@@ -47,6 +47,7 @@ class WeightCache:
         self._ahead: ReadAhead | None = None
         self._path: Path | None = None
         self._stored: PackedFile | None = None
+        bus_error.expect(checkpoint.path)
         # these kernels read weights where a file is mapped: copying many would cost seconds and as much memory again
         self._in_place = isinstance(kernels, CPUKernels) and device.split(":")[0] == "CPU" and checkpoint.nbytes >= IN_PLACE
         # only these kernels' layouts cost time to make, and OpenCL's kernels share them

@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -234,3 +235,24 @@ def test_a_large_checkpoint_gives_the_logits_of_a_packed_one(tmp_path: Path, mon
     np.testing.assert_allclose(
         Llama.load(path, 64, device="CPU", kernels=CPUKernels()).logits(IDS), packed, atol=0.03
     )  # an int8 activation may round otherwise
+
+
+CUT_SHORT = """
+import os, sys
+from app.models.llama import Llama, weight_cache
+from ext.tinygrad.toolchain import prepare_environment
+
+prepare_environment()
+weight_cache.IN_PLACE = 0  # as a checkpoint of a gigabyte
+llama = Llama.load(sys.argv[1], 64, device="CPU")
+llama.logits([5, 90])
+os.truncate(sys.argv[1], 0)
+llama.logits([17, 17])
+"""
+
+
+def test_a_large_checkpoint_that_is_cut_short_while_it_is_used_is_named(tmp_path: Path) -> None:
+    path = make_tiny_gguf(tmp_path / "floats.gguf", dim=128, type="F16")
+    command = [sys.executable, "-c", CUT_SHORT, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"DEV": "CPU"}, cwd=Path(__file__).parents[4])
+    assert done.returncode == -signal.SIGBUS and f"{path} can no longer be read" in done.stderr
