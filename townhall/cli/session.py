@@ -10,13 +10,12 @@ from townhall.cli import commands, report, terminal
 from townhall.cli.commands import Outcome
 from townhall.cli.held import Held
 from townhall.cli.line import held, open_line
-from townhall.cli.loading import Loaded, load, resampled
+from townhall.cli.loading import Loaded, open_models
 from townhall.cli.options import ChatOptions
 from townhall.cli.render import View, open_view
 from townhall.cli.talk import Talk
 from townhall.conversation import Conversation
 from townhall.logbook.reading import Log
-from townhall.model_cache import ModelCache
 from townhall.persona import Persona, load_persona
 
 PATIENCE = 1.0  # seconds in which a second Ctrl-C is the same one, typed by quick fingers
@@ -26,7 +25,7 @@ def run_session(options: ChatOptions, log: Log | None = None) -> int:
     """Talk until the input ends, going on with `log` where there is one; the exit code is 2 where a piped line had to be refused."""
     load_persona(options.personality)  # one that is broken ends this here
     with terminal.ends_in_order(), held() as typed:
-        talk = Talk(options, ModelCache(lambda wanted: load(wanted), resampled), log)
+        talk = Talk(options, open_models(), log)
         session = Session(talk, typed)
         session.announce()
         with closing(talk):

@@ -9,7 +9,7 @@ import sys
 import time
 
 from tests.townhall.fake import FailingGeneration, FakeBackend, FakeLlama
-from townhall.cli import complete, loading, session
+from townhall.cli import complete, loading
 from townhall.cli.main import main
 
 
@@ -26,5 +26,5 @@ def load(options):
 
 if __name__ == "__main__":
     FakeLlama.generation = SlowGeneration
-    session.load = complete.load = load
+    loading.load = complete.load = load
     sys.exit(main())

@@ -7,7 +7,7 @@ import pytest
 
 from tests.reference.tiny_formats import tiny_weights, write_meta
 from tests.townhall.fake import FakeBackend, FakeLlama
-from townhall.cli import complete, loading, main, options, session
+from townhall.cli import complete, loading, main, options
 from townhall.cli.size import check_size
 
 
@@ -20,7 +20,7 @@ def townhall(monkeypatch, capfd):
             run.llama = FakeLlama(script, max_context=flags.max_context)
             return loading.Loaded(run.llama, flags.sampling(), FakeBackend())
 
-        monkeypatch.setattr(session, "load", load)
+        monkeypatch.setattr(loading, "load", load)
         monkeypatch.setattr(complete, "load", load)
         if stdin is not None:
             read, write = os.pipe()
