@@ -12,7 +12,7 @@ import time
 
 import pyte
 
-PATIENCE = 30  # seconds; a wait ends as soon as the text is there
+PATIENCE = 60.0  # seconds; a wait ends as soon as the text is there
 ENTER, ALT_ENTER, CTRL_C, CTRL_D, CTRL_J, CTRL_R, CTRL_U, CTRL_Z = "\r", "\x1b\r", "\x03", "\x04", "\n", "\x12", "\x15", "\x1a"
 UP, DOWN, LEFT, HOME, END, BACKSPACE, TAB = "\x1b[A", "\x1b[B", "\x1b[D", "\x01", "\x05", "\x7f", "\t"
 

@@ -179,7 +179,7 @@ def test_a_terminal_that_vanishes_loses_nothing_of_what_was_shown(chat, tmp_path
     screen.say("First", "All said.")
     screen.say("Count", "One more more")
     screen.hang_up()
-    assert screen.program.wait(30) in (128 + signal.SIGHUP, 1)  # the word of it may come later than the failure to write
+    assert screen.program.wait(60) in (128 + signal.SIGHUP, 1)  # the word of it may come later than the failure to write
     first, answer, second, stopped = turns(tmp_path)
     assert (first, answer, second) == ("First", "All said.", "Count") and stopped.startswith("One more more")
 

@@ -71,9 +71,9 @@ def test_the_page_stands_until_ctrl_c(tmp_path):
         said = next(line for line in lines if "the page is at" in line)
         assert f"http://127.0.0.1:{port}/" in said
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        assert "Townhall" in opener.open(f"http://127.0.0.1:{port}/", timeout=30).read().decode()
+        assert "Townhall" in opener.open(f"http://127.0.0.1:{port}/", timeout=60).read().decode()
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
         assert "Traceback" not in process.stderr.read() and process.stdout.read() == ""
     finally:
         process.kill()

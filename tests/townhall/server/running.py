@@ -44,7 +44,7 @@ class Running:
             raise self._failures[0]
         self.wait(lambda: self.server.started and self.service.ready)
 
-    def wait(self, condition: Callable[[], Any], seconds: float = 20.0) -> None:
+    def wait(self, condition: Callable[[], Any], seconds: float = 60.0) -> None:
         """Until it holds; the engine's thread is not ours to ask."""
         ends = time.monotonic() + seconds
         while not condition():
@@ -57,7 +57,7 @@ class Running:
 
     def stop(self) -> None:
         self.server.should_exit = True
-        self._thread.join(20)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
 

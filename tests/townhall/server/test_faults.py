@@ -27,15 +27,18 @@ class Brisk(FakeLlama):
             return super().__next__()
 
 
+def request(asked):
+    body = json.dumps(asked).encode()
+    return b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+
+
 def test_clients_that_go_away_free_their_slot_at_the_next_token(serve):
     server = serve(Brisk([" ".join(["la"] * 400)]), slots=2)
-    body = json.dumps(CHAT | {"stream": True}).encode()
-    request = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
     scheduler = server.service.scheduler
     for n in range(500):
         with socket.create_connection(server.address) as connection:
             connection.settimeout(20)
-            connection.sendall(request)
+            connection.sendall(request(CHAT | {"stream": True}))
             while n % 3 and b"content" not in connection.recv(65536):  # some go before a word is said
                 pass
     server.wait(lambda: scheduler.active == scheduler.waiting == 0)
@@ -47,8 +50,9 @@ def test_clients_that_go_away_free_their_slot_at_the_next_token(serve):
 def test_a_client_that_waits_for_the_whole_reply_and_goes_away_frees_its_slot_too(serve):
     server = serve(Slow([" ".join(["la"] * 400)]), slots=1)
     scheduler = server.service.scheduler
-    with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{server.url}/chat/completions", json=CHAT, timeout=0.3)
+    with socket.create_connection(server.address) as connection:
+        connection.sendall(request(CHAT))
+        server.wait(lambda: scheduler.active)
     server.wait(lambda: scheduler.active == scheduler.waiting == 0)
     assert server.service.metrics.registry.get_sample_value("townhall_cancelled_total") == 1
 
@@ -153,7 +157,7 @@ def test_many_at_once_are_all_answered(serve):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert answers == [200] * 24
 
 
@@ -176,7 +180,7 @@ def test_while_the_model_is_loaded_the_server_says_so():
     release = threading.Event()
 
     def load():
-        assert release.wait(20)
+        assert release.wait(60)
         return Opened(FakeLlama(), default_sampling(), FakeBackend())
 
     server = Running(load, OPTIONS, wait=False)

@@ -22,7 +22,7 @@ class Gate(FailingGeneration):
     opened = threading.Semaphore(0)
 
     def __next__(self):
-        assert Gate.opened.acquire(timeout=20)
+        assert Gate.opened.acquire(timeout=60)
         return super().__next__()
 
 
@@ -77,7 +77,7 @@ def hall():
     for one in halls:
         one.scheduler.drain(0)
         one.allow(10_000)
-        one.scheduler.join(20)
+        one.scheduler.join(60)
 
 
 LONG = " ".join(["la"] * 90)
