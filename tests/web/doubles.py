@@ -5,7 +5,7 @@ import yaml
 NUMBERS = "one two three four five six seven eight nine ten".split()
 COUNTING = " ".join([*NUMBERS, *(f"{ten} {n}" for ten in "twenty thirty forty fifty sixty seventy eighty ninety".split() for n in NUMBERS)])
 # the whole count takes far longer than any deadline here: what ends sooner was stopped
-SLOWLY = f'pause: 0.4\nreplies: ["{COUNTING}"]\n'
+SLOWLY = f'pause: 0.5\nreplies: ["{COUNTING}"]\n'
 
 TALK = [
     (

@@ -13,7 +13,7 @@ from playwright.sync_api import Request, expect, sync_playwright
 from tests.web.houses import House, Outside, Plan
 from tests.web.looking import SCREENSHOTS
 
-DEADLINE = 20_000  # milliseconds
+DEADLINE = 45_000  # milliseconds
 DESKTOP = {"width": 1280, "height": 800}
 
 

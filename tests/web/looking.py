@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Locator, Page, expect
 
 NAMED = {
     "button", "textbox", "searchbox", "combobox", "slider", "spinbutton", "checkbox", "radio", "switch", "link",
@@ -29,6 +29,23 @@ def button(page: Page, name: str) -> Locator:
 
 def chats(page: Page) -> Locator:
     return page.get_by_role("radiogroup", name="Chats", exact=True)
+
+
+def at_rest(page: Page) -> None:
+    """Wait until the reply that is being written, if there is one, is whole: only then may it be taken back, exported or answered."""
+    expect(conversation(page)).to_have_attribute("aria-busy", "false")
+
+
+def say(page: Page, text: str) -> None:
+    """Write it and send it, as somebody does who has heard the other one out."""
+    at_rest(page)
+    message_box(page).fill(text)
+    button(page, "Send").click()
+
+
+def kept(page: Page) -> None:
+    """Wait until the address names the chat: from then on a reload, or another tab with that address, finds it."""
+    expect(page).to_have_url(re.compile(r"[?&]chat="))
 
 
 def then(*texts: str) -> re.Pattern[str]:

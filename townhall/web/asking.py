@@ -7,9 +7,9 @@ from townhall.conversation import MAX_REPLY, REPEAT_PENALTY, TEMPERATURE
 from townhall.web.client import WebError
 
 STRATEGIES = {
-    "slide": "slide: forget the oldest, read the rest again",
-    "shift": "shift: forget the oldest, keep the rest in place",
-    "summarize": "summarize: forget the oldest, keep a memory of them",
+    "slide": "slide: forget the oldest",
+    "shift": "shift: so, but without rereading",
+    "summarize": "summarize: keep a memory of it",
     "stop": "stop: refuse what does not fit",
 }
 

@@ -16,6 +16,7 @@ from townhall.web.asking import Asking
 from townhall.web.client import Client, Event, Finished, Planned, Text, Voice, WebError
 
 Stream = AsyncGenerator[Event, None]
+BRIEF = 0.3  # seconds: a reply that is whole sooner needs no Stop
 PACE = 0.04  # seconds between two looks at a reply: faster than anybody reads
 BUSY = "A reply is still being written in this chat, perhaps in another tab; stop it or wait for its end."
 
@@ -29,6 +30,7 @@ class Live:
     text: str = ""
     told: Mapping[str, Any] = field(default_factory=dict)
     task: "asyncio.Task[None] | None" = None
+    lasting: bool = False  # long enough for somebody to want its end
 
 
 class Chat:
@@ -88,6 +90,7 @@ class Chat:
             self._drop()
             raise
         live.task = asyncio.create_task(self._answer(live, asking))
+        asyncio.get_running_loop().call_later(BRIEF, self._last, live)
         self._tell()
 
     def undo(self) -> str:
@@ -150,6 +153,12 @@ class Chat:
             if live.text or finished:
                 self._append(layout.turn(self._speaker("persona"), live.text, "reply", _facts(finished, live.told, asking, self.voice)))
             self._drop()
+
+    def _last(self, live: Live) -> None:
+        """It takes its time."""
+        live.lasting = True
+        if self.live is live:
+            self._tell()
 
     def _messages(self, but_last: bool) -> list[dict[str, str]]:
         """What the model is to know: questions that nobody answered are not repeated."""

@@ -1,6 +1,7 @@
 """What happens when somebody presses something: each method answers with what the page shows then."""
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 from ext.tinygrad.errors import TownhallError
@@ -9,111 +10,142 @@ from townhall.web.asking import Asking
 from townhall.web.chat import Chat
 from townhall.web.client import Voice
 from townhall.web.offline import gr
+from townhall.web.prose import shortened
 from townhall.web.shelf import Shelf
 
 Shown = tuple[Any, ...]
 SKIP = gr.skip()
 EDITING = "editing"
+MOST_NAMED = 24  # characters of a chat's name in a question about it
+SEND, STOP = "Send", "Stop"  # what the one button beside the box says and does
+
+
+@dataclass
+class Tab:
+    """The chat that a tab of a browser shows: "" where nothing was said yet, None where that is not known.
+
+    It is kept here, not asked of the browser, whose word is as old as the last answer that reached it. The browser is asked where this is
+    forgotten: Gradio does so an hour after a tab was last heard of.
+    """
+
+    chat: str | None = None
+    voice: str = ""  # whom it is with
 
 
 class Events:
     """All that touches a chat runs on the one loop, so that nothing comes between two of its lines.
 
-    `shown` is: chat id, version, facts, conversation, header, bar, problem, stop, retry, undo, edit, characters, model.
+    `shown` is: version, facts, conversation, header, bar, problem, press, retry, undo, edit, characters, model.
     """
 
     def __init__(self, shelf: Shelf, first: str):
         self._shelf, self._first = shelf, first
 
-    async def arrive(self, request: gr.Request) -> Shown:
+    async def arrive(self, tab: Tab, request: gr.Request) -> Shown:
         """A tab opens; `?chat=` names what it shows."""
         wanted = str(request.query_params.get("chat") or "")
         try:
             chat = self._shelf.find(wanted) if wanted else None
         except TownhallError as error:
-            return self._shown(None, self._shelf.voice(self._first), str(error))
-        return self._shown(chat, chat.voice if chat else self._shelf.voice(self._first), chat.problem if chat else "")
+            return self._shown(tab, None, self._shelf.voice(self._first), str(error))
+        return self._shown(tab, chat, chat.voice if chat else self._shelf.voice(self._first), chat.problem if chat else "")
 
-    async def look(self, chat_id: str, seen: str) -> Any:
-        """Once in a while: what another tab or another program did."""
-        if not chat_id:
+    async def look(self, tab: Tab, seen: str) -> Any:
+        """Once in a while: what another tab or another program did, or what came to the browser too late and stands there in the way."""
+        if tab.chat is None:
+            tab.chat = seen.partition(" ")[0]
+        chat = self._open(tab)
+        if tab.chat and chat is None:
+            return self._shown(tab, None, self._shelf.voice(self._first), "The chat that stood here was deleted.")
+        if (chat.version if chat else "") == seen:
             return SKIP
-        chat = self._open(chat_id)
-        if chat is None:
-            return self._shown(None, self._shelf.voice(self._first), "The chat that stood here was deleted.")
-        if chat.version == seen:
-            return SKIP
-        return self._shown(chat, chat.voice, chat.problem or None)
+        return self._shown(tab, chat, chat.voice if chat else self._shelf.voice(tab.voice), chat.problem or None if chat else None)
 
-    async def send(self, text: str, chat_id: str, editing: str, voice_id: str, *settings: Any) -> AsyncIterator[Shown]:
-        """The message goes out and the answer comes in, piece by piece."""
-        if not text.strip():
-            yield SKIP, SKIP, *([SKIP] * 13)
+    async def press(self, says: str, tab: Tab, *said: Any) -> AsyncIterator[Shown]:
+        """The button beside the box does what it said when it was pressed, whatever has come since."""
+        if says == STOP:
+            yield SKIP, SKIP, *await self.stop(tab)
             return
-        chat = self._open(chat_id) or self._shelf.begin(self._shelf.voice(voice_id))
-        async for shown in self._asked(chat, text, settings, instead=editing == EDITING):
+        async for shown in self.send(tab, *said):
             yield shown
 
-    async def retry(self, text: str, chat_id: str, editing: str, voice_id: str, *settings: Any) -> AsyncIterator[Shown]:
+    async def send(self, tab: Tab, text: str, editing: str, voice_id: str, *settings: Any) -> AsyncIterator[Shown]:
+        """The message goes out and the answer comes in, piece by piece; while another one is being written it waits in the box."""
+        if not text.strip():
+            yield SKIP, SKIP, *([SKIP] * 12)
+            return
+        chat = self._open(tab) or self._shelf.begin(self._shelf.voice(voice_id))
+        tab.chat = chat.id  # whoever presses twice means this one
+        async for shown in self._asked(tab, chat, text, settings, instead=editing == EDITING):
+            yield shown
+
+    async def retry(self, tab: Tab, text: str, editing: str, voice_id: str, *settings: Any) -> AsyncIterator[Shown]:
         """The last question again, and another answer; a draft in the box stays there."""
-        chat = self._open(chat_id)
+        chat = self._open(tab)
         if chat and (exchanges := chat.exchanges()):
-            async for shown in self._asked(chat, exchanges[-1][0].text, settings, instead=True, draft=text):
+            async for shown in self._asked(tab, chat, exchanges[-1][0].text, settings, instead=True, draft=text):
                 yield shown
 
-    async def _asked(self, chat: Chat, text: str, settings: Shown, instead: bool, draft: str = "") -> AsyncIterator[Shown]:
+    async def _asked(self, tab: Tab, chat: Chat, text: str, settings: Shown, instead: bool, draft: str = "") -> AsyncIterator[Shown]:
+        if chat.live:
+            yield SKIP, SKIP, *self._shown(tab, chat, chat.voice, None, briefly=True)
+            return
         try:
             await chat.ask(text, Asking.from_page(*settings), instead)
         except TownhallError as error:
-            yield SKIP, SKIP, *self._shown(chat, chat.voice, str(error))
+            if tab.chat == chat.id:
+                yield SKIP, SKIP, *self._shown(tab, chat, chat.voice, str(error))
             return
         first = True
         async for _ in chat.changes():
-            yield draft if first else SKIP, "", *self._shown(chat, chat.voice, "" if first else None, briefly=not first)
+            if tab.chat != chat.id:
+                return  # it goes on without this tab
+            yield draft if first else SKIP, "", *self._shown(tab, chat, chat.voice, "" if first else None, briefly=not first)
             first = False
-        yield draft if first else SKIP, "", *self._shown(chat, chat.voice, chat.problem)
+        if tab.chat == chat.id:
+            yield draft if first else SKIP, "", *self._shown(tab, chat, chat.voice, chat.problem)
 
-    async def stop(self, chat_id: str) -> Shown:
+    async def stop(self, tab: Tab) -> Shown:
         """Enough."""
-        if (chat := self._open(chat_id)) is None:
-            return (SKIP,) * 13
+        if (chat := self._open(tab)) is None:
+            return (SKIP,) * 12
         await chat.stop()
-        return self._shown(chat, chat.voice, chat.problem)
+        return self._shown(tab, chat, chat.voice, chat.problem)
 
-    async def undo(self, chat_id: str, draft: str) -> Shown:
+    async def undo(self, tab: Tab, draft: str) -> Shown:
         """The last exchange goes; its question comes back into an empty box."""
-        if (chat := self._open(chat_id)) is None:
-            return (SKIP,) * 14
+        if (chat := self._open(tab)) is None:
+            return (SKIP,) * 13
         try:
             question = chat.undo()
         except TownhallError as error:
-            return SKIP, *self._shown(chat, chat.voice, str(error))
-        return draft or question, *self._shown(chat, chat.voice, chat.problem)
+            return SKIP, *self._shown(tab, chat, chat.voice, str(error))
+        return draft or question, *self._shown(tab, chat, chat.voice, chat.problem)
 
-    async def edit(self, chat_id: str) -> Shown:
+    async def edit(self, tab: Tab) -> Shown:
         """The last question comes back into the box; sending it replaces the exchange."""
-        chat = self._open(chat_id)
+        chat = self._open(tab)
         if chat is None or not (exchanges := chat.exchanges()):
-            return (SKIP,) * 15
-        return exchanges[-1][0].text, EDITING, *self._shown(chat, chat.voice, chat.problem, editing=True)
+            return (SKIP,) * 14
+        return exchanges[-1][0].text, EDITING, *self._shown(tab, chat, chat.voice, chat.problem, editing=True)
 
-    def new(self, voice_id: str) -> Shown:
+    async def new(self, tab: Tab, voice_id: str) -> Shown:
         """An empty page with the same character."""
-        return "", "", *self._shown(None, self._shelf.voice(voice_id))
+        return "", "", *self._shown(tab, None, self._shelf.voice(voice_id))
 
-    def choose(self, voice_id: str) -> Shown:
+    async def choose(self, tab: Tab, voice_id: str) -> Shown:
         """Another character: a new chat with that one; a draft stays."""
-        return SKIP, "", *self._shown(None, self._shelf.voice(voice_id))
+        return SKIP, "", *self._shown(tab, None, self._shelf.voice(voice_id))
 
-    async def open(self, wanted: str | None) -> Shown:
+    async def open(self, tab: Tab, wanted: str | None) -> Shown:
         """A chat of the list."""
         if not wanted:
-            return (SKIP,) * 15
+            return (SKIP,) * 14
         try:
             chat = self._shelf.find(wanted)
         except TownhallError as error:
-            return SKIP, SKIP, *([SKIP] * 6), view.problem(str(error)), *([SKIP] * 6)
-        return "", "", *self._shown(chat, chat.voice, chat.problem)
+            return SKIP, SKIP, *([SKIP] * 5), view.problem(str(error)), *([SKIP] * 6)
+        return "", "", *self._shown(tab, chat, chat.voice, chat.problem)
 
     def list(self, chosen: str | None) -> Shown:
         """The chats there are. What is chosen meanwhile stays chosen: only a chat that went away takes its choice along."""
@@ -133,62 +165,77 @@ class Events:
         return *([gr.update(interactive=True)] * 4), *self.put_away()
 
     def put_away(self) -> Shown:
-        """No question stands open: renaming, deleting, exports, the new name."""
-        return gr.update(visible=False), gr.update(visible=False), gr.update(visible=False), SKIP
+        """No question stands open."""
+        return self._aside("", None)
 
     def ask_title(self, chosen: str | None) -> Shown:
         """How is it to be called?"""
-        title = next((one.title for one in self._shelf.saved() if one.id == chosen), "")
-        return gr.update(visible=True), gr.update(visible=False), gr.update(visible=False), title
+        return self._aside("renaming", chosen)
 
-    async def rename(self, chosen: str | None, title: str) -> Shown:
+    async def rename(self, chosen: str | None, about: str, title: str) -> Shown:
         """So."""
         try:
-            self._shelf.find(chosen or "").rename(" ".join(title.split())[:120])
+            self._shelf.find(about).rename(" ".join(title.split())[:120])
         except TownhallError as error:
-            return *([SKIP] * 9), view.problem(str(error))
+            return *([SKIP] * 11), view.problem(str(error))
         return *self.list(chosen), *self.put_away(), ""
 
-    def ask_sure(self) -> Shown:
+    def ask_sure(self, chosen: str | None) -> Shown:
         """Deleting cannot be undone."""
-        return gr.update(visible=False), gr.update(visible=True), gr.update(visible=False), SKIP
+        return self._aside("deleting", chosen)
 
-    async def delete(self, chosen: str | None, chat_id: str, voice_id: str) -> Shown:
+    async def delete(self, tab: Tab, chosen: str | None, about: str, voice_id: str) -> Shown:
         """Gone; a tab that shows it begins a new chat."""
         try:
-            self._shelf.delete(chosen or "")
+            self._shelf.delete(about)
         except TownhallError as error:
-            shown = (*([SKIP] * 6), view.problem(str(error)), *([SKIP] * 6))
+            shown = (*([SKIP] * 5), view.problem(str(error)), *([SKIP] * 6))
         else:
-            shown = self._shown(None, self._shelf.voice(voice_id)) if chosen == chat_id else (SKIP,) * 13
+            shown = self._shown(tab, None, self._shelf.voice(voice_id)) if about == tab.chat else (SKIP,) * 12
         return *self.list(chosen), *self.put_away(), *shown
 
     def export(self, chosen: str | None) -> Shown:
         """Two files to be had."""
-        return gr.update(visible=False), gr.update(visible=False), gr.update(visible=True, value=view.exports(chosen or "")), SKIP
+        return self._aside("exports", chosen)
 
-    def _open(self, chat_id: str) -> Chat | None:
-        if not chat_id:
+    def _aside(self, question: str, about: str | None) -> Shown:
+        """One question at a time, about the chat that it names: renaming, deleting, exports, the new name, the last word, the id."""
+        title = next((one.title for one in self._shelf.saved() if one.id == about), "") if about else ""
+        name = shortened(title, MOST_NAMED) or "Empty"
+        return (
+            gr.update(visible=question == "renaming"),
+            gr.update(visible=question == "deleting"),
+            gr.update(visible=question == "exports", value=view.exports(about or "")),
+            gr.update(value=title, label=f"New name for “{name}”"),
+            gr.update(value=f"Delete “{name}” for good"),
+            about or "",
+        )
+
+    def _open(self, tab: Tab) -> Chat | None:
+        if not tab.chat:
             return None
         try:
-            return self._shelf.find(chat_id)
+            return self._shelf.find(tab.chat)
         except TownhallError:
             return None
 
-    def _shown(self, chat: Chat | None, voice: Voice, problem: str | None = "", briefly: bool = False, editing: bool = False) -> Shown:
+    def _shown(
+        self, tab: Tab, chat: Chat | None, voice: Voice, problem: str | None = "", briefly: bool = False, editing: bool = False
+    ) -> Shown:
         """`problem` None leaves what stands there; `briefly` leaves what does not change while a reply is written."""
+        tab.chat, tab.voice = chat.id if chat else "", voice.id
         busy, said = bool(chat and chat.live), bool(chat and chat.exchanges())
         again = gr.update(interactive=said and not busy)
+        stoppable = bool(chat and chat.live and chat.live.lasting)
         remark = view.remark("Editing your last message: Send replaces it and its answer.") if editing else ""
         return (
-            chat.id if chat else "",
             chat.version if chat else "",
             view.facts(chat, voice),
-            view.conversation(chat, voice),
+            gr.update(value=view.conversation(chat, voice), elem_classes=["growing"] if busy else []),
             SKIP if briefly else view.header(voice),
             SKIP if briefly else view.bar(chat),
             SKIP if problem is None else view.problem(problem) or remark,
-            gr.update(visible=busy),
+            gr.update(value=STOP, variant="stop") if stoppable else gr.update(value=SEND, variant="primary"),
             *([SKIP] * 3 if briefly else [again] * 3),
             SKIP if briefly else voice.id,
             SKIP if briefly else voice.id,

@@ -4,7 +4,7 @@ from typing import Any
 
 from townhall.web.asking import PLAIN, STRATEGIES, Asking
 from townhall.web.choice import Choice
-from townhall.web.events import Events
+from townhall.web.events import SEND, Events, Tab
 from townhall.web.offline import gr
 from townhall.web.shelf import Shelf
 from townhall.web.view import names, voices
@@ -18,7 +18,8 @@ BRAND = (
 def build(shelf: Shelf, first: str, plain: Asking = PLAIN) -> gr.Blocks:
     """The page over `shelf`; `first` is the model id that a new chat begins with, `plain` what the settings say at first."""
     with gr.Blocks(title="Townhall", analytics_enabled=False, fill_height=True, fill_width=True) as page:
-        chat_id, seen, editing, stamp = (gr.Textbox(visible=False) for _ in range(4))
+        seen, editing, stamp, about = (gr.Textbox(visible=False) for _ in range(4))
+        tab = gr.State(Tab())
         facts = gr.Markdown(elem_id="facts-box", sanitize_html=False, container=False)
         with gr.Sidebar(width=300, elem_id="side"):
             gr.Markdown(BRAND, sanitize_html=False, elem_id="brand", container=False)
@@ -31,13 +32,14 @@ def build(shelf: Shelf, first: str, plain: Asking = PLAIN) -> gr.Blocks:
                     gr.Button(name, size="sm", interactive=False, min_width=40, elem_id=f"{name.lower()}-chat")
                     for name in ("Open", "Rename", "Delete", "Export")
                 )
-            with gr.Row(elem_id="renaming", visible=False) as renaming:
-                title = gr.Textbox(label="New name", max_length=120, elem_id="title")
-                save_title, keep_title = gr.Button("Save name", size="sm"), gr.Button("Cancel", size="sm")
-            with gr.Row(elem_id="deleting", visible=False) as deleting:
-                sure = gr.Button("Delete for good", size="sm", variant="stop")
-                keep = gr.Button("Keep", size="sm")
-            exports = gr.Markdown(elem_id="exports", sanitize_html=False, container=False, visible=False)
+            with gr.Column(elem_id="asides", min_width=40):
+                with gr.Row(elem_id="renaming", visible=False) as renaming:
+                    title = gr.Textbox(label="New name", max_length=120, elem_id="title")
+                    save_title, keep_title = gr.Button("Save name", size="sm"), gr.Button("Cancel", size="sm")
+                with gr.Row(elem_id="deleting", visible=False) as deleting:
+                    sure = gr.Button("Delete for good", size="sm", variant="stop")
+                    keep = gr.Button("Keep", size="sm")
+                exports = gr.Markdown(elem_id="exports", sanitize_html=False, container=False, visible=False)
             with gr.Accordion("Settings", open=False, elem_id="settings"):
                 model = gr.Dropdown([voice.id for voice in shelf.voices], value=first, label="Model", interactive=True)
                 settings = [
@@ -86,8 +88,7 @@ def build(shelf: Shelf, first: str, plain: Asking = PLAIN) -> gr.Blocks:
                     label="Message", placeholder="Say something", lines=1, max_lines=8, container=False, autofocus=True,
                     interactive=True, elem_id="message", scale=1,
                 )  # fmt: skip
-                send = gr.Button("Send", variant="primary", elem_id="send", scale=0, min_width=84)
-                stop = gr.Button("Stop", variant="stop", elem_id="stop", scale=0, min_width=84, visible=False)
+                press = gr.Button(SEND, variant="primary", elem_id="press", scale=0, min_width=96)
             with gr.Row(elem_id="foot"):
                 with gr.Row(elem_id="again"):
                     retry, undo, edit = (
@@ -96,32 +97,36 @@ def build(shelf: Shelf, first: str, plain: Asking = PLAIN) -> gr.Blocks:
                 bar = gr.Markdown(elem_id="bar", sanitize_html=False, container=False)
         tick, slow = gr.Timer(1.0), gr.Timer(4.0)
 
-        shown = [chat_id, seen, facts, conversation, header, bar, problem, stop, retry, undo, edit, characters, model]
+        shown = [seen, facts, conversation, header, bar, problem, press, retry, undo, edit, characters, model]
         do = Events(shelf, first)
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
-        said = [box, chat_id, editing, characters, *settings]
-        gr.on([send.click, box.submit], do.send, said, [box, editing, *shown], trigger_mode="multiple", **quiet)
-        stop.click(do.stop, [chat_id], shown, **quiet)
-        retry.click(do.retry, said, [box, editing, *shown], **quiet)
-        undo.click(do.undo, [chat_id, box], [box, *shown], **quiet)
-        edit.click(do.edit, [chat_id], [box, editing, *shown], **quiet)
-        new.click(do.new, [characters], [box, editing, *shown], **quiet)
+        said = [tab, box, editing, characters, *settings]
+        talk = [box, editing, *shown]
+        showing = [
+            box.submit(do.send, said, talk, trigger_mode="multiple", **quiet),
+            press.click(do.press, [press, *said], talk, trigger_mode="multiple", **quiet),
+            retry.click(do.retry, said, talk, **quiet),
+            tick.tick(do.look, [tab, seen], shown, **quiet),
+        ]
+        leaving: dict[str, Any] = {**quiet, "cancels": showing}  # what was on its way to the page must not come after what is shown next
+        undo.click(do.undo, [tab, box], [box, *shown], **quiet)
+        edit.click(do.edit, [tab], talk, **quiet)
+        new.click(do.new, [tab, characters], talk, **leaving)
         for whom in (characters, model):
-            whom.input(do.choose, [whom], [box, editing, *shown], **quiet)
+            whom.input(do.choose, [tab, whom], talk, **leaving)
         listed = [chats, open_, rename, delete, export]
-        asides = [renaming, deleting, exports, title]
-        page.load(do.arrive, None, shown, **quiet)
+        asides = [renaming, deleting, exports, title, sure, about]
+        page.load(do.arrive, [tab], shown, **quiet)
         page.load(do.list, [chats], listed, **quiet)
-        tick.tick(do.look, [chat_id, seen], shown, **quiet)
         slow.tick(do.relist, [chats, stamp], [stamp, *listed], **quiet)
         seen.change(do.list, [chats], listed, **quiet)
         chats.input(do.pick, None, [open_, rename, delete, export, *asides], **quiet)
-        open_.click(do.open, [chats], [box, editing, *shown], **quiet)
+        open_.click(do.open, [tab, chats], talk, **leaving)
         rename.click(do.ask_title, [chats], asides, **quiet)
-        gr.on([save_title.click, title.submit], do.rename, [chats, title], [*listed, *asides, problem], **quiet)
-        delete.click(do.ask_sure, None, asides, **quiet)
+        gr.on([save_title.click, title.submit], do.rename, [chats, about, title], [*listed, *asides, problem], **quiet)
+        delete.click(do.ask_sure, [chats], asides, **quiet)
         gr.on([keep.click, keep_title.click], do.put_away, None, asides, **quiet)
-        sure.click(do.delete, [chats, chat_id, characters], [*listed, *asides, *shown], **quiet)
+        sure.click(do.delete, [tab, chats, about, characters], [*listed, *asides, *shown], **quiet)
         export.click(do.export, [chats], asides, **quiet)
     page.queue(default_concurrency_limit=None, api_open=False)
     return page

@@ -26,6 +26,12 @@ def written(text: str) -> str:
     return _PUNCTUATION.sub(r"\\\1", kept)
 
 
+def shortened(text: str, most: int) -> str:
+    """On one line, in at most so many characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 1].rstrip()}…"
+
+
 def _fenced(text: str) -> Iterator[tuple[str, bool]]:
     """(lines, is it fenced code); a fence that nobody closes lasts to the end, as in a reply that is being written."""
     part: list[str] = []

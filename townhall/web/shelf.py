@@ -10,6 +10,7 @@ from townhall.logbook.reading import read_log
 from townhall.logbook.writer import SUFFIX, new_id
 from townhall.web.chat import BUSY, Chat
 from townhall.web.client import Client, Voice, WebError
+from townhall.web.prose import shortened
 
 MOST = 200  # chats that the list names
 LONGEST = 48  # characters of a chat's name in the list
@@ -70,7 +71,7 @@ class Shelf:
         finally:
             index.close()
         return [
-            Saved(Path(entry.name).stem, _title(entry.title or entry.first), entry.persona, entry.started)
+            Saved(Path(entry.name).stem, shortened(export.printable(entry.title or entry.first), LONGEST), entry.persona, entry.started)
             for entry in entries
             if not entry.fault
         ]
@@ -103,8 +104,3 @@ class Shelf:
         """Hang up every reply."""
         for chat in self._open.values():
             await chat.stop()
-
-
-def _title(first: str) -> str:
-    line = " ".join(export.printable(first).split())
-    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1].rstrip()}…"

@@ -25,7 +25,7 @@ HEAD = (
     '<meta name="color-scheme" content="light dark"><link rel="icon" type="image/svg+xml" href="./own/favicon.svg">'
     '<link rel="stylesheet" href="./own/page.css"><script src="./own/page.js"></script>'
 )
-BODY = '<a class="skip" href="#message">Skip to your message</a>'
+BODY = '<a class="skip" href="#message">Skip to your message</a><p id="state" class="unseen" role="status"></p>'
 
 
 def application(shelf: Shelf, first: str, names: Collection[str], plain: Asking = PLAIN) -> ASGIApp:

@@ -139,7 +139,7 @@ def exports(id: str) -> str:
 def facts(chat: Chat | None, voice: Voice) -> str:
     """What the page's own script needs to know."""
     saved = chat.id if chat and (chat.live or chat.exchanges()) else ""
-    return f'<div id="facts" data-chat="{escape(saved)}" data-persona="{escape(voice.id)}" data-name="{escape(voice.name)}" data-busy="{int(bool(chat and chat.live))}"></div>'  # noqa: E501
+    return f'<div id="facts" data-chat="{escape(saved)}" data-persona="{escape(voice.id)}" data-name="{escape(voice.name)}"></div>'
 
 
 def _notes(answer: Turn, before: int) -> tuple[str, int]:

@@ -201,3 +201,19 @@ def test_a_disk_that_takes_nothing_costs_nobody_the_talk(run, house, shelf, tmp_
     run(answered(chat, "Second?"))
     assert "kept again" in chat.problem
     assert [turn.text for turn in read_log(chat.path).turns] == ["First?", "One.", "Second?", "Two."]
+
+
+@pytest.mark.parametrize("brief, stoppable", [(0.0, True), (3600.0, False)])
+def test_only_a_reply_that_takes_its_time_offers_its_end(run, house, shelf, monkeypatch, brief, stoppable):
+    monkeypatch.setattr("townhall.web.chat.BRIEF", brief)
+    chats = shelf(house(Line("a b c d e", pause=0.05)).root)
+    chat = chats.begin(chats.voice("stacy"))
+    seen = []
+
+    async def story():
+        await chat.ask("One?", PLAIN)
+        async for _ in chat.changes():
+            seen.append(chat.live.lasting)
+
+    run(story())
+    assert any(seen) == stoppable

@@ -6,6 +6,10 @@ Feature: Characters
     Then I can choose between Gary, George, Lexie and Stacy
     And each character has a portrait
 
+  Scenario: Who they are is told in two lines, and in full to who points at it
+    Given the page is open with the echo model
+    Then below each name two lines at most tell who that is, and the whole when one points at it
+
   Scenario: Meeting another one
     Given the page is open with the echo model
     When I say "Good evening, Stacy"

@@ -50,6 +50,24 @@ Feature: Keeping
     Then the list of chats does not have "A secret to be forgotten"
     And no file in the house holds "A secret to be forgotten"
 
+  Scenario: The list keeps still while it grows
+    Given the page is open with the echo model
+    And there are 12 chats
+    When I scroll to the chat "chat number 3" and go to it with the keyboard
+    And another chat is begun in a second tab
+    Then the list of chats has "chat number 13"
+    And what I see of the list has not moved
+    And the focus is on the chat "chat number 3"
+
+  Scenario: A question about a chat names it
+    Given the page is open with the echo model
+    When I say "This is the longest name that anybody ever gave to a chat"
+    And I pick the chat "longest name" and press "Delete"
+    Then I see "Delete “This is the longest nam…” for good"
+    When I press "Keep"
+    And I pick the chat "longest name" and press "Rename"
+    Then I see "New name for “This is the longest nam…”"
+
   Scenario: Exporting a chat
     Given the page is open with the echo model
     When I say "Words worth keeping"

@@ -23,6 +23,42 @@ Feature: Talking
     And the message box is empty and ready
     And the answer stays as it was
 
+  Scenario: One button sends, and stops what it asked for
+    Given the page is open with a model that counts slowly, on a server of its own
+    When I say "Count until somebody stops you"
+    Then "Stop" stands where "Send" stood
+    And I am told that Stacy is writing
+    When I write "And now backwards" and press Enter
+    Then the message box still holds "And now backwards"
+    And the page complains of nothing
+    When I go to "Stop" with the keyboard
+    And the answer is stopped in another tab
+    Then "Send" stands where "Stop" stood
+    And the focus is on "Send"
+    And the message box still holds "And now backwards"
+
+  Scenario: A growing answer has a cursor at its end
+    Given the page is open with a model that counts slowly
+    When I say "Count and show me where you are"
+    And the answer has reached "two"
+    Then a still mark that is no text stands at its end
+    When I press "Stop"
+    Then nothing stands at its end
+
+  Scenario: Pressing twice asks once
+    Given the page is open with the echo model
+    When I write "Said with a trembling finger" and press Enter twice
+    Then the conversation reads "Said with a trembling finger" and then "Said with a trembling finger"
+    And I have said 1 thing
+    And the list of chats has "Said with a trembling finger"
+
+  Scenario: Leaving a chat in mid-reply
+    Given the page is open with a model that counts slowly, on a server of its own
+    When I say "Count while I am elsewhere"
+    And the answer has reached "two"
+    And I leave it for a new chat
+    Then Stacy greets me, and it stays at that while the answer grows
+
   Scenario: A reload in mid-reply loses nothing
     Given the page is open with a model that counts slowly, on a server of its own
     When I say "Count while I reload"

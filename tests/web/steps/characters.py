@@ -68,3 +68,16 @@ def arrow(context):
         if characters(page).get_by_role("radio", checked=True).evaluate("radio => radio === document.activeElement"):
             return page.keyboard.press("ArrowUp")
     raise AssertionError("Tab does not reach the characters")
+
+
+TAGS = """group => [...group.querySelectorAll('label')].map(label => {
+  const tag = label.querySelector('[aria-hidden]'), lines = parseFloat(getComputedStyle(tag).lineHeight);
+  return [tag.textContent, label.title, Math.round(tag.clientHeight / lines), Math.round(tag.scrollHeight / lines)];
+})"""
+
+
+@then("below each name two lines at most tell who that is, and the whole when one points at it")
+def taglines(context):
+    expect(characters(context.page).locator("img")).to_have_count(characters(context.page).get_by_role("radio").count())
+    told = characters(context.page).evaluate(TAGS)
+    assert told and all(text and title == text and lines == min(2, wanted) for text, title, lines, wanted in told), told

@@ -6,7 +6,7 @@ from behave import given, then
 from playwright.sync_api import expect
 
 from tests.web import looking
-from tests.web.looking import chats, conversation, message_box
+from tests.web.looking import button, chats, conversation, message_box
 
 # what a person would call the element with the focus; null at the end of the page
 FOCUSED = """() => {
@@ -44,6 +44,8 @@ def prefer(context, scheme):
 def tab_round(context):
     page = context.page
     expect(chats(page).get_by_role("radio", name="Hands off the mouse")).to_be_visible()
+    looking.at_rest(page)
+    expect(button(page, "Retry")).to_be_enabled()
     message_box(page).fill("so that there is something to send")
     reached, dim = [], []
     while len(reached) < 80:
@@ -85,12 +87,14 @@ def page_is(context, scheme):
 @then("everything that is written can be read against what is behind it")
 def readable(context):
     expect(conversation(context.page)).to_contain_text(looking.then("Can you read this?", "Can you read this?"))
+    looking.at_rest(context.page)
     faint = context.page.evaluate(looking.FAINT)
     assert not faint, faint
 
 
 @then("every button, box, slider and image has a name")
 def all_named(context):
+    looking.at_rest(context.page)
     lacking = looking.unnamed(context.page)
     assert not lacking, "\n".join(lacking)
 

@@ -1,11 +1,12 @@
 """Logs: kept, opened, named, deleted, carried away."""
 
+import re
 from pathlib import Path
 
-from behave import step, then, when
+from behave import given, step, then, when
 from playwright.sync_api import expect
 
-from tests.web.looking import button, chats, conversation
+from tests.web.looking import at_rest, button, chats, conversation, kept, say
 from tests.web.looking import then as in_turn
 
 
@@ -15,17 +16,25 @@ def chat(page, words):
 
 def with_chat(page, words, what):
     """Choose a chat of the list, and then what is to be done with it."""
+    at_rest(page)
     chat(page, words).check()
     button(page, what).click()
 
 
+def asked_about(before, words, after=""):
+    """A question names the chat that it is about."""
+    return re.compile(rf"^{before} “[^”]*{re.escape(words)}[^”]*” ?{after}$")
+
+
 @step("I reload the page")
 def reload(context):
+    kept(context.page)
     context.page.reload()
 
 
 @when("I open the same chat in a second tab")
 def second_tab(context):
+    kept(context.page)
     context.remembered["first tab"] = context.page
     context.page = context.page.context.new_page()
     context.page.goto(context.remembered["first tab"].url)
@@ -39,6 +48,7 @@ def first_tab(context):
 
 @then("nothing that was said in either tab is lost")
 def both_kept(context):
+    at_rest(context.page)
     context.page.reload()
     log = conversation(context.page)
     expect(log).to_contain_text(in_turn("Said in the first tab", "Said in the second tab", "Said in the first tab again"))
@@ -58,7 +68,7 @@ def marked(context, words):
 @when('I rename the chat "{words}" to "{name}"')
 def rename(context, words, name):
     with_chat(context.page, words, "Rename")
-    box = context.page.get_by_role("textbox", name="New name", exact=True)
+    box = context.page.get_by_role("textbox", name=asked_about("New name for", words))
     box.fill(name)
     button(context.page, "Save name").click()
 
@@ -72,7 +82,52 @@ def delete_not(context, words):
 @when('I delete the chat "{words}"')
 def delete(context, words):
     with_chat(context.page, words, "Delete")
-    button(context.page, "Delete for good").click()
+    context.page.get_by_role("button", name=asked_about("Delete", words, "for good")).click()
+
+
+@when('I pick the chat "{words}" and press "{name}"')
+def choose_and_press(context, words, name):
+    with_chat(context.page, words, name)
+
+
+@given("there are {n:d} chats")
+def several(context, n):
+    page = context.page
+    for number in range(1, n + 1):
+        say(page, f"chat number {number}")
+        expect(conversation(page)).to_contain_text(in_turn(f"chat number {number}", f"chat number {number}"))
+        at_rest(page)
+        button(page, "New chat").click()
+        expect(conversation(page)).not_to_contain_text("chat number")
+    expect(chat(page, f"chat number {n}")).to_have_count(1)
+
+
+@when('I scroll to the chat "{words}" and go to it with the keyboard')
+def go_to(context, words):
+    chat(context.page, words).focus()
+    context.page.keyboard.press("Space")
+    expect(chat(context.page, words)).to_be_checked()
+    context.remembered["chat"] = chat(context.page, words).bounding_box()
+
+
+@when("another chat is begun in a second tab")
+def begun_elsewhere(context):
+    other = context.page.context.new_page()
+    other.goto(context.house.page.url)
+    say(other, "chat number 13")
+    expect(conversation(other)).to_contain_text(in_turn("chat number 13", "chat number 13"))
+    context.remembered["second tab"] = other
+
+
+@then("what I see of the list has not moved")
+def list_still(context):
+    before, now = context.remembered["chat"], chat(context.page, "chat number 3").bounding_box()
+    assert now == before, f"it stood at {before} and stands at {now}"
+
+
+@then('the focus is on the chat "{words}"')
+def focus_on_chat(context, words):
+    expect(chat(context.page, words)).to_be_focused()
 
 
 @when('I export the chat "{words}"')

@@ -5,7 +5,7 @@ from playwright.sync_api import expect
 
 from tests.web import looking
 from tests.web.doubles import TALK, TALKATIVE
-from tests.web.looking import SCREENSHOTS, button, conversation, message_box
+from tests.web.looking import SCREENSHOTS, conversation
 
 
 @given("the page is open with a talkative model")
@@ -16,10 +16,9 @@ def open_talkative(context):
 @when("I have a conversation with Stacy")
 def talk(context):
     for question, reply in TALK:
-        message_box(context.page).fill(question)
-        button(context.page, "Send").click()
+        looking.say(context.page, question)
         expect(conversation(context.page)).to_contain_text(looking.then(question, reply.split("\n")[-1][:20]))
-        expect(button(context.page, "Stop")).to_be_hidden()
+        looking.at_rest(context.page)
 
 
 @then('a picture is taken as "{name}"')

@@ -5,7 +5,8 @@ import re
 from behave import given, then, when
 from playwright.sync_api import expect
 
-from tests.web.looking import button, conversation, message_box
+from tests.web import looking
+from tests.web.looking import conversation, message_box
 
 
 @given("the page is open with the echo model and a window of {n:d} tokens")
@@ -47,13 +48,12 @@ def bar_grows(context):
 def fill(context):
     for n in range(12):
         words = f"Sentence number {n} " + "about the sea and the ships " * 4
-        message_box(context.page).fill(words.strip())
-        button(context.page, "Send").click()
+        looking.say(context.page, words.strip())
         context.remembered["said"] = words.strip()
         # either there is an answer, or the page says why there is none
         answered = conversation(context.page).get_by_text(words.strip(), exact=True).nth(1)
         expect(answered.or_(context.page.get_by_role("alert").filter(has_text=re.compile("fit|window|context"))).first).to_be_visible()
-        expect(button(context.page, "Stop")).to_be_hidden()
+        looking.at_rest(context.page)
         if receipt(context.page).count() or context.page.get_by_role("alert").filter(has_text=re.compile("fit|window|context")).count():
             return
     raise AssertionError("twelve long sentences did not fill the window")

@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 
 from tests.web import looking
 from tests.web.doubles import COUNTING, SLOWLY
-from tests.web.looking import button, conversation, message_box
+from tests.web.looking import button, chats, conversation, message_box
 
 
 @given("the page is open with the echo model")
@@ -33,9 +33,7 @@ def open_in_turn(context, first, second):
 
 @step('I say "{text}"')
 def say(context, text):
-    box = message_box(context.page)
-    box.fill(text)
-    button(context.page, "Send").click()
+    looking.say(context.page, text)
     # the words are in the conversation before the next thing is done
     expect(conversation(context.page)).to_contain_text(text.partition("\n")[0][:40])
     context.remembered["said"] = text
@@ -43,15 +41,12 @@ def say(context, text):
 
 @step("I say")
 def say_at_length(context):
-    box = message_box(context.page)
-    box.fill(context.text)
-    button(context.page, "Send").click()
+    looking.say(context.page, context.text)
 
 
 @step("I say a word of {n:d} letters")
 def say_long_word(context, n):
-    message_box(context.page).fill("m" * n)
-    button(context.page, "Send").click()
+    looking.say(context.page, "m" * n)
     expect(conversation(context.page)).to_contain_text(re.compile(f"m{{{n}}}.*m{{{n}}}", re.DOTALL))
 
 
@@ -72,6 +67,13 @@ def write_and_enter(context, text):
     context.page.keyboard.press("Enter")
 
 
+@when('I write "{text}" and press Enter twice')
+def write_and_enter_twice(context, text):
+    write_and_enter(context, text)
+    context.page.keyboard.press("Enter")
+    context.remembered["said"] = text
+
+
 @when("I press Enter in the empty message box")
 def enter_nothing(context):
     message_box(context.page).focus()
@@ -80,12 +82,92 @@ def enter_nothing(context):
 
 @step("I press {key:w}")
 def press_key(context, key):
+    if key == "Escape":
+        expect(button(context.page, "Stop")).to_be_visible()  # there is something to stop
     context.page.keyboard.press(key)
 
 
 @step('I press "{name}"')
 def press_button(context, name):
+    if name != "Stop":
+        looking.at_rest(context.page)
     button(context.page, name).click()
+
+
+@then('"{shown}" stands where "{gone}" stood')
+def exchanged(context, shown, gone):
+    expect(button(context.page, shown)).to_be_visible()
+    expect(button(context.page, gone)).to_have_count(0)
+    beside = context.page.locator("#composer").bounding_box(), button(context.page, shown).bounding_box()
+    assert context.remembered.setdefault("composer", beside) == beside, f"the composer moved: {context.remembered['composer']}, {beside}"
+
+
+@then("I am told that {name} is writing")
+def told_of_writing(context, name):
+    expect(context.page.get_by_role("status").filter(has_text=f"{name} is writing")).to_have_count(1)
+
+
+@then("the page complains of nothing")
+def no_complaint(context):
+    expect(context.page.get_by_role("alert")).to_have_count(0)
+
+
+@when('I go to "{name}" with the keyboard')
+def tab_to(context, name):
+    message_box(context.page).focus()
+    context.page.keyboard.press("Tab")
+    expect(button(context.page, name)).to_be_focused()
+
+
+@when("the answer is stopped in another tab")
+def stopped_elsewhere(context):
+    looking.kept(context.page)
+    other = context.page.context.new_page()
+    other.goto(context.page.url)
+    button(other, "Stop").click()
+    looking.at_rest(other)
+    other.close()
+
+
+@then('the focus is on "{name}"')
+def focus_on(context, name):
+    expect(button(context.page, name)).to_be_focused()
+
+
+END = """log => {
+  const end = getComputedStyle([...log.querySelectorAll('[data-testid=bot] p')].at(-1), '::after');
+  return [end.content, end.animationName];
+}"""
+
+
+@then("a still mark that is no text stands at its end")
+def cursor(context):
+    assert conversation(context.page).evaluate(END) == ['""', "none"]  # who asked for less motion sees it stand still
+
+
+@then("nothing stands at its end")
+def no_cursor(context):
+    looking.at_rest(context.page)
+    assert conversation(context.page).evaluate(END)[0] == "none"
+
+
+@when("I leave it for a new chat")
+def leave(context):
+    button(context.page, "New chat").click()
+
+
+@then("{name} greets me, and it stays at that while the answer grows")
+def undisturbed(context, name):
+    greets(context, name)
+    expect(conversation(context.page)).not_to_contain_text("Count while I am elsewhere")
+    other = context.page.context.new_page()
+    other.goto(context.house.page.url)
+    chats(other).get_by_role("radio", name="Count while I am elsewhere").check()
+    button(other, "Open").click()
+    expect(conversation(other)).to_contain_text("nine ten")
+    button(other, "Stop").click()
+    looking.at_rest(other)
+    expect(conversation(context.page)).not_to_contain_text("Count while I am elsewhere")
 
 
 @step('the answer has reached "{word}"')
@@ -105,8 +187,7 @@ def greets(context, name):
 @then('the conversation reads "{first}" and then "{second}"')
 def reads(context, first, second):
     expect(conversation(context.page)).to_contain_text(looking.then(first, second))
-    # an answer that is still being written could change what the next step sees
-    expect(button(context.page, "Stop")).to_be_hidden()
+    looking.at_rest(context.page)  # an answer that is still being written could change what the next step sees
 
 
 @then('the conversation shows "{text}"')
@@ -141,13 +222,14 @@ def said(context, n):
 def grows(context):
     expect(conversation(context.page)).to_contain_text("one")
     seen = context.page.evaluate(
-        """() => new Promise(done => {
+        """() => new Promise((done, failed) => {
              const log = () => document.querySelector('[role=log][aria-label=Conversation]').innerText;
              const lengths = [log().length];
              new MutationObserver((_, observer) => {
                if (log().length > lengths.at(-1)) lengths.push(log().length);
                if (lengths.length > 5) { observer.disconnect(); done(lengths); }
              }).observe(document.body, {subtree: true, childList: true, characterData: true});
+             setTimeout(() => failed(new Error(`it grew to ${lengths} and no further`)), 30000);
            })"""
     )
     assert max(b - a for a, b in zip(seen, seen[1:])) < len(COUNTING) / 4, f"it came in leaps: {seen}"
@@ -157,7 +239,8 @@ def grows(context):
 @then("I can stop it")
 def can_stop(context):
     button(context.page, "Stop").click()
-    expect(button(context.page, "Stop")).to_be_hidden()
+    looking.at_rest(context.page)
+    expect(button(context.page, "Send")).to_be_visible()
 
 
 @then("nothing runs on the server any more")
@@ -170,7 +253,7 @@ def server_free(context):
 
 @then("the answer stays as it was")
 def stays(context):
-    expect(button(context.page, "Stop")).to_be_hidden()
+    looking.at_rest(context.page)
     expect(conversation(context.page)).to_contain_text("one two three four five")
     expect(conversation(context.page)).not_to_contain_text("ninety ten")
     before = conversation(context.page).inner_text()
@@ -186,6 +269,7 @@ def words(text):
 
 @when('I change my words to "{text}"')
 def edit(context, text):
+    looking.at_rest(context.page)
     button(context.page, "Edit").click()
     box = message_box(context.page)
     expect(box).not_to_have_value("")

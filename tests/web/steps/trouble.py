@@ -7,7 +7,7 @@ from behave import given, step, then, when
 from playwright.sync_api import expect
 
 from tests.web.doubles import SLOWLY
-from tests.web.looking import button, message_box
+from tests.web.looking import at_rest, message_box
 
 
 @given("the page is open with a model that counts slowly, on a server that will die")
@@ -62,7 +62,7 @@ def says_gone(context):
     expect(complaint(context.page).first).to_be_visible()
     text = complaint(context.page).first.inner_text()
     assert "Traceback" not in text and len(text) < 300, text
-    expect(button(context.page, "Stop")).to_be_hidden()
+    at_rest(context.page)
 
 
 @then("the page complains no more")

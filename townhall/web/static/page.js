@@ -62,6 +62,39 @@ function dress() {
   }
 }
 
+// Gradio writes a longer list into the rows that there are: what somebody points at, has the focus on or has scrolled to goes on standing there
+let rows = [];
+function steady() {
+  const inputs = [...document.querySelectorAll("#chats input[type=radio]")];
+  const now = inputs.map((input) => input.value);
+  if (String(now) === String(rows)) return;
+  const moved = (at) => (rows[at] ? now.indexOf(rows[at]) : -1);
+  const list = inputs[0]?.closest(".wrap");
+  const focused = inputs.indexOf(document.activeElement);
+  const pointed = inputs.findIndex((input) => input.matches("label:hover *"));
+  if (list && rows.length) {
+    const height = list.scrollHeight / inputs.length;
+    const held = [pointed, focused, list.scrollTop > 0 ? Math.floor(list.scrollTop / height) : -1].find((at) => moved(at) >= 0) ?? -1;
+    if (held >= 0) list.scrollTop += (moved(held) - held) * height;
+    inputs[moved(focused)]?.focus({ preventScroll: true });
+  }
+  rows = now;
+}
+
+// at once, so that nobody sees or hears more of a reply than the page admits to
+function tellState() {
+  const conversation = document.getElementById("conversation");
+  conversation?.querySelector("[role=log]")?.setAttribute("aria-busy", String(conversation.classList.contains("growing")));
+  const state = document.getElementById("state");
+  const says = pressable("Stop") ? `${facts().name} is writing; Escape stops.` : "";
+  if (state && state.textContent !== says) state.textContent = says;
+}
+
+function pressable(name) {
+  const press = document.getElementById("press");
+  return press?.textContent.trim() === name ? press : null;
+}
+
 function nameParts() {
   const log = document.querySelector("#conversation [role=log]");
   label(log, "Conversation");
@@ -81,7 +114,6 @@ function nameParts() {
   const name = facts().name || "Reply";
   for (const said of document.querySelectorAll("#conversation [data-testid=bot]")) label(said, name, "article");
   for (const said of document.querySelectorAll("#conversation [data-testid=user]")) label(said, "You", "article");
-  if (log) log.setAttribute("aria-busy", facts().busy === "1" ? "true" : "false");
 }
 
 function follow() {
@@ -101,8 +133,8 @@ function follow() {
 
 function keys(event) {
   if (event.key === "Escape" && !event.isComposing) {
-    const stop = document.querySelector("button#stop");
-    if (stop && stop.offsetParent) {
+    const stop = pressable("Stop");
+    if (stop) {
       stop.click();
       document.querySelector("#message textarea")?.focus();
       event.preventDefault();
@@ -134,7 +166,7 @@ function clicks(event) {
     else localStorage.setItem(THEME, dark ? "light" : "dark");
     applyTheme();
   }
-  if (event.target.closest("#send, #stop, #edit, #undo, #retry, #new")) document.querySelector("#message textarea")?.focus();
+  if (event.target.closest("#press, #edit, #undo, #retry, #new")) document.querySelector("#message textarea")?.focus();
   if (event.target.closest("a.skip")) {
     document.querySelector("#message textarea")?.focus();
     event.preventDefault();
@@ -177,6 +209,7 @@ function refresh() {
     fold();
     recallDraft();
     dress();
+    steady();
     nameParts();
     follow();
     if (document.body.classList.contains("dark") !== (document.documentElement.dataset.theme === "dark")) applyTheme();
@@ -194,6 +227,6 @@ document.addEventListener("keydown", keys);
 document.addEventListener("click", clicks);
 document.addEventListener("DOMContentLoaded", () => {
   applyTheme();
-  new MutationObserver(refresh).observe(document.body, { subtree: true, childList: true, characterData: true, attributes: true, attributeFilter: ["class", "aria-label"] });
+  new MutationObserver(() => (tellState(), refresh())).observe(document.body, { subtree: true, childList: true, characterData: true, attributes: true, attributeFilter: ["class", "aria-label"] });
   refresh();
 });
