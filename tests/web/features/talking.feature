@@ -46,11 +46,13 @@ Feature: Talking
     Then nothing stands at its end
 
   Scenario: Pressing twice asks once
-    Given the page is open with the echo model
-    When I write "Said with a trembling finger" and press Enter twice
-    Then the conversation reads "Said with a trembling finger" and then "Said with a trembling finger"
-    And I have said 1 thing
-    And the list of chats has "Said with a trembling finger"
+    Given the page is open with a model that counts slowly
+    When I write "Asked with a trembling finger" and press Enter twice
+    And the answer has reached "three"
+    Then the list of chats has "Asked with a trembling finger"
+    And the page complains of nothing
+    When I press "Stop"
+    Then I have asked 1 thing
 
   Scenario: Leaving a chat in mid-reply
     Given the page is open with a model that counts slowly, on a server of its own

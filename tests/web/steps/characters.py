@@ -72,7 +72,8 @@ def arrow(context):
 
 TAGS = """group => [...group.querySelectorAll('label')].map(label => {
   const tag = label.querySelector('[aria-hidden]'), lines = parseFloat(getComputedStyle(tag).lineHeight);
-  return [tag.textContent, label.title, Math.round(tag.clientHeight / lines), Math.round(tag.scrollHeight / lines)];
+  return [tag.textContent, label.title, Math.round(tag.clientHeight / lines), Math.round(tag.scrollHeight / lines),
+          tag.scrollWidth > tag.clientWidth];
 })"""
 
 
@@ -80,4 +81,4 @@ TAGS = """group => [...group.querySelectorAll('label')].map(label => {
 def taglines(context):
     expect(characters(context.page).locator("img")).to_have_count(characters(context.page).get_by_role("radio").count())
     told = characters(context.page).evaluate(TAGS)
-    assert told and all(text and title == text and lines == min(2, wanted) for text, title, lines, wanted in told), told
+    assert told and all(text and title == text and lines == min(2, wanted) and not cut for text, title, lines, wanted, cut in told), told

@@ -218,6 +218,12 @@ def said(context, n):
     expect(context.page.get_by_text(context.remembered["said"], exact=True)).to_have_count(2 * n)  # with its echo
 
 
+@then("I have asked {n:d} thing")
+def asked(context, n):
+    looking.at_rest(context.page)
+    expect(conversation(context.page).get_by_text(context.remembered["said"], exact=True)).to_have_count(n)
+
+
 @then("I see the answer grow word by word")
 def grows(context):
     expect(conversation(context.page)).to_contain_text("one")
