@@ -1,4 +1,8 @@
-"""Ids in, ids out: prefill in chunks of a few fixed sizes, decode one token a step, both as captured graphs with a symbolic position."""
+"""Ids in, ids out: prefill in chunks of a few fixed sizes, decode one token a step, both as captured graphs with a symbolic position.
+
+What a prefill leaves in a cache does not depend on where its chunks begin and end. A decode step's attention rounds otherwise, so that no
+prompt is read by decode steps: an answer would depend on what was in the cache before.
+"""
 
 import time
 from collections.abc import Callable
@@ -15,7 +19,6 @@ from ext.tinygrad.graph import install, install_opencl
 from ext.tinygrad.graph.profile import KernelTime
 
 CHUNKS = (128, 32)  # tokens a prefill pass takes; every prompt is cut into these, the last piece padded
-DECODE_RUN = 3  # a remainder this short is cheaper as decode steps than as a padded chunk
 
 
 class ContextOverflow(TownhallError):
@@ -57,15 +60,11 @@ class Engine:
         rest = ids[cached:]
         total = len(rest)
         while rest:
-            if len(rest) <= DECODE_RUN:
-                self._decode(rest[:1], len(cache.tokens), cache)
-                taken = 1
-            else:
-                T = next((T for T in CHUNKS if T <= len(rest)), CHUNKS[-1])
-                # a remainder that fills most of a larger chunk is one pass there instead of several here
-                T = next((bigger for bigger in reversed(CHUNKS) if len(rest) <= bigger < 2 * len(rest)), T)
-                taken = min(T, len(rest))
-                self._prefill[T](rest[:taken], len(cache.tokens), cache)
+            T = next((T for T in CHUNKS if T <= len(rest)), CHUNKS[-1])
+            # a remainder that fills most of a larger chunk is one pass there instead of several here
+            T = next((bigger for bigger in reversed(CHUNKS) if len(rest) <= bigger < 2 * len(rest)), T)
+            taken = min(T, len(rest))
+            self._prefill[T](rest[:taken], len(cache.tokens), cache)
             cache.tokens += rest[:taken]
             rest = rest[taken:]
             if on_progress:

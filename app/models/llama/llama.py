@@ -36,7 +36,7 @@ from ext.tinygrad.starting import paused_collector
 __all__ = ["ContextOverflow", "Generation", "KVCache", "Llama", "PrefillStats", "Sampling"]
 
 Progress = Callable[[int, int], None]  # (done, total)
-VERSION = "1"  # of the numbers this runtime computes: raise it when a change makes older KV snapshots differ from a fresh prefill
+VERSION = "2"  # of the numbers this runtime computes: raise it when a change makes older KV snapshots differ from a fresh prefill
 
 
 class Llama:

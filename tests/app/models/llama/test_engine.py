@@ -53,6 +53,23 @@ def test_decoding_goes_on_from_a_prefill_of_any_length(n: int, tiny_llama: Load,
     np.testing.assert_allclose(llama.engine.step(IDS[n], cache), reference(tiny_file(2), IDS[: n + 1])[-1], atol=1e-4)
 
 
+CUTS = [(), (1,), (2, 3, 4), (31, 33), (64, 65), (100,), (127, 129), (160, 161, 163), (196,), (198,)]
+
+
+@pytest.mark.parametrize("device", ["CPU", "CL"], indirect=True)
+def test_however_a_prompt_is_cut_its_entries_are_the_same_to_the_last_bit(device: str, tiny_llama: Load) -> None:
+    """What somebody else's prompt left in the cache must not decide what a seed says."""
+    llama = tiny_llama(device, {"CPU": "fused", "CL": "opencl"}[device])
+    after: list[np.ndarray] = []
+    for cuts in CUTS:
+        cache = llama.new_cache()
+        for n in (*cuts, 199):
+            llama.prefill(IDS[:n], cache)
+        after.append(llama.engine.step(IDS[199], cache).copy())
+    for cuts, logits in zip(CUTS, after):
+        np.testing.assert_array_equal(logits, after[0], err_msg=f"cut at {cuts}")
+
+
 def test_no_prompt_length_compiles_a_new_graph(tiny_llama: Load) -> None:
     graphs = {id(graph) for graph in [*tiny_llama().engine._prefill.values()]}
     for n in (3, 40, 77, 150, 199):
