@@ -8,8 +8,8 @@ from townhall.web.client import WebError
 
 STRATEGIES = {
     "slide": "slide: forget the oldest",
-    "shift": "shift: so, but without rereading",
-    "summarize": "summarize: keep a memory of it",
+    "shift": "shift: forget, reread nothing",
+    "summarize": "summarize: forget, keep notes",
     "stop": "stop: refuse what does not fit",
 }
 
