@@ -65,8 +65,17 @@ Feature: Keeping
     And I pick the chat "longest name" and press "Delete"
     Then I see "Delete “This is the longest nam…” for good"
     When I press "Keep"
-    And I pick the chat "longest name" and press "Rename"
+    Then the focus is on "Delete"
+    When I pick the chat "longest name" and press "Rename"
     Then I see "New name for “This is the longest nam…”"
+    When I press "Cancel"
+    Then the focus is on "Rename"
+    When I rename the chat "is the longest" to "A short one" and press Enter
+    Then the list of chats has "A short one"
+    And the focus is on "Rename"
+    When I delete the chat "A short one"
+    Then the list of chats does not have "A short one"
+    And the message box is empty and ready
 
   Scenario: Exporting a chat
     Given the page is open with the echo model

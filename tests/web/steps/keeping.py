@@ -65,12 +65,22 @@ def marked(context, words):
     expect(chats(context.page).locator("[aria-current]")).to_have_count(1)
 
 
+def new_name(page, words):
+    with_chat(page, words, "Rename")
+    return page.get_by_role("textbox", name=asked_about("New name for", words))
+
+
 @when('I rename the chat "{words}" to "{name}"')
 def rename(context, words, name):
-    with_chat(context.page, words, "Rename")
-    box = context.page.get_by_role("textbox", name=asked_about("New name for", words))
-    box.fill(name)
+    new_name(context.page, words).fill(name)
     button(context.page, "Save name").click()
+
+
+@when('I rename the chat "{words}" to "{name}" and press Enter')
+def rename_with_enter(context, words, name):
+    box = new_name(context.page, words)
+    box.fill(name)
+    box.press("Enter")
 
 
 @when('I begin to delete the chat "{words}" but think better of it')

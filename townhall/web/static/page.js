@@ -132,6 +132,7 @@ function follow() {
 }
 
 function keys(event) {
+  if (event.key === "Enter" && event.target.closest("#title")) setTimeout(() => document.querySelector(BACK.renaming)?.focus());
   if (event.key === "Escape" && !event.isComposing) {
     const stop = pressable("Stop");
     if (stop) {
@@ -157,6 +158,8 @@ function reveal(button) {
   }, 350);
 }
 
+const BACK = { renaming: "#rename-chat", deleting: "#delete-chat" };
+
 function clicks(event) {
   const pressed = event.target.closest("button");
   if (pressed) reveal(pressed);
@@ -167,6 +170,8 @@ function clicks(event) {
     applyTheme();
   }
   if (event.target.closest("#press, #edit, #undo, #retry, #new")) document.querySelector("#message textarea")?.focus();
+  const aside = pressed?.closest("#renaming, #deleting"); // which is about to close: the focus goes back to where it came from
+  if (aside) document.querySelector(pressed.matches(".stop") ? "#message textarea" : BACK[aside.id])?.focus();
   if (event.target.closest("a.skip")) {
     document.querySelector("#message textarea")?.focus();
     event.preventDefault();
