@@ -19,6 +19,7 @@ import numpy as np
 
 from app.models.llama.checkpoint import delta, xor
 from app.models.llama.checkpoint.cores import cores
+from app.models.llama.checkpoint.output import Output
 from bench.fresh_memory import claim
 
 GB = 1e9
@@ -64,9 +65,9 @@ def parts(base: Path, encrypted: Path, target: Path, nbytes: int) -> float:
             hashed.update(result.data)
 
     def write() -> None:
-        with target.open("wb", buffering=0) as file:
+        with Output(target) as output:
             for _ in chunks:
-                xor.write_all(file, result.data)
+                output.room(xor.CHUNK)
 
     seconds = [measured(f"  {work.__name__} alone", nbytes, work) for work in (exclusive_or, digest, write)]
     target.unlink()

@@ -1,22 +1,23 @@
 """One file XOR another into a third, and the SHA-256 of one of them on the way: bound by memory and the digest, not by Python.
 
-A thread XORs chunks where the inputs are mapped, and digests and writes them; where a core is to spare another thread digests. All of
-that lets go of the interpreter. A file that another process cuts short meanwhile ends this one, as it does wherever files are mapped.
+A thread XORs chunks where the inputs are mapped and digests them, another waits for the disk (output.py); where a core is to spare a third
+one digests. All of that lets go of the interpreter. A file that another process cuts short meanwhile ends this one, as it does wherever
+files are mapped.
 """
 
 import hashlib
-import itertools
 import mmap
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
-CHUNK = 1 << 19  # bytes at a time: a result is in the second-level cache while it is digested and written
+from app.models.llama.checkpoint.output import Output
+
+CHUNK = 1 << 19  # bytes at a time: a result is in the second-level cache while it is digested
 AHEAD = 4  # chunks that wait, XORed, to be digested by another thread
 OnBytes = Callable[[int], object]
 
@@ -37,21 +38,21 @@ def xor_files(
 
     Headers are bytes that stand before what is counted; the target's is left to the caller. What the target has before `start` is kept.
     """
-    plain, other, ahead = mapped(source)[source_header:], Repeated(mapped(base)), AHEAD if spare_core else 0
-    with target.open("r+b" if start else "wb", buffering=0) as output, Digest(ahead) as digest:
-        if start:
-            for block in _blocks(output.fileno(), start):
-                digest.update(block)
-                on_bytes(len(block))
-        output.truncate(target_header + start)
-        output.seek(target_header + start)
-        buffers = itertools.cycle([np.empty(CHUNK, np.uint8) for _ in range(ahead + 1)])
-        for at, buffer in zip(range(start, len(plain), CHUNK), buffers):
-            chunk = plain[at : at + CHUNK]
-            result = other.xor(chunk, at, buffer[: len(chunk)])
+    plain, other = mapped(source)[source_header:], Repeated(mapped(base))
+    with Output(target, start) as output, Digest(AHEAD if spare_core else 0) as digest:
+        for at in range(0, start, CHUNK):
+            digest.update(output.read(at, min(CHUNK, start - at)))
+            on_bytes(min(CHUNK, start - at))
+        at = start
+        if target_header:
+            output.room(target_header).fill(0)
+        while at < len(plain):
+            result = output.room(min(CHUNK, len(plain) - at))
+            chunk = plain[at : at + len(result)]
+            other.xor(chunk, at, result)
             digest.update((chunk if digest_source else result).data)
-            write_all(output, result.data)
             on_bytes(len(chunk))
+            at += len(chunk)
         return digest.result()
 
 
@@ -111,18 +112,3 @@ class Repeated:
         if head < len(chunk):
             np.bitwise_xor(chunk[head:], self._bytes[: len(chunk) - head], out=out[head:])
         return out
-
-
-def write_all(file: BinaryIO, data: memoryview) -> None:
-    while len(data):
-        data = data[file.write(data) :]
-
-
-def _blocks(file: int, end: int) -> Iterator[bytes]:
-    at = 0
-    while at < end:
-        block = os.pread(file, min(CHUNK, end - at), at)
-        if not block:
-            return
-        yield block
-        at += len(block)
