@@ -55,6 +55,8 @@ class WeightCache:
         if wanted and os.environ.get("WEIGHT_CACHE", "1") != "0":
             self._path = folder() / f"{checkpoint.fingerprint()[:32]}-{CPUKernels.name}-{VERSION}.packed"
             self._stored = PackedFile.open(self._path, self._in_place)
+            if self._stored and self._in_place:
+                bus_error.expect(self._path)
 
     def matrix(self, name: str) -> tuple[PackedWeight, int]:
         """A matrix on the device, and how many bytes of the checkpoint it is."""

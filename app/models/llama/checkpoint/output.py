@@ -71,8 +71,12 @@ class Output:
 
     def _wait(self) -> None:
         writing, self._writing = self._writing, None
-        if writing:
-            writing.result()
+        try:
+            if writing:
+                writing.result()
+        except OSError:
+            self._filled = 0  # nothing is written behind a gap
+            raise
 
     def _write(self, data: memoryview, at: int) -> None:
         try:

@@ -83,3 +83,18 @@ def test_a_disk_that_is_full_is_told_with_the_files_name(way: str, tmp_path: Pat
     assert told.value.errno == errno.EFBIG and told.value.filename == str(tmp_path / "a")
     kept = (tmp_path / "a").read_bytes()
     assert STRETCH <= len(kept) <= STRETCH + BLOCK and BYTES.tobytes().startswith(kept)
+
+
+def test_behind_a_stretch_that_was_not_written_nothing_is(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plainly, failed = Output._write, []
+
+    def fail_once(self: Output, data: memoryview, at: int) -> None:
+        if not failed:
+            failed.append(at)
+            raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "a"))
+        plainly(self, data, at)
+
+    monkeypatch.setattr(Output, "_write", fail_once)
+    with pytest.raises(OSError, match="No space left"):
+        write(tmp_path / "a", ())
+    assert failed == [0] and (tmp_path / "a").read_bytes() == b""
