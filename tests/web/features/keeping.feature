@@ -77,6 +77,22 @@ Feature: Keeping
     Then the list of chats does not have "A short one"
     And the message box is empty and ready
 
+  Scenario: A question waits for the server, and nobody is disturbed in the answer
+    Given the page is open with the echo model
+    When I say "Named in a hurry"
+    And the server takes a second for everything
+    And I pick the chat "in a hurry" and press "Rename"
+    Then the new name can be written at once
+    When I write "Named at leisure" over it and press Enter
+    Then the focus is on "Rename"
+    And the list of chats has "Named at leisure"
+    And the focus is on "Rename"
+    When I pick the chat "at leisure" and press "Delete"
+    Then the focus is on "Keep"
+    When I think better of it with Escape
+    Then the focus is on "Delete"
+    And the list of chats has "Named at leisure"
+
   Scenario: Exporting a chat
     Given the page is open with the echo model
     When I say "Words worth keeping"

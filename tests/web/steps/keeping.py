@@ -83,10 +83,42 @@ def rename_with_enter(context, words, name):
     box.press("Enter")
 
 
+@when("the server takes a second for everything")
+def slow(context):
+    at_rest(context.page)
+    context.page.evaluate(
+        """() => {
+             const plain = window.fetch;
+             window.fetch = async (...asked) => {
+               if (String(asked[0]).includes("/queue/join")) await new Promise(done => setTimeout(done, 1000));
+               return plain(...asked);
+             };
+           }"""
+    )
+
+
+@then("the new name can be written at once")
+def name_awaited(context):
+    box = context.page.get_by_role("textbox", name=asked_about("New name for", ""))
+    expect(box).to_be_focused()
+    context.page.wait_for_function("e => e.selectionStart === 0 && e.selectionEnd === e.value.length", arg=box.element_handle())
+
+
+@when('I write "{text}" over it and press Enter')
+def write_over(context, text):
+    context.page.keyboard.type(text)
+    context.page.keyboard.press("Enter")
+
+
 @when('I begin to delete the chat "{words}" but think better of it')
 def delete_not(context, words):
     with_chat(context.page, words, "Delete")
     button(context.page, "Keep").click()
+
+
+@when("I think better of it with Escape")
+def keep_with_escape(context):
+    context.page.keyboard.press("Escape")
 
 
 @when('I delete the chat "{words}"')

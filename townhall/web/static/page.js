@@ -132,10 +132,13 @@ function follow() {
 }
 
 function keys(event) {
-  if (event.key === "Enter" && event.target.closest("#title")) setTimeout(() => document.querySelector(BACK.renaming)?.focus());
   if (event.key === "Escape" && !event.isComposing) {
+    const question = event.target.closest("#renaming, #deleting");
     const stop = pressable("Stop");
-    if (stop) {
+    if (question) {
+      [...question.querySelectorAll("button")].at(-1)?.click(); // "Cancel" and "Keep" stand last
+      event.preventDefault();
+    } else if (stop) {
       stop.click();
       document.querySelector("#message textarea")?.focus();
       event.preventDefault();
@@ -145,24 +148,34 @@ function keys(event) {
   }
 }
 
-// what a button opens below it is brought into sight, and asks where one answers
-function reveal(button) {
-  const opened = { "rename-chat": "#renaming", "delete-chat": "#deleting", "export-chat": "#exports" }[button.id];
-  const where = opened ?? (button.closest("#settings") ? "#settings" : null);
-  if (!where) return;
-  setTimeout(() => {
-    const part = document.querySelector(where);
-    part?.scrollIntoView({ block: opened ? "nearest" : "start" });
-    if (opened === "#renaming") part?.querySelector("input, textarea")?.select();
-    if (opened === "#deleting") [...part.querySelectorAll("button")].at(-1)?.focus();
-  }, 350);
+// What a button opens is brought into sight, and asks where one answers. It comes from the server, whenever that is, and piece by piece;
+// from the first thing that somebody does then, it is theirs.
+const OPENS = { "rename-chat": "#renaming", "delete-chat": "#deleting", "export-chat": "#exports" };
+let opening = "";
+function reveal() {
+  const part = opening ? document.querySelector(opening) : null;
+  if (!part?.offsetHeight) return;
+  part.scrollIntoView({ block: opening === "#settings" ? "start" : "nearest" });
+  const name = opening === "#renaming" ? part.querySelector("input, textarea") : null;
+  if (name && name.selectionEnd - name.selectionStart < name.value.length) name.select();
+  const answer = name ?? (opening === "#deleting" ? [...part.querySelectorAll("button")].at(-1) : null);
+  if (answer !== document.activeElement) answer?.focus();
+}
+
+function theirs() {
+  if (opening && document.querySelector(opening)?.offsetHeight) opening = "";
 }
 
 const BACK = { renaming: "#rename-chat", deleting: "#delete-chat" };
 
+// not at keydown: Gradio takes the name at keypress, which goes to whatever has the focus by then
+function keypresses(event) {
+  if (event.key === "Enter" && event.target.closest("#title")) document.querySelector(BACK.renaming)?.focus();
+}
+
 function clicks(event) {
   const pressed = event.target.closest("button");
-  if (pressed) reveal(pressed);
+  opening = OPENS[pressed?.id] ?? (pressed?.matches("#settings > .label-wrap") ? "#settings" : "");
   if (event.target.closest("#theme")) {
     const dark = document.body.classList.contains("dark");
     if (dark !== system.matches) localStorage.removeItem(THEME);
@@ -179,7 +192,7 @@ function clicks(event) {
   // on a phone the sidebar lies over the talk: whoever has chosen wants to see it
   if (innerWidth < 768 && event.target.closest("#new, #open-chat, #characters input")) {
     const side = document.querySelector("#side.open .toggle-button");
-    if (side) setTimeout(() => side.click(), 50);
+    if (side) setTimeout(() => document.querySelector("#side.open .toggle-button")?.click(), 50);
   }
 }
 
@@ -217,6 +230,7 @@ function refresh() {
     steady();
     nameParts();
     follow();
+    reveal();
     if (document.body.classList.contains("dark") !== (document.documentElement.dataset.theme === "dark")) applyTheme();
   });
 }
@@ -228,7 +242,9 @@ if (address.href !== location.href) history.replaceState(null, "", address);
 
 applyTheme();
 system.addEventListener("change", applyTheme);
+for (const deed of ["keydown", "pointerdown", "wheel", "input"]) document.addEventListener(deed, theirs, { capture: true, passive: true });
 document.addEventListener("keydown", keys);
+document.addEventListener("keypress", keypresses);
 document.addEventListener("click", clicks);
 document.addEventListener("DOMContentLoaded", () => {
   applyTheme();
