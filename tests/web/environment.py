@@ -16,6 +16,15 @@ from tests.web.looking import SCREENSHOTS
 DEADLINE = 45_000  # milliseconds
 DESKTOP = {"width": 1280, "height": 800}
 
+# `behave -D delay=700`: what is asked of the server takes up to so many milliseconds longer, to find what only a quick one hides
+LATE = """{
+  const plain = fetch;
+  window.fetch = async (...asked) => {
+    if (String(asked[0]).includes("/queue/join")) await new Promise(done => setTimeout(done, Math.random() * DELAY));
+    return plain(...asked);
+  };
+}"""
+
 
 def before_all(context: Any) -> None:
     executable = os.environ.get("CHROMIUM") or shutil.which("chromium")
@@ -76,6 +85,8 @@ def before_scenario(context: Any, scenario: Any) -> None:
         browser.set_default_timeout(DEADLINE)
         browser.on("request", lambda request: note(context, request))
         browser.on("weberror", lambda error: context.faults.append(str(error.error)))
+        if delay := int(context.config.userdata.get("delay", 0)):
+            browser.add_init_script(LATE.replace("DELAY", str(delay)))
         context.browsers.append(browser)
         context.page = browser.new_page()
         context.page.goto(house.page.url)

@@ -24,12 +24,19 @@ SEND, STOP = "Send", "Stop"  # what the one button beside the box says and does
 class Tab:
     """The chat that a tab of a browser shows: "" where nothing was said yet, None where that is not known.
 
-    It is kept here, not asked of the browser, whose word is as old as the last answer that reached it. The browser is asked where this is
-    forgotten: Gradio does so an hour after a tab was last heard of.
+    It is kept here, not asked of the browser, whose word is as old as the last answer that reached it. The page's address, which every
+    request repeats, says it for a tab that just opened and for one that was forgotten: Gradio does so an hour after it was last heard of.
     """
 
     chat: str | None = None
     voice: str = ""  # whom it is with
+
+
+def _known(tab: Tab, request: gr.Request) -> str:
+    """The id of the chat that `tab` shows, by the page's address where it is not known otherwise; "" for none."""
+    if tab.chat is None:
+        tab.chat = str(request.query_params.get("chat") or "")
+    return tab.chat
 
 
 class Events:
@@ -42,18 +49,18 @@ class Events:
         self._shelf, self._first = shelf, first
 
     async def arrive(self, tab: Tab, request: gr.Request) -> Shown:
-        """A tab opens; `?chat=` names what it shows."""
-        wanted = str(request.query_params.get("chat") or "")
+        """A tab opens. Somebody may have been quicker than this request; then it shows what came of that."""
+        shows = _known(tab, request)
+        voice = self._shelf.voice(tab.voice or self._first)
         try:
-            chat = self._shelf.find(wanted) if wanted else None
+            chat = self._shelf.find(shows) if shows else None
         except TownhallError as error:
-            return self._shown(tab, None, self._shelf.voice(self._first), str(error))
-        return self._shown(tab, chat, chat.voice if chat else self._shelf.voice(self._first), chat.problem if chat else "")
+            return self._shown(tab, None, voice, str(error))
+        return self._shown(tab, chat, chat.voice if chat else voice, chat.problem if chat else "")
 
-    async def look(self, tab: Tab, seen: str) -> Any:
+    async def look(self, tab: Tab, seen: str, request: gr.Request) -> Any:
         """Once in a while: what another tab or another program did, or what came to the browser too late and stands there in the way."""
-        if tab.chat is None:
-            tab.chat = seen.partition(" ")[0]
+        _known(tab, request)
         chat = self._open(tab)
         if tab.chat and chat is None:
             return self._shown(tab, None, self._shelf.voice(self._first), "The chat that stood here was deleted.")
@@ -61,19 +68,20 @@ class Events:
             return SKIP
         return self._shown(tab, chat, chat.voice if chat else self._shelf.voice(tab.voice), chat.problem or None if chat else None)
 
-    async def press(self, says: str, tab: Tab, *said: Any) -> AsyncIterator[Shown]:
+    async def press(self, says: str, tab: Tab, request: gr.Request, *said: Any) -> AsyncIterator[Shown]:
         """The button beside the box does what it said when it was pressed, whatever has come since."""
         if says == STOP:
             yield SKIP, SKIP, *await self.stop(tab)
             return
-        async for shown in self.send(tab, *said):
+        async for shown in self.send(tab, request, *said):
             yield shown
 
-    async def send(self, tab: Tab, text: str, editing: str, voice_id: str, *settings: Any) -> AsyncIterator[Shown]:
+    async def send(self, tab: Tab, request: gr.Request, text: str, editing: str, voice_id: str, *settings: Any) -> AsyncIterator[Shown]:
         """The message goes out and the answer comes in, piece by piece; while another one is being written it waits in the box."""
         if not text.strip():
             yield SKIP, SKIP, *([SKIP] * 12)
             return
+        _known(tab, request)
         chat = self._open(tab) or self._shelf.begin(self._shelf.voice(voice_id))
         tab.chat = chat.id  # whoever presses twice means this one
         async for shown in self._asked(tab, chat, text, settings, instead=editing == EDITING):
