@@ -52,7 +52,9 @@ def build(service: Service) -> Starlette:
         origins = list(service.options.cors)
         cors = Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"], expose_headers=exposed)
         middleware.insert(0, cors)
-    return Starlette(routes=routes, middleware=middleware, exception_handlers={HTTPException: _http_error})
+    app = Starlette(routes=routes, middleware=middleware, exception_handlers={HTTPException: _http_error})
+    app.router.redirect_slashes = False  # a redirect has no JSON, and names http:// where a proxy speaks https
+    return app
 
 
 def _model(voice: Voice, started: float) -> dict[str, Any]:
@@ -65,7 +67,7 @@ def _model(voice: Voice, started: float) -> dict[str, Any]:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    what = f"{request.method} {request.url.path}"
+    what = f"{request.method} {request.scope['path']}"
     message = {404: f"there is no {what}", 405: f"{what} is not possible"}.get(error.status_code, str(error.detail))
     response = error_response(
         APIError(error.status_code, message, code={404: "not_found", 405: "method_not_allowed"}.get(error.status_code))

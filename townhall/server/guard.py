@@ -72,18 +72,27 @@ class Guard:
     def _check(self, request: Request) -> None:
         options, headers = self._options, request.headers
         host = headers.get("host", "")
-        if options.hosts and urlsplit(f"//{host}").hostname not in options.hosts:
+        if options.hosts and _name(f"//{host}") not in options.hosts:
             # a page whose name was made to point here must not read answers
             raise APIError(403, "this server is not known by that name; see --host and --no-auth", code="wrong_host")
         if self._keys:
-            if request.url.path not in OPEN and request.method != "OPTIONS" and not self._keys.admit(headers.get("authorization", "")):
+            # the path as it is routed: a URL would be put together with whatever the Host header holds
+            if request.scope["path"] not in OPEN and request.method != "OPTIONS" and not self._keys.admit(headers.get("authorization", "")):
                 raise APIError(401, "the API key is missing or wrong; send it as Authorization: Bearer KEY", code="invalid_api_key")
         elif (origin := headers.get("origin")) and not _own(origin, host, options):
             raise APIError(403, "pages of that origin may not ask here; name it with --cors", code="wrong_origin")
 
 
 def _own(origin: str, host: str, options: ServeOptions) -> bool:
-    return origin in options.cors or "*" in options.cors or urlsplit(origin).netloc == host
+    return origin in options.cors or "*" in options.cors or origin.partition("://")[2] == host
+
+
+def _name(url: str) -> str | None:
+    """The host that a URL names; None for what is no URL, such as half an IPv6 address."""
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
 
 
 def _digest(key: str) -> bytes:

@@ -18,11 +18,13 @@ from townhall.server.grammar import Grammars
 from townhall.server.job import Run
 from townhall.server.memories import Memories
 from townhall.server.options import ServeOptions
-from townhall.server.requests import ChatRequest, CompletionRequest, Generate, JSONObjectFormat, JSONSchemaFormat
+from townhall.server.parts import JSONObjectFormat, JSONSchemaFormat
+from townhall.server.requests import ChatRequest, CompletionRequest, Generate
 from townhall.server.voices import Answers, Voice, Voices
 from townhall.transcript import lay_out
 
 SEEDS = 1 << 63  # numpy takes seeds from 0 on, clients send any 64 bits
+ANY_SEED = -1  # as other local servers have it, and SillyTavern says it
 LEAST_TOP_P = 1e-6  # 0 asks for the likeliest token alone
 
 
@@ -117,6 +119,7 @@ class Planner:
         voice = self._voices.find(request.model)
         name = request.strategy or self._options.context
         limit, n = request.max_tokens or 16, request.n or 1  # 16 is OpenAI's default here
+        grammar = self._grammar(request)
         runs: list[Run] = []
         gone = 0
         for at, given in enumerate(request.prompts):
@@ -126,11 +129,12 @@ class Planner:
                 index=at * n,
                 prompt=self._voices.prompt(voice),
                 ids=ids,
-                sampling=self._drawn(request, self._options.plain_penalty),
+                sampling=self._drawn(request, 1.0 if grammar else self._options.plain_penalty),
                 max_tokens=limit,
                 stop=request.stops,
                 stop_ids=self._llama.tokenizer.stop_ids,
                 steering=self._steering(request),
+                grammar=grammar,
                 top=request.logprobs,
                 trim=False,
             )
@@ -164,10 +168,10 @@ class Planner:
     def _drawn(self, request: Generate, penalty: float) -> Sampling:
         """The server's own way to draw ids with this penalty on repetition, unless the request says otherwise."""
         own = self._sampling
-        seed = own.seed if request.seed is None else request.seed % SEEDS
+        seed = own.seed if request.seed is None else None if request.seed == ANY_SEED else request.seed % SEEDS
         return Sampling(
             temperature=own.temperature if request.temperature is None else request.temperature,
-            top_k=own.top_k if request.top_k is None else request.top_k,
+            top_k=own.top_k if request.top_k is None else max(request.top_k, 0),
             top_p=own.top_p if request.top_p is None else max(request.top_p, LEAST_TOP_P),
             min_p=own.min_p if request.min_p is None else request.min_p,
             repeat_penalty=request.repeat_penalty or penalty,
@@ -181,10 +185,10 @@ class Planner:
             raise APIError(400, f"logit_bias names {wrong[0]}, which is no token of this model", "logit_bias")
         return Steering(bias, request.frequency_penalty or 0.0, request.presence_penalty or 0.0)
 
-    def _grammar(self, request: ChatRequest) -> Callable[[], Grammar] | None:
+    def _grammar(self, request: Generate) -> Callable[[], Grammar] | None:
         form = request.response_format
         if isinstance(form, JSONObjectFormat):
-            return self._grammars.of_schema({"type": "object"})
+            return self._grammars.of_schema(form.schema_ or {"type": "object"})
         return self._grammars.of_schema(form.json_schema.schema_) if isinstance(form, JSONSchemaFormat) else None
 
     def _told(self, voice: Voice, strategy: str, pinned: int, dropped: list[int], dropped_tokens: int) -> dict[str, Any]:
@@ -216,14 +220,19 @@ def _repeated(run: Run, n: int) -> list[Run]:
 
 
 def _split(request: ChatRequest) -> tuple[str, list[Turn], list[int]]:
-    """(what the system says, what the others say, the latter's places in the list)."""
+    """(what the system says, what is said then, the latter's places in the list).
+
+    A system message amid the others is read where it stands, as the user's words: formats have no other place for it, and whoever ends
+    with one ("[Sum up what happened.]" after an answer) wants it followed, not that answer carried on.
+    """
     system: list[str] = []
     turns: list[Turn] = []
     indices: list[int] = []
     for index, message in enumerate(request.messages):
-        if message.role in ("system", "developer"):
+        instructs = message.role in ("system", "developer")
+        if instructs and not turns:
             system.append(message.text)
-        else:
+        elif message.text or not instructs:
             turns.append(Turn("assistant" if message.role == "assistant" else "user", message.text))
             indices.append(index)
     return "\n\n".join(filter(None, system)), turns or [Turn("user", "")], indices

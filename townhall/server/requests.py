@@ -1,87 +1,20 @@
 """What may be asked: the fields of OpenAI's API that are honoured, and those that are known and refused."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from townhall.server.errors import APIError
+from townhall.server.parts import Asked, ChatMessage, JSONObjectFormat, JSONSchemaFormat, Listed, TextFormat
 
 Context = Literal["slide", "shift", "summarize", "stop"]
-MAX_STOPS, MAX_STOP, MAX_CHOICES, MAX_TOP = 16, 256, 16, 20
+MAX_STOPS, MAX_STOP, MAX_CHOICES, MAX_TOP = 64, 256, 16, 20
 
-# entries that are looked at at all: a body of 1 MB can hold half a million, and each wrong one would cost an error message
-LONGEST = {"messages": 1 << 14, "content": 1 << 10, "prompt": 1 << 16, "tokens": 1 << 16, "logit_bias": 1 << 10, "modalities": 8}
+UNNAMED = ("str", "constrained-str")  # in the places that pydantic names
 
-T = TypeVar("T")
 StopText = Annotated[str, Field(max_length=MAX_STOP)]
-Listed = Annotated[list[T], Field(fail_fast=True)]  # one wrong entry is enough
-
-
-class Asked(BaseModel):
-    """Unknown fields are tolerated, wrong types are not."""
-
-    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False, populate_by_name=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _not_too_long(cls, data: Any) -> Any:
-        for name, most in LONGEST.items():
-            value = data.get(name) if isinstance(data, dict) else None
-            if isinstance(value, list | dict) and len(value) > most:
-                told = {"name": name, "entries": len(value), "most": most}
-                raise PydanticCustomError("too_many", "{name} has {entries} entries, more than the {most} that are read", told)
-        return data
-
-
-class Part(Asked):
-    """A piece of a message; text is the only kind that this model reads."""
-
-    type: str
-    text: str | None = None
-
-    @model_validator(mode="after")
-    def _is_text(self) -> "Part":
-        if self.type != "text" or self.text is None:
-            raise ValueError(f"content of type {self.type[:40]!r} cannot be read; send text")
-        return self
-
-
-class ChatMessage(Asked):
-    """`name` and tool ids are accepted; what a tool returned is read as the user's words."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | Listed[Part] | None = None
-    name: str | None = None
-    tool_calls: list[Any] | None = None
-
-    @property
-    def text(self) -> str:
-        """All that was said."""
-        if isinstance(self.content, list):
-            return "".join(part.text or "" for part in self.content)
-        return self.content or ""
-
-
-class JSONSchema(Asked):
-    """`strict` false is honoured as true is."""
-
-    name: str | None = None
-    schema_: dict[str, Any] = Field(default_factory=lambda: {"type": "object"}, alias="schema")
-    strict: bool | None = None
-
-
-class TextFormat(Asked):
-    type: Literal["text"]
-
-
-class JSONObjectFormat(Asked):
-    type: Literal["json_object"]
-
-
-class JSONSchemaFormat(Asked):
-    type: Literal["json_schema"]
-    json_schema: JSONSchema
 
 
 class StreamOptions(Asked):
@@ -95,14 +28,32 @@ class Extension(Asked):
     context: Context | None = None
 
 
+# other servers' names for a shape that the answer must have: whoever sends one would take a text of any shape for that
+SHAPES = (
+    "grammar",
+    "grammar_string",
+    "json_schema",
+    "structured_outputs",
+    *(f"guided_{kind}" for kind in ("json", "regex", "choice", "grammar")),
+)
+
+
 class Generate(Asked):
     """What both kinds of completion know."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_in_vain(cls, data: Any) -> Any:
+        for name in SHAPES if isinstance(data, dict) else ():
+            if data.get(name):
+                raise PydanticCustomError("unknown_shape", "{name} is not known here; a schema goes into response_format", {"name": name})
+        return data
 
     model: Annotated[str, Field(min_length=1, max_length=256)]
     max_tokens: Annotated[int, Field(ge=1, le=1 << 31)] | None = None
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=0, le=1 << 31)] | None = None
+    top_k: Annotated[int, Field(ge=-1, le=1 << 31)] | None = None  # -1 and 0: off
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repeat_penalty: Annotated[float, Field(gt=0, le=10)] | None = Field(
         None, validation_alias=AliasChoices("repeat_penalty", "repetition_penalty")
@@ -110,12 +61,13 @@ class Generate(Asked):
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     logit_bias: dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]] | None = None
-    seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] | None = None
+    seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] | None = None  # -1: any, as for other local servers and their clients
     stop: StopText | Annotated[Listed[StopText], Field(max_length=MAX_STOPS)] | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: str | None = None
+    response_format: Annotated[TextFormat | JSONObjectFormat | JSONSchemaFormat, Field(discriminator="type")] | None = None
     context: Context | None = None
     townhall: Extension | None = None
 
@@ -141,10 +93,12 @@ class ChatRequest(Generate):
     max_completion_tokens: Annotated[int, Field(ge=1, le=1 << 31)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP)] | None = None
-    response_format: Annotated[TextFormat | JSONObjectFormat | JSONSchemaFormat, Field(discriminator="type")] | None = None
     tools: list[Any] | None = None
     tool_choice: Any = None
     functions: list[Any] | None = None
+    function_call: Any = None
+    web_search_options: Any = None
+    moderation: Any = None
     parallel_tool_calls: bool | None = None
     modalities: Listed[str] | None = None
 
@@ -153,6 +107,20 @@ class ChatRequest(Generate):
     def _no_tools(cls, value: list[Any] | None) -> list[Any] | None:
         if value:
             raise ValueError("these models call no tools; leave it out, or use response_format for structured answers")
+        return value
+
+    @field_validator("tool_choice", "function_call")
+    @classmethod
+    def _no_tool(cls, value: Any) -> Any:
+        if value not in (None, "none", "auto"):
+            raise ValueError("it asks for a tool, and these models call none")
+        return value
+
+    @field_validator("web_search_options", "moderation")
+    @classmethod
+    def _no_service(cls, value: Any) -> Any:
+        if value is not None:
+            raise ValueError("there is no such service here; leave it out")
         return value
 
     @field_validator("modalities")
@@ -164,8 +132,6 @@ class ChatRequest(Generate):
 
     @model_validator(mode="after")
     def _whole(self) -> "ChatRequest":
-        if self.tool_choice not in (None, "none", "auto"):
-            raise ValueError("tool_choice asks for a tool, and these models call none")
         if self.top_logprobs is not None and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs to be true")
         return self
@@ -180,7 +146,7 @@ class CompletionRequest(Generate):
     """POST /v1/completions: a raw text, or its ids, carried on."""
 
     prompt: Annotated[str | Listed[str] | Listed[int] | Listed[Listed[int]], Field(union_mode="left_to_right")]
-    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=MAX_TOP)] | None = None
     echo: bool | None = None
     suffix: str | None = None
     best_of: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
@@ -228,12 +194,20 @@ def parse(kind: type[Kind], body: bytes) -> Kind:
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
-        # of the ways in which a union can be missed, the one that went deepest is what was meant
-        first = max(error.errors(include_url=False, include_input=False), key=lambda entry: len(entry["loc"]))
-        where = ".".join(str(part) for part in first["loc"] if part != "str" and "[" not in str(part)) or None
+        # of the ways in which a union can be missed, the one that went deepest is what was meant, and no other type than the given one
+        first = max(
+            error.errors(include_url=False, include_input=False), key=lambda e: (len(_places(e["loc"])), not e["type"].endswith("_type"))
+        )
+        where = ".".join(_places(first["loc"])) or None
         fault = first["msg"].removeprefix("Value error, ")
         if first["type"] == "json_invalid":
             raise APIError(400, f"the body is no JSON: {fault}", code="invalid_json") from error
         if first["type"] == "too_many" and first["ctx"]["name"] == "messages":
             raise APIError(422, fault, "messages", "too_many_messages") from error
-        raise APIError(400, f"{where}: {fault}" if where else fault, param=where) from error
+        raise APIError(400, f"{where}: {fault}" if where else fault, param=where or first.get("ctx", {}).get("name")) from error
+
+
+def _places(loc: Sequence[str | int]) -> list[str]:
+    """Where in a request that is, as its sender would say: without pydantic's names for the ways through a union."""
+    named = [str(part) for part in loc if part not in UNNAMED and "[" not in str(part)]
+    return named[:1] + named[2:] if named[:1] == ["response_format"] else named

@@ -98,12 +98,15 @@ def test_a_request_that_takes_too_long_is_ended(serve):
 def test_unknown_paths_and_methods_are_told_in_json(serve):
     server = serve()
     assert error(httpx.get(f"{server.root}/v1/embeddings"), 404)["code"] == "not_found"
+    for path in ("/v1/chat/completions/", "/health/", "//v1/models"):  # no redirect, either
+        assert error(httpx.post(f"{server.root}{path}"), 404)["message"].endswith(f"POST {path}")
     assert error(httpx.get(f"{server.url}/chat/completions"), 405)["code"] == "method_not_allowed"
 
 
 def test_without_a_key_only_our_own_names_and_pages_may_ask(serve):
     server = serve(hosts=("localhost", "127.0.0.1", "::1"), cors=("http://mine.example",))
-    assert error(httpx.get(f"{server.url}/models", headers={"Host": "evil.example"}), 403)["code"] == "wrong_host"
+    for host in ("evil.example", "localhost@evil.example", "[::1", "a]b", ""):
+        assert error(httpx.get(f"{server.url}/models", headers={"Host": host}), 403)["code"] == "wrong_host"
     assert error(httpx.get(f"{server.url}/models", headers={"Origin": "http://evil.example"}), 403)["code"] == "wrong_origin"
     allowed = httpx.get(f"{server.url}/models", headers={"Origin": "http://mine.example"})
     assert allowed.status_code == 200 and allowed.headers["Access-Control-Allow-Origin"] == "http://mine.example"

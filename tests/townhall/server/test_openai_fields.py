@@ -68,6 +68,7 @@ def test_tools_are_refused_and_their_absence_is_not(ask):
         {"tools": [tool], "tool_choice": "auto"},
         {"tool_choice": "required"},
         {"functions": [{"name": "f"}]},
+        {"function_call": {"name": "f"}},
     ):
         with pytest.raises(openai.BadRequestError, match="call no|call none"):
             create(**fields)
@@ -77,6 +78,63 @@ def test_tools_are_refused_and_their_absence_is_not(ask):
 def test_unknown_fields_are_tolerated(ask):
     extra = {"service_tier": "auto", "store": False, "metadata": {"a": "b"}, "verbosity": "low", "mirostat": 2, "nested": [{"x": [1]}]}
     assert ask()(extra_body=extra).choices[0].message.content == "Paris is big."
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"grammar": 'root ::= "yes"'},
+        {"json_schema": {"type": "object"}},
+        {"guided_choice": ["yes", "no"]},
+        {"structured_outputs": {"regex": "a+"}},
+        {"web_search_options": {}},
+        {"moderation": {"model": "m"}},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_what_other_servers_can_do_is_not_passed_over_in_silence(ask, fields):
+    with pytest.raises(openai.BadRequestError) as refused:
+        ask()(extra_body=fields)
+    assert refused.value.param == next(iter(fields))
+
+
+def test_what_says_nothing_is_no_wish(ask):
+    # as SillyTavern sends it with every request
+    nothing = {"grammar": "", "grammar_string": "", "json_schema": {}, "guided_json": None, "top_k": -1, "function_call": "none"}
+    assert ask()(extra_body=nothing).choices[0].message.content == "Paris is big."
+
+
+def test_a_fault_is_told_of_the_way_that_was_meant(ask):
+    create = ask()
+    for fields, param, fault in (
+        ({"stop": ["x"] * 100}, "stop", "at most 64"),
+        ({"stop": "x" * 300}, "stop", "at most 256"),
+        ({"stop": ["x", 5]}, "stop.1", "string"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema", "required"),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages.0.content.0", "send text"),
+    ):
+        with pytest.raises(openai.BadRequestError, match=fault) as refused:
+            create(**fields)
+        assert refused.value.param == param
+
+
+def test_the_seed_minus_one_is_any(ask):
+    create = ask()
+    (one,), (other,) = (create(seed=-1).townhall["seeds"] for _ in range(2))
+    assert one != other
+    assert create(seed=-2).townhall["seeds"] == create(seed=-2).townhall["seeds"]
+
+
+def test_a_system_message_amid_the_others_is_read_where_it_stands(ask):
+    llama = FakeLlama(["Fine."])
+    said = [*user("Hi"), {"role": "assistant", "content": "Yo!"}]
+    create = ask(llama)
+    create(model="double", messages=[{"role": "system", "content": "Be brief."}, *said, {"role": "system", "content": "[Sum up.]"}])
+    shown = llama.tokenizer.show(llama.prompts[-1])
+    assert "system\nBe brief.<|im_end|>" in shown
+    assert shown.endswith("assistant\nYo!<|im_end|>\n<|im_start|>user\n[Sum up.]<|im_end|>\n<|im_start|>assistant\n")
+    create(model="double", messages=[*said, {"role": "developer", "content": ""}])
+    assert llama.tokenizer.show(llama.prompts[-1]).endswith("assistant\nYo!")  # nothing was asked: the answer is carried on
 
 
 def test_every_kind_of_message_a_client_may_echo_back(ask):
@@ -89,10 +147,12 @@ def test_every_kind_of_message_a_client_may_echo_back(ask):
         {"role": "user", "content": "And small?", "name": "ann"},
         {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": ""}}]},
         {"role": "tool", "content": "ants", "tool_call_id": "1"},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "No more."}]},
+        *user("Please!"),
     ]
     assert ask(llama)(messages=messages).choices[0].message.content == "Fine."
     shown = llama.tokenizer.show(llama.prompts[0])
-    assert "What is big?" in shown and "Paris is big." in shown and "ants" in shown
+    assert "What is big?" in shown and "Paris is big." in shown and "ants" in shown and "No more." in shown
 
 
 def test_no_text_at_all_is_still_an_answer(ask):
