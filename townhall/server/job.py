@@ -35,6 +35,7 @@ class Run:
     pinned: int = 0
     removed: tuple[int, int] | None = None
     before: Sequence[int] = ()
+    once: bool = False  # nothing says that the conversation goes on
     after: Callable[[str, Sequence[int]], None] | None = None  # told of the answer and its ids, where a client waited for it
 
 
@@ -61,7 +62,7 @@ class Job:
     def wanted(self) -> Wanted:
         """What the first run asks of a slot."""
         run = self.runs[0]
-        return Wanted(run.ids, run.pinned, self.lane, run.before)
+        return Wanted(run.ids, run.pinned, self.lane, run.before, run.once)
 
     def cancel(self) -> None:
         """Stop at the next turn."""

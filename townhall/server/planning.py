@@ -103,6 +103,8 @@ class Planner:
             pinned=window.pinned,
             removed=laid.removed,
             before=laid.before,
+            # Open WebUI asks for titles and tags like this: one message that holds the conversation, and no stream
+            once=len(turns) == 1 and not request.stream,
             # of several answers nobody knows which one the client goes on with
             after=memories.after(voice.told(system), prompt, strategy, window, laid) if strategy.memory and (request.n or 1) == 1 else None,
         )

@@ -31,19 +31,24 @@ class Slot:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A prompt that needs a cache. `before`: what it was before a context strategy took something out of its middle."""
+    """A prompt that needs a cache.
+
+    `before`: what it was before a context strategy took something out of its middle. `once`: nothing says that it will ever be continued.
+    """
 
     ids: Sequence[int]
     pinned: int  # of them the persona's
     lane: Lane = "chat"
     before: Sequence[int] = ()
+    once: bool = False
 
 
 class Slots:
     """Caches of one model, made when they are first needed; chats have `most`, the background lane one of its own.
 
     A prompt continues the slot that shares most with it, unless that slot would lose more than it gives: then the least recently used
-    one takes the shared part over as a copy. Personas' heads are copied in the same way, and never leave.
+    one takes the shared part over as a copy. Personas' heads are copied in the same way, and never leave. What is asked once (titles and
+    tags of a client that does not say so) puts no conversation out of its slot while the background lane's is free.
     """
 
     def __init__(self, new_cache: Callable[[], Any], most: int):
@@ -64,7 +69,9 @@ class Slots:
     def take(self, wanted: Wanted) -> Slot | None:
         """The slot for a prompt, with what could be copied into it; None where all are busy."""
         free = [slot for slot in self._slots if slot.lane == wanted.lane and not slot.busy]
-        slot = self._continued(free, wanted) or self._new(wanted.lane) or min(free, key=lambda slot: slot.used, default=None)
+        slot = self._continued(free, wanted) or self._new(wanted.lane)
+        if slot is None and free:
+            slot = (self._aside() if wanted.once else None) or min(free, key=lambda slot: slot.used)
         if slot is None:
             return None
         kept = max(common_prefix(slot.cache.tokens, wanted.ids), common_prefix(slot.cache.tokens, wanted.before))
@@ -113,6 +120,10 @@ class Slots:
             return None
         self._slots.append(slot := Slot(self._new_cache(), lane))
         return slot
+
+    def _aside(self) -> Slot | None:
+        """The background lane's slot, if it is free."""
+        return next((slot for slot in self._slots if slot.lane == "background" and not slot.busy), None) or self._new("background")
 
     def _copy_better(self, slot: Slot, wanted: Wanted, kept: int) -> None:
         """Whatever other cache or head shares more with the prompt than `slot`: its part of it is copied."""

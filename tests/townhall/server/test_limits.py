@@ -155,5 +155,9 @@ def test_background_requests_never_take_a_chats_cache(serve):
     cached("Give this a title: " + talk, townhall={"lane": "background"})
     cached("Give this some tags: " + talk, headers={"User-Agent": "Titler/1.0"})
     assert cached(talk) > first
-    cached("Another talk")
+    for task in ("title", "tags", "follow_ups"):  # as Open WebUI asks, which says nothing of a lane
+        cached(f"### Task:\nGenerate {task} for this. {talk}", stream=False, max_completion_tokens=1000)
+    assert cached(talk) > first
+    answered = [{"role": "assistant", "content": "Well."}, {"role": "user", "content": "Another talk"}]
+    cached("Hi", messages=[{"role": "user", "content": "Hi"}, *answered])
     assert cached(talk) < first + 10  # with one slot, another chat does take it

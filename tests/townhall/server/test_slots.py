@@ -12,9 +12,9 @@ def pool(most=2):
     return slots
 
 
-def hold(slots, ids, lane="chat", before=()):
+def hold(slots, ids, lane="chat", before=(), once=False):
     """Take a slot for a prompt, fill it as the engine would, and give it back; → the slot and what of the prompt was there."""
-    slot = slots.take(Wanted(ids, len(HEAD), lane, before))
+    slot = slots.take(Wanted(ids, len(HEAD), lane, before, once))
     cached = common_prefix(slot.cache.tokens, ids)
     slot.cache.tokens = list(ids)
     slots.give_back(slot)
@@ -75,6 +75,31 @@ def test_the_background_lane_has_a_slot_of_its_own():
     background, _ = hold(slots, [*HEAD, 77, 78], lane="background")
     assert background is not chat and hold(slots, [*HEAD, 55], lane="background")[0] is background
     assert hold(slots, [*HEAD, *range(1, 40), 6]) == (chat, len(HEAD) + 39)
+
+
+def test_what_is_asked_once_puts_no_conversation_out():
+    slots = pool(most=1)
+    chat, _ = hold(slots, [*HEAD, *range(1, 40)])
+    for title in ([*HEAD, 77, 78], [*HEAD, 87, 88]):
+        assert hold(slots, title, once=True)[0] is not chat
+    assert hold(slots, [*HEAD, *range(1, 40), 6]) == (chat, len(HEAD) + 39)
+    # that one did go on after all: its beginning is copied
+    aside, _ = hold(slots, [*HEAD, *range(200, 240)], once=True)
+    assert hold(slots, [*HEAD, *range(200, 240), 5]) == (chat, len(HEAD) + 40)
+
+
+def test_what_is_asked_once_waits_for_a_slot_as_everybody_does():
+    slots = pool(most=1)
+    hold(slots, [*HEAD, *range(1, 40)])
+    slots.take(Wanted([*HEAD, *range(1, 40), 6], len(HEAD)))
+    assert slots.take(Wanted([*HEAD, 77], len(HEAD), once=True)) is None
+
+
+def test_what_is_asked_once_takes_a_slot_that_nobody_has():
+    slots = pool(most=2)
+    first, _ = hold(slots, [*HEAD, *range(1, 40)])
+    second, _ = hold(slots, [*HEAD, 77, 78], once=True)
+    assert (first.lane, second.lane) == ("chat", "chat")
 
 
 def test_a_prompt_whose_middle_was_let_go_finds_the_slot_that_had_it():
