@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from tokenizers.pre_tokenizers import PreTokenizer
 
+from app.models.llama.normalizer import normalizer
 from app.models.llama.vocabulary import Vocabulary
 from app.models.llama.wording import clipped, quoted
 
@@ -46,9 +47,9 @@ ALPHABET = byte_alphabet()
 class ByteLevelBPE:
     """Encodes plain text; control tokens are the caller's business, and left out here so that no text can spell one."""
 
-    prefix_space = False
+    prefix_space = prefix_after_special = False
 
-    def __init__(self, vocabulary: Vocabulary, merges: Sequence[str], pre: str, control: Collection[int]) -> None:
+    def __init__(self, vocabulary: Vocabulary, merges: Sequence[str], pre: str, control: Collection[int], rule: str | None = None) -> None:
         if pre not in PRE_TOKENIZERS:
             known = ", ".join(sorted(PRE_TOKENIZERS))
             raise vocabulary.fail(f"splits text as {quoted(pre)} (tokenizer.ggml.pre)", f"Townhall supports {known}")
@@ -65,10 +66,11 @@ class ByteLevelBPE:
         steps: list[PreTokenizer] = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in PRE_TOKENIZERS[pre]]
         steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False))
         self._tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
+        self._normalise = normalizer(rule)
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, begins: bool = False) -> list[int]:
         # a batch of one: it takes half the time, for it keeps no offsets, and lets other threads run meanwhile, which encode does not
-        return list(self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids)
+        return list(self._tokenizer.encode_batch_fast([self._normalise(text)], add_special_tokens=False)[0].ids)
 
     def token_bytes(self, n: int) -> bytes:
         """The bytes of an ordinary token; characters outside the alphabet, which no sound file has, stand for themselves."""

@@ -9,6 +9,7 @@ import struct
 from sentencepiece import SentencePieceProcessor
 
 from app.models.llama.checkpoint.ggml import TokenType
+from app.models.llama.normalizer import normalizer
 from app.models.llama.vocabulary import Vocabulary
 from app.models.llama.wording import clipped
 
@@ -20,8 +21,18 @@ VARINT, BYTES, FLOAT = 0, 2, 5
 class SentencePiece:
     """Encodes plain text; control pieces are the caller's business: SentencePiece itself never matches them in a text."""
 
-    def __init__(self, vocabulary: Vocabulary, prefix_space: bool) -> None:
-        self.prefix_space = prefix_space
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        prefix_space: bool,
+        rule: str | None = None,
+        strip: bool = False,
+        at_start_only: bool = False,
+        where_absent: bool = False,
+    ) -> None:
+        """`rule` and `strip` as normalizer.py has them; the others say where the space goes that a text starts with."""
+        self.prefix_space, self.prefix_after_special = prefix_space, prefix_space and not at_start_only
+        self._where_absent, self._strip, self._normalise = where_absent, strip, normalizer(rule, strip)
         self._tokens, self._byte_ids = vocabulary.tokens, vocabulary.of_type(TokenType.BYTE)
         self._processor = SentencePieceProcessor()
         try:
@@ -29,8 +40,14 @@ class SentencePiece:
         except RuntimeError as error:
             raise vocabulary.fail(f"has a vocabulary that SentencePiece refuses ({clipped(error)})") from None
 
-    def encode(self, text: str) -> list[int]:
-        return list(self._processor.EncodeAsIds(text))
+    def encode(self, text: str, begins: bool = False) -> list[int]:
+        normal = self._normalise(text)
+        if begins:
+            spaced = self._where_absent and normal.startswith((" ", SPACE))
+            normal = " " + normal if normal and self.prefix_space and not spaced else normal
+        elif self._strip and text[:1].isspace():  # it goes on from a word
+            normal = " " + normal
+        return list(self._processor.EncodeAsIds(normal))
 
     def token_bytes(self, n: int) -> bytes:
         token = self._tokens[n]

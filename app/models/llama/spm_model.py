@@ -1,6 +1,6 @@
 """A SentencePiece tokenizer.model, taken apart by hand into the metadata a GGUF would carry: bounded, and no parser to trust.
 
-Wire format as in spm.py; fields of sentencepiece_model.proto. A character map for Unicode normalisation is left aside, as llama.cpp does.
+Wire format as in spm.py; fields of sentencepiece_model.proto. Of a rule for Unicode normalisation only the name is read (normalizer.py).
 """
 
 import struct
@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from app.models.llama.normalizer import SENTENCEPIECE
+from app.models.llama.vocabulary import NORMALIZER as RULE_KEY
 from app.models.llama.vocabulary import TokenizerError
+from app.models.llama.wording import quoted
 
 MAX_PIECES = 1 << 21
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
@@ -44,6 +47,9 @@ def read_sentencepiece(data: bytes, path: object) -> dict[str, Any]:
                 normalizer |= dict(_fields(value))
         ids = {name: _signed(trainer.get(field, default)) for name, field, default in _IDS}
         kind = int(trainer.get(3, 1))
+        rule = normalizer.get(1, b"").decode() if normalizer.get(2, b"") else None
+        suffixed, escaped = bool(trainer.get(24, 0)), bool(normalizer.get(5, 1))
+        metadata: dict[str, Any] = {"tokenizer.ggml.remove_extra_whitespaces": bool(normalizer.get(4, 1))}
     except (IndexError, KeyError, ValueError, TypeError, AttributeError, struct.error):
         raise TokenizerError(f"{path} is no sound SentencePiece model; download it again") from None
     if not tokens:
@@ -51,7 +57,18 @@ def read_sentencepiece(data: bytes, path: object) -> dict[str, Any]:
     if kind != 2:
         name = MODEL_TYPES.get(kind, "unknown")
         raise TokenizerError(f"{path} is a SentencePiece model of kind {name}, where Townhall supports BPE; use another model")
-    metadata: dict[str, Any] = {
+    if suffixed or not escaped:
+        raise TokenizerError(
+            f"{path} puts spaces behind words or leaves them as they are, where Townhall supports ▁ before; use another model"
+        )
+    if rule is not None and rule not in SENTENCEPIECE:
+        raise TokenizerError(
+            f"{path} normalises text by a table of its own ({quoted(rule)}), where Townhall supports {', '.join(SENTENCEPIECE)}; "
+            "use another model"
+        )
+    if rule is not None:
+        metadata[RULE_KEY] = rule
+    metadata |= {
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.pre": "default",
         "tokenizer.ggml.tokens": tokens,

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from app.models.llama.checkpoint.ggml import TokenType
-from app.models.llama.vocabulary import TokenizerError, Vocabulary, strings
+from app.models.llama.vocabulary import NORMALIZER, SPACE_AT_START_ONLY, SPACE_WHERE_ABSENT, TokenizerError, Vocabulary, strings
 from app.models.llama.wording import quoted
 
 __all__ = ["StreamDecoder", "Tokenizer", "TokenizerError"]
@@ -18,8 +18,11 @@ class PlainEncoder(Protocol):
     """A vocabulary's way with text that holds no special tokens."""
 
     prefix_space: bool  # a text starts with one space more than was written
+    prefix_after_special: bool  # and so does what follows a special token
 
-    def encode(self, text: str) -> list[int]: ...
+    def encode(self, text: str, begins: bool) -> list[int]:
+        """`begins`: this is where a text starts, so that the space belongs here."""
+        ...
 
     def token_bytes(self, n: int) -> bytes: ...
 
@@ -61,12 +64,20 @@ class Tokenizer:
             from app.models.llama.byte_bpe import BOS_BY_DEFAULT, ByteLevelBPE
 
             pre = str(metadata.get("tokenizer.ggml.pre", "default"))
-            encoder = ByteLevelBPE(vocabulary, strings(metadata.get("tokenizer.ggml.merges")), pre, vocabulary.control_ids)
+            merges = strings(metadata.get("tokenizer.ggml.merges"))
+            encoder = ByteLevelBPE(vocabulary, merges, pre, vocabulary.control_ids, _rule(metadata, vocabulary))
             add_bos = pre in BOS_BY_DEFAULT
         elif model == "llama":
             from app.models.llama.spm import SentencePiece
 
-            encoder = SentencePiece(vocabulary, flag("add_space_prefix", True))
+            encoder = SentencePiece(
+                vocabulary,
+                flag("add_space_prefix", True),
+                rule=_rule(metadata, vocabulary),
+                strip=flag("remove_extra_whitespaces", False),
+                at_start_only=metadata.get(SPACE_AT_START_ONLY) is True,
+                where_absent=metadata.get(SPACE_WHERE_ABSENT) is True,
+            )
             add_bos = True
         else:
             raise vocabulary.fail(
@@ -121,7 +132,7 @@ class Tokenizer:
         def settle() -> None:
             nonlocal fresh, plain
             if plain:
-                ids.extend(self._encoder.encode(" " + plain if fresh and self._encoder.prefix_space else plain))
+                ids.extend(self._encoder.encode(plain, begins=fresh))
                 fresh, plain = False, ""
 
         for text, special in pieces:
@@ -132,7 +143,7 @@ class Tokenizer:
                 else:
                     settle()
                     ids.append(part)
-                    fresh = True
+                    fresh = self._encoder.prefix_after_special
         settle()
         if bos and self.add_bos and self.bos_id is not None and ids[:1] != [self.bos_id]:
             ids.insert(0, self.bos_id)
@@ -153,6 +164,15 @@ class Tokenizer:
     def stream(self, continued: bool = False) -> "StreamDecoder":
         """Decode id by id. `continued` keeps SentencePiece's leading space: the ids go on from a text that was shown."""
         return StreamDecoder(self, strip_space=self._encoder.prefix_space and not continued)
+
+
+def _rule(metadata: Mapping[str, Any], vocabulary: Vocabulary) -> str | None:
+    from app.models.llama.normalizer import RULES
+
+    rule = metadata.get(NORMALIZER)
+    if rule is not None and rule not in RULES:
+        raise vocabulary.fail(f"normalises text by {quoted(rule)} ({NORMALIZER})", f"Townhall supports {', '.join(RULES)}")
+    return None if rule is None else str(rule)
 
 
 class StreamDecoder:

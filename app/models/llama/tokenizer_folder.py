@@ -19,7 +19,7 @@ from app.models.llama.checkpoint.json_file import (
 from app.models.llama.spm_model import looks_like_sentencepiece, read_sentencepiece
 from app.models.llama.tiktoken_bpe import looks_like_tiktoken, read_tiktoken
 from app.models.llama.tokenizer_json import MAX_TOKENS, read_tokenizer_json
-from app.models.llama.vocabulary import TokenizerError
+from app.models.llama.vocabulary import SPACE_AT_START_ONLY, TokenizerError
 from app.models.llama.wording import quoted
 
 ROLES = ("bos", "eos", "pad")
@@ -41,10 +41,11 @@ def read_tokenizer_folder(folder: Path) -> TokenizerFiles:
     """TokenizerError or CheckpointError, in a sentence, for a folder without a tokenizer or with one that cannot be used."""
     model, fast = folder / "tokenizer.model", folder / "tokenizer.json"
     fast_content = read_json(fast, MAX_TOKENIZER_BYTES) if fast.exists() else {}
+    settings = read_optional_json(folder / "tokenizer_config.json", MAX_INDEX_BYTES)
     if model.exists():
         data = read_bytes(model, MAX_TOKENIZER_BYTES)
         if looks_like_sentencepiece(data[:16]):
-            metadata = read_sentencepiece(data, model)
+            metadata = read_sentencepiece(data, model) | _space(settings)
         elif looks_like_tiktoken(data[:1024]):
             metadata = read_tiktoken(data, model)
         else:
@@ -53,7 +54,6 @@ def read_tokenizer_folder(folder: Path) -> TokenizerFiles:
         metadata = read_tokenizer_json(fast_content, fast)
     else:
         raise TokenizerError(f"{folder} holds neither tokenizer.model nor tokenizer.json; put the model's own tokenizer there")
-    settings = read_optional_json(folder / "tokenizer_config.json", MAX_INDEX_BYTES)
     added = dict(_added_tokens(folder, fast_content, settings))
     _add(metadata, added, folder)
     said = _what_each_says(folder, metadata, settings)
@@ -68,6 +68,14 @@ def read_tokenizer_folder(folder: Path) -> TokenizerFiles:
         metadata["tokenizer.chat_template"] = template
     stops = frozenset(n for roles in said.values() for n in roles.get("eos", []))
     return TokenizerFiles(metadata, stops, said, {n: token for n, (token, _) in added.items()})
+
+
+def _space(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Where tokenizer_config.json moves the space that SentencePiece begins with; a tokenizer.json says that by itself."""
+    moved: dict[str, Any] = {SPACE_AT_START_ONLY: True} if settings.get("legacy") is False else {}
+    if isinstance(settings.get("add_prefix_space"), bool):
+        moved["tokenizer.ggml.add_space_prefix"] = settings["add_prefix_space"]
+    return moved
 
 
 def _added_tokens(folder: Path, fast: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[tuple[int, tuple[str, bool]]]:

@@ -10,7 +10,8 @@ import numpy as np
 
 from app.models.llama.byte_bpe import DIGIT, GPT2, PRE_TOKENIZERS, WHOLE_PIECES
 from app.models.llama.checkpoint.ggml import TokenType
-from app.models.llama.vocabulary import TokenizerError
+from app.models.llama.normalizer import UNICODE
+from app.models.llama.vocabulary import NORMALIZER, SPACE_AT_START_ONLY, SPACE_WHERE_ABSENT, TokenizerError
 from app.models.llama.wording import quoted
 
 MAX_TOKENS = 1 << 21
@@ -42,8 +43,9 @@ def read_tokenizer_json(content: Mapping[str, Any], path: object) -> dict[str, A
     merges = _merges(model.get("merges"), fail)
     steps = list(_steps(content.get("pre_tokenizer")))
     decoder, cuts = _kinds(_steps(content.get("decoder"))), _kinds(steps)
+    normalizers = list(_steps(content.get("normalizer")))
     if "ByteLevel" in cuts or decoder == {"ByteLevel"}:
-        return {
+        return _rule(normalizers, fail) | {
             "tokenizer.ggml.model": "gpt2",
             "tokenizer.ggml.pre": _pre_tokenizer(steps, bool(model.get("ignore_merges")), fail),
             "tokenizer.ggml.tokens": words,
@@ -62,13 +64,13 @@ def read_tokenizer_json(content: Mapping[str, Any], path: object) -> dict[str, A
         unknown_id = {"tokenizer.ggml.unknown_token_id": vocab[unknown]}
     else:
         unknown_id = {}
-    return unknown_id | {
+    spaced = [step for step in normalizers if not _writes_spaces(step)]
+    return (unknown_id | _rule(spaced, fail) | _space(normalizers, steps, words, fail)) | {
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.pre": "default",
         "tokenizer.ggml.tokens": words,
         "tokenizer.ggml.token_type": types,
         "tokenizer.ggml.scores": _scores(words, vocab, merges),
-        "tokenizer.ggml.add_space_prefix": _prefixes_space(content, steps),
         "tokenizer.ggml.add_bos_token": _begins_with_special(content.get("post_processor")),
     }
 
@@ -131,13 +133,40 @@ def _scores(words: list[str], vocab: Mapping[str, int], merges: list[tuple[str, 
     return scores
 
 
-def _prefixes_space(content: Mapping[str, Any], steps: list[Mapping[str, Any]]) -> bool:
-    if any(step.get("type") == "Prepend" for step in _steps(content.get("normalizer"))):
-        return True
-    for step in steps:
-        if step.get("type") == "Metaspace":
-            return step.get("prepend_scheme", "always") != "never" and step.get("add_prefix_space", True) is True
+def _rule(normalizers: list[Mapping[str, Any]], fail: Any) -> dict[str, Any]:
+    """One of Unicode's normal forms at most."""
+    kinds = [step.get("type") for step in normalizers]
+    if not kinds:
+        return {}
+    if len(kinds) > 1 or kinds[0] not in UNICODE:
+        raise fail(f"changes text by {quoted(kinds[0] if len(kinds) == 1 else kinds)} before it cuts it, which Townhall does not know")
+    return {NORMALIZER: kinds[0]}
+
+
+def _writes_spaces(step: Mapping[str, Any]) -> bool:
+    """A normalizer that writes spaces as ▁, or puts one in front: SentencePiece's own ways."""
+    match step:
+        case {"type": "Replace", "pattern": {"String": " "}, "content": "▁"} | {"type": "Prepend", "prepend": "▁"}:
+            return True
     return False
+
+
+def _space(normalizers: list[Mapping[str, Any]], steps: list[Mapping[str, Any]], words: list[str], fail: Any) -> dict[str, bool]:
+    """Where a text gets the space that it begins with."""
+    space = {"tokenizer.ggml.add_space_prefix": any(step.get("type") == "Prepend" for step in normalizers)}
+    for step in steps:
+        match step:
+            case {"type": "Split", "pattern": {"String": " "}} if normalizers:
+                continue  # there are none left
+            case {"type": "Metaspace", **rest} if rest.get("replacement", "▁") == "▁":
+                scheme = rest.get("prepend_scheme") or ("always" if rest.get("add_prefix_space", True) else "never")
+                if rest.get("split", True) and any("▁" in word[1:] for word in words):
+                    raise fail("splits text at every space, though its vocabulary has tokens of several, which Townhall does not support")
+                space |= {"tokenizer.ggml.add_space_prefix": scheme != "never", SPACE_WHERE_ABSENT: True}
+                space |= {SPACE_AT_START_ONLY: True} if scheme == "first" else {}
+            case _:
+                raise fail(f"splits text by {quoted(dict(step))}, which Townhall does not know")
+    return space
 
 
 def _begins_with_special(processor: Any) -> bool:

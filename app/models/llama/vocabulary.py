@@ -21,6 +21,11 @@ STOP_NAMES = frozenset(
 # <|im_start|>, <s>, [INST]: text that steers the model, however the converter typed it
 MARKUP = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]")
 
+# what a GGUF has no key for, so that a converted file keeps it
+NORMALIZER = "tokenizer.townhall.normalizer"  # a rule of normalizer.py
+SPACE_AT_START_ONLY = "tokenizer.townhall.space_at_start_only"  # SentencePiece's space comes before the text, not after special tokens
+SPACE_WHERE_ABSENT = "tokenizer.townhall.space_where_absent"  # and only where the text does not begin with one
+
 MAX_SCORE = 1e30  # a piece's score is its rank or its log-probability; beyond float32 it would be no number
 
 
