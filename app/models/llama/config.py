@@ -111,8 +111,9 @@ class LlamaConfig:
             raise read.fail(f"gives rope_scaling as {quoted(scaling)}")
         theta = read.rope_base("rope_theta")
         if "rope_theta" in scaling:  # where transformers 5 keeps it
-            theta = Reader(scaling, "", path).rope_base("rope_theta")
-        share = Reader(scaling if "partial_rotary_factor" in scaling else config, "", path).positive("partial_rotary_factor", default=1.0)
+            theta = Reader(scaling, "", path, read.mend).rope_base("rope_theta")
+        source = scaling if "partial_rotary_factor" in scaling else config
+        share = Reader(source, "", path, read.mend).positive("partial_rotary_factor", default=1.0)
         rope_dim = read.rope_dim(int(head_dim * min(share, 2.0)), head_dim)
         context, window = read.context("max_position_embeddings", "sliding_window", default=2048)
         factors, scale = rope_scaling.from_hf(scaling, rope_dim, theta, context, read.fail)
@@ -166,7 +167,9 @@ class LlamaConfig:
             vocab_size=vocab_size,
             norm_eps=norm_eps,
             rope_theta=theta,
-            context_length=read.size("max_seq_len") if "max_seq_len" in read else _meta_context(theta, norm_eps, bool(factors)),
+            context_length=read.size("max_seq_len")
+            if "max_seq_len" in read
+            else _meta_context(theta, norm_eps, bool(factors), dim > 5120 and "n_kv_heads" not in read),
             rope_dim=read.rope_dim(head_dim, head_dim),
             tied=tied,
             name="LLaMA",
@@ -174,15 +177,18 @@ class LlamaConfig:
         )
 
 
-def _meta_context(theta: float, norm_eps: float, scaled: bool) -> int:
-    """Meta's params.json does not name it: LLaMA 3.1 is told by its scaled RoPE, 3 and Code Llama by their base, 2 by its epsilon."""
+def _meta_context(theta: float, norm_eps: float, scaled: bool, large_without_gqa: bool) -> int:
+    """Meta's params.json does not name it: LLaMA 3.1 is told by its scaled RoPE, 3 and Code Llama by their base, 2 by its epsilon.
+
+    LLaMA 1 of 65B has that epsilon, too, but LLaMA 2 shares key/value heads above 13B.
+    """
     if scaled:
         return 131_072
     if theta == 500_000:
         return 8192
     if theta == 1_000_000:
         return 16_384
-    return 4096 if norm_eps == 1e-5 else 2048
+    return 4096 if norm_eps == 1e-5 and not large_without_gqa else 2048
 
 
 def _tokens(metadata: Mapping[str, Any], path: Path | str) -> int:

@@ -52,8 +52,8 @@ def from_hf(
     scaling: Mapping[str, Any], rope_dim: int, theta: float, context: int, fail: Callable[[str], Exception]
 ) -> tuple[tuple[float, ...], float]:
     """(factors, scale) of a config.json's rope_scaling, as transformers' modeling_rope_utils computes them."""
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
-    if kind in ("default", "none", None):
+    kind = scaling.get("rope_type") or scaling.get("type") or "default"
+    if kind in ("default", "none"):
         return (), 1.0
     if kind not in KINDS:
         raise fail(f"needs rope scaling {str(kind)[:20]!r}, which Townhall does not support")

@@ -213,6 +213,8 @@ def test_metas_params_mean_the_same_as_hugging_faces_config() -> None:
     [
         ({"norm_eps": 1e-6}, 2048),
         ({"norm_eps": 1e-5}, 4096),
+        ({"norm_eps": 1e-5, "dim": 8192, "n_heads": 64}, 2048),  # LLaMA 1 of 65B
+        ({"norm_eps": 1e-5, "dim": 8192, "n_heads": 64, "n_kv_heads": 8}, 4096),  # LLaMA 2 of 70B
         ({"norm_eps": 1e-5, "rope_theta": 1e6}, 16384),
         ({"norm_eps": 1e-5, "rope_theta": 5e5}, 8192),
         ({"norm_eps": 1e-5, "rope_theta": 5e5, "use_scaled_rope": True}, 131072),
@@ -256,6 +258,10 @@ def test_mistrals_window_is_its_context() -> None:
     mistral = hf(model_type="mistral", sliding_window=4096, rope_scaling=None)
     assert (mistral.context_length, mistral.window) == (4096, 4096)
     assert hf(model_type="mistral", sliding_window=None, rope_scaling=None).context_length == 131072
+
+
+def test_a_null_rope_type_leaves_the_older_type_standing() -> None:
+    assert set(hf(rope_scaling={"rope_type": None, "type": "linear", "factor": 2.0}).rope_factors) == {2.0}
 
 
 def test_yarn_of_a_config_json_is_transformers_own_formula() -> None:
