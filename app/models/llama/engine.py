@@ -19,6 +19,7 @@ from ext.tinygrad.graph import install, install_opencl
 from ext.tinygrad.graph.profile import KernelTime
 
 CHUNKS = (128, 32)  # tokens a prefill pass takes; every prompt is cut into these, the last piece padded
+LONGEST = 0.5  # seconds of a pass, as far as CHUNKS allow: nothing can interrupt one, and Ctrl-C, or a server's other client, waits for it
 
 
 class ContextOverflow(TownhallError):
@@ -50,6 +51,7 @@ class Engine:
         self._prefill = {T: Pass(model, T, capacity, device, with_logits=False) for T in CHUNKS}
         self._score = Pass(model, min(CHUNKS), capacity, device, with_logits=True)
         self._logits = np.empty(model.config.vocab_size, np.float32)
+        self._seconds = 0.0  # that a token of the last prefill pass took
 
     def prefill(self, ids: list[int], cache: KVCache, on_progress: Callable[[int, int], None] | None = None) -> PrefillStats:
         """Make the cache hold exactly `ids`, keeping the prefix it already holds; `on_progress(done, total)` counts new tokens."""
@@ -60,16 +62,21 @@ class Engine:
         rest = ids[cached:]
         total = len(rest)
         while rest:
-            T = next((T for T in CHUNKS if T <= len(rest)), CHUNKS[-1])
-            # a remainder that fills most of a larger chunk is one pass there instead of several here
-            T = next((bigger for bigger in reversed(CHUNKS) if len(rest) <= bigger < 2 * len(rest)), T)
+            T = chunk_for(len(rest), self._seconds)
             taken = min(T, len(rest))
-            self._prefill[T](rest[:taken], len(cache.tokens), cache)
+            self._timed(self._prefill[T], rest[:taken], cache)
             cache.tokens += rest[:taken]
             rest = rest[taken:]
             if on_progress:
                 on_progress(total - len(rest), total)
         return PrefillStats(len(ids), cached, time.perf_counter() - started)
+
+    def _timed(self, run: Pass, ids: list[int], cache: KVCache) -> None:
+        """One pass; how long it took counts where it had not to be captured, or bound to the cache, first."""
+        counts, started = run.prepared(cache), time.perf_counter()
+        run(ids, len(cache.tokens), cache)
+        if counts:
+            self._seconds = (time.perf_counter() - started) / run.T
 
     def step(self, token: int, cache: KVCache) -> np.ndarray:
         """Decode: put one token into the cache and return the logits after it, float32 (V,); valid until the next step."""
@@ -97,3 +104,11 @@ class Engine:
             rows[start : start + len(piece)] = buffers.read(self._score.logits, chunk)[: len(piece)]
             cache.tokens += piece
         return rows
+
+
+def chunk_for(tokens: int, seconds: float) -> int:
+    """Which of CHUNKS comes next where so many tokens are to be read, and one of them takes so many seconds."""
+    bearable = [T for T in CHUNKS if T * seconds <= LONGEST] or [min(CHUNKS)]
+    T = next((T for T in bearable if T <= tokens), min(bearable))
+    # a remainder that fills most of a larger chunk is one pass there instead of several here
+    return next((bigger for bigger in reversed(bearable) if tokens <= bigger < 2 * tokens), T)

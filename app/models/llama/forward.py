@@ -105,6 +105,10 @@ class Pass:
             for graph, inputs in steps:
                 graph(inputs, start_pos)
 
+    def prepared(self, cache: KVCache) -> bool:
+        """Is there nothing left to be captured, or settled, before it runs over this cache?"""
+        return cache in self._steps
+
     def profile(self, start_pos: int, cache: KVCache, replays: int) -> list[KernelTime] | None:
         """Time each kernel over ids that mean nothing, from start_pos on; None where passes are no native graphs."""
         self([], start_pos, cache)

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from app.models.llama import Llama, Sampling
-from app.models.llama.engine import CHUNKS, ContextOverflow
+from app.models.llama import Llama, Sampling, engine
+from app.models.llama.engine import CHUNKS, LONGEST, ContextOverflow, chunk_for
 from tests.reference import llama_numpy
 
 Load = Callable[..., Llama]
@@ -75,6 +76,53 @@ def test_no_prompt_length_compiles_a_new_graph(tiny_llama: Load) -> None:
     for n in (3, 40, 77, 150, 199):
         tiny_llama().prefill(IDS[:n], tiny_llama().new_cache())
     assert {id(graph) for graph in tiny_llama().engine._prefill.values()} == graphs and len(graphs) == len(CHUNKS)
+
+
+@pytest.mark.parametrize(
+    "tokens, seconds, chunk",
+    [(500, 0.0, 128), (128, 0.0, 128), (65, 0.0, 128), (64, 0.0, 32), (1, 0.0, 32)]
+    + [(500, LONGEST / 128, 128), (500, LONGEST / 127, 32), (65, LONGEST / 127, 32), (500, LONGEST / 32, 32), (500, 60.0, 32)],
+)
+def test_a_pass_is_as_long_as_it_may_take(tokens: int, seconds: float, chunk: int) -> None:
+    assert chunk_for(tokens, seconds) == chunk
+
+
+def test_a_slow_model_reads_in_shorter_passes_until_it_is_fast_again(tiny_llama: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, token = 0.0, 0.02  # seconds, on a clock of the test's own
+    ran: list[int] = []
+
+    class Timed:
+        """Computes nothing, and takes the time of a pass; before its first one, of a compiler."""
+
+        def __init__(self, T: int):
+            self.T, self.compiled = T, False
+
+        def prepared(self, cache: object) -> bool:
+            return self.compiled
+
+        def __call__(self, ids: list[int], start_pos: int, cache: object) -> None:
+            nonlocal now
+            now += self.T * token + (0.0 if self.compiled else 12.0)
+            self.compiled = True
+            ran.append(self.T)
+
+    llama = tiny_llama()
+    monkeypatch.setattr(engine, "time", SimpleNamespace(perf_counter=lambda: now))
+    monkeypatch.setattr(llama.engine, "_prefill", {T: Timed(T) for T in CHUNKS})
+    monkeypatch.setattr(llama.engine, "_seconds", 0.0)
+
+    def passes(n: int) -> list[int]:
+        ran.clear()
+        cache = llama.new_cache()
+        llama.prefill(IDS[:n], cache)
+        assert cache.tokens == IDS[:n]
+        return list(ran)
+
+    assert passes(160) == [128, 32]  # what the compiler took says nothing
+    assert passes(190) == [128, 32, 32]  # 2.6 s, and 0.6 s twice
+    assert passes(190) == [32] * 6
+    token = 0.001
+    assert passes(190) == [32, 128, 32]
 
 
 def test_the_common_prefix_is_kept_and_only_the_rest_is_computed(tiny_llama: Load) -> None:
