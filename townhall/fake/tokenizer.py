@@ -66,8 +66,8 @@ class FakeTokenizer:
         return "".join("" if n < len(SPECIALS) else self.texts.get(n, "") for n in ids)
 
     def show(self, ids: Iterable[int]) -> str:
-        """Every token by its spelling, special ones too."""
-        return "".join(self.texts[n] for n in ids)
+        """Every token by its spelling, special ones too; an id that no word has come to says nothing."""
+        return "".join(self.texts.get(n, "") for n in ids)
 
     def stream(self, continued: bool = False) -> "FakeStream":
         return FakeStream(self)

@@ -217,6 +217,8 @@ async def stream(events: "asyncio.Queue[Event]", reply: Reply, with_usage: bool,
         except TimeoutError:
             yield b": keep-alive\n\n"
             continue
+        if not events.empty():
+            await asyncio.sleep(0)  # whoever comes late must not keep the loop, nor go on writing to a client that has gone
         if isinstance(event, Said):
             yield frame(reply.piece(event))
         elif isinstance(event, Ended):

@@ -106,6 +106,13 @@ def test_what_clients_send_without_need_is_tolerated(serve):
     assert httpx.post(f"{serve().url}/chat/completions", json=CHAT | extra | {"messages": messages}).status_code == 200
 
 
+def test_ids_that_nobody_has_said_yet_are_no_fault(serve):
+    server = serve()
+    asked = {"model": "stacy", "prompt": [[5], [6, 1 << 30]], "logprobs": 2}
+    assert httpx.post(f"{server.url}/completions", json=asked).status_code == 200
+    assert httpx.post(f"{server.url}/detokenize", json={"tokens": [5, 1 << 30]}).json() == {"prompt": ""}
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=200))
 def test_unicode_soup(tiny_server, text):

@@ -1,5 +1,6 @@
 """Streams, byte by byte."""
 
+import asyncio
 import json
 import time
 
@@ -8,6 +9,9 @@ import pytest
 
 from tests.townhall.fake import FakeLlama
 from townhall.fake.model import Line
+from townhall.server.api import stream
+from townhall.server.events import Done, Ended, Figures, Said
+from townhall.server.replies import ChatReply
 
 
 def frames(server, path="/chat/completions", lines=None, **fields):
@@ -75,6 +79,24 @@ def test_a_failure_in_mid_stream_is_told(serve):
     assert said(chunks[:-1]) == "Well then"
     assert chunks[-1]["error"]["code"] == "internal_error" and chunks[-1]["error"]["type"] == "server_error"
     assert server.service.ready and server.alive
+
+
+def test_a_stream_that_is_behind_lets_others_have_the_loop():
+    """A client's going is heard of there, and until then one writes to a connection that is gone."""
+    reply = ChatReply("stacy", FakeLlama().tokenizer, {}, 1, False)
+
+    async def behind() -> list[int]:
+        events, frames, heard = asyncio.Queue(), [], []
+        for event in [*[Said(0, "la ")] * 100, Ended(0, "stop"), Done(Figures(1, 0, 100, 0.1, 0.1))]:
+            events.put_nowait(event)
+        asyncio.get_running_loop().call_soon(lambda: heard.append(len(frames)))
+        async for frame in stream(events, reply, False, 1, 10.0):
+            frames.append(frame)
+        assert len(frames) == 103
+        return heard
+
+    (at,) = asyncio.run(behind())
+    assert at < 5
 
 
 class Patient(FakeLlama):
