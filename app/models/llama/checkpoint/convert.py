@@ -11,6 +11,7 @@ import numpy as np
 
 from app.models.llama.checkpoint.checkpoint import Checkpoint
 from app.models.llama.checkpoint.cores import cores
+from app.models.llama.checkpoint.cut_short import told
 from app.models.llama.checkpoint.encode import encoded
 from app.models.llama.checkpoint.errors import CheckpointError
 from app.models.llama.checkpoint.inspection import licence
@@ -38,8 +39,9 @@ def convert(checkpoint: Checkpoint, target: Path, kind: str, on_bytes: OnBytes =
     try:
         writer = gguf.GGUFWriter(part, "llama")
         try:
-            _write_metadata(writer, checkpoint, kind)
-            _write_tensors(writer, checkpoint, types, on_bytes)
+            with told(checkpoint.files, part):
+                _write_metadata(writer, checkpoint, kind)
+                _write_tensors(writer, checkpoint, types, on_bytes)
         finally:
             writer.close()
         part.replace(target)

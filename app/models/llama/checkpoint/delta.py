@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from app.models.llama.checkpoint.cores import cores
+from app.models.llama.checkpoint.cut_short import told
 from app.models.llama.checkpoint.xor import CHUNK, OnBytes, xor_files
 from ext.tinygrad.errors import TownhallError
 
@@ -48,7 +49,8 @@ def apply(base: Path, deltas: Sequence[Path], out: Path, on_bytes: OnBytes = lam
     _check_base(base)
     out.mkdir(parents=True, exist_ok=True)
     job = _Job(base, on_bytes, spare_core=len(deltas) < cores())
-    return _all_of(job, [partial(job.apply, delta, out / name) for delta, name in zip(deltas, names)])
+    with told([base, *filter(Path.is_file, deltas)]):
+        return _all_of(job, [partial(job.apply, delta, out / name) for delta, name in zip(deltas, names)])
 
 
 def make(base: Path, plains: Sequence[Path], out: Path, on_bytes: OnBytes = lambda n: None) -> list[Path]:
@@ -60,7 +62,8 @@ def make(base: Path, plains: Sequence[Path], out: Path, on_bytes: OnBytes = lamb
         raise DeltaError("two files of the same name cannot become deltas in one folder; rename one, or use two folders")
     out.mkdir(parents=True, exist_ok=True)
     job = _Job(base, on_bytes, spare_core=len(plains) < cores())
-    return _all_of(job, [partial(job.make, plain, out) for plain in plains])
+    with told([base, *plains]):
+        return _all_of(job, [partial(job.make, plain, out) for plain in plains])
 
 
 def _all_of(job: "_Job", calls: Sequence[Callable[[], Path]]) -> list[Path]:

@@ -1,8 +1,7 @@
 """One file XOR another into a third, and the SHA-256 of one of them on the way: bound by memory and the digest, not by Python.
 
 A thread XORs chunks where the inputs are mapped and digests them, another waits for the disk (output.py); where a core is to spare a third
-one digests. All of that lets go of the interpreter. A file that another process cuts short meanwhile ends this one, as it does wherever
-files are mapped.
+one digests. All of that lets go of the interpreter. A file that another process cuts short meanwhile ends this one (cut_short.py).
 """
 
 import hashlib
