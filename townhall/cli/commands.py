@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from townhall.cli import terminal
+from townhall.cli.report import counted
 from townhall.cli.settle import change, show
 from townhall.cli.talk import Talk
 from townhall.errors import CommandError
@@ -72,7 +73,7 @@ def _edit(talk: Talk, text: str) -> Outcome:
 
 def _retry(talk: Talk, rest: str) -> Outcome:
     _nothing("/retry", rest)
-    if talk.options.temperature == 0:
+    if talk.options.temperature == 0 and not talk.prefill and talk.unanswered is None:
         terminal.note("at temperature 0 a retry says the same again; /settings temperature 0.7 lets it vary")
     return Outcome(say=talk.last_question, instead=0 if talk.unanswered is not None else 1)
 
@@ -136,11 +137,11 @@ def _load(talk: Talk, name: str) -> None:
 
     if not name:
         raise CommandError("/load takes a log: its path, its id or the beginning of that, or the word last")
-    log = read_log(Index(talk.folder).find(str(Path(name).expanduser())))
+    index = Index(talk.folder)
+    # the newest is as a rule this very talk
+    log = read_log(index.last(talk.takes) if name == "last" else index.find(str(Path(name).expanduser())))
     count = talk.take_up(log)
-    terminal.note(
-        f"{talk.persona.name} remembers {count} exchange{'s' if count > 1 else ''} from {log.path}, which stays as it is; {_kept(talk)}"
-    )
+    terminal.note(f"{talk.persona.name} remembers {counted(count, 'exchange')} from {log.path}, which stays as it is; {_kept(talk)}")
 
 
 def _branch(talk: Talk, title: str) -> None:
@@ -155,7 +156,7 @@ def _undo(talk: Talk, rest: str) -> None:
         raise CommandError("there is nothing to take back")
     left = talk.conversation.exchanges
     now = f"the last thing you said is now {_short(left[-1].user.text)!r}" if left else "nothing has been said now"
-    terminal.note(f"took back {taken} exchange{'s' if taken > 1 else ''}; {now}")
+    terminal.note(f"took back {counted(taken, 'exchange')}; {now}")
 
 
 def _reset(talk: Talk, rest: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from townhall.cli import terminal
+from townhall.cli.report import counted
 
 if TYPE_CHECKING:
     from townhall.logbook.index import Index
@@ -64,7 +65,7 @@ def list_logs(folder: Path | None, limit: int | None, as_json: bool) -> None:
             continue
         first = " ".join(printable(entry.title or entry.first).split())
         remark = f"  ({entry.damages} damaged)" if entry.damages else ""
-        what = entry.fault or f"{entry.persona or '?':<10}  {entry.turns:>4} turns  {first[:60]}{remark}"
+        what = entry.fault or f"{entry.persona or '?':<10}  {entry.turns:>4} turn{'s' if entry.turns != 1 else ' '}  {first[:60]}{remark}"
         terminal.say(f"{entry.id}  {what}\n")
     if not index.entries():
         terminal.note(f"no logs in {index.folder}")
@@ -90,7 +91,7 @@ def show_log(name: str, folder: Path | None, damaged: bool) -> int:
         if turn.role == "assistant" and turn.facts is None:
             terminal.note("(this answer has no receipt: the program ended in it, or a person wrote it)")
     if log.taken:
-        terminal.note(f"({len(log.taken)} turns were taken back; `townhall log export` has them)")
+        terminal.note(f"(taken back: {counted(len(log.taken), 'turn')}; `townhall log export` prints all)")
     for damage in log.damages:
         terminal.note(f"line {damage.line}: {damage.reason}; `townhall log show --damaged` prints it")
     return 0
@@ -141,7 +142,8 @@ def reindex_logs(folder: Path | None) -> None:
     index = open_index(folder, anew=True)
     entries = index.entries()
     damaged = sum(entry.damages for entry in entries)
-    terminal.note(f"{len(entries)} logs in {index.folder}" + (f", {damaged} damaged places" if damaged else ""))
+    logs = counted(len(entries), "log")
+    terminal.note(f"{logs} in {index.folder}" + (f", {counted(damaged, 'damaged place')}" if damaged else ""))
 
 
 def excerpt(text: str, word: str, width: int = 90) -> str:

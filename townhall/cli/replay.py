@@ -31,6 +31,7 @@ Examples:
 def replay(name: str, folder: Path | None, model: Path | None, as_json: bool) -> int:
     from townhall.cli import terminal
     from townhall.cli.loading import load
+    from townhall.cli.report import counted
     from townhall.conversation import Conversation
     from townhall.logbook import replay as replaying
     from townhall.logbook.keeper import COMPLETION
@@ -54,7 +55,7 @@ def replay(name: str, folder: Path | None, model: Path | None, as_json: bool) ->
             log,
             rehearsed,
             conversation,
-            lambda so_far: terminal.progress(f"{so_far.replies} of {total} replies, {so_far.tokens} tokens: the same"),
+            lambda so_far: terminal.progress(f"{so_far.replies} of {counted(total, 'reply')}, {counted(so_far.tokens, 'token')}: the same"),
         )
         terminal.progress("")
     if as_json:
@@ -62,7 +63,7 @@ def replay(name: str, folder: Path | None, model: Path | None, as_json: bool) ->
     elif found := outcome.difference:
         terminal.say(describe(found, loaded.llama.tokenizer) + "\n")
     else:
-        terminal.say(f"{outcome.replies} replies, {outcome.tokens} tokens: all the same\n")
+        terminal.say(f"{counted(outcome.replies, 'reply')}, {counted(outcome.tokens, 'token')}: all the same\n")
     return 1 if outcome.difference else 0
 
 

@@ -11,13 +11,18 @@ def as_json(reply: Reply, loaded: Loaded) -> str:
     return json.dumps(reply.to_json() | {"backend": loaded.backend.to_json()}, ensure_ascii=False)
 
 
+def counted(number: int, thing: str) -> str:
+    """1 token, 2 tokens."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing[:-1]}ies" if thing.endswith("y") else f"{number} {thing}s"
+
+
 def as_timing(reply: Reply, loaded: Loaded) -> str:
     """Tokens and seconds, and the device by its driver's own name."""
     read = reply.prompt_tokens - reply.cached_tokens
     # the first id comes out of the prefill
     rate = f", {(reply.tokens - 1) / reply.decode_seconds:.1f} tokens/s" if reply.tokens > 1 and reply.decode_seconds > 0 else ""
     return (
-        f"{reply.tokens} tokens in {reply.decode_seconds:.2f} s{rate}; prompt of {reply.prompt_tokens}: "
+        f"{counted(reply.tokens, 'token')} in {reply.decode_seconds:.2f} s{rate}; prompt of {reply.prompt_tokens}: "
         f"{reply.cached_tokens} cached, {read} read in {reply.prefill_seconds:.2f} s; on {loaded.backend.describe()}"
     )
 

@@ -18,16 +18,22 @@ ONCE = ("model", "size", "gen", "quantize", "eos", "personality", "format", "con
 
 
 def find_log(name: str, place: Path | None) -> Log:
-    """The log that is called so: an id or its beginning, a path, or "last". LogError where it is none that can be gone on with."""
-    log = read_log(open_index(place.parent if place and place.suffix == SUFFIX else place).find(name))
-    if log.head.get("kind") == COMPLETION:
-        raise LogError(f"log {log.path} holds a text that was carried on, and no conversation; there is nothing to resume")
-    settings = log.head.get("settings")
-    if isinstance(settings, dict) and "server" in settings:
-        raise LogError(
-            f"log {log.path} was kept by townhall web, and goes on there; to take it up here: townhall chat, then /load {log.id}"
-        )
+    """The log that is called so: an id or its beginning, a path, or "last", the newest that can be gone on with. LogError for others."""
+    index = open_index(place.parent if place and place.suffix == SUFFIX else place)
+    log = read_log(index.last(lambda log: not _refusal(log)) if name == "last" else index.find(name))
+    if refusal := _refusal(log):
+        raise LogError(refusal)
     return log
+
+
+def _refusal(log: Log) -> str:
+    """Why it cannot be gone on with, and what to do instead."""
+    settings = log.head.get("settings")
+    if log.head.get("kind") == COMPLETION:
+        return f"log {log.path} holds a text that was carried on, and no conversation; `townhall log list` names others"
+    if isinstance(settings, dict) and "server" in settings:
+        return f"log {log.path} was kept by townhall web, and goes on there; to take it up here: townhall chat, then /load {log.id}"
+    return ""
 
 
 def resume_options(log: Log, resolved: Mapping[str, Setting]) -> ChatOptions:

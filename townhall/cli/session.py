@@ -183,7 +183,7 @@ class Session:
         if interrupted:
             terminal.note("(stopped)")
         elif reply.finish_reason == "length":
-            terminal.note(f"(cut off after {reply.tokens} tokens)")
+            terminal.note(f"(cut off after {report.counted(reply.tokens, 'token')})")
         if self.options.timing:
             terminal.note(report.as_timing(reply, self.loaded))
 
@@ -204,7 +204,7 @@ class Session:
         try:
             return commands.run(self.talk, text)
         except TownhallError as error:
-            terminal.complain(str(error))
+            self._refuse(error)
             return None
 
     def _cue(self, name: str) -> str:

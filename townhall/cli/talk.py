@@ -8,6 +8,7 @@ from typing import Any
 from townhall.cli import terminal
 from townhall.cli.loading import Loaded
 from townhall.cli.options import ChatOptions
+from townhall.cli.report import counted
 from townhall.cli.scene import Models, Recall, nothing, open_scene, speaker, turns_of
 from townhall.conversation import Conversation, Prepared
 from townhall.errors import CommandError
@@ -158,6 +159,11 @@ class Talk:
         write_whole(path, head, history.carried(scene.conversation, self.keeper.id if self.keeper else ""))
         return path
 
+    def takes(self, log: Log) -> bool:
+        """Is it another conversation than this, with something to go on from?"""
+        mine = self.keeper is not None and log.id == self.keeper.id
+        return not mine and log.head.get("kind") != COMPLETION and bool(history.exchanges(history.standing(log.events)))
+
     def take_up(self, log: Log) -> int:
         """Make what stands in `log` the conversation, in a new log of its own; how many exchanges that is.
 
@@ -201,7 +207,7 @@ class Talk:
         if keeper.found:
             said = history.exchanges(history.standing(keeper.found.events))
             history.recall(self.conversation, said)
-            terminal.note(f"going on with {keeper.path}: {len(said)} exchange{'s' if len(said) != 1 else ''}")
+            terminal.note(f"going on with {keeper.path}: {counted(len(said), 'exchange')}")
         return keeper
 
     def _begin(self, place: Path, settings: dict[str, Any] | None = None) -> Keeper:

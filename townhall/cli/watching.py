@@ -149,9 +149,10 @@ class Watching:
         if self.chat.json:
             told = {"file": str(path)} | json.loads(report.as_json(reply, loaded))
             terminal.say(terminal.harmless(json.dumps(told, ensure_ascii=False), sys.stdout) + "\n")
-        how = " (stopped)" if stopped else f" (cut off after {_tokens(reply.tokens)})" if reply.finish_reason == "length" else ""
+        tokens = report.counted(reply.tokens, "token")
+        how = " (stopped)" if stopped else f" (cut off after {tokens})" if reply.finish_reason == "length" else ""
         read = f"{reply.cached_tokens} cached, {reply.prompt_tokens - reply.cached_tokens} read"
-        terminal.note(f"{path}: {_tokens(reply.tokens)} to a prompt of {reply.prompt_tokens}: {read}{how}")
+        terminal.note(f"{path}: {tokens} to a prompt of {reply.prompt_tokens}: {read}{how}")
         if line := reply.receipt.describe():
             terminal.note(line)
         if self.chat.timing:
@@ -161,7 +162,3 @@ class Watching:
         resolved = resolve(vars(ChatOptions()), self.options.config, self.options.flags, document)
         chat = ChatOptions(**{name: setting.value for name, setting in resolved.items()})
         return replace(chat, prompt="") if self.options.raw else chat  # raw text is drawn as --prompt's is
-
-
-def _tokens(count: int) -> str:
-    return "1 token" if count == 1 else f"{count} tokens"

@@ -1,7 +1,7 @@
 """What all logs of a folder hold, in SQLite, to be listed and searched. The text is the truth: the index follows it or is made anew."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +91,14 @@ class Index:
         raise LogError(
             f"no log in {self.folder} is called {wanted!r}; `townhall log list` names them, and a path of a {SUFFIX} file is taken too"
         )
+
+    def last(self, suits: Callable[[Log], bool]) -> Path:
+        """The newest log that suits, or that is in the way of finding one; where none does, the newest. LogError where there is none."""
+        for entry in self.entries():
+            path = self.folder / entry.name
+            if entry.fault or suits(read_log(path)):
+                return path
+        return self.find("last")
 
     def rows(self) -> list[tuple[Any, ...]]:
         """All that the index says, without when files changed: two indexes of the same text are equal."""

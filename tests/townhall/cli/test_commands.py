@@ -1,6 +1,7 @@
 """What commands do to a talk, to what the model is shown, and to the log."""
 
 import io
+import json
 import sys
 
 import pytest
@@ -90,6 +91,19 @@ def test_a_retry_takes_the_place_of_the_last_answer(desk):
     mine.type("And?")
     assert mine.prompt() == turn("Hi", "One.") + turn("How?", "Four.") + turn("And?")
     assert [t.text for t in mine.log().taken] == ["How?", "Two.", "How?", "Three."]
+
+
+def test_only_a_retry_that_will_say_the_same_again_is_told_so(desk):
+    mine = desk(temperature=0)
+    assert not any("the same again" in line for line in mine.type("Hi", "/prefill So", "/retry")[2])
+    assert any("the same again" in line for line in mine.type("/retry")[2])
+    mine.talk.unanswered = "Hm"
+    assert not any("the same again" in line for line in mine.type("/retry")[2])
+
+
+def test_a_refused_command_has_its_place_among_answers_in_json(desk):
+    code, out, _ = desk(json=True).type("/retry", "Hi", "/undo 0")
+    assert code == 2 and [next(iter(json.loads(line))) for line in out] == ["error", "text", "error"]
 
 
 def test_a_retry_with_a_seed_is_another_sample_and_the_next_question_has_the_seed_again(desk):
@@ -348,7 +362,7 @@ def test_a_completion_is_kept_and_repeated_unless_it_is_not_to_be(townhall, tmp_
     townhall(*complete, "Once\nupon a time")
     (path,) = tmp_path.glob("*.md")
     assert [turn.text for turn in read_log(path).turns] == ["Once\nupon a time", "upon a time"]
-    assert townhall("replay", path)[:2] == (0, "1 replies, 3 tokens: all the same\n")
+    assert townhall("replay", path)[:2] == (0, "1 reply, 3 tokens: all the same\n")
     code, _, err = townhall("chat", "--resume", path)
     assert code == 2 and "no conversation" in err
     assert "no conversation" in townhall(*complete[:-1], stdin=[f"/load {path}"])[2]
@@ -369,6 +383,22 @@ def test_what_cannot_be_resumed_is_refused_in_one_sentence(townhall, tmp_path, a
     before = path.read_bytes()
     code, out, err = townhall("chat", "--log-to", tmp_path, *args)
     assert code == 2 and not out and fault in err and len(err.splitlines()) == 1 and path.read_bytes() == before
+
+
+def test_the_last_log_is_the_last_that_can_be_gone_on_with(townhall, tmp_path):
+    chat = ("chat", "--model", "fake:echo", "--log-to", tmp_path)
+    townhall(*chat, stdin=["Hi"])
+    (talk,) = tmp_path.glob("*.md")
+    talk.rename(older := tmp_path / "a.md")
+    townhall(*chat, "--prompt", "Once")
+    assert f"going on with {older}: 1 exchange\n" in townhall("chat", "--resume", "last", "--log-to", tmp_path)[2]
+    assert f"remembers 1 exchange from {older}" in townhall(*chat, stdin=["Ho", "/load last"])[2]
+    assert townhall("log", "show", "last", "--log-to", tmp_path)[1].endswith("Ho\n")
+    for path in (older, *Index(tmp_path).folder.glob("*.md")):
+        path.unlink(missing_ok=True)
+    assert "no log in" in townhall("chat", "--resume", "last", "--log-to", tmp_path)[2]
+    townhall(*chat, "--prompt", "Once")
+    assert "holds a text that was carried on" in townhall("chat", "--resume", "last", "--log-to", tmp_path)[2]
 
 
 def test_a_log_that_a_crash_left_is_gone_on_with(townhall, tmp_path):

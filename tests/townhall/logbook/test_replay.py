@@ -55,7 +55,7 @@ def test_a_conversation_repeats_itself(replay, kept):
 
 def test_the_last_one_is_found_by_name(replay):
     chat(stdin="Hi\n")
-    assert replay("last")[:2] == (0, "1 replies, 1 tokens: all the same\n")
+    assert replay("last")[:2] == (0, "1 reply, 1 token: all the same\n")
 
 
 @pytest.mark.parametrize(
