@@ -78,11 +78,12 @@ def verify(list_: Path, root: Path, only: str | None) -> int:
 @click.option("--list", "list_", required=True, type=PATH, help="one http address a line")
 @click.option("--out", default=".", show_default=True, type=PATH, help="folder for the files")
 def fetch(list_: Path, out: Path) -> None:
+    from app.models.llama.checkpoint.delta import make_folder
     from app.models.llama.checkpoint.download import fetch as run
     from app.models.llama.checkpoint.download import read_urls
 
     addresses = read_urls(list_)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     for url, name in addresses:
         with _bar(name, None) as bar:
 

@@ -47,7 +47,9 @@ def apply(base: Path, deltas: Sequence[Path], out: Path, on_bytes: OnBytes = lam
     """
     names = _distinct(deltas)
     _check_base(base)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
+    for name in names:
+        _check_target(out / name, base)
     job = _Job(base, on_bytes, spare_core=len(deltas) < cores())
     with told([base, *filter(Path.is_file, deltas)]):
         return _all_of(job, [partial(job.apply, delta, out / name) for delta, name in zip(deltas, names)])
@@ -60,7 +62,7 @@ def make(base: Path, plains: Sequence[Path], out: Path, on_bytes: OnBytes = lamb
         _size(plain, "the file to make a delta of")
     if len({plain.name for plain in plains}) < len(plains):
         raise DeltaError("two files of the same name cannot become deltas in one folder; rename one, or use two folders")
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     job = _Job(base, on_bytes, spare_core=len(plains) < cores())
     with told([base, *plains]):
         return _all_of(job, [partial(job.make, plain, out) for plain in plains])
@@ -99,6 +101,35 @@ def _size(path: Path, what: str) -> int:
     return path.stat().st_size
 
 
+def make_folder(out: Path) -> None:
+    """For results, with the folders above it. DeltaError where it cannot be."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DeltaError(f"{out} cannot be a folder for the results ({error.strerror}); pass another as --out") from None
+
+
+def _check_target(target: Path, base: Path) -> None:
+    """A result replaces a file alone, and never the base."""
+    if target.exists() and target.samefile(base):
+        raise DeltaError(f"{target} is the base itself, which the result would replace; pass another folder as --out")
+    if target.exists() and not target.is_file():
+        raise _in_the_way(target)
+    _part_of(target)
+
+
+def _part_of(target: Path) -> Path:
+    """What is written first, and renamed when it is whole; DeltaError where it is no file of ours: a link would lead elsewhere."""
+    part = target.with_name(f"{target.name}.part")
+    if part.is_symlink() or (part.exists() and not part.is_file()):
+        raise _in_the_way(part)
+    return part
+
+
+def _in_the_way(path: Path) -> DeltaError:
+    return DeltaError(f"{path} is there and is no plain file; remove it, or pass another folder as --out")
+
+
 def _check_base(base: Path) -> None:
     if _size(base, "the base") == 0:
         raise DeltaError(f"{base}, the base, is empty; download it again")
@@ -135,7 +166,7 @@ class _Job:
         if target.exists() and target.stat().st_size == size - DIGEST and _digest(target) == digest:
             self._on_bytes(size)
             return target
-        part = target.with_name(f"{target.name}.part")
+        part = _part_of(target)
         start = min(part.stat().st_size, size - DIGEST) // CHUNK * CHUNK if part.is_file() else 0
         found = self._plain(delta, part, start)
         if found != digest and start:  # the part may have been another's
@@ -152,13 +183,15 @@ class _Job:
         return xor_files(delta, self.base, part, self._on_bytes, source_header=DIGEST, start=start, spare_core=self.spare_core)
 
     def make(self, plain: Path, out: Path) -> Path:
-        part = out / f"{plain.name}.enc.part"
-        digest = xor_files(plain, self.base, part, self._on_bytes, target_header=DIGEST, digest_source=True, spare_core=self.spare_core)
-        with part.open("r+b") as file:
-            file.write(digest)
-        target = out / f"{plain.name}.{digest.hex()}.enc"
-        part.replace(target)
-        return target
+        part = _part_of(out / f"{plain.name}.enc")
+        try:
+            digest = xor_files(plain, self.base, part, self._on_bytes, target_header=DIGEST, digest_source=True, spare_core=self.spare_core)
+            with part.open("r+b") as file:
+                file.write(digest)
+            return part.replace(out / f"{plain.name}.{digest.hex()}.enc")
+        except BaseException:  # nothing takes it up: its name is not known before its end
+            part.unlink(missing_ok=True)
+            raise
 
 
 def _digest(path: Path) -> bytes:

@@ -41,13 +41,17 @@ def read_urls(path: Path) -> list[tuple[str, str]]:
         if name in (known for _, known in found):
             raise DownloadError(f"{path} lists {quoted(name)} twice; remove one")
         found.append((line, name))
+    if not found:
+        raise DownloadError(f"{path} lists no addresses; pass a list of them, one a line")
     return found
 
 
 def fetch(url: str, target: Path, on_bytes: Callable[[int, int | None], object] = lambda n, total: None) -> Path:
     """Download to `target` through a .part beside it; `on_bytes(new bytes, bytes in all if known)`. A file that is there is left alone."""
-    if target.exists():
+    if target.is_file():
         return target
+    if target.exists():
+        raise DownloadError(f"{target} is there and is no file; remove it, or pass another folder as --out")
     part = target.with_name(f"{target.name}.part")
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})

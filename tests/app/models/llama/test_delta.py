@@ -278,3 +278,53 @@ def test_the_fetch_command(server: str, tmp_path: Path) -> None:
     (tmp_path / "filelist.txt").write_text(f"{server}/x/a.enc\n{server}/b.enc\n")
     assert main(["delta", "fetch", "--list", str(tmp_path / "filelist.txt"), "--out", str(tmp_path / "got")]) == 0
     assert sorted(path.name for path in (tmp_path / "got").iterdir()) == ["a.enc", "b.enc"]
+
+
+def test_a_result_replaces_neither_its_base_nor_what_is_no_file(base: Path, one: tuple[Path, Path], tmp_path: Path) -> None:
+    out, content = tmp_path / "out", base.read_bytes()
+    out.mkdir()
+    (out / "model.bin").symlink_to(base)
+    with pytest.raises(DeltaError, match="out/model.bin is the base itself"):
+        delta.apply(base, [one[1]], out)
+    (out / "model.bin").unlink()
+    (out / "model.bin.part").symlink_to(base)
+    with pytest.raises(DeltaError, match=r"model.bin.part is there and is no plain file"):
+        delta.apply(base, [one[1]], out)
+    (out / "model.bin.part").unlink()
+    (out / "model.bin").mkdir()
+    with pytest.raises(DeltaError, match=r"out/model.bin is there and is no plain file"):
+        delta.apply(base, [one[1]], out)
+    assert base.read_bytes() == content and left(out) == ["model.bin"]
+    (out / "model.bin.enc.part").mkdir()
+    with pytest.raises(DeltaError, match=r"model.bin.enc.part is there and is no plain file"):
+        delta.make(base, [one[0]], out)
+
+
+@pytest.mark.parametrize(
+    "command", [["apply", "--base", "{base}", "{made}"], ["make", "--base", "{base}", "{plain}"], ["fetch", "--list", "{list}"]]
+)
+def test_an_out_that_is_no_folder_is_named(
+    command: list[str], base: Path, one: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "list").write_text("http://127.0.0.1:9/a\n")
+    words = [word.format(base=base, plain=one[0], made=one[1], list=tmp_path / "list") for word in command]
+    assert main(["delta", *words, "--out", str(base)]) == 2
+    assert f"{base} cannot be a folder for the results (" in capsys.readouterr().err
+
+
+def test_a_delta_that_cannot_be_made_leaves_nothing(base: Path, one: tuple[Path, Path], tmp_path: Path) -> None:
+    def full(n: int) -> None:
+        raise OSError(28, "No space left on device", "x")
+
+    with pytest.raises(DeltaError, match="No space left"):
+        delta.make(base, [one[0]], tmp_path / "new", full)
+    assert left(tmp_path / "new") == []
+
+
+def test_a_folder_is_no_finished_download_and_an_empty_list_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.enc").mkdir()
+    with pytest.raises(DownloadError, match="a.enc is there and is no file"):
+        fetch("http://127.0.0.1:9/a.enc", tmp_path / "a.enc")
+    (tmp_path / "list").write_text("# nothing yet\n")
+    with pytest.raises(DownloadError, match="list lists no addresses"):
+        read_urls(tmp_path / "list")
