@@ -1,5 +1,6 @@
 """`townhall`: the command group; a command's module is imported only when that command is called."""
 
+import errno
 import importlib
 import sys
 from collections.abc import Sequence
@@ -89,6 +90,11 @@ def main(args: Sequence[str] | None = None) -> int:
         context = getattr(error, "ctx", None)
         hint = f" (see {context.command_path} --help)" if context else ""
         return _complain(f"{error.format_message().rstrip('.')}{hint}")
+    except OSError as error:
+        if error.filename is None and error.errno != errno.ENOSPC:
+            raise
+        place = error.filename or "where this is to be shown"
+        return _complain(f"{place} cannot be used ({error.strerror}); check the path, its permissions and the room on its disk")
     except (click.Abort, KeyboardInterrupt):
         click.echo(err=True)
         return 130

@@ -54,7 +54,7 @@ def _open_around(path: Path) -> Checkpoint:
 
 def _open_folder(path: Path) -> Checkpoint:
     from app.models.llama.checkpoint.gguf_checkpoint import GGUFCheckpoint, gguf_files
-    from app.models.llama.checkpoint.hf_checkpoint import open_hf, weight_files
+    from app.models.llama.checkpoint.hf_checkpoint import missing_index, open_hf, weight_files
     from app.models.llama.checkpoint.meta_checkpoint import open_meta, shard_files
 
     # Mistral's folders hold both layouts of the same weights
@@ -66,6 +66,8 @@ def _open_folder(path: Path) -> Checkpoint:
         return GGUFCheckpoint.open(models[0])
     if models:
         raise CheckpointError(f"{path} holds {len(models)} GGUF models; pass one of them, such as {models[0].name}")
+    if index := missing_index(path):
+        raise CheckpointError(f"{path} holds parts of a model, but not {index.name}, which says what is in them; download it, too")
     raise CheckpointError(
         f"{path} is a folder without a checkpoint: neither config.json with safetensors or pytorch_model files, nor params.json with "
         "consolidated.00.pth, nor a GGUF file; pass the folder or file that holds one"

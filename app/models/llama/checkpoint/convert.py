@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ def convert(checkpoint: Checkpoint, target: Path, kind: str, on_bytes: OnBytes =
         raise CheckpointError(f"{target} is a folder; pass the name of the GGUF file to write")
     if any(target.exists() and target.samefile(path) for path in checkpoint.files):
         raise CheckpointError(f"{target} is the checkpoint itself; write to another file")
+    if target.exists() and not _replaceable(target):
+        raise CheckpointError(f"{target} is there and is no GGUF file; pass another name, or remove it first")
     part = target.with_name(f"{target.name}.part")
     types = {name: _type(checkpoint, name, kind) for name in checkpoint.tensor_names}
     try:
@@ -48,8 +51,17 @@ def convert(checkpoint: Checkpoint, target: Path, kind: str, on_bytes: OnBytes =
     except OSError as error:
         raise CheckpointError(f"{target} cannot be written ({error.strerror}); make room or choose another place") from None
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder of that name, or none where it could be: the error before said so
+            part.unlink(missing_ok=True)
     return target
+
+
+def _replaceable(target: Path) -> bool:
+    """An older result, or an empty file: never a device, a pipe, or something else of the model's."""
+    if not target.is_file():
+        return False
+    with target.open("rb") as file:
+        return file.read(4) in (b"", b"GGUF")
 
 
 def _type(checkpoint: Checkpoint, name: str, kind: str) -> gguf.GGMLQuantizationType:

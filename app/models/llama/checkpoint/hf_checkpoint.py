@@ -27,6 +27,15 @@ def weight_files(folder: Path) -> list[Path]:
     return []
 
 
+def missing_index(folder: Path) -> Path | None:
+    """The index that shards in `folder` have lost, where there are some."""
+    for name in SINGLE:
+        stem, suffix = name.split(".")
+        if next(folder.glob(f"{stem}-[0-9]*-of-[0-9]*.{suffix}"), None) is not None:
+            return folder / f"{name}.index.json"
+    return None
+
+
 def open_hf(folder: Path) -> DenseCheckpoint:
     """Raises CheckpointError or ConfigError with one sentence about what is wrong."""
     settings = read_json(folder / "config.json")

@@ -1,6 +1,7 @@
 """Conversions: the same logits after the round trip, as close as the type allows, read by the gguf package and by llama.cpp alike."""
 
 import json
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -124,6 +125,26 @@ def test_what_cannot_be_written_is_named(sources: dict[str, Path], tmp_path: Pat
     with pytest.raises(CheckpointError, match="more|tokens but only"):
         convert(open_checkpoint(folder), tmp_path / "out.gguf", "f16")
     assert not list(tmp_path.glob("*.gguf*"))
+
+
+def test_nothing_but_an_older_result_is_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_hf(tmp_path / "hf", tiny_weights())
+    checkpoint, before = open_checkpoint(folder), (folder / "config.json").read_bytes()
+    os.mkfifo(tmp_path / "pipe")
+    for target in (folder / "config.json", tmp_path / "pipe", Path(os.devnull)):
+        with pytest.raises(CheckpointError, match=f"{target} is there and is no GGUF file"):
+            convert(checkpoint, target, "f16")
+    assert (folder / "config.json").read_bytes() == before and not Path(os.devnull).is_file()
+    made = tmp_path / "made.gguf"
+    made.write_bytes(b"")
+    assert convert(checkpoint, made, "f16") == convert(checkpoint, made, "f32") == made
+    (tmp_path / "made.gguf.part").mkdir()
+    with pytest.raises(CheckpointError, match=r"made.gguf cannot be written \(Is a directory\)"):
+        convert(checkpoint, made, "f16")
+    with pytest.raises(CheckpointError, match=r"made.gguf/x cannot be written \(Not a directory\)"):
+        convert(checkpoint, made / "x", "f16")
+    assert main(["convert", str(folder), str(tmp_path / ("n" * 300))]) == 2
+    assert "File name too long" in capsys.readouterr().err
 
 
 def test_the_command(sources: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

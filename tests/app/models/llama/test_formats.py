@@ -192,6 +192,14 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
         open_checkpoint(folder)
 
 
+@pytest.mark.parametrize("torch, name", [(False, "model.safetensors.index.json"), (True, "pytorch_model.bin.index.json")])
+def test_shards_without_their_index_are_told_what_they_lack(torch: bool, name: str, tmp_path: Path) -> None:
+    folder = write_hf(tmp_path / "hf", tiny_weights(), shards=2, torch=torch)
+    (folder / name).unlink()
+    with pytest.raises(CheckpointError, match=f"hf holds parts of a model, but not {name}"):
+        open_checkpoint(folder)
+
+
 def test_a_tensor_in_two_shards_is_named(tmp_path: Path) -> None:
     folder = write_hf(tmp_path / "hf", tiny_weights(), shards=2)
     (folder / "model-00002-of-00002.safetensors").write_bytes((folder / "model-00001-of-00002.safetensors").read_bytes())
