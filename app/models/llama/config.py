@@ -157,6 +157,9 @@ class LlamaConfig:
             high = read.positive("rope_high_freq_factor", default=4.0)
             factors = rope_scaling.llama3(read.rope_dim(head_dim, head_dim), theta, factor, 1.0, high, 8192)
         norm_eps = read.positive("norm_eps")
+        large_without_gqa = dim > 5120 and "n_kv_heads" not in read
+        usual = _meta_context(theta, norm_eps, bool(factors), large_without_gqa)
+        context, window = read.context("max_seq_len", "sliding_window", default=usual)  # Mistral's own folders declare a window
         return cls(
             dim=dim,
             n_layers=read.size("n_layers", limit=MAX_LAYERS),
@@ -167,13 +170,12 @@ class LlamaConfig:
             vocab_size=vocab_size,
             norm_eps=norm_eps,
             rope_theta=theta,
-            context_length=read.size("max_seq_len")
-            if "max_seq_len" in read
-            else _meta_context(theta, norm_eps, bool(factors), dim > 5120 and "n_kv_heads" not in read),
+            context_length=context,
             rope_dim=read.rope_dim(head_dim, head_dim),
             tied=tied,
             name="LLaMA",
             rope_factors=factors,
+            window=window,
         )
 
 

@@ -219,6 +219,8 @@ def test_metas_params_mean_the_same_as_hugging_faces_config() -> None:
         ({"norm_eps": 1e-5, "rope_theta": 5e5}, 8192),
         ({"norm_eps": 1e-5, "rope_theta": 5e5, "use_scaled_rope": True}, 131072),
         ({"norm_eps": 1e-5, "max_seq_len": 512}, 512),
+        ({"norm_eps": 1e-5, "rope_theta": 1e6, "sliding_window": 4096}, 4096),  # Mistral's own
+        ({"norm_eps": 1e-5, "sliding_window": None}, 4096),
     ],
 )
 def test_the_context_of_metas_models_is_told_by_what_params_json_does_say(params: dict[str, Any], context: int) -> None:
