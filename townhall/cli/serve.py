@@ -148,11 +148,12 @@ def read_keys(key: str | None, file: Path | None) -> tuple[str, ...]:
             raise ModelError(f"--api-key-file {file} cannot be read: {error.strerror or error}") from error
         if len(listed) > MAX_KEYS:
             raise ModelError(f"--api-key-file {file} is larger than {MAX_KEYS // 1024} KB; it should hold a key on each line")
-        if not listed.split():
+        lines = [line.strip() for line in listed.splitlines() if line.strip()]
+        if not lines:
             raise ModelError(f"--api-key-file {file} holds no key; put one on a line of its own")
         if os.name == "posix" and stat.S_ISREG(mode) and mode & (stat.S_IRGRP | stat.S_IROTH):
             terminal.note(f"--api-key-file {file} can be read by others on this machine: chmod 600 {file}")
-        keys += [line.decode("utf-8", "replace") for line in listed.split()]
+        keys += [line.decode("utf-8", "replace") for line in lines]
     if "" in keys:
         raise ModelError("--api-key is empty; pass a key, or --no-auth")
     if not all(key.isascii() and key.isprintable() and " " not in key for key in keys):

@@ -18,7 +18,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from townhall.server.errors import APIError, as_api_error
+from townhall.server.errors import APIError, as_api_error, shutting_down
 from townhall.server.events import Done, Ended, Event, Failed, Figures, Said
 from townhall.server.guard import Guard, error_response, json_response, read_body
 from townhall.server.openapi import document
@@ -29,6 +29,7 @@ from townhall.server.service import Service
 from townhall.server.slots import Lane
 from townhall.server.voices import Voice
 
+DONE = b"data: [DONE]\n\n"
 GONE = object()  # in the queue of events: the client went away
 
 
@@ -234,13 +235,17 @@ async def stream(events: "asyncio.Queue[Event]", reply: Reply, with_usage: bool,
                 yield frame(reply.usage_chunk(event.figures))
             break
         else:
-            yield b"data: " + json.dumps(as_api_error(event.error).body(), ensure_ascii=False).encode() + b"\n\n"
+            yield _error_frame(event.error)
             break
-    yield b"data: [DONE]\n\n"
+    yield DONE
+
+
+def _error_frame(error: Exception) -> bytes:
+    return b"data: " + json.dumps(as_api_error(error).body(), ensure_ascii=False).encode() + b"\n\n"
 
 
 class EventStream(StreamingResponse):
-    """Calls `cancel` when the last of it is sent, or nobody is left to read it."""
+    """Calls `cancel` when the last of it is sent, or nobody is left to read it, or the server ends: silence would be taken for an end."""
 
     def __init__(self, content: AsyncIterator[bytes], headers: dict[str, str], cancel: Callable[[], object]):
         # proxies that hold a stream back would defeat it
@@ -251,5 +256,7 @@ class EventStream(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
+        except asyncio.CancelledError:
+            await send({"type": "http.response.body", "body": _error_frame(shutting_down()) + DONE, "more_body": False})
         finally:
             self._cancel()

@@ -29,6 +29,11 @@ class APIError(TownhallError):
         return headers | ({"WWW-Authenticate": "Bearer"} if self.status == 401 else {})
 
 
+def shutting_down() -> APIError:
+    """The server is about to end, and takes or finishes nothing more."""
+    return APIError(503, "the server is shutting down", code="shutting_down", retry_after=5)
+
+
 def as_api_error(error: BaseException) -> APIError:
     """What a client may know of any error: what it can mend, and of a fault of ours only that there was one."""
     if isinstance(error, APIError):

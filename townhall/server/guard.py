@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from townhall.server.errors import APIError, as_api_error
+from townhall.server.errors import APIError, as_api_error, shutting_down
 from townhall.server.options import Limits, ServeOptions
 from townhall.server.service import Service
 
@@ -58,6 +58,9 @@ class Guard:
         try:
             self._check(Request(scope))
             await self.app(scope, receive, counted)
+        except asyncio.CancelledError:  # the server ends before the answer, which is waited for no longer
+            if not status:
+                await error_response(shutting_down())(scope, receive, counted)
         except Exception as error:
             if status:
                 raise  # the answer has begun: uvicorn closes the connection

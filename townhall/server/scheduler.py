@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from townhall.facade import LanguageModel
-from townhall.server.errors import APIError, as_api_error
+from townhall.server.errors import APIError, as_api_error, shutting_down
 from townhall.server.events import Event, Failed
 from townhall.server.slots import Lane, Slot, Slots, Wanted
 
@@ -91,7 +91,7 @@ class Scheduler:
         """Queue a job; APIError 429 where the queue is full, 503 where the server is about to end."""
         with self._changed:
             if self._closing:
-                raise APIError(503, "the server is shutting down", code="shutting_down", retry_after=5)
+                raise shutting_down()
             most = self.slots.lane_most(job.lane) if self.slots else 1
             ahead = sum(other.lane == job.lane for other in (*self._waiting, *(active.job for active in self._active)))
             if ahead >= self.max_queue + most:  # whoever finds a free slot waits for the round to end, and for nobody
@@ -197,7 +197,7 @@ class Scheduler:
         """Say why a job ends before its time, if anybody is there to hear it."""
         if not job.cancelled:
             if time.monotonic() > self._ends:
-                job.emit(Failed(APIError(503, "the server is shutting down", code="shutting_down", retry_after=5)))
+                job.emit(Failed(shutting_down()))
             else:
                 job.emit(Failed(APIError(408, "the request took longer than this server allows", code="timeout", retry_after=5)))
         self.finished(job)

@@ -2,6 +2,7 @@
 
 import signal
 import socket
+import threading
 
 import httpx
 import pytest
@@ -30,6 +31,38 @@ def test_an_answer_that_takes_too_long_ends_with_an_error(scripted):
         rest = "\n".join(lines)
     assert '"code": "shutting_down"' in rest and rest.rstrip().endswith("data: [DONE]")
     assert server.process.wait(60) == 0 and "Traceback" not in "".join(server.said)
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize("numbers", [[signal.SIGINT, signal.SIGINT], [signal.SIGTERM]], ids=["impatient", "stuck"])
+def test_an_answer_that_nobody_waits_for_any_more_ends_with_an_error_all_the_same(scripted, numbers, streamed):
+    server = scripted("pause: 30\nreplies: [one two three]\n", "--grace", "2")  # one pass outlasts all patience
+    said = []
+
+    def ask():
+        with server.chat(stream=streamed) as response:
+            said.extend((response.status_code, response.read().decode()))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    while httpx.get(f"{server.url.removesuffix('/v1')}/health").json()["slots"]["active"] == 0:
+        pass
+    for number in numbers:
+        server.process.send_signal(number)
+        while len(numbers) > 1 and not _refuses(server):  # the first was heard: it accepts nobody any more
+            pass
+    assert server.process.wait(60) == 0
+    asking.join(60)
+    status, text = said
+    assert status == (200 if streamed else 503) and "shutting_down" in text and text.rstrip().endswith("data: [DONE]" if streamed else "}")
+    assert "Traceback" not in "".join(server.said) and "ASGI" not in "".join(server.said)
+
+
+def _refuses(server):
+    try:
+        return not httpx.get(f"{server.url}/models")
+    except httpx.TransportError:
+        return True
 
 
 def test_an_idle_server_ends_at_once_and_its_port_is_free_again(scripted):
@@ -67,6 +100,7 @@ def test_keys_come_from_a_file_and_are_never_said(scripted, tmp_path):
         (["--api-key", ""], "--api-key is empty"),
         (["--api-key", "sésame"], "a character that no header can carry"),
         (["--api-key-file", "empty.txt"], "--api-key-file empty.txt holds no key"),
+        (["--api-key-file", "words.txt"], "an API key holds a space"),  # and is not three keys that are easy to guess
         (["--api-key-file", "large.txt"], "--api-key-file large.txt is larger than 64 KB"),
         (["--api-key-file", "."], "--api-key-file . cannot be read: Is a directory"),
         (["--max-context", "100"], "leaves no room to talk; pass --max-context"),
@@ -77,6 +111,7 @@ def test_keys_come_from_a_file_and_are_never_said(scripted, tmp_path):
 def test_what_cannot_be_served_is_refused_in_a_sentence(flags, complaint, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.txt").write_text(" \n\n")
+    (tmp_path / "words.txt").write_text("correct horse battery\n")
     (tmp_path / "large.txt").write_text("key\n" * 20_000)
     model = [] if "--model" in flags else ["--model", "fake:echo"]
     host = ["--no-auth"] if "no.such.host.invalid" in flags else []
