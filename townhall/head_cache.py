@@ -1,5 +1,6 @@
 """A persona read once is ready at once: KV snapshots of pinned heads in the user's cache folder."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -49,7 +50,7 @@ class HeadCache:
             self._say(f"stored personas cannot be read: {error}")
             return False
         with suppress(OSError):
-            path.touch()  # its time says when it was last of use
+            os.utime(path)  # its time says when it was last of use; touch() would make an empty file of one that is gone by now
         return True
 
     def keep(self, cache: Cache) -> None:

@@ -124,6 +124,19 @@ def test_files_that_vanish_under_an_eviction_do_not_matter(heads, monkeypatch):
     assert not heads.said and list(heads.folder.iterdir()) == []
 
 
+def test_a_head_that_another_process_lets_go_while_it_is_read_leaves_nothing(heads, monkeypatch):
+    start(heads)
+    restore = FakeCache.restore
+
+    def race(cache, path):
+        restore(cache, path)
+        path.unlink()
+
+    monkeypatch.setattr(FakeCache, "restore", race)
+    assert start(heads)[1].restore_seconds is not None
+    assert not heads.said and list(heads.folder.iterdir()) == []
+
+
 def test_what_a_killed_writer_left_is_cleared_away_later(heads):
     fill(heads)
     old, new = heads.folder / "a.part", heads.folder / "b.part"
