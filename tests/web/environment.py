@@ -16,12 +16,16 @@ from tests.web.looking import SCREENSHOTS
 DEADLINE = 45_000  # milliseconds
 DESKTOP = {"width": 1280, "height": 800}
 
-# `behave -D delay=700`: what is asked of the server takes up to so many milliseconds longer, to find what only a quick one hides
+# What only a quick machine hides, as `behave -D delay=700 -D late=700 -D slow=5`: what is asked of the server takes up to so many
+# milliseconds longer, each piece of its answers as well (they keep their order), and the browser has a fifth of its speed.
 LATE = """{
-  const plain = fetch;
+  const plain = fetch, a_while = most => new Promise(done => setTimeout(done, Math.random() * most));
   window.fetch = async (...asked) => {
-    if (String(asked[0]).includes("/queue/join")) await new Promise(done => setTimeout(done, Math.random() * DELAY));
-    return plain(...asked);
+    if (String(asked[0]).includes("/queue/join")) await a_while(DELAY);
+    const answer = await plain(...asked);
+    if (!LATE || !answer.body || !String(asked[0]).includes("/queue/data")) return answer;
+    const late = new TransformStream({ transform: (piece, stream) => a_while(LATE).then(() => stream.enqueue(piece)) });
+    return new Response(answer.body.pipeThrough(late), { status: answer.status, headers: answer.headers });
   };
 }"""
 
@@ -85,14 +89,22 @@ def before_scenario(context: Any, scenario: Any) -> None:
         browser.set_default_timeout(DEADLINE)
         browser.on("request", lambda request: note(context, request))
         browser.on("weberror", lambda error: context.faults.append(str(error.error)))
-        if delay := int(context.config.userdata.get("delay", 0)):
-            browser.add_init_script(LATE.replace("DELAY", str(delay)))
+        hinder(context, browser)
         context.browsers.append(browser)
         context.page = browser.new_page()
         context.page.goto(house.page.url)
         return context.page
 
     context.new_house, context.visit = house, visit
+
+
+def hinder(context: Any, browser: Any) -> None:
+    """Make that browser's pages as slow as the command line says."""
+    delay, late, slow = (int(context.config.userdata.get(name, 0)) for name in ("delay", "late", "slow"))
+    if delay or late:
+        browser.add_init_script(LATE.replace("DELAY", str(delay)).replace("LATE", str(late)))
+    if slow:
+        browser.on("page", lambda page: browser.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": slow}))
 
 
 def note(context: Any, request: Request) -> None:

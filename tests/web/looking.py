@@ -36,6 +36,11 @@ def at_rest(page: Page) -> None:
     expect(conversation(page)).to_have_attribute("aria-busy", "false")
 
 
+def in_place(page: Page) -> None:
+    """What has come to the page stands where it is to be drawn."""
+    page.evaluate("() => new Promise(requestAnimationFrame)")
+
+
 def say(page: Page, text: str) -> None:
     """Write it and send it, as somebody does who has heard the other one out."""
     at_rest(page)

@@ -1,7 +1,6 @@
 """What happens when somebody presses something: each method answers with what the page shows then."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 
 from ext.tinygrad.errors import TownhallError
@@ -11,32 +10,14 @@ from townhall.web.chat import Chat
 from townhall.web.client import Voice
 from townhall.web.offline import gr
 from townhall.web.prose import shortened
-from townhall.web.shelf import Shelf
+from townhall.web.shelf import LONGEST_NAME, Shelf
+from townhall.web.tab import Tab, known
 
 Shown = tuple[Any, ...]
 SKIP = gr.skip()
 EDITING = "editing"
 MOST_NAMED = 24  # characters of a chat's name in a question about it
 SEND, STOP = "Send", "Stop"  # what the one button beside the box says and does
-
-
-@dataclass
-class Tab:
-    """The chat that a tab of a browser shows: "" where nothing was said yet, None where that is not known.
-
-    It is kept here, not asked of the browser, whose word is as old as the last answer that reached it. The page's address, which every
-    request repeats, says it for a tab that just opened and for one that was forgotten: Gradio does so an hour after it was last heard of.
-    """
-
-    chat: str | None = None
-    voice: str = ""  # whom it is with
-
-
-def _known(tab: Tab, request: gr.Request) -> str:
-    """The id of the chat that `tab` shows, by the page's address where it is not known otherwise; "" for none."""
-    if tab.chat is None:
-        tab.chat = str(request.query_params.get("chat") or "")
-    return tab.chat
 
 
 class Events:
@@ -50,8 +31,8 @@ class Events:
 
     async def arrive(self, tab: Tab, request: gr.Request) -> Shown:
         """A tab opens. Somebody may have been quicker than this request; then it shows what came of that."""
-        shows = _known(tab, request)
-        voice = self._shelf.voice(tab.voice or self._first)
+        shows = known(tab, request)
+        voice = self._voice(tab)
         try:
             chat = self._shelf.find(shows) if shows else None
         except TownhallError as error:
@@ -60,13 +41,13 @@ class Events:
 
     async def look(self, tab: Tab, seen: str, request: gr.Request) -> Any:
         """Once in a while: what another tab or another program did, or what came to the browser too late and stands there in the way."""
-        _known(tab, request)
+        known(tab, request)
         chat = self._open(tab)
         if tab.chat and chat is None:
-            return self._shown(tab, None, self._shelf.voice(self._first), "The chat that stood here was deleted.")
-        if (chat.version if chat else "") == seen:
+            return self._shown(tab, None, self._voice(tab), "The chat that stood here was deleted.")
+        if (chat.version if chat else "") == (seen or ""):
             return SKIP
-        return self._shown(tab, chat, chat.voice if chat else self._shelf.voice(tab.voice), chat.problem or None if chat else None)
+        return self._shown(tab, chat, chat.voice if chat else self._voice(tab), chat.problem or None if chat else None)
 
     async def press(self, says: str, tab: Tab, request: gr.Request, *said: Any) -> AsyncIterator[Shown]:
         """The button beside the box does what it said when it was pressed, whatever has come since."""
@@ -76,25 +57,34 @@ class Events:
         async for shown in self.send(tab, request, *said):
             yield shown
 
-    async def send(self, tab: Tab, request: gr.Request, text: str, editing: str, voice_id: str, *settings: Any) -> AsyncIterator[Shown]:
-        """The message goes out and the answer comes in, piece by piece; while another one is being written it waits in the box."""
-        if not text.strip():
+    async def send(
+        self, tab: Tab, request: gr.Request, seen: str, text: str, editing: str, voice_id: str, *settings: Any
+    ) -> AsyncIterator[Shown]:
+        """The message goes out and the answer comes in, piece by piece; while another one is being written it waits in the box.
+
+        A browser that has not yet heard that its last message was taken has that in its box: pressing twice asks once.
+        """
+        known(tab, request)
+        seen = seen or ""  # None where the page has heard nothing yet
+        words = text.removeprefix(tab.said[0]) if tab.said and tab.said[1] == seen else text
+        if not words.strip():
             yield SKIP, SKIP, *([SKIP] * 12)
             return
-        _known(tab, request)
         chat = self._open(tab) or self._shelf.begin(self._shelf.voice(voice_id))
         tab.chat = chat.id  # whoever presses twice means this one
-        async for shown in self._asked(tab, chat, text, settings, instead=editing == EDITING):
+        async for shown in self._asked(tab, chat, words, settings, instead=editing == EDITING, sent=(text, seen)):
             yield shown
 
-    async def retry(self, tab: Tab, text: str, editing: str, voice_id: str, *settings: Any) -> AsyncIterator[Shown]:
+    async def retry(self, tab: Tab, *settings: Any) -> AsyncIterator[Shown]:
         """The last question again, and another answer; a draft in the box stays there."""
         chat = self._open(tab)
         if chat and (exchanges := chat.exchanges()):
-            async for shown in self._asked(tab, chat, exchanges[-1][0].text, settings, instead=True, draft=text):
+            async for shown in self._asked(tab, chat, exchanges[-1][0].text, settings, instead=True):
                 yield shown
 
-    async def _asked(self, tab: Tab, chat: Chat, text: str, settings: Shown, instead: bool, draft: str = "") -> AsyncIterator[Shown]:
+    async def _asked(
+        self, tab: Tab, chat: Chat, text: str, settings: Shown, instead: bool, sent: tuple[str, str] | None = None
+    ) -> AsyncIterator[Shown]:
         if chat.live:
             yield SKIP, SKIP, *self._shown(tab, chat, chat.voice, None, briefly=True)
             return
@@ -104,14 +94,17 @@ class Events:
             if tab.chat == chat.id:
                 yield SKIP, SKIP, *self._shown(tab, chat, chat.voice, str(error))
             return
+        if sent and tab.chat == chat.id:
+            tab.said = sent
+            tab.take(text)
         first = True
         async for _ in chat.changes():
             if tab.chat != chat.id:
                 return  # it goes on without this tab
-            yield draft if first else SKIP, "", *self._shown(tab, chat, chat.voice, "" if first else None, briefly=not first)
+            yield SKIP, "", *self._shown(tab, chat, chat.voice, "" if first else None, briefly=not first)
             first = False
         if tab.chat == chat.id:
-            yield draft if first else SKIP, "", *self._shown(tab, chat, chat.voice, chat.problem)
+            yield SKIP, "", *self._shown(tab, chat, chat.voice, chat.problem)
 
     async def stop(self, tab: Tab) -> Shown:
         """Enough."""
@@ -128,7 +121,7 @@ class Events:
             question = chat.undo()
         except TownhallError as error:
             return SKIP, *self._shown(tab, chat, chat.voice, str(error))
-        return draft or question, *self._shown(tab, chat, chat.voice, chat.problem)
+        return SKIP if draft else question, *self._shown(tab, chat, chat.voice, chat.problem)
 
     async def edit(self, tab: Tab) -> Shown:
         """The last question comes back into the box; sending it replaces the exchange."""
@@ -137,15 +130,21 @@ class Events:
             return (SKIP,) * 14
         return exchanges[-1][0].text, EDITING, *self._shown(tab, chat, chat.voice, chat.problem, editing=True)
 
-    async def new(self, tab: Tab, voice_id: str) -> Shown:
+    async def new(self, tab: Tab, draft: str, voice_id: str) -> Shown:
         """An empty page with the same character."""
-        return "", "", *self._shown(tab, None, self._shelf.voice(voice_id))
-
-    async def choose(self, tab: Tab, voice_id: str) -> Shown:
-        """Another character: a new chat with that one; a draft stays."""
+        tab.take(draft)
         return SKIP, "", *self._shown(tab, None, self._shelf.voice(voice_id))
 
-    async def open(self, tab: Tab, wanted: str | None) -> Shown:
+    async def choose(self, tab: Tab, voice_id: str) -> Shown:
+        """Another character: a new chat with that one; a draft stays. Who has gone on to the next one meanwhile is not led back."""
+        return SKIP, "", *self._shown(tab, None, self._shelf.voice(voice_id))[:-2], SKIP, voice_id
+
+    async def choose_model(self, tab: Tab, voice_id: str) -> Shown:
+        """The same, said in the settings."""
+        *shown, character, model = await self.choose(tab, voice_id)
+        return *shown, model, character
+
+    async def open(self, tab: Tab, draft: str, wanted: str | None) -> Shown:
         """A chat of the list."""
         if not wanted:
             return (SKIP,) * 14
@@ -153,7 +152,8 @@ class Events:
             chat = self._shelf.find(wanted)
         except TownhallError as error:
             return SKIP, SKIP, *([SKIP] * 5), view.problem(str(error)), *([SKIP] * 6)
-        return "", "", *self._shown(tab, chat, chat.voice, chat.problem)
+        tab.take(draft)
+        return SKIP, "", *self._shown(tab, chat, chat.voice, chat.problem)
 
     def list(self, chosen: str | None) -> Shown:
         """The chats there are. What is chosen meanwhile stays chosen: only a chat that went away takes its choice along."""
@@ -168,29 +168,29 @@ class Events:
         now = self._shelf.stamp
         return (now, *self.list(chosen)) if now != stamp else (SKIP,) * 6
 
-    def pick(self) -> Shown:
-        """A chat was chosen: something can be done with it."""
-        return *([gr.update(interactive=True)] * 4), *self.put_away()
+    def pick(self, tab: Tab, chosen: str | None) -> Shown:
+        """A chat was chosen: something can be done with it, and a question about another one is void."""
+        return *([gr.update(interactive=True)] * 4), *([SKIP] * 6 if chosen and tab.asked == chosen else self.put_away(tab))
 
-    def put_away(self) -> Shown:
+    def put_away(self, tab: Tab) -> Shown:
         """No question stands open."""
-        return self._aside("", None)
+        return self._aside(tab, "", None)
 
-    def ask_title(self, chosen: str | None) -> Shown:
+    def ask_title(self, tab: Tab, chosen: str | None) -> Shown:
         """How is it to be called?"""
-        return self._aside("renaming", chosen)
+        return self._aside(tab, "renaming", chosen)
 
-    async def rename(self, chosen: str | None, about: str, title: str) -> Shown:
+    async def rename(self, tab: Tab, chosen: str | None, about: str, title: str) -> Shown:
         """So."""
         try:
-            self._shelf.find(about).rename(" ".join(title.split())[:120])
+            self._shelf.find(about).rename(" ".join(title.split())[:LONGEST_NAME])
         except TownhallError as error:
             return *([SKIP] * 11), view.problem(str(error))
-        return *self.list(chosen), *self.put_away(), ""
+        return *self.list(chosen), *self.put_away(tab), ""
 
-    def ask_sure(self, chosen: str | None) -> Shown:
+    def ask_sure(self, tab: Tab, chosen: str | None) -> Shown:
         """Deleting cannot be undone."""
-        return self._aside("deleting", chosen)
+        return self._aside(tab, "deleting", chosen)
 
     async def delete(self, tab: Tab, chosen: str | None, about: str, voice_id: str) -> Shown:
         """Gone; a tab that shows it begins a new chat."""
@@ -200,15 +200,16 @@ class Events:
             shown = (*([SKIP] * 5), view.problem(str(error)), *([SKIP] * 6))
         else:
             shown = self._shown(tab, None, self._shelf.voice(voice_id)) if about == tab.chat else (SKIP,) * 12
-        return *self.list(chosen), *self.put_away(), *shown
+        return *self.list(chosen), *self.put_away(tab), *shown
 
-    def export(self, chosen: str | None) -> Shown:
+    def export(self, tab: Tab, chosen: str | None) -> Shown:
         """Two files to be had."""
-        return self._aside("exports", chosen)
+        return self._aside(tab, "exports", chosen)
 
-    def _aside(self, question: str, about: str | None) -> Shown:
+    def _aside(self, tab: Tab, question: str, about: str | None) -> Shown:
         """One question at a time, about the chat that it names: renaming, deleting, exports, the new name, the last word, the id."""
-        title = next((one.title for one in self._shelf.saved() if one.id == about), "") if about else ""
+        tab.asked = about or ""
+        title = next((one.name for one in self._shelf.saved() if one.id == about), "") if about else ""
         name = shortened(title, MOST_NAMED) or "Empty"
         return (
             gr.update(visible=question == "renaming"),
@@ -218,6 +219,9 @@ class Events:
             gr.update(value=f"Delete “{name}” for good"),
             about or "",
         )
+
+    def _voice(self, tab: Tab) -> Voice:
+        return self._shelf.voice(tab.voice or self._first)
 
     def _open(self, tab: Tab) -> Chat | None:
         if not tab.chat:
@@ -230,7 +234,13 @@ class Events:
     def _shown(
         self, tab: Tab, chat: Chat | None, voice: Voice, problem: str | None = "", briefly: bool = False, editing: bool = False
     ) -> Shown:
-        """`problem` None leaves what stands there; `briefly` leaves what does not change while a reply is written."""
+        """`problem` None leaves what stands there; `briefly` leaves what does not change while a reply is written.
+
+        The lists of characters and models are left alone where they say it already: somebody may be choosing the next one.
+        """
+        told = SKIP if voice.id == (tab.voice or self._first) else voice.id
+        if tab.chat != (chat.id if chat else ""):
+            tab.said = None  # what was seen of another chat says nothing about this one
         tab.chat, tab.voice = chat.id if chat else "", voice.id
         busy, said = bool(chat and chat.live), bool(chat and chat.exchanges())
         again = gr.update(interactive=said and not busy)
@@ -238,13 +248,13 @@ class Events:
         remark = view.remark("Editing your last message: Send replaces it and its answer.") if editing else ""
         return (
             chat.version if chat else "",
-            view.facts(chat, voice),
+            view.facts(chat, voice, tab.taken),
             gr.update(value=view.conversation(chat, voice), elem_classes=["growing"] if busy else []),
             SKIP if briefly else view.header(voice),
             SKIP if briefly else view.bar(chat),
             SKIP if problem is None else view.problem(problem) or remark,
             gr.update(value=STOP, variant="stop") if stoppable else gr.update(value=SEND, variant="primary"),
             *([SKIP] * 3 if briefly else [again] * 3),
-            SKIP if briefly else voice.id,
-            SKIP if briefly else voice.id,
+            told,
+            told,
         )

@@ -4,9 +4,10 @@ from typing import Any
 
 from townhall.web.asking import PLAIN, STRATEGIES, Asking
 from townhall.web.choice import Choice
-from townhall.web.events import SEND, Events, Tab
+from townhall.web.events import SEND, Events
 from townhall.web.offline import gr
-from townhall.web.shelf import Shelf
+from townhall.web.shelf import LONGEST_NAME, Shelf
+from townhall.web.tab import Tab
 from townhall.web.view import names, voices
 
 BRAND = (
@@ -32,9 +33,10 @@ def build(shelf: Shelf, first: str, plain: Asking = PLAIN) -> gr.Blocks:
                     gr.Button(name, size="sm", interactive=False, min_width=40, elem_id=f"{name.lower()}-chat")
                     for name in ("Open", "Rename", "Delete", "Export")
                 )
+            picked = gr.Button("Open the picked chat", elem_id="open-picked", visible="hidden")  # for who does not wait for "Open"
             with gr.Column(elem_id="asides", min_width=40):
                 with gr.Row(elem_id="renaming", visible=False) as renaming:
-                    title = gr.Textbox(label="New name", max_length=120, elem_id="title")
+                    title = gr.Textbox(label="New name", max_length=LONGEST_NAME, elem_id="title")
                     save_title, keep_title = gr.Button("Save name", size="sm"), gr.Button("Cancel", size="sm")
                 with gr.Row(elem_id="deleting", visible=False) as deleting:
                     sure = gr.Button("Delete for good", size="sm", variant="stop")
@@ -89,6 +91,7 @@ def build(shelf: Shelf, first: str, plain: Asking = PLAIN) -> gr.Blocks:
                     interactive=True, elem_id="message", scale=1,
                 )  # fmt: skip
                 press = gr.Button(SEND, variant="primary", elem_id="press", scale=0, min_width=96)
+            halt = gr.Button("Stop the reply", elem_id="halt", visible="hidden")  # for Escape, which need not wait for "Stop"
             with gr.Row(elem_id="foot"):
                 with gr.Row(elem_id="again"):
                     retry, undo, edit = (
@@ -100,33 +103,35 @@ def build(shelf: Shelf, first: str, plain: Asking = PLAIN) -> gr.Blocks:
         shown = [seen, facts, conversation, header, bar, problem, press, retry, undo, edit, characters, model]
         do = Events(shelf, first)
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
-        said = [tab, box, editing, characters, *settings]
+        said = [tab, seen, box, editing, characters, *settings]
         talk = [box, editing, *shown]
         showing = [
             box.submit(do.send, said, talk, trigger_mode="multiple", **quiet),
             press.click(do.press, [press, *said], talk, trigger_mode="multiple", **quiet),
-            retry.click(do.retry, said, talk, **quiet),
+            retry.click(do.retry, [tab, *settings], talk, **quiet),
             tick.tick(do.look, [tab, seen], shown, **quiet),
         ]
-        leaving: dict[str, Any] = {**quiet, "cancels": showing}  # what was on its way to the page must not come after what is shown next
+        halt.click(do.stop, [tab], shown, **quiet)
+        # what was on its way to the page must not come after what is shown next; of what is chosen meanwhile the last counts
+        leaving: dict[str, Any] = {**quiet, "cancels": showing, "trigger_mode": "always_last"}
         undo.click(do.undo, [tab, box], [box, *shown], **quiet)
         edit.click(do.edit, [tab], talk, **quiet)
-        new.click(do.new, [tab, characters], talk, **leaving)
-        for whom in (characters, model):
-            whom.input(do.choose, [tab, whom], talk, **leaving)
+        new.click(do.new, [tab, box, characters], talk, **leaving)
+        characters.input(do.choose, [tab, characters], talk, **leaving)
+        model.input(do.choose_model, [tab, model], talk, **leaving)
         listed = [chats, open_, rename, delete, export]
         asides = [renaming, deleting, exports, title, sure, about]
         page.load(do.arrive, [tab], shown, **quiet)
         page.load(do.list, [chats], listed, **quiet)
         slow.tick(do.relist, [chats, stamp], [stamp, *listed], **quiet)
         seen.change(do.list, [chats], listed, **quiet)
-        chats.input(do.pick, None, [open_, rename, delete, export, *asides], **quiet)
-        open_.click(do.open, [tab, chats], talk, **leaving)
-        rename.click(do.ask_title, [chats], asides, **quiet)
-        gr.on([save_title.click, title.submit], do.rename, [chats, about, title], [*listed, *asides, problem], **quiet)
-        delete.click(do.ask_sure, [chats], asides, **quiet)
-        gr.on([keep.click, keep_title.click], do.put_away, None, asides, **quiet)
+        chats.input(do.pick, [tab, chats], [open_, rename, delete, export, *asides], **quiet)
+        gr.on([open_.click, picked.click], do.open, [tab, box, chats], talk, **leaving)
+        rename.click(do.ask_title, [tab, chats], asides, **quiet)
+        gr.on([save_title.click, title.submit], do.rename, [tab, chats, about, title], [*listed, *asides, problem], **quiet)
+        delete.click(do.ask_sure, [tab, chats], asides, **quiet)
+        gr.on([keep.click, keep_title.click], do.put_away, [tab], asides, **quiet)
         sure.click(do.delete, [tab, chats, about, characters], [*listed, *asides, *shown], **quiet)
-        export.click(do.export, [chats], asides, **quiet)
+        export.click(do.export, [tab, chats], asides, **quiet)
     page.queue(default_concurrency_limit=None, api_open=False)
     return page

@@ -14,6 +14,7 @@ from townhall.web.prose import shortened
 
 MOST = 200  # chats that the list names
 LONGEST = 48  # characters of a chat's name in the list
+LONGEST_NAME = 120  # and of one that can be given
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Saved:
 
     id: str
     title: str
+    name: str  # the title at its full length, to be written anew
     persona: str
     started: str
 
@@ -70,11 +72,12 @@ class Shelf:
             entries = index.entries()[:MOST]
         finally:
             index.close()
-        return [
-            Saved(Path(entry.name).stem, shortened(export.printable(entry.title or entry.first), LONGEST), entry.persona, entry.started)
-            for entry in entries
-            if not entry.fault
-        ]
+        saved = []
+        for entry in entries:
+            name = shortened(export.printable(entry.title or entry.first), LONGEST_NAME)
+            if not entry.fault:
+                saved.append(Saved(Path(entry.name).stem, shortened(name, LONGEST), name, entry.persona, entry.started))
+        return saved
 
     def delete(self, id: str) -> None:
         """For good."""

@@ -23,7 +23,7 @@ STATIC = Path(__file__).parent / "static"
 KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".md": "text/markdown", ".json": "application/json"}
 HEAD = (
     '<meta name="color-scheme" content="light dark"><link rel="icon" type="image/svg+xml" href="./own/favicon.svg">'
-    '<link rel="stylesheet" href="./own/page.css"><script src="./own/page.js"></script>'
+    '<link rel="stylesheet" href="./own/page.css"><script src="./own/box.js"></script><script src="./own/page.js"></script>'
 )
 BODY = '<a class="skip" href="#message">Skip to your message</a><p id="state" class="unseen" role="status"></p>'
 

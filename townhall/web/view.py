@@ -136,10 +136,13 @@ def exports(id: str) -> str:
     return f'<span class="exports">Save as {" ".join(links)}</span>'
 
 
-def facts(chat: Chat | None, voice: Voice) -> str:
-    """What the page's own script needs to know."""
+def facts(chat: Chat | None, voice: Voice, taken: tuple[int, int] = (0, 0)) -> str:
+    """What the page's own script needs to know; `taken`: how often words were taken out of the box, and how many units of UTF-16."""
     saved = chat.id if chat and (chat.live or chat.exchanges()) else ""
-    return f'<div id="facts" data-chat="{escape(saved)}" data-persona="{escape(voice.id)}" data-name="{escape(voice.name)}"></div>'
+    return (
+        f'<div id="facts" data-chat="{escape(saved)}" data-persona="{escape(voice.id)}" data-name="{escape(voice.name)}" '
+        f'data-taken="{taken[0]}" data-units="{taken[1]}"></div>'
+    )
 
 
 def _notes(answer: Turn, before: int) -> tuple[str, int]:

@@ -20,6 +20,13 @@ Feature: Characters
     Then the conversation reads "Good evening, George" and then "Good evening, George"
     And the list of chats has "Good evening, Stacy" and "Good evening, George"
 
+  Scenario: Who passes by somebody on the way does not meet them
+    Given the page is open with the echo model
+    When the server takes a second for everything
+    And I go to the characters and press the arrow up twice
+    Then George greets me
+    And George is chosen
+
   Scenario: A character of one's own, with umlauts
     Given the page is open with a character called "Jürgen Größe"
     Then I can choose Jürgen Größe

@@ -18,6 +18,12 @@ Feature: Everybody
     And I press Escape
     Then nothing runs on the server any more
 
+  Scenario: Escape stops what has only just begun
+    Given the page is open with a model that counts slowly, on a server of its own
+    When I say "Count, or rather do not" and press Escape when the answer begins
+    Then nothing runs on the server any more
+    And the message box is empty and ready
+
   Scenario: A phone
     Given a phone
     And the page is open with the echo model

@@ -33,6 +33,34 @@ Feature: Keeping
     And the conversation does not show "about pears"
     And the chat "about apples" is marked as the open one
 
+  Scenario: A double click opens a chat, before the server has heard that it is chosen
+    Given the page is open with the echo model
+    When I say "This one is about plums"
+    And I press "New chat"
+    Then the conversation does not show "about plums"
+    When the server takes a second for everything
+    And I double-click the chat "about plums"
+    Then the conversation shows "This one is about plums"
+    And the chat "about plums" is marked as the open one
+
+  Scenario: Enter opens a chat, and the arrow keys only move
+    Given the page is open with the echo model
+    When I say "This one is about figs"
+    And I press "New chat"
+    Then the conversation does not show "about figs"
+    When I say "This one is about dates"
+    Then the list of chats has "about dates"
+    When the server takes a second for everything
+    And I go from the chat "about dates" to the next one with the keyboard
+    And I press Enter
+    Then the conversation shows "This one is about figs"
+    And the focus is on the chat "about figs"
+    When I go from the chat "about dates" to the next one with the keyboard
+    And I press ArrowUp
+    Then "Open" can be pressed
+    And the conversation shows "This one is about figs"
+    And the chat "about figs" is marked as the open one
+
   Scenario: Giving a chat a name
     Given the page is open with the echo model
     When I say "Let us plan a holiday"

@@ -54,6 +54,17 @@ Feature: Talking
     When I press "Stop"
     Then I have asked 1 thing
 
+  Scenario: Who writes on while a message is on its way loses nothing
+    Given the page is open with the echo model
+    When the server takes a second for everything
+    And I write "First things first" and press Enter
+    And I go on with "and then the next"
+    Then the conversation reads "First things first" and then "First things first"
+    And the message box still holds "and then the next"
+    When I press "New chat" and go on with "Something else"
+    Then the conversation does not show "First things first"
+    And the message box still holds "Something else"
+
   Scenario: Leaving a chat in mid-reply
     Given the page is open with a model that counts slowly, on a server of its own
     When I say "Count while I am elsewhere"

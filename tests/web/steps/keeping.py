@@ -6,7 +6,7 @@ from pathlib import Path
 from behave import given, step, then, when
 from playwright.sync_api import expect
 
-from tests.web.looking import at_rest, button, chats, conversation, kept, say
+from tests.web.looking import at_rest, button, chats, conversation, in_place, kept, say
 from tests.web.looking import then as in_turn
 
 
@@ -57,6 +57,22 @@ def both_kept(context):
 @when('I open the chat "{words}"')
 def open_chat(context, words):
     with_chat(context.page, words, "Open")
+
+
+@when('I double-click the chat "{words}"')
+def double_click(context, words):
+    chat(context.page, words).dblclick()
+
+
+@when('I go from the chat "{words}" to the next one with the keyboard')
+def next_chat(context, words):
+    chat(context.page, words).focus()
+    context.page.keyboard.press("ArrowDown")
+
+
+@then('"{name}" can be pressed')
+def pressable(context, name):
+    expect(button(context.page, name)).to_be_enabled()
 
 
 @then('the chat "{words}" is marked as the open one')
@@ -163,6 +179,7 @@ def begun_elsewhere(context):
 
 @then("what I see of the list has not moved")
 def list_still(context):
+    in_place(context.page)
     before, now = context.remembered["chat"], chat(context.page, "chat number 3").bounding_box()
     assert now == before, f"it stood at {before} and stands at {now}"
 

@@ -100,7 +100,9 @@ function nameParts() {
   label(log, "Conversation");
   if (log && !log.hasAttribute("tabindex")) log.tabIndex = 0;
   label(document.querySelector("#characters"), "Characters", "radiogroup");
-  label(document.querySelector("#chats"), "Chats", "radiogroup");
+  const list = document.querySelector("#chats");
+  label(list, "Chats", "radiogroup");
+  if (list && !list.hasAttribute("aria-description")) list.setAttribute("aria-description", "Enter opens the chosen chat.");
   label(document.querySelector("#side"), "Characters, chats and settings", "complementary");
   // Gradio names every radio differently, so that the arrow keys lead nowhere; one name makes a group of them
   for (const group of ["characters", "chats"])
@@ -134,7 +136,7 @@ function follow() {
 function keys(event) {
   if (event.key === "Escape" && !event.isComposing) {
     const question = event.target.closest("#renaming, #deleting");
-    const stop = pressable("Stop");
+    const stop = document.querySelector("#conversation.growing") && document.getElementById("halt");
     if (question) {
       [...question.querySelectorAll("button")].at(-1)?.click(); // "Cancel" and "Keep" stand last
       event.preventDefault();
@@ -146,6 +148,14 @@ function keys(event) {
       document.querySelector("#side.open .toggle-button")?.click();
     }
   }
+  if (event.key === "Enter" && !event.isComposing && event.target.matches("#chats input")) openChat(event.target);
+}
+
+// A chat is opened with Enter or a double click, too: with a button of its own, because "Open" may not be ready before the server has heard
+// of the choice. Gradio asks its parts what they hold when a button is pressed, and the list knows its choice by then.
+function openChat(chat) {
+  if (!chat.checked) chat.click();
+  document.getElementById("open-picked")?.click();
 }
 
 // What a button opens is brought into sight, and asks where one answers. It comes from the server, whenever that is, and piece by piece;
@@ -190,9 +200,9 @@ function clicks(event) {
     event.preventDefault();
   }
   // on a phone the sidebar lies over the talk: whoever has chosen wants to see it
-  if (innerWidth < 768 && event.target.closest("#new, #open-chat, #characters input")) {
+  if (innerWidth < 768 && event.target.closest("#new, #open-chat, #open-picked, #characters input")) {
     const side = document.querySelector("#side.open .toggle-button");
-    if (side) setTimeout(() => document.querySelector("#side.open .toggle-button")?.click(), 50);
+    side?.click();
   }
 }
 
@@ -203,19 +213,6 @@ function fold() {
     folded = true;
     if (innerWidth < 768) toggle.click();
   }
-}
-
-// Gradio loads the page anew when its program was started again; what somebody was writing goes with it
-const DRAFT = "townhall-draft";
-addEventListener("pagehide", () => sessionStorage.setItem(DRAFT, document.querySelector("#message textarea")?.value ?? ""));
-function recallDraft() {
-  const box = document.querySelector("#message textarea");
-  const draft = sessionStorage.getItem(DRAFT);
-  if (!box || draft === null) return;
-  sessionStorage.removeItem(DRAFT);
-  if (!draft || box.value) return;
-  box.value = draft;
-  box.dispatchEvent(new Event("input", { bubbles: true }));
 }
 
 let waiting = false;
@@ -245,9 +242,15 @@ system.addEventListener("change", applyTheme);
 for (const deed of ["keydown", "pointerdown", "wheel", "input"]) document.addEventListener(deed, theirs, { capture: true, passive: true });
 document.addEventListener("keydown", keys);
 document.addEventListener("keypress", keypresses);
+document.addEventListener("keypress", sends, true);
 document.addEventListener("click", clicks);
+document.addEventListener("click", sends, true);
+document.addEventListener("dblclick", (event) => {
+  const chat = event.target.closest("#chats label")?.querySelector("input");
+  if (chat) openChat(chat);
+});
 document.addEventListener("DOMContentLoaded", () => {
   applyTheme();
-  new MutationObserver(() => (tellState(), refresh())).observe(document.body, { subtree: true, childList: true, characterData: true, attributes: true, attributeFilter: ["class", "aria-label"] });
+  new MutationObserver(() => (tellState(), takeWords(), refresh())).observe(document.body, { subtree: true, childList: true, characterData: true, attributes: true, attributeFilter: ["class", "aria-label"] });
   refresh();
 });
