@@ -39,8 +39,9 @@ def as_api_error(error: BaseException) -> APIError:
     if isinstance(error, APIError):
         return error
     if isinstance(error, ContextError) or hasattr(error, "needed"):  # an engine's own ContextOverflow knows what it needed, too
-        # LangChain recognises the case by this very phrase in the message
-        return APIError(400, f"context_length_exceeded: {error}", param="messages", code="context_length_exceeded")
+        # LangChain recognises the case by the first of these phrases in the message, litellm (aider), Roo Code and CrewAI by OpenAI's own
+        most = f"this model's maximum context length is {capacity} tokens; " if (capacity := getattr(error, "capacity", None)) else ""
+        return APIError(400, f"context_length_exceeded: {most}{error}", param="messages", code="context_length_exceeded")
     if isinstance(error, TownhallError):
         return APIError(400, str(error))
     return APIError(500, "the server failed at this request; its log says why", code="internal_error")

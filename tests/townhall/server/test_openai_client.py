@@ -114,6 +114,7 @@ def test_an_overflow_is_told_in_the_words_that_clients_look_for(serve):
     with pytest.raises(openai.BadRequestError, match="context_length_exceeded") as refused:
         client(server).chat.completions.create(model="stacy", messages=[*turns, *user("And?")], extra_body={"context": "stop"})
     assert refused.value.code == "context_length_exceeded"
+    assert "this model's maximum context length is 400 tokens" in refused.value.body["message"]  # what litellm and Roo Code look for
     told = client(server).chat.completions.with_raw_response.create(model="stacy", messages=[*turns, *user("And?")])
     receipt = told.parse().townhall
     dropped = receipt["dropped"]
