@@ -21,7 +21,7 @@ class Prompt:
         self.head_ids = tuple(self._encode(self._head, bos=True))
         # a turn follows the close of an answer or the head, which ends the same way
         self.close_ids = tuple(self._encode(format.close(), continued=True))
-        self._after_close = self._ends_plain(self.close_ids, default=True)
+        self._after_close = self._goes_on(self.close_ids, default=True)
         self.stop_ids, self.stop = self._ends()
 
     def turn_ids(self, text: str) -> tuple[int, ...]:
@@ -80,12 +80,12 @@ class Prompt:
         run: list[Piece] = []
         for piece in pieces:
             if piece.turn is not None and messages[piece.turn].role == "assistant":
-                ids += self._encode(run, bos=not ids, continued=self._ends_plain(ids))
+                ids += self._encode(run, bos=not ids, continued=self._goes_on(ids))
                 ids += messages[piece.turn].ids
                 run = []
             else:
                 run.append(piece)
-        return ids + self._encode(run, bos=not ids, continued=self._ends_plain(ids))
+        return ids + self._encode(run, bos=not ids, continued=self._goes_on(ids))
 
     def _ends(self) -> tuple[frozenset[int], tuple[str, ...]]:
         """What ends an answer: the model's stop ids, every marker of a turn, and the format's stop strings.
@@ -101,6 +101,10 @@ class Prompt:
 
     def _encode(self, pieces: Iterable[Piece], bos: bool = False, continued: bool = False) -> list[int]:
         return self.tokenizer.encode_pieces([(piece.text, piece.special) for piece in pieces], bos=bos, continued=continued)
+
+    def _goes_on(self, ids: Sequence[int], default: bool = False) -> bool:
+        """Does what follows the ids begin without the space that SentencePiece puts before a text?"""
+        return bool(ids) and not self.tokenizer.space_after_special or self._ends_plain(ids, default)
 
     def _ends_plain(self, ids: Sequence[int], default: bool = False) -> bool:
         """Do the ids end in ordinary text, so that what follows continues it?"""

@@ -16,6 +16,7 @@ class FakeTokenizer:
 
     def __init__(self, chat_template: str | None = CHATML, add_bos: bool = True, prefix_space: bool = False):
         self.chat_template, self.add_bos, self.prefix_space = chat_template, add_bos, prefix_space
+        self.space_after_special = prefix_space
         self.texts: dict[int, str] = dict(enumerate(SPECIALS))
         self.special_ids = {text: n for n, text in enumerate(SPECIALS)}
         self._ids: dict[str, int] = {}

@@ -35,6 +35,7 @@ class Tokenizer:
         self.chat_template = chat_template
         self.bos_id, self.eos_id = vocabulary.bos_id, vocabulary.eos_id
         self.add_bos = add_bos and self.bos_id is not None
+        self.space_after_special = encoder.prefix_after_special  # what follows a special token begins as a text does, with a space
         self.stop_ids = vocabulary.stop_ids
         self.stop_is_chosen = False  # by the user: then nothing else ends an answer
         self.special_ids = {vocabulary.tokens[n]: n for n in vocabulary.control_ids}
@@ -170,9 +171,9 @@ def _rule(metadata: Mapping[str, Any], vocabulary: Vocabulary) -> str | None:
     from app.models.llama.normalizer import RULES
 
     rule = metadata.get(NORMALIZER)
-    if rule is not None and rule not in RULES:
+    if rule is not None and (not isinstance(rule, str) or rule not in RULES):
         raise vocabulary.fail(f"normalises text by {quoted(rule)} ({NORMALIZER})", f"Townhall supports {', '.join(RULES)}")
-    return None if rule is None else str(rule)
+    return rule
 
 
 class StreamDecoder:

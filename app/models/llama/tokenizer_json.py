@@ -156,7 +156,7 @@ def _space(normalizers: list[Mapping[str, Any]], steps: list[Mapping[str, Any]],
     space = {"tokenizer.ggml.add_space_prefix": any(step.get("type") == "Prepend" for step in normalizers)}
     for step in steps:
         match step:
-            case {"type": "Split", "pattern": {"String": " "}} if normalizers:
+            case {"type": "Split", "pattern": {"String": " "}} if "Replace" in _kinds(normalizers):
                 continue  # there are none left
             case {"type": "Metaspace", **rest} if rest.get("replacement", "▁") == "▁":
                 scheme = rest.get("prepend_scheme") or ("always" if rest.get("add_prefix_space", True) else "never")

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import sentencepiece
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
@@ -185,6 +186,7 @@ def test_a_tokenizer_config_moves_the_first_space_of_a_tokenizer_model(tmp_path:
 
 def test_a_rule_that_nobody_knows_is_named(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.model").write_bytes(trained())
-    metadata = read_tokenizer_folder(tmp_path).metadata | {"tokenizer.townhall.normalizer": ["rot13"]}
-    with pytest.raises(TokenizerError, match=r"x.gguf normalises text by \['rot13'\]"):
-        Tokenizer.from_gguf(metadata, "x.gguf")
+    metadata = read_tokenizer_folder(tmp_path).metadata
+    for rule in ("rot13", np.arange(2)):
+        with pytest.raises(TokenizerError, match=r"x.gguf normalises text by ('rot13'|array)"):
+            Tokenizer.from_gguf(metadata | {"tokenizer.townhall.normalizer": rule}, "x.gguf")
