@@ -36,6 +36,8 @@ class Asked:
         self,
         answer: Answer,
         generation: Generation,
+        cached: int,
+        read_seconds: float,
         finish: str,
         device: str,
         strategy: str,
@@ -43,10 +45,11 @@ class Asked:
         found: State,
         uncomputed: int,
     ) -> Reply:
-        """The figures. The turn found the conversation as `found`; `uncomputed` tokens before it had never been computed."""
+        """The figures. The prompt had been read, `cached` tokens of it earlier, when `generation` began. The turn found the conversation as
+        `found`; `uncomputed` tokens before it had never been computed."""
         gone = (*found.left, *self.plan.dropped)
         forgotten = found.plan.memory if self.plan.memory is None else None
-        again = len(self.ids) - len(self.turn.ids) - len(self.opening) - generation.cached_tokens - uncomputed
+        again = len(self.ids) - len(self.turn.ids) - len(self.opening) - cached - uncomputed
         receipt = Receipt(
             strategy=strategy,
             window=window.capacity,
@@ -62,9 +65,9 @@ class Asked:
             text=answer.shown,
             tokens=max(0, len(answer.ids) - len(self.opening)),
             prompt_tokens=len(self.ids),
-            cached_tokens=generation.cached_tokens,
+            cached_tokens=cached,
             finish_reason=finish,
-            prefill_seconds=generation.prefill_seconds,
+            prefill_seconds=read_seconds + generation.prefill_seconds,
             decode_seconds=generation.decode_seconds,
             device=device,
             receipt=receipt,

@@ -17,7 +17,7 @@ from townhall.head_cache import HeadCache
 from townhall.message import Exchange, Message
 from townhall.persona import Persona
 from townhall.prompt import Prompt
-from townhall.reading import common_prefix
+from townhall.reading import common_prefix, read
 from townhall.reply import Reply
 from townhall.state import State, settled, states
 from townhall.template import open_format
@@ -180,10 +180,18 @@ class Conversation:
             self.llama.prefill(list(self._laid), self.cache)
         return fold
 
-    def reply(self, text: str, prefill: str = "", instead: int = 0) -> Generator[str, None, None]:
+    def reply(
+        self,
+        text: str,
+        prefill: str = "",
+        instead: int = 0,
+        stopped: Callable[[], bool] = lambda: False,
+        on_progress: Progress | None = None,
+    ) -> Generator[str, None, None]:
         """Answer `text`, piece by piece as it is sampled; `last` has the figures afterwards.
 
-        The answer begins with `prefill`, and takes the place of the last `instead` exchanges.
+        The answer begins with `prefill`, and takes the place of the last `instead` exchanges. While the prompt is read, `on_progress`
+        counts its new tokens and `stopped` is asked: true interrupts the answer before it begins.
 
         Raises ContextError at once where the turn cannot fit, PrefillError where an answer cannot begin so, and the conversation stands
         as before. An answer that is cut short, by closing the iterator or by KeyboardInterrupt, is kept as far as it was shown.
@@ -196,15 +204,24 @@ class Conversation:
         window = replace(self.window, reserve=self.window.reserve + len(opening))  # it is a part of the answer
         plan, ids = fit(self.prompt, self.strategy, window, found.plan, turn)
         self.undo(instead)
-        return self._stream(Asked(turn, plan, [*ids, *opening], opening))
+        return self._stream(Asked(turn, plan, [*ids, *opening], opening), stopped, on_progress)
 
-    def _stream(self, asked: Asked) -> Generator[str, None, None]:
+    def _stream(self, asked: Asked, stopped: Callable[[], bool], on_progress: Progress | None) -> Generator[str, None, None]:
         uncomputed = 0 if self._known else len(self._laid) - common_prefix(self._laid, self.cache.tokens)
         self.strategy.settle(self.cache, self._removed(asked.plan))
         answer = Answer(self.llama, self.prompt, stop=None if self.trim else (), trim=self.trim)
         generation = self.llama.generate(asked.ids, self.max_tokens, self.sampling, cache=self.cache, stop_ids=self.prompt.stop_ids)
+        cached = min(common_prefix(self.cache.tokens, asked.ids), len(asked.ids) - 1)
         finish: str | None = None
+        started, seconds = time.perf_counter(), 0.0
         try:
+            for _ in read(self.llama, asked.ids, self.cache):
+                seconds = time.perf_counter() - started
+                if on_progress:
+                    on_progress(len(self.cache.tokens) - cached, len(asked.ids) - 1 - cached)
+                if stopped():
+                    finish = "interrupted"
+                    return
             for token in generation:
                 # not before there is more of it: what was interrupted before that was never begun
                 text = "" if answer.ids else answer.begin(asked.opening)
@@ -225,7 +242,7 @@ class Conversation:
             generation.close()
             if finish:
                 strategy, window, found = self.strategy.name, self.window, self._now
-                self.last = asked.reply(answer, generation, finish, self.llama.device, strategy, window, found, uncomputed)
+                self.last = asked.reply(answer, generation, cached, seconds, finish, self.llama.device, strategy, window, found, uncomputed)
                 self._keep(asked, answer, finish)
 
     def _keep(self, asked: Asked, answer: Answer, finish: str) -> None:

@@ -132,12 +132,13 @@ class Session:
         typed = sys.stdin.isatty()
         cue = self._cue(self.persona.name) if typed and sys.stdout.isatty() else ""
         view = None if self.options.json else open_view(cue, self.options.markdown)
+        interrupted = terminal.Interrupt()
         try:
-            pieces = self.talk.ask(text, instead)
+            pieces = self.talk.ask(text, instead, lambda: bool(interrupted), self._reading)
         except TownhallError as error:
             return self._refuse(error)
         try:
-            with terminal.ctrl_c_stops(PATIENCE if typed else 0) as interrupted:
+            with terminal.ctrl_c_stops(PATIENCE if typed else 0, interrupted):
                 self._show(pieces, view, interrupted)
         except TownhallError as error:
             self.talk.failed()
@@ -149,6 +150,10 @@ class Session:
             raise KeyboardInterrupt  # in a pipe nobody is left to go on
         return 0
 
+    def _reading(self, done: int, total: int) -> None:
+        """A line where the prompt takes more than one pass, gone when the answer begins."""
+        terminal.progress(f"{self.persona.name} is reading: {done} of {total} tokens" if done < total else "")
+
     def _refuse(self, error: TownhallError) -> int:
         terminal.complain(str(error))
         if self.options.json:
@@ -157,8 +162,10 @@ class Session:
 
     def _show(self, pieces: Generator[str, None, None], view: View | None, interrupted: terminal.Interrupt) -> None:
         """Until the answer is over or nobody wants it any more; it is kept as far as it was shown."""
+        begun = False
         try:
             for piece in pieces:
+                begun = True
                 if view and not terminal.reached(view.push, piece):
                     interrupted.ask(leaving=terminal.UNREAD)
                 if interrupted:
@@ -167,6 +174,8 @@ class Session:
             interrupted.ask()
         finally:
             pieces.close()
+            if not begun:
+                terminal.progress("")  # it was still being counted what is read
 
     def _conclude(self, interrupted: terminal.Interrupt, view: View | None) -> None:
         reply = self.conversation.last
@@ -184,7 +193,7 @@ class Session:
             terminal.note("(stopped)")
         elif reply.finish_reason == "length":
             terminal.note(f"(cut off after {report.counted(reply.tokens, 'token')})")
-        if self.options.timing:
+        if self.options.timing and (reply.tokens or not interrupted):
             terminal.note(report.as_timing(reply, self.loaded))
 
     def _remember(self) -> terminal.Interrupt:

@@ -1,6 +1,6 @@
 """A conversation and all that commands may change about it: who speaks, on which model, how, and where it is kept."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from townhall.cli.report import counted
 from townhall.cli.scene import Models, Recall, nothing, open_scene, speaker, turns_of
 from townhall.conversation import Conversation, Prepared
 from townhall.errors import CommandError
+from townhall.facade import Progress
 from townhall.logbook import history
 from townhall.logbook.keeper import COMPLETION, Keeper, default_folder, front_matter
 from townhall.logbook.reading import Log
@@ -70,14 +71,19 @@ class Talk:
             raise CommandError("nothing has been said yet")
         return self.conversation.exchanges[-1].user.text
 
-    def ask(self, text: str, instead: int = 0) -> Generator[str, None, None]:
-        """The answer to `text`, which takes the place of the last `instead` exchanges. ContextError where it cannot be asked."""
+    def ask(
+        self, text: str, instead: int = 0, stopped: Callable[[], bool] = lambda: False, on_progress: Progress | None = None
+    ) -> Generator[str, None, None]:
+        """The answer to `text`, which takes the place of the last `instead` exchanges. ContextError where it cannot be asked.
+
+        While the prompt is read, `on_progress` counts and `stopped` is asked.
+        """
         conversation, sampling = self.conversation, self.loaded.sampling
         self._retries = self._retries + 1 if instead else 0
         if instead and sampling is not None and sampling.seed is not None:
             sampling = replace(sampling, seed=(sampling.seed + self._retries) % SEEDS)  # another sample, and again the same next time
         conversation.sampling = sampling
-        pieces = conversation.reply(text, self.prefill, instead)
+        pieces = conversation.reply(text, self.prefill, instead, stopped, on_progress)
         self._begun, self.prefill, self.unanswered = self.prefill, "", text
         if self.keeper:
             self.keeper.asked(text, instead)

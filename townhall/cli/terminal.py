@@ -147,13 +147,13 @@ class Interrupt:
 
 
 @contextmanager
-def ctrl_c_stops(patience: float = 0.0) -> Iterator[Interrupt]:
-    """Inside, the first Ctrl-C only sets a flag to be looked at between tokens, so that it never tears the model out of a step.
+def ctrl_c_stops(patience: float = 0.0, interrupt: Interrupt | None = None) -> Iterator[Interrupt]:
+    """Inside, the first Ctrl-C only sets a flag (`interrupt`) to be looked at between passes, so that it never tears the model out of one.
 
     A second one raises KeyboardInterrupt, for the case that the first finds no one looking; not within `patience` seconds, for fingers are
     quick. SIGTERM and a terminal that vanishes set the flag as well: the caller keeps what there is and calls `leave`.
     """
-    interrupt = Interrupt()
+    interrupt = Interrupt() if interrupt is None else interrupt
 
     def handle(signum: int, frame: FrameType | None) -> None:
         if not interrupt:

@@ -1,6 +1,6 @@
 """`townhall` over the scripted model, run as a program of its own: python -m tests.townhall.cli.fake_townhall chat …
 
-FAKE_SCRIPT is a JSON list of answers; FAKE_PAUSE seconds pass before each token.
+FAKE_SCRIPT is a JSON list of answers; FAKE_PAUSE seconds pass before each token, FAKE_READ before each pass over a prompt.
 """
 
 import json
@@ -19,9 +19,16 @@ class SlowGeneration(FailingGeneration):
         return super().__next__()
 
 
+class SlowLlama(FakeLlama):
+    def prefill(self, ids, cache, on_progress=None):
+        if cache.tokens:  # the persona is there
+            time.sleep(float(os.environ.get("FAKE_READ", "0")))
+        return super().prefill(ids, cache, on_progress)
+
+
 def load(options):
     script = json.loads(os.environ.get("FAKE_SCRIPT", '["Fine, thanks."]'))
-    return loading.Loaded(FakeLlama(script, max_context=options.max_context), options.sampling(), FakeBackend())
+    return loading.Loaded(SlowLlama(script, max_context=options.max_context), options.sampling(), FakeBackend())
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import signal
 import sys
 
 import pytest
@@ -91,6 +93,25 @@ def test_a_retry_takes_the_place_of_the_last_answer(desk):
     mine.type("And?")
     assert mine.prompt() == turn("Hi", "One.") + turn("How?", "Four.") + turn("And?")
     assert [t.text for t in mine.log().taken] == ["How?", "Two.", "How?", "Three."]
+
+
+def test_one_ctrl_c_ends_the_reading_of_a_long_prompt(desk, monkeypatch):
+    mine = desk()
+    mine.type("Hi")
+    prefill, passes = mine.llama.prefill, []
+
+    def interrupted(ids, cache, on_progress=None):
+        passes.append(len(ids))
+        if len(passes) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return prefill(ids, cache, on_progress)
+
+    monkeypatch.setattr(mine.llama, "prefill", interrupted)
+    with pytest.raises(KeyboardInterrupt):  # in a pipe it ends the program as well
+        mine.type(" ".join(["word"] * 500))
+    assert len(passes) == 2 and mine.talk.conversation.last.finish_reason == "interrupted"
+    assert mine.said == [("Hi", "One.")] and mine.talk.unanswered.startswith("word word")
+    assert mine.type("/retry")[1][-1] == "Three." and mine.talk.conversation.last.cached_tokens == passes[1]  # nothing is read twice
 
 
 def test_only_a_retry_that_will_say_the_same_again_is_told_so(desk):

@@ -77,6 +77,17 @@ def test_a_second_ctrl_c_ends_what_the_first_cannot(chat, tmp_path):
     assert screen.leave() == 0 and turns(tmp_path)[-2:] == ["And now?", "Back again."]
 
 
+def test_a_long_prompt_is_counted_while_it_is_read_and_one_ctrl_c_ends_that(terminal):
+    screen = terminal("--timing", FAKE_READ="0.7")
+    screen.prompt()
+    screen.paste("word " * 500)
+    screen.type(ENTER)
+    screen.wait_for("Stacy is reading: ")
+    screen.type(CTRL_C)
+    screen.wait_for("Stacy:\n(stopped)\nUser:")
+    assert "reading" not in screen.text() and "cached" not in screen.text()
+
+
 def test_a_ctrl_c_that_is_heard_late_costs_nothing_that_was_typed_since(terminal):
     screen = terminal()
     screen.wait_for("User: say something")  # the editor reads
