@@ -1,5 +1,6 @@
 """What the server knows of a browser's tab, where the browser's own word may be late."""
 
+import time
 from dataclasses import dataclass
 
 from townhall.web.offline import gr
@@ -17,7 +18,7 @@ class Tab:
     voice: str = ""  # whom its lists of characters and models name; "" for the one that every page begins with
     said: tuple[str, str] | None = None  # what stood in the box when the last message was sent, and what its browser had seen by then
     asked: str = ""  # the chat that an open question is about
-    taken: tuple[int, int] = (0, 0)  # how often words were taken out of the box, and how many UTF-16 units the last time
+    taken: tuple[int, int] = (0, 0)  # a number for each time that words were taken out of the box, and how many UTF-16 units the last time
 
     def take(self, words: str) -> None:
         """They go out of the box, and only they: whoever writes on meanwhile loses nothing, so it is the page's script that does it."""
@@ -28,4 +29,5 @@ def known(tab: Tab, request: gr.Request) -> str:
     """The id of the chat that `tab` shows, by the page's address where it is not known otherwise; "" for none."""
     if tab.chat is None:
         tab.chat = str(request.query_params.get("chat") or "")
+        tab.taken = (time.time_ns() // 1_000_000, 0)  # none that the page has heard before the tab was forgotten
     return tab.chat

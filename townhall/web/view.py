@@ -137,7 +137,7 @@ def exports(id: str) -> str:
 
 
 def facts(chat: Chat | None, voice: Voice, taken: tuple[int, int] = (0, 0)) -> str:
-    """What the page's own script needs to know; `taken`: how often words were taken out of the box, and how many units of UTF-16."""
+    """What the page's own scripts need to know; `taken` as in a `Tab`."""
     saved = chat.id if chat and (chat.live or chat.exchanges()) else ""
     return (
         f'<div id="facts" data-chat="{escape(saved)}" data-persona="{escape(voice.id)}" data-name="{escape(voice.name)}" '

@@ -152,6 +152,17 @@ def test_a_box_is_relieved_of_the_taken_words_in_the_units_of_browsers(run, even
     assert 'data-taken="1" data-units="5"' in run(story())[1]
 
 
+def test_a_tab_that_was_forgotten_takes_no_number_that_its_page_has_heard(run, events):
+    do, tab, forgotten = events("Fine.", "Also."), Tab(), Tab()
+
+    async def story():
+        for one, text in ((tab, "One?"), (forgotten, "Two?")):
+            await all_of(do.press(SEND, one, at(tab.chat), "", text, "", "stacy", *SETTINGS))
+
+    run(story())
+    assert tab.chat == forgotten.chat and 1 < tab.taken[0] < forgotten.taken[0]
+
+
 def test_a_question_that_was_quicker_than_the_choice_of_its_chat_stays_open(run, events):
     do, tab = events("Fine."), Tab("")
 
