@@ -12,6 +12,8 @@ from ext.tinygrad.errors import TownhallError
 
 CONNECT = 5.0  # seconds
 SILENCE = 60.0  # seconds without even a keep-alive
+# a server's own sentence speaks of flags and of commands that a page does not have
+OVERFLOW = "This does not fit into the window any more: shorten it, begin a new chat, or choose a Context that forgets (in the settings)."
 
 
 class WebError(TownhallError):
@@ -107,7 +109,7 @@ class Client:
                         continue
                     chunk = json.loads(line.removeprefix("data: "))
                     if "error" in chunk:
-                        raise WebError(str(chunk["error"].get("message") or "the server failed"))
+                        raise WebError(_said(chunk["error"]))
                     if chunk.get("townhall"):
                         told = chunk["townhall"]
                         yield Planned(told)
@@ -142,6 +144,11 @@ def voice_of(entry: Mapping[str, Any]) -> Voice:
 
 
 def _message(reply: httpx.Response) -> str:
-    with suppress(ValueError, KeyError, TypeError):
-        return str(reply.json()["error"]["message"])
+    with suppress(ValueError, KeyError, TypeError, AttributeError):
+        return _said(reply.json()["error"])
     return f"HTTP status {reply.status_code}"
+
+
+def _said(error: Mapping[str, Any]) -> str:
+    """An error object in a person's words."""
+    return OVERFLOW if error.get("code") == "context_length_exceeded" else str(error.get("message") or "the server failed")

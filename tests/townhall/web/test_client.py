@@ -53,8 +53,8 @@ def test_a_key_is_sent_and_a_wrong_one_is_told(house):
         asyncio.run(Client(server.root, "guess").voices())
 
 
-def test_an_overflow_under_stop_is_the_contracts_sentence(house):
-    with pytest.raises(WebError, match="context_length_exceeded"):
+def test_an_overflow_under_stop_is_told_in_words_that_fit_a_page(house):
+    with pytest.raises(WebError, match="does not fit into the window"):
         ask(Client(house(max_context=512).root), "word " * 600, context="stop")
 
 
