@@ -19,7 +19,7 @@ from ext.tinygrad.graph import install, install_opencl
 from ext.tinygrad.graph.profile import KernelTime
 
 CHUNKS = (128, 32)  # tokens a prefill pass takes; every prompt is cut into these, the last piece padded
-LONGEST = 0.5  # seconds of a pass, as far as CHUNKS allow: nothing can interrupt one, and Ctrl-C, or a server's other client, waits for it
+LONGEST = 1.0  # seconds of a pass, as far as CHUNKS allow: nothing can interrupt one, and Ctrl-C, or a server's other client, waits for it
 
 
 class ContextOverflow(TownhallError):
