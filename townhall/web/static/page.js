@@ -90,6 +90,13 @@ function tellState() {
   if (state && state.textContent !== says) state.textContent = says;
 }
 
+// Gradio names every radio differently, and again whenever one is chosen, so that the arrow keys lead nowhere; one name makes a group of them.
+// At once, or the next key is lost
+function group() {
+  for (const name of ["characters", "chats"])
+    for (const input of document.querySelectorAll(`#${name} input[type=radio]`)) if (input.name !== name) input.name = name;
+}
+
 function pressable(name) {
   const press = document.getElementById("press");
   return press?.textContent.trim() === name ? press : null;
@@ -104,9 +111,6 @@ function nameParts() {
   label(list, "Chats", "radiogroup");
   if (list && !list.hasAttribute("aria-description")) list.setAttribute("aria-description", "Enter opens the chosen chat.");
   label(document.querySelector("#side"), "Characters, chats and settings", "complementary");
-  // Gradio names every radio differently, so that the arrow keys lead nowhere; one name makes a group of them
-  for (const group of ["characters", "chats"])
-    for (const input of document.querySelectorAll(`#${group} input[type=radio]`)) if (input.name !== group) input.name = group;
   label(document.querySelector("#side .toggle-button"), "Characters, chats and settings");
   const toggle = document.querySelector("#side .toggle-button");
   const open = document.querySelector("#side")?.classList.contains("open");
@@ -251,6 +255,7 @@ document.addEventListener("dblclick", (event) => {
 });
 document.addEventListener("DOMContentLoaded", () => {
   applyTheme();
-  new MutationObserver(() => (tellState(), takeWords(), refresh())).observe(document.body, { subtree: true, childList: true, characterData: true, attributes: true, attributeFilter: ["class", "aria-label"] });
+  new MutationObserver(() => (tellState(), takeWords(), group(), refresh())).observe(document.body, { subtree: true, childList: true, characterData: true, attributes: true, attributeFilter: ["class", "aria-label", "name"] });
+  group();
   refresh();
 });
