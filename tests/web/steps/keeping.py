@@ -105,8 +105,12 @@ def slow(context):
     context.page.evaluate(
         """() => {
              const plain = window.fetch;
+             window.underway = [];
              window.fetch = async (...asked) => {
-               if (String(asked[0]).includes("/queue/join")) await new Promise(done => setTimeout(done, 1000));
+               if (String(asked[0]).includes("/queue/join")) {
+                 window.underway.push(asked[1].body);
+                 await new Promise(done => setTimeout(done, 1000));
+               }
                return plain(...asked);
              };
            }"""

@@ -76,13 +76,19 @@ def write_and_enter_twice(context, text):
 
 @when('I go on with "{text}"')
 def go_on(context, text):
-    context.page.keyboard.type(text)
+    write_on(context.page, text)
+
+
+def write_on(page, text):
+    """Once what stands in the box is on its way: what comes before that belongs to it, because Gradio looks into the box a moment later."""
+    page.wait_for_function("said => window.underway.some(body => body.includes(said))", arg=message_box(page).input_value())
+    page.keyboard.type(text)
 
 
 @when('I press "{name}" and go on with "{text}"')
 def press_and_go_on(context, name, text):
     button(context.page, name).click()
-    context.page.keyboard.type(text)
+    write_on(context.page, text)
 
 
 @when('I say "{text}" and press Escape when the answer begins')

@@ -25,10 +25,12 @@ function takeWords() {
   const here = box();
   if (!told || !here || Number(told.taken) === taken) return;
   taken = Number(told.taken);
-  const words = sent.find((one) => one.length === Number(told.units) && here.value.startsWith(one));
-  if (words === undefined) return;
-  sent = sent.filter((one) => one.length > words.length && one.startsWith(words)).map((one) => one.slice(words.length));
-  write(here, here.value.slice(words.length));
+  // Gradio looks into the box a moment after the key: what was written by then was sent, too
+  const units = Number(told.units);
+  if (!sent.some((one) => one.length <= units && here.value.startsWith(one)) || here.value.length < units) return;
+  const words = here.value.slice(0, units);
+  sent = sent.filter((one) => one.length > units && one.startsWith(words)).map((one) => one.slice(units));
+  write(here, here.value.slice(units));
 }
 
 // Gradio loads the page anew when its program was started again; what somebody was writing goes with it
