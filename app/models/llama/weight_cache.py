@@ -27,7 +27,7 @@ MOST_BYTES = 8 << 30  # all files together; the ones used longest ago go first
 IN_PLACE = 1 << 30  # bytes of a checkpoint that is used where files are mapped; a smaller one is soon read into memory's own huge pages
 WORTH_IT = 8 << 20  # smaller checkpoints are packed faster than they are found
 SOON_WRITTEN = 1 << 28  # bytes; the end of the process waits for them, but not for more
-SAME_LAYOUT = ("opencl",)  # kernel sets that read what the CPU's reads, byte by byte
+SAME_LAYOUT = ("gpu",)  # kernel sets that read what the CPU's reads, byte by byte
 
 
 def folder() -> Path:

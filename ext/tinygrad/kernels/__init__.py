@@ -14,10 +14,10 @@ def kernels_for(device: str) -> Kernels:
     from ext.tinygrad.kernels.twins import TwinKernels
 
     kind = device.split(":")[0]
-    if os.environ.get("KERNELS", "1") == "0" or kind not in ("CPU", "CL"):
+    if os.environ.get("KERNELS", "1") == "0" or kind not in ("CPU", "CL", "CUDA"):
         return TwinKernels()
-    if kind == "CL":
-        from ext.tinygrad.kernels.opencl.choice import kernels_on
+    if kind in ("CL", "CUDA"):
+        from ext.tinygrad.kernels.gpu.choice import kernels_on
 
         return kernels_on(device)
     from ext.tinygrad.kernels.cpu.kernels import CPUKernels

@@ -9,8 +9,8 @@ import pytest
 from app.models.llama import Llama
 from ext.tinygrad.kernels import kernels_for
 from ext.tinygrad.kernels.cpu.kernels import CPUKernels
-from ext.tinygrad.kernels.opencl.kernels import OpenCLKernels
-from ext.tinygrad.kernels.opencl.tuning import Tuning
+from ext.tinygrad.kernels.gpu.kernels import GPUKernels
+from ext.tinygrad.kernels.gpu.tuning import Tuning
 from ext.tinygrad.kernels.protocol import Kernels
 from ext.tinygrad.kernels.twins import TwinKernels
 from tests.reference.tiny import make_tiny_gguf
@@ -18,7 +18,7 @@ from tests.reference.tiny import make_tiny_gguf
 KERNELS: dict[str, Callable[[str], Kernels]] = {
     "twins": lambda device: TwinKernels(),
     "fused": kernels_for,
-    "opencl": lambda device: OpenCLKernels(Tuning("gpu", units=16, most_items=256, local_bytes=32 << 10)),  # as for a GPU
+    "gpu": lambda device: GPUKernels(Tuning("gpu", units=16, most_items=256, local_bytes=32 << 10)),  # as for a GPU
 }
 
 

@@ -38,7 +38,7 @@ def test_token_by_token_agrees_with_numpy(
 
 @pytest.mark.parametrize("device", ["CL"], indirect=True)
 def test_a_model_with_the_kernels_of_a_gpu_agrees_with_numpy(device: str, tiny_llama: Load, tiny_file: Callable[[int], Path]) -> None:
-    llama, expected = tiny_llama(device, "opencl"), reference(tiny_file(2), IDS[:137])
+    llama, expected = tiny_llama(device, "gpu"), reference(tiny_file(2), IDS[:137])
     cache = llama.new_cache()
     llama.prefill(IDS[:130], cache)
     steps = np.stack([llama.engine.step(token, cache).copy() for token in IDS[130:137]])
@@ -60,7 +60,7 @@ CUTS = [(), (1,), (2, 3, 4), (31, 33), (64, 65), (100,), (127, 129), (160, 161, 
 @pytest.mark.parametrize("device", ["CPU", "CL"], indirect=True)
 def test_however_a_prompt_is_cut_its_entries_are_the_same_to_the_last_bit(device: str, tiny_llama: Load) -> None:
     """What somebody else's prompt left in the cache must not decide what a seed says."""
-    llama = tiny_llama(device, {"CPU": "fused", "CL": "opencl"}[device])
+    llama = tiny_llama(device, {"CPU": "fused", "CL": "gpu"}[device])
     after: list[np.ndarray] = []
     for cuts in CUTS:
         cache = llama.new_cache()

@@ -17,8 +17,8 @@ from app.models.llama.weight_cache import WeightCache
 from ext.tinygrad import cache_files
 from ext.tinygrad.kernels.cpu.kernels import CPUKernels
 from ext.tinygrad.kernels.matrix import QuantMatrix
-from ext.tinygrad.kernels.opencl.kernels import OpenCLKernels
-from ext.tinygrad.kernels.opencl.tuning import Tuning
+from ext.tinygrad.kernels.gpu.kernels import GPUKernels
+from ext.tinygrad.kernels.gpu.tuning import Tuning
 from ext.tinygrad.kernels.twins import TwinKernels
 from tests.reference.tiny import make_tiny_gguf
 
@@ -79,7 +79,7 @@ def test_the_second_start_packs_nothing_and_has_the_same_numbers(checkpoint):
 
 def test_the_kernels_of_a_gpu_read_the_file_that_the_cpus_wrote(checkpoint, device: str, own_cache):
     first, _ = load(checkpoint)
-    kernels = OpenCLKernels(Tuning("gpu", units=16, most_items=256, local_bytes=32 << 10))
+    kernels = GPUKernels(Tuning("gpu", units=16, most_items=256, local_bytes=32 << 10))
     cache = WeightCache(checkpoint, kernels, device)
     assert cache._stored is not None
     for name, values in zip(NAMES, first):

@@ -6,24 +6,26 @@
 #define DIMS ((HEAD_DIM + WIDTH - 1) / WIDTH)
 
 // rows first … first + CHUNK - 1 of a cache, zeros from `end` on: what lies there was never written
-INLINE void fetch(__local float* to, const __global CACHE* from, int first, int end) {
-  for (int i = get_local_id(0); i < CHUNK * HEAD_DIM / 4; i += LOCAL) {
+INLINE void fetch(LOCAL float* to, const GLOBAL CACHE* from, int first, int end) {
+  for (int i = item_id(); i < CHUNK * HEAD_DIM / 4; i += ITEMS) {
     const int p = i / (HEAD_DIM / 4), d = i % (HEAD_DIM / 4) * 4;
-    const float4 x = first + p < end ? LOAD4(from, (long)(first + p) * HEAD_DIM + d) : (float4)(0.0f);
-    __local float* row = to + p * PITCH + d;
+    const float4 x = first + p < end ? LOAD4(from, (long)(first + p) * HEAD_DIM + d) : splat4(0.0f);
+    LOCAL float* row = to + p * PITCH + d;
     row[0] = x.x, row[1] = x.y, row[2] = x.z, row[3] = x.w;
   }
 }
 
-__kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void ENTRY(__global float* restrict out, const __global float* restrict q,
-                                                                       const __global CACHE* restrict k, const __global CACHE* restrict v, int start_pos) {
-  __local float queries[QUERIES * PITCH], rows[CHUNK * PITCH], weights[QUERIES * (CHUNK + 1)];
-  const int item = get_local_id(0), lane = item % WIDTH, t = item / WIDTH, head = get_group_id(0), token = get_group_id(1) * QUERIES;
+KERNEL(ITEMS) ENTRY(GLOBAL float* RESTRICT out, const GLOBAL float* RESTRICT q,
+                                                                       const GLOBAL CACHE* RESTRICT k, const GLOBAL CACHE* RESTRICT v, int start_pos) {
+  LOCAL_ARRAY(float, queries, QUERIES * PITCH);
+  LOCAL_ARRAY(float, rows, CHUNK * PITCH);
+  LOCAL_ARRAY(float, weights, QUERIES * (CHUNK + 1));
+  const int item = item_id(), lane = item % WIDTH, t = item / WIDTH, head = group_id(0), token = group_id(1) * QUERIES;
   const int end = start_pos + min(token + QUERIES, TOKENS);  // positions that the last of these tokens sees
   const int sees = min(start_pos + token + t + 1, end);
   k += (long)(head / HEADS_PER_KV) * CACHE_ROWS * HEAD_DIM;
   v += (long)(head / HEADS_PER_KV) * CACHE_ROWS * HEAD_DIM;
-  for (int i = item; i < QUERIES * HEAD_DIM; i += LOCAL) {
+  for (int i = item; i < QUERIES * HEAD_DIM; i += ITEMS) {
     const int row = i / HEAD_DIM, d = i % HEAD_DIM;
     queries[row * PITCH + d] = token + row < TOKENS ? q[((long)(token + row) * QUERY_HEADS + head) * HEAD_DIM + d] * SCALE : 0.0f;
   }
@@ -31,27 +33,27 @@ __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void ENTRY(__global 
   for (int i = 0; i < DIMS; i++) sum[i] = 0;
   for (int first = 0; first < end; first += CHUNK) {
     fetch(rows, k, first, end);
-    barrier(CLK_LOCAL_MEM_FENCE);
+    sync_group();
     for (int i = lane; i < CHUNK; i += WIDTH) {
       float score = 0;
       for (int d = 0; d < HEAD_DIM; d++) score += queries[t * PITCH + d] * rows[i * PITCH + d];
       weights[t * (CHUNK + 1) + i] = first + i < sees ? score : HIDDEN;
     }
-    barrier(CLK_LOCAL_MEM_FENCE);
+    sync_group();
     fetch(rows, v, first, end);
     float now = best;
     for (int i = 0; i < CHUNK; i++) now = max(now, weights[t * (CHUNK + 1) + i]);
     const float keep = exp2(best - now);
     best = now, total *= keep;
     for (int i = 0; i < DIMS; i++) sum[i] *= keep;
-    barrier(CLK_LOCAL_MEM_FENCE);
+    sync_group();
     for (int i = 0; i < CHUNK; i++) {
       const float weight = first + i < sees ? exp2(weights[t * (CHUNK + 1) + i] - best) : 0.0f;
       total += weight;
       for (int j = 0; j < DIMS; j++)
         if (HEAD_DIM % WIDTH == 0 || lane + WIDTH * j < HEAD_DIM) sum[j] += weight * rows[i * PITCH + lane + WIDTH * j];
     }
-    barrier(CLK_LOCAL_MEM_FENCE);
+    sync_group();
   }
   if (token + t < TOKENS)
     for (int j = 0; j < DIMS; j++)

@@ -5,44 +5,43 @@
 #define TILE_ROWS (GROUP_ROWS * SLOTS)
 #define ITEM_TOKENS (TILE_TOKENS / 16)
 #define X_PITCH (TILE_TOKENS + 1)
-#define SHARED (32 * TILE_ROWS + 32 * X_PITCH)
+#define SHARED_FLOATS (32 * TILE_ROWS + 32 * X_PITCH)
 
 #define MULTIPLY                                                                                                                     \
-  const int item = get_local_id(0), row4 = item % 16 * 4, first = item / 16 * ITEM_TOKENS;                                           \
-  __local float *ws = shared, *xs = shared + 32 * TILE_ROWS;                                                                         \
+  const int item = item_id(), row4 = item % 16 * 4, first = item / 16 * ITEM_TOKENS;                                           \
+  LOCAL float *ws = shared, *xs = shared + 32 * TILE_ROWS;                                                                         \
   float4 sums[ITEM_TOKENS];                                                                                                          \
-  for (int i = 0; i < ITEM_TOKENS; i++) sums[i] = (float4)(0.0f);                                                                    \
+  for (int i = 0; i < ITEM_TOKENS; i++) sums[i] = splat4(0.0f);                                                                    \
   for (int b = 0; b < (COLS + 31) / 32; b++) {                                                                                       \
-    for (int i = item; i < 8 * TILE_ROWS; i += LOCAL) {                                                                              \
+    for (int i = item; i < 8 * TILE_ROWS; i += ITEMS) {                                                                              \
       const int r = i % 16, c = i / 16 % 8, slot = i / 128, group = GROUP_OF(slot);                                                  \
-      const float4 w = group * GROUP_ROWS < rows ? WEIGHTS4_OF(PART_OF(slot), group, b, c, r) : (float4)(0.0f);                      \
-      __local float* to = ws + 4 * c * TILE_ROWS + slot * 16 + r;                                                                    \
+      const float4 w = group * GROUP_ROWS < rows ? WEIGHTS4_OF(PART_OF(slot), group, b, c, r) : splat4(0.0f);                      \
+      LOCAL float* to = ws + 4 * c * TILE_ROWS + slot * 16 + r;                                                                    \
       to[0] = w.x, to[TILE_ROWS] = w.y, to[2 * TILE_ROWS] = w.z, to[3 * TILE_ROWS] = w.w;                                            \
     }                                                                                                                                \
-    for (int i = item; i < 8 * TILE_TOKENS; i += LOCAL) {                                                                            \
+    for (int i = item; i < 8 * TILE_TOKENS; i += ITEMS) {                                                                            \
       const int c = i % 8, t = i / 8;                                                                                                \
-      const float4 v = token + t < TOKENS ? input_of(INPUT, token + t, 32 * b + 4 * c) : (float4)(0.0f);                             \
-      __local float* to = xs + 4 * c * X_PITCH + t;                                                                                  \
+      const float4 v = token + t < TOKENS ? input_of(INPUT, token + t, 32 * b + 4 * c) : splat4(0.0f);                             \
+      LOCAL float* to = xs + 4 * c * X_PITCH + t;                                                                                  \
       to[0] = v.x, to[X_PITCH] = v.y, to[2 * X_PITCH] = v.z, to[3 * X_PITCH] = v.w;                                                  \
     }                                                                                                                                \
-    barrier(CLK_LOCAL_MEM_FENCE);                                                                                                    \
+    sync_group();                                                                                                    \
     for (int k = 0; k < 32; k++) {                                                                                                   \
-      const float4 w = vload4(0, ws + k * TILE_ROWS + row4);                                                                         \
+      const float4 w = load4_local(ws, k * TILE_ROWS + row4);                                                                         \
       for (int t = 0; t < ITEM_TOKENS; t++) sums[t] += w * xs[k * X_PITCH + first + t];                                              \
     }                                                                                                                                \
-    barrier(CLK_LOCAL_MEM_FENCE);                                                                                                    \
+    sync_group();                                                                                                    \
   }                                                                                                                                  \
-  for (int t = 0; t < ITEM_TOKENS; t++) vstore4(sums[t] * INVERSE(token + first + t), 0, shared + (first + t) * TILE_ROWS + row4);
+  for (int t = 0; t < ITEM_TOKENS; t++) store4_local(sums[t] * INVERSE(token + first + t), shared, (first + t) * TILE_ROWS + row4);
 
 // what the norm divides each token by comes from rms.cl
 #if NORM
-#define NORM_PARAM const __global float *restrict norm, const __global float *restrict inverse_of,
+#define NORM_PARAM const GLOBAL float *RESTRICT norm, const GLOBAL float *RESTRICT inverse_of,
 #define INVERSE(t) ((t) < TOKENS ? inverse_of[t] : 0.0f)
 #else
 #define NORM_PARAM
 #define INVERSE(t) 1.0f
 #endif
-#define PREPARE
 
 INLINE float4 input_of(INPUT_PARAMS, int t, int col) {
   x += (long)t * COLS;

@@ -2,10 +2,10 @@
 // per token and comes last.
 
 #if NORM
-#define INPUT_PARAMS const __global float *x, const __global float *norm
+#define INPUT_PARAMS const GLOBAL float *x, const GLOBAL float *norm
 #define INPUT x, norm
 #else
-#define INPUT_PARAMS const __global float *x
+#define INPUT_PARAMS const GLOBAL float *x
 #define INPUT x
 #endif
 
@@ -19,7 +19,7 @@ INLINE float input1(INPUT_PARAMS, int col) {
 
 INLINE float4 input4(INPUT_PARAMS, int col) {
 #if COLS % 32
-  return (float4)(input1(INPUT, col), input1(INPUT, col + 1), input1(INPUT, col + 2), input1(INPUT, col + 3));
+  return make_float4(input1(INPUT, col), input1(INPUT, col + 1), input1(INPUT, col + 2), input1(INPUT, col + 3));
 #elif NORM
   return load4(x, col) * load4(norm, col);
 #else

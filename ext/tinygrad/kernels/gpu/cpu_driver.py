@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from tinygrad import Tensor, UOp
 
 from ext.tinygrad.kernels.cpu.kernels import CPUKernels
-from ext.tinygrad.kernels.opencl.program import launch
-from ext.tinygrad.kernels.opencl.trial import obstacle
+from ext.tinygrad.kernels.gpu.program import launch
+from ext.tinygrad.kernels.gpu.trial import obstacle
 
 
 class CPUDriverKernels(CPUKernels):

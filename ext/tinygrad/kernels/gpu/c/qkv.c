@@ -6,16 +6,16 @@
 #define Q_TILES TILES(Q_HEADS * HEAD_DIM)
 #define KV_TILES TILES(KV_HEADS * HEAD_DIM)
 
-KERNEL ENTRY(__global float* restrict q, __global CACHE* restrict cache_k, __global CACHE* restrict cache_v, const __global float* restrict x,
-             NORM_PARAM const __global uchar* restrict w0, const __global uchar* restrict w1, const __global uchar* restrict w2,
-             const __global float* restrict rope, int start_pos) {
-  const int any_tile = get_group_id(0), part = any_tile < Q_TILES ? 0 : any_tile < Q_TILES + KV_TILES ? 1 : 2;
+KERNEL(ITEMS) ENTRY(GLOBAL float* RESTRICT q, GLOBAL CACHE* RESTRICT cache_k, GLOBAL CACHE* RESTRICT cache_v, const GLOBAL float* RESTRICT x,
+             NORM_PARAM const GLOBAL uchar* RESTRICT w0, const GLOBAL uchar* RESTRICT w1, const GLOBAL uchar* RESTRICT w2,
+             const GLOBAL float* RESTRICT rope, int start_pos) {
+  const int any_tile = group_id(0), part = any_tile < Q_TILES ? 0 : any_tile < Q_TILES + KV_TILES ? 1 : 2;
   const int tile = any_tile - (part == 0 ? 0 : part == 1 ? Q_TILES : Q_TILES + KV_TILES);
   PRODUCT((part == 0 ? Q_HEADS : KV_HEADS) * HEAD_DIM, TILE_ROWS,
     const int in_head = row % HEAD_DIM;
     const long position = start_pos + t;
     const long to = (row / HEAD_DIM * (long)CACHE_ROWS + position) * HEAD_DIM + in_head;
-    const __global float* turn = rope + position * HEAD_DIM + in_head / 2 * 2;
+    const GLOBAL float* turn = rope + position * HEAD_DIM + in_head / 2 * 2;
     const float other = shared[at ^ 1]; /* of an adjacent pair */
     const float turned = shared[at] * turn[0] + (row % 2 ? other : -other) * turn[1];
     if (part == 0) q[(long)t * Q_HEADS * HEAD_DIM + row] = turned;

@@ -6,10 +6,10 @@ import pytest
 from tinygrad import Device
 
 from ext.tinygrad.kernels import kernels_for
-from ext.tinygrad.kernels.opencl import choice, cpu_driver, trial
-from ext.tinygrad.kernels.opencl.cpu_driver import CPUDriverKernels, wrap
-from ext.tinygrad.kernels.opencl.kernels import OpenCLKernels
-from ext.tinygrad.kernels.opencl.tuning import Tuning
+from ext.tinygrad.kernels.gpu import choice, cpu_driver, trial
+from ext.tinygrad.kernels.gpu.cpu_driver import CPUDriverKernels, wrap
+from ext.tinygrad.kernels.gpu.kernels import GPUKernels
+from ext.tinygrad.kernels.gpu.tuning import Tuning
 from ext.tinygrad.kernels.twins import TwinKernels
 
 
@@ -31,8 +31,8 @@ def test_kernels_0_leaves_them_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_kernels_for_any_device_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KERNELS", "opencl")
-    assert isinstance(kernels_for("CL"), OpenCLKernels)
+    monkeypatch.setenv("KERNELS", "gpu")
+    assert isinstance(kernels_for("CL"), GPUKernels)
 
 
 def another_compiler(source: str, *rest: object) -> str:
@@ -61,7 +61,7 @@ def test_a_gpu_gets_kernels_in_plain_opencl_c(monkeypatch: pytest.MonkeyPatch) -
     told = replace(choice.info_of(Device["CL"]), kind="gpu", most_items=256)
     monkeypatch.setattr(choice, "info_of", lambda device: told)
     kernels = kernels_for("CL")
-    assert isinstance(kernels, OpenCLKernels) and kernels.tuning.row_items(576, 1) == 16 and kernels.tuning.row_items(576, 2) == 8
+    assert isinstance(kernels, GPUKernels) and kernels.tuning.row_items(576, 1) == 16 and kernels.tuning.row_items(576, 2) == 8
 
 
 @pytest.mark.parametrize("kind", ["gpu", "accelerator", "cpu"])

@@ -1,0 +1,38 @@
+// What every kernel uses, on top of a dialect (opencl.h, cuda.h).
+
+#define GROUP_ROWS 16  // of the weights' layout, see ../../cpu/formats.py: a load of 16 items is 64 bytes in a row, whole sectors of any GPU's memory
+
+
+// Eight columns of four rows of a weight, and what scales them; format.h fills in what its format has
+typedef struct {
+  uint4 low, high;       // words of the rows: four or eight bits of an integer; what is beyond four, or the second half
+  uint2 scales, minima;  // four halves
+  uint scales8, minima8; // four bytes
+} Quad;
+
+// a cache holds halves or floats
+#if CACHE_HALF
+#define CACHE f16
+#define LOAD4(p, i) load4_f16(p, i)
+#define STORE(x, p, i) ((p)[i] = float_to_f16(x))
+#else
+#define CACHE float
+#define LOAD4(p, i) load4(p, i)
+#define STORE(x, p, i) ((p)[i] = (x))
+#endif
+
+// the sum over the work-group's items, for each of them; `scratch` holds a float for each
+INLINE float group_sum(float x, LOCAL float* scratch) {
+  const int item = item_id();
+  scratch[item] = x;
+  sync_group();
+  for (int n = ITEMS; n > 1;) {
+    const int half_of_it = (n + 1) / 2;
+    if (item < n / 2) scratch[item] += scratch[item + half_of_it];
+    sync_group();
+    n = half_of_it;
+  }
+  const float sum = scratch[0];
+  sync_group();
+  return sum;
+}

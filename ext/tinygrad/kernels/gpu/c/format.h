@@ -1,0 +1,209 @@
+// The weights of one format. Bits as ../../cpu/formats.py lays them out: a group of 16 rows is a row of blocks of 32 columns, each its scales, its minima
+// and then words of four columns per row.
+//   ELEMENT_BYTES 2 or 4: half or float values; otherwise BITS, SETS of scales a block, HAS_MIN, ZERO (what integers are too large by), SUPER (8-bit scales
+//   under f16 super-scales of 256 columns)
+// Where a product of one token is made (DECODE), `multiply` leaves the sums of a warp's share of a group; elsewhere `weights4` gives four columns of a row.
+
+#if ELEMENT_BYTES
+
+INLINE const GLOBAL uchar* FORMAT(group)(const GLOBAL uchar* weights, int group) { return weights + (long)group * COLS * GROUP_ROWS * ELEMENT_BYTES; }
+
+#if DECODE
+
+// Neighbouring lanes share a column: two of eight halves, or four of four floats. LOADS columns a lane are in flight.
+#define LANES_A_COLUMN (ELEMENT_BYTES == 2 ? 2 : 4)
+#define COLUMNS (32 / LANES_A_COLUMN)  // of a warp, side by side
+
+INLINE void FORMAT(multiply)(const GLOBAL uchar* group, int split, int lane, LOCAL float* to, INPUT_PARAMS) {
+  float sums[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+  const GLOBAL uint4* weights = (const GLOBAL uint4*)group + lane % LANES_A_COLUMN;
+  for (int first = split * COLUMNS + lane / LANES_A_COLUMN; first < COLS; first += COLUMNS * SPLITS * LOADS) {
+    uint4 w[LOADS];
+    UNROLL for (int u = 0; u < LOADS; u++) w[u] = load_once(weights + LANES_A_COLUMN * min(first + u * COLUMNS * SPLITS, COLS - 1));
+    UNROLL for (int u = 0; u < LOADS; u++) {
+      const int col = first + u * COLUMNS * SPLITS;
+      const float x = col < COLS ? x_floats[col] : 0.0f;
+      const uint words[4] = {w[u].x, w[u].y, w[u].z, w[u].w};
+      UNROLL for (int i = 0; i < 4; i++) {
+#if ELEMENT_BYTES == 2
+        sums[2 * i] += x * f16_to_float((f16)(words[i] & 0xffff));
+        sums[2 * i + 1] += x * f16_to_float((f16)(words[i] >> 16));
+#else
+        sums[i] += x * bits_to_float(words[i]);
+#endif
+      }
+    }
+  }
+#if ELEMENT_BYTES == 2
+  put_sums8(sums, lane, to);
+#else
+  put_sums4(sums, lane, to);
+#endif
+}
+
+#undef LANES_A_COLUMN
+#undef COLUMNS
+
+#else
+
+#if ELEMENT_BYTES == 2
+#define VALUE(p, i) f16_to_float(((const GLOBAL f16*)(p))[i])
+#else
+#define VALUE(p, i) ((const GLOBAL float*)(p))[i]
+#endif
+
+INLINE float FORMAT(value)(const GLOBAL uchar* group, int col, int r) { return COLS % 32 == 0 || col < COLS ? VALUE(group, col * GROUP_ROWS + r) : 0.0f; }
+
+INLINE float4 FORMAT(weights4)(const GLOBAL uchar* group, int b, int c, int r) {
+  const int col = 32 * b + 4 * c;
+  return make_float4(FORMAT(value)(group, col, r), FORMAT(value)(group, col + 1, r), FORMAT(value)(group, col + 2, r), FORMAT(value)(group, col + 3, r));
+}
+
+#undef VALUE
+
+#endif
+
+#else
+
+#define SCALE_BYTES (SUPER ? GROUP_ROWS : 2 * GROUP_ROWS)
+#define QUANTS_AT (SCALE_BYTES * (SETS + HAS_MIN))
+#define BLOCK_BYTES (QUANTS_AT + 4 * GROUP_ROWS * BITS)
+#define SUPER_BYTES (2 * GROUP_ROWS * (1 + HAS_MIN))
+#define BLOCKS (COLS / 32)
+#define GROUP_BYTES ((long)(SUPER ? COLS / 256 * (SUPER_BYTES + 8 * BLOCK_BYTES) : BLOCKS * BLOCK_BYTES))
+
+INLINE const GLOBAL uchar* FORMAT(group)(const GLOBAL uchar* weights, int group) { return weights + group * GROUP_BYTES; }
+
+INLINE const GLOBAL uchar* FORMAT(at)(const GLOBAL uchar* group, int b) {
+  return SUPER ? group + b / 8 * (SUPER_BYTES + 8 * BLOCK_BYTES) + SUPER_BYTES + b % 8 * BLOCK_BYTES : group + b * BLOCK_BYTES;
+}
+
+// the f16 super-scales, then super-minima, of a block's super-block
+INLINE const GLOBAL uchar* FORMAT(supers)(const GLOBAL uchar* block, int b) { return block - b % 8 * BLOCK_BYTES - SUPER_BYTES; }
+
+// Of a block and rows 4 quad … 4 quad + 3: eight columns of each (part 0 … 3 of the block) and what scales them
+INLINE Quad FORMAT(load)(const GLOBAL uchar* group, int b, int part, int quad) {
+  const GLOBAL uchar *block = FORMAT(at)(group, b), *scales = block + SCALE_BYTES * (part * SETS / 4);
+  const GLOBAL uint4* q = (const GLOBAL uint4*)(block + QUANTS_AT) + quad;
+  Quad w;
+  w.low = load_once(q + 4 * part);
+#if BITS == 8
+  w.high = load_once(q + 4 * (4 + part));
+#elif BITS > 4
+  w.high = load_once(q + 4 * (4 + part * (BITS - 4) / 4));
+#endif
+#if SUPER
+  w.scales8 = ((const GLOBAL uint*)scales)[quad];
+  w.scales = ((const GLOBAL uint2*)FORMAT(supers)(block, b))[quad];
+#if HAS_MIN
+  w.minima8 = ((const GLOBAL uint*)(block + SCALE_BYTES * SETS))[quad];
+  w.minima = ((const GLOBAL uint2*)(FORMAT(supers)(block, b) + 2 * GROUP_ROWS))[quad];
+#endif
+#else
+  w.scales = ((const GLOBAL uint2*)scales)[quad];
+#if HAS_MIN
+  w.minima = ((const GLOBAL uint2*)(block + SCALE_BYTES * SETS))[quad];
+#endif
+#endif
+  return w;
+}
+
+// scale and minimum of row r of a quad
+INLINE float FORMAT(scale)(Quad w, int r) {
+  const float scale = f16_to_float((f16)((r < 2 ? w.scales.x : w.scales.y) >> (r % 2 * 16)));
+#if SUPER
+  return scale * (HAS_MIN ? (float)(w.scales8 >> (8 * r) & 255) : (float)(schar)(w.scales8 >> (8 * r)));
+#else
+  return scale;
+#endif
+}
+
+INLINE float FORMAT(minimum)(Quad w, int r) {
+#if HAS_MIN
+  const float minimum = f16_to_float((f16)((r < 2 ? w.minima.x : w.minima.y) >> (r % 2 * 16)));
+  return SUPER ? minimum * (float)(w.minima8 >> (8 * r) & 255) : minimum;
+#else
+  return 0;
+#endif
+}
+
+// the two words of four integers each that row r has of a quad, and the columns that they are of, in words: FIRST_WORD, SECOND_WORD
+#if BITS == 8
+#define FIRST_WORD(part) (part)
+#define SECOND_WORD(part) (4 + (part))
+#else
+#define FIRST_WORD(part) (2 * (part))
+#define SECOND_WORD(part) (2 * (part) + 1)
+#endif
+#if BITS == 5 || BITS == 6
+#define WIDTH (BITS - 4)  // bits beyond four
+#define HIGH_BITS(words, word) (((words) >> (WIDTH * ((word) % (8 / WIDTH))) & 0x01010101u * ((1 << WIDTH) - 1)) << 4)
+#endif
+
+INLINE uint2 FORMAT(words)(Quad w, int part, int r) {
+  const uint low = r == 0 ? w.low.x : r == 1 ? w.low.y : r == 2 ? w.low.z : w.low.w;
+  uint2 words;
+#if BITS == 4
+  words.x = low & 0x0f0f0f0fu, words.y = low >> 4 & 0x0f0f0f0fu;
+#else
+  const uint high = r == 0 ? w.high.x : r == 1 ? w.high.y : r == 2 ? w.high.z : w.high.w;
+#if BITS == 8
+  words.x = low, words.y = high;
+#else
+  words.x = (low & 0x0f0f0f0fu) | HIGH_BITS(high, FIRST_WORD(part));
+  words.y = (low >> 4 & 0x0f0f0f0fu) | HIGH_BITS(high, SECOND_WORD(part));
+#endif
+#endif
+  return words;
+}
+
+#if DECODE
+
+INLINE void FORMAT(multiply)(const GLOBAL uchar* group, int split, int lane, LOCAL float* to, INPUT_PARAMS) {
+  const int quad = lane % 4, part = lane / 4 % 4;
+  float sums[4] = {0, 0, 0, 0};
+  for (int first = 2 * split + lane / 16; first < BLOCKS; first += 2 * SPLITS * LOADS) {
+    Quad w[LOADS];
+    UNROLL for (int u = 0; u < LOADS; u++) w[u] = FORMAT(load)(group, min(first + 2 * SPLITS * u, BLOCKS - 1), part, quad);
+    UNROLL for (int u = 0; u < LOADS; u++) {
+      const int b = first + 2 * SPLITS * u, there = min(b, BLOCKS - 1);
+      const float scale = b < BLOCKS ? x_scales[there] : 0.0f;
+      const int x = x_quants[8 * there + FIRST_WORD(part)], y = x_quants[8 * there + SECOND_WORD(part)];
+      const int total = ZERO || HAS_MIN ? dp4a(0x01010101, x, dp4a(0x01010101, y, 0)) : 0;
+      UNROLL for (int r = 0; r < 4; r++) {
+        const uint2 words = FORMAT(words)(w[u], part, r);
+        const float product = (float)dp4a((int)words.x, x, dp4a((int)words.y, y, -ZERO * total));
+        sums[r] += FORMAT(scale)(w[u], r) * (product * scale);
+        if (HAS_MIN) sums[r] += FORMAT(minimum)(w[u], r) * ((float)total * scale);
+      }
+    }
+  }
+  put_sums4(sums, lane, to);
+}
+
+#else
+
+// columns 4 c … 4 c + 3 of a block's row
+INLINE float4 FORMAT(weights4)(const GLOBAL uchar* group, int b, int c, int r) {
+  const int part = BITS == 8 ? c % 4 : c / 2, second = BITS == 8 ? c / 4 : c % 2;
+  const Quad w = FORMAT(load)(group, b, part, r / 4);
+  const uint2 words = FORMAT(words)(w, part, r % 4);
+  const float4 integers = BITS == 8 ? signed_bytes(second ? words.y : words.x) : unsigned_bytes(second ? words.y : words.x) - (float)ZERO;
+  const float4 scaled = integers * FORMAT(scale)(w, r % 4);
+  return HAS_MIN ? scaled + splat4(FORMAT(minimum)(w, r % 4)) : scaled;
+}
+
+#endif
+
+#undef SCALE_BYTES
+#undef QUANTS_AT
+#undef BLOCK_BYTES
+#undef SUPER_BYTES
+#undef BLOCKS
+#undef GROUP_BYTES
+#undef FIRST_WORD
+#undef SECOND_WORD
+#undef WIDTH
+#undef HIGH_BITS
+
+#endif

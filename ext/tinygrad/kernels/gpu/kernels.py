@@ -1,0 +1,202 @@
+"""The kernel set for GPUs, through OpenCL or CUDA: one source in two dialects, see c/ and docs/kernels.md.
+
+Weights lie as the CPU's kernels have them (sixteen rows side by side): four rows of eight columns are one load of 16 bytes, and packing, its
+cache on disk and its tests serve both.
+"""
+
+import math
+from collections.abc import Sequence
+
+from tinygrad import Tensor, UOp, dtypes
+
+from ext.tinygrad.buffers import upload
+from ext.tinygrad.kernels.cpu.formats import GROUP, Format
+from ext.tinygrad.kernels.cpu.weight import CPUWeight
+from ext.tinygrad.kernels.gpu.program import launch
+from ext.tinygrad.kernels.gpu.source import decode_source, embed_source, plain_source, tile_source
+from ext.tinygrad.kernels.gpu.tuning import Tuning
+from ext.tinygrad.kernels.matrix import QuantMatrix
+from ext.tinygrad.kernels.twins import TwinKernels
+
+PREFILL_ITEMS, PREFILL_SLOTS = 256, 4  # items and groups of rows of a prefill tile, as prefill.h is written
+QUERIES = 16  # tokens of an attention tile; eight items share each
+MOST_HEADS = 8  # query heads that share a key in registers
+WARP = 32  # items that work in step, where they do
+
+
+class GPUKernels:
+    """Activations of one token are int8 (per 32 columns) where they meet integer weights, as on the CPU; many tokens are floats.
+
+    What `attend` and `norm_gated` hand to `linear_residual` is, for one token, a buffer of bytes (c/activations.h) that holds both.
+    """
+
+    name = "gpu"
+    chunks = (512, 128, 32)  # tokens that a prefill pass takes: tiles of few tokens would leave most of a large card idle
+
+    def __init__(self, tuning: Tuning):
+        self.tuning = tuning
+        self._counters: dict[str, Tensor] = {}
+
+    def pack(self, matrix: QuantMatrix, device: str) -> CPUWeight:
+        return CPUWeight.pack(matrix, device)
+
+    def embed(self, ids: Tensor, weight: CPUWeight) -> Tensor:
+        T, (rows, cols) = ids.shape[0], weight.shape
+        items = self.tuning.plain_items
+        source = embed_source(self.tuning, weight.format, {"COLS": cols, "OUT_ROWS": rows, "ITEMS": items})
+        return launch(source, "embed", [T], items, [_floats(ids, T, cols)], [ids, weight.data])[0]
+
+    def norm_qkv(
+        self,
+        x: Tensor,
+        norm: Tensor,
+        eps: float,
+        wq: CPUWeight,
+        wk: CPUWeight,
+        wv: CPUWeight,
+        rope: Tensor,
+        cache_k: Tensor,
+        cache_v: Tensor,
+        start_pos: int | UOp,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        T, (kv_heads, _, head_dim) = x.shape[0], cache_k.shape
+        heads = wq.shape[0] // head_dim
+        macros = {"Q_HEADS": heads, "KV_HEADS": kv_heads, **_cache_macros(cache_k)}
+        q = _floats(x, T, heads, head_dim)
+        out = self._product("qkv", x, norm, eps, [wq, wk, wv], macros, [q, cache_k, cache_v], [rope], start_pos)
+        return out[0], out[1], out[2]
+
+    def attend(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: int | UOp) -> Tensor:
+        (T, heads, head_dim), (kv_heads, _, _) = q.shape, cache_k.shape
+        if head_dim % 4:
+            return TwinKernels().attend(q, cache_k, cache_v, start_pos)
+        macros: dict[str, object] = {
+            "HEADS_PER_KV": heads // kv_heads,
+            "HEADS_IN_ALL": heads,
+            "SCALE": math.log2(math.e) * head_dim**-0.5,
+            **_cache_macros(cache_k),
+        }
+        if T == 1:
+            return self._attend_one(q, cache_k, cache_v, start_pos, macros)
+        macros |= {
+            "TOKENS": T,
+            "QUERY_HEADS": heads,
+            "QUERIES": QUERIES,
+            "CHUNK": self.tuning.attend_chunk(head_dim),
+            "ITEMS": 8 * QUERIES,
+        }
+        source = plain_source(self.tuning, "attend_prefill.c", "attend_prefill", macros)
+        out = _floats(q, T, heads * head_dim)
+        return launch(source, "attend_prefill", [heads, -(-T // QUERIES)], 8 * QUERIES, [out], [q, cache_k, cache_v], start_pos)[0]
+
+    def _attend_one(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: int | UOp, macros: dict[str, object]) -> Tensor:
+        (_, heads, head_dim), (kv_heads, rows, _) = q.shape, cache_k.shape
+        shared = max(n for n in range(1, MOST_HEADS + 1) if heads // kv_heads % n == 0)
+        splits = self.tuning.attend_splits(rows, heads // shared)
+        macros |= {"HEADS": shared, "SPLITS": splits}
+        # a head is whole blocks of what a product reads, or that product quantises the whole
+        out = _floats(q, 1, heads * head_dim) if head_dim % 32 else _activations(q, heads * head_dim)
+        partial = _floats(q, heads * splits * (head_dim + 2))
+        inputs = [q, cache_k, cache_v]
+        if self.tuning.has_shuffle and head_dim in (64, 128, 256):
+            items = 4 * WARP if 4 * 4 * shared * (head_dim + 2) <= self.tuning.local_bytes // 2 else 2 * WARP
+            macros |= {"ITEMS": items, "STEPS": 4 if shared <= 4 else 2}
+            source = plain_source(self.tuning, "attend_decode.c", "attend_decode", macros, ["activations.h"])
+            outputs = [out, partial, self._zero_counters(q.device)]
+            return launch(source, "attend_decode", [heads // shared, splits], items, outputs, inputs, start_pos)[0]
+        items = self.tuning.attend_items(head_dim)
+        source = plain_source(self.tuning, "attend_split.c", "attend_split", macros | {"ITEMS": items})
+        (partial,) = launch(source, "attend_split", [heads // shared, splits], items, [partial], inputs, start_pos)
+        source = plain_source(
+            self.tuning, "attend_combine.c", "attend_combine", macros | {"ITEMS": self.tuning.plain_items}, ["activations.h"]
+        )
+        return launch(source, "attend_combine", [heads], self.tuning.plain_items, [out], [partial])[0]
+
+    def linear_residual(self, x: Tensor, weight: CPUWeight, residual: Tensor) -> Tensor:
+        rows, cols = weight.shape
+        T = residual.shape[0]
+        if T == 1 and x.dtype != dtypes.uint8:
+            x = self._to_activations(x, cols)
+        return self._product("linear", x, None, 0.0, [weight], {"RESIDUAL": 1}, [_floats(x, T, rows)], [residual])[0]
+
+    def norm_gated(self, x: Tensor, norm: Tensor, eps: float, w_gate: CPUWeight, w_up: CPUWeight) -> Tensor:
+        T, rows = x.shape[0], w_gate.shape[0]
+        out = _activations(x, rows) if T == 1 else _floats(x, T, rows)
+        return self._product("gated", x, norm, eps, [w_gate, w_up], {}, [out])[0]
+
+    def norm_linear(self, x: Tensor, norm: Tensor, eps: float, weight: CPUWeight) -> Tensor:
+        return self._product("linear", x, norm, eps, [weight], {"RESIDUAL": 0}, [_floats(x, x.shape[0], weight.shape[0])])[0]
+
+    def _product(
+        self,
+        name: str,
+        x: Tensor,
+        norm: Tensor | None,
+        eps: float,
+        weights: Sequence[CPUWeight],
+        macros: dict[str, object],
+        outputs: Sequence[Tensor],
+        more: Sequence[Tensor] = (),
+        start_pos: int | UOp | None = None,
+    ) -> list[Tensor]:
+        """Kernel <name>.c over x and weights with as many columns: side by side in a tile (gated), or one after another."""
+        cols = weights[0].shape[1]
+        T = 1 if x.dtype == dtypes.uint8 else x.shape[0]
+        abreast = len(weights) if name == "gated" else 1
+        macros = {"TOKENS": T, "COLS": cols, "OUT_ROWS": weights[0].shape[0], "NORM": int(norm is not None), "EPS": float(eps), **macros}
+        inputs = [x] if norm is None else [x, norm]
+        formats = [w.format for w in weights]
+        if T == 1:
+            # whole blocks of 32 rows of what another product reads
+            slots = 2 * abreast if abreast > 1 and weights[0].shape[0] % 32 == 0 else abreast
+            shape = self.tuning.decode_shape(sum(w.shape[0] for w in weights), cols, slots, _floating(formats))
+            tokens, slots, items = 1, shape.slots, shape.items
+            source = decode_source(self.tuning, f"{name}.c", name, formats, macros | {"SLOTS": slots, "ITEMS": items, "LOADS": shape.loads})
+        else:
+            slots, tokens, items = PREFILL_SLOTS, next((n for n in (16, 32) if T <= n), 64), PREFILL_ITEMS
+            macros |= {"TILE_TOKENS": tokens, "SLOTS": slots, "ITEMS": items}
+            if norm is not None:
+                inputs.append(self._inverse_rms(x, eps))
+            source = tile_source(self.tuning, f"{name}.c", name, formats, macros)
+        rows = GROUP * slots // abreast
+        tiles = sum(-(-w.shape[0] // rows) for w in weights) // abreast
+        return launch(source, name, [tiles, -(-T // tokens)], items, outputs, [*inputs, *(w.data for w in weights), *more], start_pos)
+
+    def _to_activations(self, x: Tensor, cols: int) -> Tensor:
+        """float32 (1, cols) as a buffer of activations."""
+        items = self.tuning.plain_items
+        macros = {"COLS": cols, "NORM": 0, "EPS": 0.0, "INT_INPUT": int(cols % 32 == 0), "FLOAT_INPUT": 1, "ITEMS": items}
+        source = plain_source(self.tuning, "activations.c", "activations", macros, ["activations.h", "norm.h"])
+        return launch(source, "activations", [1], items, [_activations(x, cols)], [x])[0]
+
+    def _inverse_rms(self, x: Tensor, eps: float) -> Tensor:
+        T, cols = x.shape
+        source = plain_source(self.tuning, "rms.c", "rms", {"COLS": cols, "EPS": float(eps), "ITEMS": self.tuning.plain_items})
+        return launch(source, "rms", [T], self.tuning.plain_items, [_floats(x, T)], [x])[0]
+
+    def _zero_counters(self, device: str) -> Tensor:
+        """int32 zeros, which kernels leave as zeros: in stream order one buffer serves all of a device's kernels."""
+        if device not in self._counters:
+            import numpy as np
+
+            self._counters[device] = upload(np.zeros(1024, np.int32), device)
+        return self._counters[device]
+
+
+def _floats(like: Tensor, *shape: int) -> Tensor:
+    return Tensor.empty(*shape, dtype=dtypes.float32, device=like.device)
+
+
+def _activations(like: Tensor, cols: int) -> Tensor:
+    """A buffer of activations, see c/activations.h."""
+    return Tensor.empty(4 * cols if cols % 32 else 5 * cols + cols // 8, dtype=dtypes.uint8, device=like.device)
+
+
+def _floating(formats: Sequence[Format]) -> bool:
+    return any(f.element for f in formats)
+
+
+def _cache_macros(cache: Tensor) -> dict[str, object]:
+    assert cache.dtype in (dtypes.float16, dtypes.float32), f"no cache of {cache.dtype}"
+    _, rows, head_dim = cache.shape
+    return {"CACHE_HALF": int(cache.dtype == dtypes.float16), "CACHE_ROWS": rows, "HEAD_DIM": head_dim}

@@ -1,0 +1,93 @@
+"""Puts the source of one kernel together: its dialect, what it is specialised for as macros, the formats of its weights, its own files."""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+from ext.tinygrad.kernels.cpu.formats import Format
+from ext.tinygrad.kernels.gpu.tuning import Tuning
+
+HIDDEN = "-1e30f"  # the score of a position that does not count: finite, so that a difference of two is a number
+FOLDER = Path(__file__).parent / "c"
+
+
+@cache
+def _read(name: str) -> str:
+    """A file of c/ with the files that it includes in their places."""
+    text = (FOLDER / name).read_text()
+    return re.sub(r'^#include "(\S+)".*$', lambda match: _read(match[1]), text, flags=re.MULTILINE)
+
+
+def _format(form: Format) -> str:
+    """The functions of one weight format: group_<name>, weights4_<name>, multiply_<name> …"""
+    macros: dict[str, int] = {
+        "ELEMENT_BYTES": {"": 0, "f16": 2, "f32": 4}[form.element],
+        "BITS": form.bits,
+        "SETS": form.scale_sets,
+        "HAS_MIN": int(form.has_min),
+        "ZERO": form.zero,
+        "SUPER": int(form.k_scales),
+    }
+    lines = [f"#define FORMAT(x) x##_{form.name}", *(f"#define {k} {v}" for k, v in macros.items()), _read("format.h")]
+    return "\n".join([*lines, "#undef FORMAT", *(f"#undef {k}" for k in macros)])
+
+
+def decode_source(tuning: Tuning, file: str, entry: str, formats: Sequence[Format], macros: Mapping[str, object]) -> str:
+    """A product of one token: decode.h."""
+    weights = _dispatch("MULTIPLY_OF(part, group, split, lane, to, ...)", "multiply", "split, lane, to, __VA_ARGS__", formats)
+    weights |= _dispatch("WEIGHTS_OF(part, group)", "group", None, formats)
+    inputs = {"INT_INPUT": int(any(f.bits for f in formats)), "FLOAT_INPUT": int(any(f.element for f in formats))}
+    files = ["activations.h", "norm.h", "decode.h"]
+    return _with_weights(tuning, files, file, entry, formats, {"DECODE": 1, **inputs, **macros, **weights})
+
+
+def tile_source(tuning: Tuning, file: str, entry: str, formats: Sequence[Format], macros: Mapping[str, object]) -> str:
+    """A product of many tokens in plain floats: prefill.h."""
+    weights = _dispatch("WEIGHTS4_OF(part, group, b, c, r)", "weights4", "b, c, r", formats)
+    return _with_weights(tuning, ["input.h", "prefill.h"], file, entry, formats, {"DECODE": 0, **macros, **weights})
+
+
+def embed_source(tuning: Tuning, form: Format, macros: Mapping[str, object]) -> str:
+    names = {f"{function}_0": f"{function}_{form.name}" for function in ("group", "weights4")}
+    return _with_weights(tuning, [], "embed.c", "embed", [form], {"DECODE": 0, **names, **macros})
+
+
+def plain_source(tuning: Tuning, file: str, entry: str, macros: Mapping[str, object], files: Sequence[str] = ()) -> str:
+    """A kernel without weights, over the headers `files`."""
+    return "\n".join([_head(tuning, {"HIDDEN": HIDDEN, "ENTRY": entry, **macros}), *map(_read, files), _read(file)])
+
+
+def _with_weights(
+    tuning: Tuning, files: Sequence[str], file: str, entry: str, formats: Sequence[Format], macros: Mapping[str, object]
+) -> str:
+    distinct = {f.name: f for f in formats}.values()
+    head = _head(tuning, {"ENTRY": entry, **macros})
+    # the product's body comes last: a macro of it uses what the core's header defines
+    return "\n".join([head, *map(_read, files), *map(_format, distinct), _read("product.h"), _read(file)])
+
+
+def _head(tuning: Tuning, macros: Mapping[str, object]) -> str:
+    able = {"PTX": tuning.ptx, "HAS_SHUFFLE": int(tuning.has_shuffle)}
+    defines = "\n".join(
+        f"#define {name} {f'{value!r}f' if isinstance(value, float) else value}" for name, value in {"CACHE_HALF": 0, **able, **macros}.items()
+    )
+    return "\n".join([defines, _read(f"{tuning.dialect}.h"), _read("common.h")])
+
+
+def _dispatch(signature: str, function: str, arguments: str | None, formats: Sequence[Format]) -> dict[str, object]:
+    """A macro that calls the function of weight `part`'s format with that weight, w<part>; alike formats share their code."""
+
+    def call(name: str, weight: str) -> str:
+        group = f"group_{name}({weight}, group)"
+        return group if arguments is None else f"{function}_{name}({group}, {arguments})"
+
+    weights = [f"w{i}" for i in range(len(formats))]
+    if len({f.name for f in formats}) == 1:
+        return {signature: call(formats[0].name, _choose(weights))}
+    return {signature: _choose([call(f.name, w) for f, w in zip(formats, weights)])}
+
+
+def _choose(by_part: Sequence[str]) -> str:
+    *others, last = by_part
+    return f"({''.join(f'(part) == {i} ? {one} : ' for i, one in enumerate(others))}{last})"
