@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from ext.tinygrad.kernels.cpu.formats import Format
 from ext.tinygrad.kernels.gpu.tuning import Tuning
@@ -76,18 +77,22 @@ def _head(tuning: Tuning, macros: Mapping[str, object]) -> str:
 
 
 def _dispatch(signature: str, function: str, arguments: str | None, formats: Sequence[Format]) -> dict[str, object]:
-    """A macro that calls the function of weight `part`'s format with that weight, w<part>; alike formats share their code."""
+    """A macro that calls the function of weight `part`'s format with that weight, w<part>; weights of one format share one call."""
+    by_format: dict[str, list[int]] = {}
+    for part, form in enumerate(formats):
+        by_format.setdefault(form.name, []).append(part)
+    calls = {}
+    for name, parts in by_format.items():
+        group = f"group_{name}({_choose({part: f'w{part}' for part in parts})}, group)"
+        calls[tuple(parts)] = group if arguments is None else f"{function}_{name}({group}, {arguments})"
+    return {signature: _choose(calls)}
 
-    def call(name: str, weight: str) -> str:
-        group = f"group_{name}({weight}, group)"
-        return group if arguments is None else f"{function}_{name}({group}, {arguments})"
 
-    weights = [f"w{i}" for i in range(len(formats))]
-    if len({f.name for f in formats}) == 1:
-        return {signature: call(formats[0].name, _choose(weights))}
-    return {signature: _choose([call(f.name, w) for f, w in zip(formats, weights)])}
+def _choose(by_part: Mapping[Any, str]) -> str:
+    """The expression of `part`, which is one of the keys, or in one of them; the last needs no test."""
+    *others, (_, last) = by_part.items()
 
+    def test(key: int | tuple[int, ...]) -> str:
+        return " || ".join(f"(part) == {i}" for i in ((key,) if isinstance(key, int) else key))
 
-def _choose(by_part: Sequence[str]) -> str:
-    *others, last = by_part
-    return f"({''.join(f'(part) == {i} ? {one} : ' for i, one in enumerate(others))}{last})"
+    return f"({''.join(f'({test(key)}) ? {one} : ' for key, one in others)}{last})"

@@ -6,7 +6,8 @@ typedef signed char schar;
 typedef unsigned short ushort;
 typedef unsigned int uint;
 
-#define KERNEL(items) extern "C" __global__ void __launch_bounds__(items)
+// with a number of blocks ptxas takes the registers that loads in flight need; without, it relies on occupancy alone and even spills
+#define KERNEL(items) extern "C" __global__ void __launch_bounds__(items, 1)
 #define GLOBAL
 #define LOCAL
 #define LOCAL_ARRAY(type, name, n) __shared__ __align__(16) type name[n]
@@ -43,6 +44,7 @@ INLINE void store4_local(float4 x, float* p, int i) { *(float4*)(p + i) = x; }
 typedef ushort f16;
 #ifndef CUDA_PTX_H  // defined by an emulator, which brings functions of these names
 #include "cuda_ptx.h"
+#include "load_ptx.h"
 #if PTX >= 80
 #include "mma_ptx.h"
 #endif

@@ -14,8 +14,5 @@ INLINE ushort float_to_f16(float x) {
 
 INLINE uint pack_f16x2(float low, float high) { return (uint)float_to_f16(low) | (uint)float_to_f16(high) << 16; }
 
-// 16 bytes that are read once: they are the first to leave the caches
-INLINE uint4 load_once(const uint4* p) { return __ldcs(p); }
-
 // have the 128 bytes around p brought into the second-level cache
 INLINE void prefetch_line(const uchar* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }

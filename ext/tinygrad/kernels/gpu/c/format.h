@@ -93,16 +93,16 @@ INLINE Quad FORMAT(load)(const GLOBAL uchar* group, int b, int part, int quad) {
   w.high = load_once(q + 4 * (4 + part * (BITS - 4) / 4));
 #endif
 #if SUPER
-  w.scales8 = ((const GLOBAL uint*)scales)[quad];
-  w.scales = ((const GLOBAL uint2*)FORMAT(supers)(block, b))[quad];
+  w.scales8 = load_scales8((const GLOBAL uint*)scales + quad);
+  w.scales = load_scales((const GLOBAL uint2*)FORMAT(supers)(block, b) + quad);
 #if HAS_MIN
-  w.minima8 = ((const GLOBAL uint*)(block + SCALE_BYTES * SETS))[quad];
-  w.minima = ((const GLOBAL uint2*)(FORMAT(supers)(block, b) + 2 * GROUP_ROWS))[quad];
+  w.minima8 = load_scales8((const GLOBAL uint*)(block + SCALE_BYTES * SETS) + quad);
+  w.minima = load_scales((const GLOBAL uint2*)(FORMAT(supers)(block, b) + 2 * GROUP_ROWS) + quad);
 #endif
 #else
-  w.scales = ((const GLOBAL uint2*)scales)[quad];
+  w.scales = load_scales((const GLOBAL uint2*)scales + quad);
 #if HAS_MIN
-  w.minima = ((const GLOBAL uint2*)(block + SCALE_BYTES * SETS))[quad];
+  w.minima = load_scales((const GLOBAL uint2*)(block + SCALE_BYTES * SETS) + quad);
 #endif
 #endif
   return w;

@@ -37,8 +37,13 @@ INLINE f16 float_to_f16(float x) {
 INLINE uint pack_f16x2(float low, float high) { return (uint)float_to_f16(low) | (uint)float_to_f16(high) << 16; }
 INLINE float4 load4_f16(const GLOBAL f16* p, long i) { return vload_half4(0, (const GLOBAL half*)(p + i)); }
 
-// 16 bytes that are read once
+#if PTX
+#include "load_ptx.h"
+#else
 INLINE uint4 load_once(const GLOBAL uint4* p) { return *p; }
+INLINE uint2 load_scales(const GLOBAL uint2* p) { return *p; }
+INLINE uint load_scales8(const GLOBAL uint* p) { return *p; }
+#endif
 
 INLINE void prefetch_line(const GLOBAL uchar* p) { prefetch(p, 1); }
 INLINE float bits_to_float(uint bits) { return as_float(bits); }
