@@ -30,12 +30,13 @@ from app.models.llama.weight_cache import WeightCache
 from ext.tinygrad.backend import Backend, describe_device
 from ext.tinygrad.buffers import upload
 from ext.tinygrad.kernels import kernels_for
-from ext.tinygrad.kernels.protocol import Kernels
+from ext.tinygrad.kernels.protocol import Kernels, Tunable
 from ext.tinygrad.starting import paused_collector
 
 __all__ = ["ContextOverflow", "Generation", "KVCache", "Llama", "PrefillStats", "Sampling"]
 
 Progress = Callable[[int, int], None]  # (done, total)
+FIRST_TUNE = 2.0  # seconds
 VERSION = "2"  # of the numbers this runtime computes: raise it when a change makes older KV snapshots differ from a fresh prefill
 
 
@@ -67,11 +68,13 @@ class Llama:
         kernels: Kernels | None = None,
         quantize: bool = False,
         stop: Sequence[str] = (),
+        tune: float | None = FIRST_TUNE,
     ) -> "Llama":
         """Open, lay out and place the weights; `progress(bytes done, bytes in all)` is told along the way.
 
         The device is tinygrad's default, the kernel set the fastest that serves it, unless they are named. `quantize` makes float
         matrices 8-bit integers; `stop`, tokens or their ids, takes the place of what the files declare as ends.
+        `tune`: seconds that a kernel set may measure which launches suit this device, where it has not done so yet (None: as long as it takes).
 
         Raises CheckpointError, ConfigError or TokenizerError for a file that cannot serve and ConfigError for a window beyond the model's.
         """
@@ -91,7 +94,7 @@ class Llama:
                 if max_context > 0
                 else f"--max-context {max_context} holds no token; pass a number from 1 to {config.context_length}"
             )
-        device, done = Device.canonicalize(device), 0
+        device, done, given = Device.canonicalize(device), 0, kernels
         kernels = kernels or kernels_for(device)
         matrices = WeightCache(checkpoint, kernels, device)  # is read by a thread of its own, in the meantime
         tokenizer = checkpoint.tokenizer()  # before the weights are packed: it may refuse
@@ -110,6 +113,8 @@ class Llama:
         cache_dtype = "float32" if checkpoint.stored("tok_embeddings.weight").type == "F32" else "float16"
         llama = cls(model, tokenizer, max_context, device, cache_dtype, checkpoint.fingerprint())
         llama.quantised = quantised
+        if given is None and isinstance(kernels, Tunable):
+            kernels.tune(model.one_token_products, tune)  # the engine has put its graph runner in place, and captured nothing yet
         return llama
 
     @property

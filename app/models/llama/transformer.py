@@ -11,7 +11,7 @@ from app.models.llama.config import LlamaConfig
 from app.models.llama.kv_cache import LayerCache
 from app.models.llama.weight_cache import WeightCache
 from ext.tinygrad.buffers import upload
-from ext.tinygrad.kernels.protocol import Kernels, PackedWeight, rope_table
+from ext.tinygrad.kernels.protocol import Kernels, OneTokenProduct, PackedWeight, rope_table
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,20 @@ class Transformer:
         """Every matrix once."""
         matrices = [w for block in self.blocks for w in block.matrices]
         return [self.tok_embeddings, *matrices, *([] if self.output is self.tok_embeddings else [self.output])]
+
+    @property
+    def one_token_products(self) -> list[OneTokenProduct]:
+        """What a decode step multiplies: each product of each kind of block with its weights by layer, and the head."""
+        products = [OneTokenProduct("linear", True, ((self.output,),))]
+        for layout in dict.fromkeys(block.layout for block in self.blocks):
+            alike = [block for block in self.blocks if block.layout == layout]
+            products += [
+                OneTokenProduct("qkv", True, tuple((b.wq, b.wk, b.wv) for b in alike), self.config.head_dim),
+                OneTokenProduct("linear", False, tuple((b.wo,) for b in alike)),
+                OneTokenProduct("gated", True, tuple((b.w1, b.w3) for b in alike)),
+                OneTokenProduct("linear", False, tuple((b.w2,) for b in alike)),
+            ]
+        return products
 
     @property
     def nbytes(self) -> int:

@@ -6,7 +6,8 @@ capacity, so that a padded prefill chunk never writes outside.
 """
 
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from tinygrad import Tensor, UOp
@@ -61,16 +62,34 @@ class Kernels(Protocol[W]):
         """
 
     def attend(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: int | UOp) -> Tensor:
-        """Causal attention: token t sees positions 0 … start_pos + t. (T, H, Hd) -> (T, H * Hd)."""
+        """Causal attention: token t sees positions 0 … start_pos + t. (T, H, Hd) -> (T, H * Hd), in a form that linear_residual takes."""
 
     def linear_residual(self, x: Tensor, weight: W, residual: Tensor) -> Tensor:
-        """residual + x @ weight.T: (T, K) and (T, D) -> (T, D)."""
+        """residual + x @ weight.T: (T, K) and (T, D) -> (T, D). x is float32, or what attend and norm_gated of the same set gave."""
 
     def norm_gated(self, x: Tensor, norm: Tensor, eps: float, w_gate: W, w_up: W) -> Tensor:
-        """RMSNorm, then SwiGLU's silu(gate) * up: (T, D) -> (T, F)."""
+        """RMSNorm, then SwiGLU's silu(gate) * up: (T, D) -> (T, F), in a form that linear_residual takes."""
 
     def norm_linear(self, x: Tensor, norm: Tensor, eps: float, weight: W) -> Tensor:
         """RMSNorm, then the output head: (T, D) -> (T, V)."""
+
+
+@dataclass(frozen=True)
+class OneTokenProduct:
+    """A product that every decode step makes, once a layer: for a kernel set that measures what suits it."""
+
+    name: str  # "qkv", "gated" or "linear"
+    norm: bool
+    weights: tuple[tuple[Any, ...], ...]  # by layer: the packed weights that are multiplied with one input
+    head_dim: int = 0  # of qkv
+
+
+@runtime_checkable
+class Tunable(Protocol):
+    """A kernel set that can measure how to launch its products."""
+
+    def tune(self, products: Sequence[OneTokenProduct], seconds: float | None = None) -> None:
+        """Measure for so many seconds at most (None: as long as it takes); products change in speed, and in the order of their sums."""
 
 
 def rope_table(rows: int, head_dim: int, rope_dim: int, theta: float, factors: Sequence[float] = (), scale: float = 1.0) -> np.ndarray:

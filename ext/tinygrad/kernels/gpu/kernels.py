@@ -1,12 +1,15 @@
 """The kernel set for GPUs, through OpenCL or CUDA: one source in two dialects, see c/ and docs/kernels.md.
 
-Weights lie as the CPU's kernels have them (sixteen rows side by side): four rows of eight columns are one load of 16 bytes, and packing, its
-cache on disk and its tests serve both.
+Weights lie as the CPU's kernels have them (sixteen rows side by side): four rows of eight columns are one load of 16 bytes, and packing,
+its cache on disk and its tests serve both.
 """
 
 import math
+import os
+import time
 from collections.abc import Sequence
 
+import numpy as np
 from tinygrad import Tensor, UOp, dtypes
 
 from ext.tinygrad.buffers import upload
@@ -14,13 +17,15 @@ from ext.tinygrad.kernels.cpu.formats import GROUP, Format
 from ext.tinygrad.kernels.cpu.weight import CPUWeight
 from ext.tinygrad.kernels.gpu.program import launch
 from ext.tinygrad.kernels.gpu.source import decode_source, embed_source, plain_source, tile_source
-from ext.tinygrad.kernels.gpu.tuning import Tuning
+from ext.tinygrad.kernels.gpu.tuner import LAYERS, Tuner, candidates
+from ext.tinygrad.kernels.gpu.tuning import DecodeShape, Tuning
 from ext.tinygrad.kernels.matrix import QuantMatrix
+from ext.tinygrad.kernels.protocol import OneTokenProduct
 from ext.tinygrad.kernels.twins import TwinKernels
 
 PREFILL_ITEMS, PREFILL_SLOTS = 256, 4  # items and groups of rows of a prefill tile, as prefill.h is written
 QUERIES = 16  # tokens of an attention tile; eight items share each
-MOST_HEADS = 8  # query heads that share a key in registers
+MOST_HEADS = 4  # query heads that share a key in registers
 WARP = 32  # items that work in step, where they do
 
 
@@ -36,6 +41,8 @@ class GPUKernels:
     def __init__(self, tuning: Tuning):
         self.tuning = tuning
         self._counters: dict[str, Tensor] = {}
+        self._shapes: dict[str, DecodeShape] = {}  # that were measured, by product
+        self._scratch: dict[tuple, Tensor] = {}  # what products are measured over
 
     def pack(self, matrix: QuantMatrix, device: str) -> CPUWeight:
         return CPUWeight.pack(matrix, device)
@@ -100,7 +107,7 @@ class GPUKernels:
         inputs = [q, cache_k, cache_v]
         if self.tuning.has_shuffle and head_dim in (64, 128, 256):
             items = 4 * WARP if 4 * 4 * shared * (head_dim + 2) <= self.tuning.local_bytes // 2 else 2 * WARP
-            macros |= {"ITEMS": items, "STEPS": 4 if shared <= 4 else 2}
+            macros |= {"ITEMS": items, "STEPS": 4 if shared <= 2 else 2}
             source = plain_source(self.tuning, "attend_decode.c", "attend_decode", macros, ["activations.h"])
             outputs = [out, partial, self._zero_counters(q.device)]
             return launch(source, "attend_decode", [heads // shared, splits], items, outputs, inputs, start_pos)[0]
@@ -147,9 +154,7 @@ class GPUKernels:
         inputs = [x] if norm is None else [x, norm]
         formats = [w.format for w in weights]
         if T == 1:
-            # whole blocks of 32 rows of what another product reads
-            slots = 2 * abreast if abreast > 1 and weights[0].shape[0] % 32 == 0 else abreast
-            shape = self.tuning.decode_shape(sum(w.shape[0] for w in weights), cols, slots, _floating(formats))
+            shape = self._shape(name, weights)
             tokens, slots, items = 1, shape.slots, shape.items
             source = decode_source(self.tuning, f"{name}.c", name, formats, macros | {"SLOTS": slots, "ITEMS": items, "LOADS": shape.loads})
         else:
@@ -161,6 +166,60 @@ class GPUKernels:
         rows = GROUP * slots // abreast
         tiles = sum(-(-w.shape[0] // rows) for w in weights) // abreast
         return launch(source, name, [tiles, -(-T // tokens)], items, outputs, [*inputs, *(w.data for w in weights), *more], start_pos)
+
+    def tune(self, products: Sequence[OneTokenProduct], seconds: float | None = None) -> None:
+        """Measure which work-groups suit each product on its device, for so many seconds at most, and use them from here on.
+
+        None takes the time it needs. What was found earlier on such a device is read from the disk."""
+        if self.tuning.kind != "gpu" or not products or os.environ.get("TUNE", "1") == "0":
+            return
+        device = products[0].weights[0][0].data.device
+        tuner = Tuner(device, self.tuning)
+        until = math.inf if seconds is None else time.perf_counter() + seconds
+        for product in sorted(products, key=lambda p: -sum(w.nbytes for w in p.weights[0]) * len(p.weights)):
+            weights = product.weights[0]
+            key, cols = _key(product.name, weights), weights[0].shape[1]
+            default = self._shape(product.name, weights)
+            shapes = candidates(default, self.tuning.most_warps(cols, _floating([w.format for w in weights])), self.tuning.most_items)
+
+            def run(shape: DecodeShape, product: OneTokenProduct = product, key: str = key) -> list[Tensor]:
+                self._shapes[key] = shape
+                return [tensor for i, layer in enumerate(product.weights[:LAYERS]) for tensor in self._run(product, layer, i)]
+
+            self._shapes[key] = tuner.choose(key, default, shapes, run, until)
+        tuner.save()
+
+    def _run(self, product: OneTokenProduct, weights: Sequence[CPUWeight], layer: int) -> list[Tensor]:
+        """Launch a product of a layer over numbers that mean nothing."""
+        cols, device = weights[0].shape[1], weights[0].data.device
+
+        def zeros(name: str, *shape: int, dtype: type[np.generic] = np.float32) -> Tensor:
+            if (name, shape) not in self._scratch:
+                self._scratch[name, shape] = upload(np.zeros(shape, dtype), device)
+            return self._scratch[name, shape]
+
+        x = zeros("x", 1, cols)
+        if product.name == "qkv":
+            heads = [w.shape[0] // product.head_dim for w in weights]
+            k, v = (zeros(f"{name} {layer}", heads[1], 2, product.head_dim, dtype=np.float16) for name in "kv")
+            wq, wk, wv = weights
+            return list(self.norm_qkv(x, x, 1.0, wq, wk, wv, zeros("rope", 2, product.head_dim // 2, 2), k, v, 0))
+        if product.name == "gated":
+            return [self.norm_gated(x, x, 1.0, weights[0], weights[1])]
+        if product.norm:
+            return [self.norm_linear(x, x, 1.0, weights[0])]
+        activations = zeros("activations", _activation_bytes(cols), dtype=np.uint8)
+        return [self.linear_residual(activations, weights[0], zeros("residual", 1, weights[0].shape[0]))]
+
+    def _shape(self, name: str, weights: Sequence[CPUWeight]) -> DecodeShape:
+        """The work-group of a product of one token: what was measured, or the table's."""
+        rows, cols = weights[0].shape
+        abreast = len(weights) if name == "gated" else 1
+        # whole blocks of 32 rows of what another product reads
+        slots = 2 * abreast if abreast > 1 and rows % 32 == 0 else abreast
+        default = self.tuning.decode_shape(cols, slots, _floating([w.format for w in weights]))
+        found = self._shapes.get(_key(name, weights))
+        return found if found and found.slots % slots == 0 and found.items <= self.tuning.most_items else default
 
     def _to_activations(self, x: Tensor, cols: int) -> Tensor:
         """float32 (1, cols) as a buffer of activations."""
@@ -177,8 +236,6 @@ class GPUKernels:
     def _zero_counters(self, device: str) -> Tensor:
         """int32 zeros, which kernels leave as zeros: in stream order one buffer serves all of a device's kernels."""
         if device not in self._counters:
-            import numpy as np
-
             self._counters[device] = upload(np.zeros(1024, np.int32), device)
         return self._counters[device]
 
@@ -189,7 +246,16 @@ def _floats(like: Tensor, *shape: int) -> Tensor:
 
 def _activations(like: Tensor, cols: int) -> Tensor:
     """A buffer of activations, see c/activations.h."""
-    return Tensor.empty(4 * cols if cols % 32 else 5 * cols + cols // 8, dtype=dtypes.uint8, device=like.device)
+    return Tensor.empty(_activation_bytes(cols), dtype=dtypes.uint8, device=like.device)
+
+
+def _activation_bytes(cols: int) -> int:
+    return 4 * cols if cols % 32 else 5 * cols + cols // 8
+
+
+def _key(name: str, weights: Sequence[CPUWeight]) -> str:
+    """What a product's speed depends on."""
+    return f"{name} {' '.join(f'{w.format.name} {w.shape[0]}' for w in weights)} x {weights[0].shape[1]}"
 
 
 def _floating(formats: Sequence[Format]) -> bool:

@@ -69,10 +69,8 @@ def _with_weights(
 
 
 def _head(tuning: Tuning, macros: Mapping[str, object]) -> str:
-    able = {"PTX": tuning.ptx, "HAS_SHUFFLE": int(tuning.has_shuffle)}
-    defines = "\n".join(
-        f"#define {name} {f'{value!r}f' if isinstance(value, float) else value}" for name, value in {"CACHE_HALF": 0, **able, **macros}.items()
-    )
+    macros = {"CACHE_HALF": 0, "PTX": tuning.ptx, "HAS_SHUFFLE": int(tuning.has_shuffle), **macros}
+    defines = "\n".join(f"#define {name} {f'{value!r}f' if isinstance(value, float) else value}" for name, value in macros.items())
     return "\n".join([defines, _read(f"{tuning.dialect}.h"), _read("common.h")])
 
 

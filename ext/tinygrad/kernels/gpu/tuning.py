@@ -65,10 +65,14 @@ class Tuning:
     def plain_items(self) -> int:
         return min(PLAIN_ITEMS[self.kind], self.most_items)
 
-    def decode_shape(self, rows: int, cols: int, slots: int, floats: bool) -> DecodeShape:
+    @staticmethod
+    def most_warps(cols: int, floats: bool) -> int:
+        """That can share a row: a warp takes two blocks of 32 columns at a time, or 16 columns of float weights."""
+        return max(1, cols // (16 if floats else 64))
+
+    def decode_shape(self, cols: int, slots: int, floats: bool) -> DecodeShape:
         """For a product with `slots` groups of rows that a tile needs at least; none of its warps is left without columns."""
-        # a warp takes two blocks of 32 columns at a time, or 16 columns of float weights
-        most = max(1, cols // (16 if floats else 64))
+        most = self.most_warps(cols, floats)
         wanted = min(DECODE_ITEMS[self.kind], self.most_items) // (32 * slots)
         splits = 1 << (max(1, min(wanted, most)).bit_length() - 1)
         return DecodeShape(slots, splits, max(1, min(LOADS, most // splits)))

@@ -15,7 +15,7 @@ typedef struct { float4 low, high; } Eight;
 INLINE Eight load8(const GLOBAL CACHE* p, long i) {
   Eight x;
 #if CACHE_HALF
-  const uint4 bits = *(const GLOBAL uint4*)(p + i);
+  const uint4 bits = load_once((const GLOBAL uint4*)(p + i));
   x.low = make_float4(f16_to_float((f16)(bits.x & 0xffff)), f16_to_float((f16)(bits.x >> 16)), f16_to_float((f16)(bits.y & 0xffff)), f16_to_float((f16)(bits.y >> 16)));
   x.high = make_float4(f16_to_float((f16)(bits.z & 0xffff)), f16_to_float((f16)(bits.z >> 16)), f16_to_float((f16)(bits.w & 0xffff)), f16_to_float((f16)(bits.w >> 16)));
 #else
@@ -49,9 +49,9 @@ KERNEL(ITEMS) ENTRY(GLOBAL float* out, GLOBAL float* partial, GLOBAL int* counte
   for (int first = begin; first < end; first += STEPS) {
     Eight key[STEPS], value[STEPS];
     UNROLL for (int s = 0; s < STEPS; s++) {
-      const int p = ((first + s) * WARPS + warp) * ABREAST + at;
-      if (first + s < end && p < n) key[s] = load8(k, cache + (long)p * HEAD_DIM), value[s] = load8(v, cache + (long)p * HEAD_DIM);
-      else key[s].low = key[s].high = value[s].low = value[s].high = splat4(0.0f);
+      // beyond the end the newest position again, whose weight is then zero: no branch keeps loads from being in flight together
+      const int p = min(((first + s) * WARPS + warp) * ABREAST + at, n - 1);
+      key[s] = load8(k, cache + (long)p * HEAD_DIM), value[s] = load8(v, cache + (long)p * HEAD_DIM);
     }
     UNROLL for (int h = 0; h < HEADS; h++) {
       float score[STEPS], now = best[h];
@@ -99,13 +99,13 @@ KERNEL(ITEMS) ENTRY(GLOBAL float* out, GLOBAL float* partial, GLOBAL int* counte
     to[d] = value;
     if (d == 0) to[HEAD_DIM] = weights, to[HEAD_DIM + 1] = now;
   }
-  // the splits: fences before and after the count make what the others wrote visible to the last
-  fence_global();
+  // the splits: what the others wrote is visible to the last
+  publish_writes();
   sync_group();
-  if (item == 0) last[0] = SPLITS == 1 || count_arrival(counters + group) == SPLITS - 1;
+  if (item == 0) last[0] = count_arrival(counters + group) == SPLITS - 1;
   sync_group();
   const int mine_is_last = last[0];
-  fence_global();
+  if (mine_is_last) fence_global();
   for (int i = item; i < (mine_is_last ? HEADS * HEAD_DIM : 0); i += ITEMS) {
     const int h = i / HEAD_DIM, d = i % HEAD_DIM;
     const volatile GLOBAL float* from = partial + (long)(head + h) * SPLITS * STATE;

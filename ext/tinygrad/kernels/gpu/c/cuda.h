@@ -56,12 +56,13 @@ INLINE float4 load4_f16(const f16* p, long i) {
 
 INLINE float bits_to_float(uint bits) { return __uint_as_float(bits); }
 
-// the work-group's writes to global memory become visible, then `counter` grows by one; -> what it was before
+// as opencl.h says; the fence of one item after a barrier covers its whole block (PTX ISA, memory consistency model: causality order)
+INLINE void fence_global() { __threadfence(); }
+INLINE void publish_writes() {}
 INLINE int count_arrival(volatile int* counter) {
-  __threadfence();
+  fence_global();
   return atomicAdd((int*)counter, 1);
 }
-INLINE void fence_global() { __threadfence(); }
 
 INLINE int dp4a(int a, int b, int c) { return __dp4a(a, b, c); }
 INLINE float shuffle_xor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }

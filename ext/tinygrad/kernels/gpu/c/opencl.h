@@ -48,12 +48,14 @@ INLINE uint load_scales8(const GLOBAL uint* p) { return *p; }
 INLINE void prefetch_line(const GLOBAL uchar* p) { prefetch(p, 1); }
 INLINE float bits_to_float(uint bits) { return as_float(bits); }
 
-// the work-group's writes to global memory become visible, then `counter` grows by one; -> what it was before
+// The last of several work-groups combines what all have written: every item calls publish_writes, then comes sync_group, then one item count_arrival, which
+// gives how many have come before; in the last work-group every item calls fence_global before it reads, through volatile pointers.
+INLINE void fence_global(void) { mem_fence(CLK_GLOBAL_MEM_FENCE); }
+INLINE void publish_writes(void) { fence_global(); }
 INLINE int count_arrival(volatile GLOBAL int* counter) {
-  mem_fence(CLK_GLOBAL_MEM_FENCE);
+  fence_global();
   return atomic_inc(counter);
 }
-INLINE void fence_global(void) { mem_fence(CLK_GLOBAL_MEM_FENCE); }
 
 #if PTX >= 80
 #include "mma_ptx.h"

@@ -11,9 +11,9 @@ import pytest
 from tinygrad import Tensor, UOp
 
 from ext.tinygrad.buffers import upload
-from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.gpu.kernels import GPUKernels
 from ext.tinygrad.kernels.gpu.tuning import Tuning
+from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.protocol import Kernels, rope_table
 from ext.tinygrad.kernels.twins import TwinKernels
 

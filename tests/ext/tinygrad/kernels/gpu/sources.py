@@ -1,0 +1,66 @@
+"""The sources of the kernels that a model's passes launch, collected without a device."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest.mock import patch
+
+from tinygrad import Tensor, dtypes
+
+from ext.tinygrad.kernels.cpu.formats import FORMATS, Format
+from ext.tinygrad.kernels.cpu.weight import CPUWeight
+from ext.tinygrad.kernels.gpu import kernels
+from ext.tinygrad.kernels.gpu.kernels import GPUKernels
+from ext.tinygrad.kernels.gpu.tuning import Tuning
+
+Sources = dict[str, tuple[str, str]]  # by what they serve: (source, entry)
+
+
+@contextmanager
+def recorded(into: list[tuple[str, str]]) -> Iterator[None]:
+    """Within it, launches are noted down and nothing runs."""
+
+    def launch(source: str, entry: str, groups: object, items: int, outputs: list[Tensor], *rest: object) -> list[Tensor]:
+        into.append((source, entry))
+        return list(outputs)
+
+    with patch.object(kernels, "launch", launch):
+        yield
+
+
+def weight(form: Format, rows: int, cols: int) -> CPUWeight:
+    """A weight of this shape; its bytes are never made."""
+    return CPUWeight((rows, cols), form, Tensor.empty(form.nbytes(rows, cols), dtype=dtypes.uint8, device="CPU"))
+
+
+def sources(tuning: Tuning, form: Format, T: int, dim: int, hidden: int, heads: int, kv_heads: int, vocab: int, rows: int) -> Sources:
+    """Of a pass over T tokens of a LLaMA of this shape, all matrices in one format, `rows` positions of a half-precision cache."""
+    found: Sources = {}
+    device, head_dim, set_ = "CPU", dim // heads, GPUKernels(tuning)
+    set_._counters[device] = Tensor.empty(1, dtype=dtypes.int32, device=device)  # which has nothing to launch on
+
+    def empty(*shape: int, dtype: object = dtypes.float32) -> Tensor:
+        return Tensor.empty(*shape, dtype=dtype, device=device)
+
+    x, norm = empty(T, dim), empty(dim)
+    caches = [empty(kv_heads, rows, head_dim, dtype=dtypes.float16) for _ in range(2)]
+    down = weight(form, dim, hidden)
+
+    def note(name: str, call: object) -> object:
+        launched: list[tuple[str, str]] = []
+        with recorded(launched):
+            result = call()  # type: ignore[operator]
+        found.update({f"{name} {entry}": (source, entry) for source, entry in launched})
+        return result
+
+    note("embed", lambda: set_.embed(empty(T, dtype=dtypes.int32), weight(form, vocab, dim)))
+    wq, wk, wv = (weight(form, n * head_dim, dim) for n in (heads, kv_heads, kv_heads))
+    note("qkv", lambda: set_.norm_qkv(x, norm, 1e-5, wq, wk, wv, empty(rows, head_dim // 2, 2), *caches, 0))
+    attended = note("attend", lambda: set_.attend(empty(T, heads, head_dim), *caches, 0))
+    note("wo", lambda: set_.linear_residual(attended, weight(form, dim, dim), x))  # type: ignore[arg-type]
+    h = note("gated", lambda: set_.norm_gated(x, norm, 1e-5, weight(form, hidden, dim), weight(form, hidden, dim)))
+    note("down", lambda: set_.linear_residual(h, down, x))  # type: ignore[arg-type]
+    note("head", lambda: set_.norm_linear(x, norm, 1e-5, weight(form, vocab, dim)))
+    return found
+
+
+PACKED = [form for form in FORMATS.values() if not form.as_stored]
