@@ -74,7 +74,7 @@ class Llama:
 
         The device is tinygrad's default, the kernel set the fastest that serves it, unless they are named. `quantize` makes float
         matrices 8-bit integers; `stop`, tokens or their ids, takes the place of what the files declare as ends.
-        `tune`: seconds that a kernel set may measure which launches suit this device, where it has not done so yet (None: as long as it takes).
+        `tune`: seconds that a kernel set may measure which launches suit this device, where it has not yet (None: as long as it takes).
 
         Raises CheckpointError, ConfigError or TokenizerError for a file that cannot serve and ConfigError for a window beyond the model's.
         """

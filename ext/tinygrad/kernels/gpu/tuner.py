@@ -60,7 +60,7 @@ class Tuner:
         return best
 
     def seconds(self, run: Callable[[DecodeShape], Sequence[Tensor]], shape: DecodeShape) -> float:
-        """Of one run with this shape; infinite where the device refuses it (too many registers or too much local memory for a work-group)."""
+        """Of one run with this shape; infinite where the device refuses it (too many registers, too much local memory)."""
         try:
             return seconds(self.device, lambda: run(shape), self._clock)
         except (RuntimeError, TownhallError) as error:

@@ -117,8 +117,8 @@ def test_a_tuned_set_computes_what_it_computed_before(monkeypatch: pytest.Monkey
     def results() -> list[np.ndarray]:
         (w,), (gate, up), (head,) = made[0].weights[0], made[2].weights[0], made[3].weights[0]
         residual = upload(np.ones((1, 64), np.float32), "CL")
-        outs = [kernels.linear_residual(x, w, residual), kernels.norm_gated(x, norm, 1e-5, gate, up), kernels.norm_linear(x, norm, 1e-5, head)]
-        values = [t.numpy() for t in outs]
+        gated, logits = kernels.norm_gated(x, norm, 1e-5, gate, up), kernels.norm_linear(x, norm, 1e-5, head)
+        values = [t.numpy() for t in (kernels.linear_residual(x, w, residual), gated, logits)]
         return [values[0][0], values[1][: 4 * 96].view(np.float32), values[2][0]]
 
     before = results()
