@@ -95,7 +95,7 @@ def likely_accelerators() -> tuple[str, ...]:
     missing = missing_drivers()
     # AMD through the kernel's driver only: tinygrad's other ways in take the card away from it
     found = [target for target in ("METAL", "CUDA", "KFD+AMD") if device_of(target) not in missing]
-    return (*found, "CL") if opencl_loader.registered_drivers() else tuple(found)
+    return (*found, "CL") if opencl_loader.system_drivers() else tuple(found)
 
 
 def missing_drivers() -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ext.tinygrad import backend, drivers, opencl, opencl_loader, probe, toolchain
+from ext.tinygrad import backend, drivers, opencl, opencl_drivers, opencl_loader, probe, toolchain
 from ext.tinygrad.backend import Backend, BackendError
 from ext.tinygrad.toolchain import Request
 
@@ -59,7 +59,7 @@ def test_pocl_under_gpu_1_is_called_a_cpu():
 
 @pytest.mark.parametrize("environment", [{"CPU": "1"}, pytest.param({"DEV": "CL"}, marks=NEEDS_POCL)])
 def test_requiring_a_gpu_refuses_a_cpu_whatever_the_api(environment):
-    if "DEV" in environment and opencl_loader.registered_drivers():
+    if "DEV" in environment and opencl_loader.system_drivers():
         pytest.skip("this machine may have an OpenCL GPU")
     name, message = opened("gpu", **environment)
     assert name == "BackendError" and message.startswith("--require gpu: the weights would sit on a CPU by its driver's word")
@@ -69,7 +69,8 @@ def test_requiring_a_gpu_refuses_a_cpu_whatever_the_api(environment):
 def test_a_machine_with_nothing_but_pocl_chooses_the_cpu(tmp_path, monkeypatch):
     driver = opencl_loader.bundled()[1]  # registered as a system's only driver, as Debian's pocl-opencl-icd does
     (tmp_path / "pocl.icd").write_text(str(driver))
-    monkeypatch.setattr(opencl_loader, "SYSTEM_DRIVERS", tmp_path)
+    monkeypatch.setattr(opencl_drivers, "REGISTERED", tmp_path)
+    monkeypatch.setattr(opencl_drivers, "VENDOR_LIBRARIES", {})
     monkeypatch.setattr(toolchain, "missing_drivers", lambda: dict.fromkeys(("METAL", "CUDA", "AMD"), "not here"))
     assert toolchain.likely_accelerators() == ("CL",)
     monkeypatch.setattr(opencl, "devices", lambda: (device("cpu"),))
@@ -315,7 +316,7 @@ def test_the_list_has_the_cpu_and_a_reason_for_what_cannot_be_used():
     if sys.platform != "darwin":
         assert found["METAL"] == "it needs macOS"
     assert all(answer if isinstance(answer, str) else answer.driver for answer in found.values())
-    if opencl_loader.bundled() and not opencl_loader.registered_drivers():
+    if opencl_loader.bundled() and not opencl_loader.system_drivers():
         assert isinstance(found["CL"], Backend) and found["CL"].kind == "cpu"
 
 

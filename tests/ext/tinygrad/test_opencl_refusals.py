@@ -43,7 +43,7 @@ def no_drivers(tmp_path_factory: pytest.TempPathFactory) -> str:
     ],
 )
 def test_without_loader_platform_or_device_nothing_else_takes_their_place(environment, words, model, no_drivers):
-    if any(path.exists() for path in opencl_loader.SYSTEM_LOADERS) or opencl_loader.registered_drivers():
+    if any(path.exists() for path in opencl_loader.SYSTEM_LOADERS) or opencl_loader.system_drivers():
         pytest.skip("this machine has OpenCL of its own")
     environment = {name: value.format(no_drivers=no_drivers) for name, value in environment.items()}
     done = townhall("chat", "--model", model, "--prompt", "hi", "--count", 2, GPU="1", **environment)
@@ -52,7 +52,7 @@ def test_without_loader_platform_or_device_nothing_else_takes_their_place(enviro
 
 
 def test_gpu_1_where_opencl_is_a_cpu_says_so_and_claims_no_gpu(model):
-    if opencl_loader.registered_drivers():
+    if opencl_loader.system_drivers():
         pytest.skip("this machine may have a GPU")
     done = townhall("chat", "--model", model, "--prompt", "the", "--count", 3, "--timing", "--max-context", 128, GPU="1")
     assert done.returncode == 0, done.stderr

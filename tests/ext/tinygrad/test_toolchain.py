@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ext.tinygrad import opencl_loader, toolchain
+from ext.tinygrad import opencl_drivers, opencl_loader, toolchain
 from ext.tinygrad.toolchain import BackendError, Request
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -174,7 +174,8 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv(name, "")
     (tmp_path / "vendors").mkdir()
-    monkeypatch.setattr(opencl_loader, "SYSTEM_DRIVERS", tmp_path / "vendors")
+    monkeypatch.setattr(opencl_drivers, "REGISTERED", tmp_path / "vendors")
+    monkeypatch.setattr(opencl_drivers, "VENDOR_LIBRARIES", {})
     monkeypatch.setattr(opencl_loader, "SYSTEM_LOADERS", (tmp_path / "lib/libOpenCL.so.1",))
     bundle = tmp_path / "pyopencl" / ".libs"
     monkeypatch.setattr(opencl_loader, "bundled", lambda: (bundle / "libOpenCL-1.so.1", bundle / "libpocl-1.so"))
@@ -209,7 +210,7 @@ def test_a_system_driver_without_a_loader_gets_the_bundled_loader(machine):
 def test_a_registered_driver_that_is_gone_does_not_count(machine):
     program(machine / "lib/libOpenCL.so.1")
     (machine / "vendors/old.icd").write_text(f"{machine}/gone/libold.so\n")
-    assert opencl_loader.registered_drivers() == []
+    assert opencl_loader.system_drivers() == []
     opencl_loader.prepare()
     assert told() == ("libOpenCL-1.so.1", "libpocl-1.so")
 
