@@ -5,6 +5,9 @@ BIN    := $(VENV)/bin
 MODEL  := app/models/llama/weights/SmolLM2-135M-Instruct.Q4_1.gguf
 # pip shows its progress bars to people and nothing to logs
 PIP    := $(BIN)/python -m pip --disable-pip-version-check $$([ -t 2 ] || echo --quiet)
+# an NVIDIA driver, or its library under WSL: the card's kernels need NVRTC
+NVIDIA := $(wildcard /dev/nvidiactl /usr/lib/wsl/lib/libcuda.so.1)
+NVRTC  := $(if $(NVIDIA),$(VENV)/.cuda-stamp)
 CODE   := $(wildcard ext app townhall bench)
 
 .PHONY: help setup chat test test-web check bench clean
@@ -18,14 +21,14 @@ help:
 	@echo "make bench     print tokens per second"
 	@echo "make clean     remove $(VENV) and caches; pulled weights stay"
 
-setup: $(VENV)/.setup-stamp
+setup: $(VENV)/.setup-stamp $(NVRTC)
 	@:
 
 # setup and downloads speak on stderr: stdout belongs to the answers
 chat: setup $(MODEL)
 	@exec $(BIN)/townhall chat $(ARGS)
 
-test: $(VENV)/.test-stamp $(MODEL)
+test: $(VENV)/.test-stamp $(NVRTC) $(MODEL)
 	@$(BIN)/python -m pytest $(ARGS)
 
 test-web: $(VENV)/.web-stamp
@@ -58,6 +61,11 @@ $(VENV)/.setup-stamp: pyproject.toml requirements.txt | $(VENV)/.created-stamp
 	@$(PIP) install -r requirements.txt -e . >&2
 	@$(BIN)/python -c 'import tinygrad'
 	@touch $@
+
+# without it Townhall says what is missing, so that a failure here stops nothing
+$(VENV)/.cuda-stamp: $(VENV)/.setup-stamp
+	@echo "an NVIDIA driver is here: installing NVRTC, which compiles kernels for the card (about 95 MB)" >&2
+	@$(PIP) install 'townhall[cuda]' >&2 && touch $@ || echo "make: NVRTC could not be installed; 'make setup' tries again" >&2
 
 $(VENV)/.test-stamp: $(VENV)/.setup-stamp
 	@echo "installing the test extras" >&2

@@ -136,6 +136,10 @@ def _open(target: str, device: str) -> Backend:
         from ext.tinygrad import opencl
 
         opencl.order_devices(0 if ":" not in device else int(device.split(":")[1]))
+    elif kind_of_device == "CUDA":
+        from ext.tinygrad import cuda
+
+        cuda.prepare_device(int(device.split(":")[1]) if ":" in device else 0)
     elif kind_of_device == "CPU":
         _check_compiler()
     from tinygrad import Device

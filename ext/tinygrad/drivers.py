@@ -31,10 +31,17 @@ def opencl(opened: Any) -> Answer:
 def cuda(opened: Any) -> Answer:
     from tinygrad.runtime.autogen import cuda as cu
 
-    name, version = ctypes.create_string_buffer(256), ctypes.c_int()
-    told = cu.cuDeviceGetName(name, 256, opened.cu_device) == 0
+    version = ctypes.c_int()
     cu.cuDriverGetVersion(ctypes.byref(version))
-    return f"CUDA driver {version.value // 1000}.{version.value % 1000 // 10}", name.value.decode() if told else "unknown", "gpu"
+    return f"CUDA driver {version.value // 1000}.{version.value % 1000 // 10}", cuda_name(opened), "gpu"
+
+
+def cuda_name(opened: Any) -> str:
+    """The name of an opened CUDA device."""
+    from tinygrad.runtime.autogen import cuda as cu
+
+    name = ctypes.create_string_buffer(256)
+    return name.value.decode(errors="replace") if cu.cuDeviceGetName(name, 256, opened.cu_device) == 0 else "unknown"
 
 
 def metal(opened: Any) -> Answer:

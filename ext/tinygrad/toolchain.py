@@ -15,7 +15,7 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
-from ext.tinygrad import opencl_loader
+from ext.tinygrad import nvrtc, opencl_loader
 from ext.tinygrad.errors import TownhallError
 
 NVIDIA_DRIVER, AMD_DRIVER, ADRENO_DRIVER = Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/kgsl-3d0")
@@ -66,8 +66,11 @@ def prepare_environment() -> Request:
         os.environ.setdefault("CACHEDB", str(kernel_cache()))
         for name, path in libraries().items():
             os.environ.setdefault(name, path)
-        if any(device_of(target) == "CL" for target in _request.targets):
+        devices = {device_of(target) for target in _request.targets}
+        if "CL" in devices:
             opencl_loader.prepare()
+        if "CUDA" in devices:
+            nvrtc.prepare()
         _tell_tinygrad(_request.targets[0])
     return _request
 
@@ -103,7 +106,8 @@ def missing_drivers() -> dict[str, str]:
     missing = {}
     if sys.platform != "darwin":
         missing["METAL"] = "it needs macOS"
-    if not NVIDIA_DRIVER.exists() and not WSL_CUDA.exists():
+    # tinygrad takes a driver library that CUDA_PATH names; toolkits set it to a folder
+    if not NVIDIA_DRIVER.exists() and not WSL_CUDA.exists() and not os.path.isfile(os.environ.get("CUDA_PATH", "")):
         missing["CUDA"] = missing["NV"] = f"no NVIDIA driver is loaded ({NVIDIA_DRIVER} is missing)"
     if not AMD_DRIVER.exists():
         missing["AMD"] = f"no AMD compute driver is loaded ({AMD_DRIVER} is missing)"
