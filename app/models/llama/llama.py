@@ -12,6 +12,7 @@ if (
     sys.exit(main(["chat", *sys.argv[1:]]))
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from tinygrad import Device, dtypes
 from app.models.llama.checkpoint import Checkpoint, open_checkpoint
 from app.models.llama.config import ConfigError, LlamaConfig
 from app.models.llama.engine import CHUNKS, ContextOverflow, Engine, PrefillStats
+from app.models.llama.footprint import Footprint, check_fit
 from app.models.llama.generation import Draw, Generation
 from app.models.llama.kv_cache import KVCache
 from app.models.llama.sampler import Sampler, Sampling
@@ -76,7 +78,8 @@ class Llama:
         matrices 8-bit integers; `stop`, tokens or their ids, takes the place of what the files declare as ends.
         `tune`: seconds that a kernel set may measure which launches suit this device, where it has not yet (None: as long as it takes).
 
-        Raises CheckpointError, ConfigError or TokenizerError for a file that cannot serve and ConfigError for a window beyond the model's.
+        Raises CheckpointError, ConfigError or TokenizerError for a file that cannot serve, ConfigError for a window beyond the model's and
+        DoesNotFit where the device tells that it has less memory available than the model needs: nothing is read by then.
         """
         checkpoint: Checkpoint = open_checkpoint(path)
         quantised = 0
@@ -96,6 +99,11 @@ class Llama:
             )
         device, done, given = Device.canonicalize(device), 0, kernels
         kernels = kernels or kernels_for(device)
+        # a float32 file asks for float32 throughout; every other is coarser than a float16 cache
+        cache_dtype = "float32" if checkpoint.stored("tok_embeddings.weight").type == "F32" else "float16"
+        entry = 4 if cache_dtype == "float32" else 2  # bytes
+        footprint = partial(Footprint.of, checkpoint, max_context, cache_rows(max_context), CHUNKS, entry)
+        check_fit(footprint, Path(path).name, kernels, device)
         matrices = WeightCache(checkpoint, kernels, device)  # is read by a thread of its own, in the meantime
         tokenizer = checkpoint.tokenizer()  # before the weights are packed: it may refuse
         if stop:
@@ -109,8 +117,6 @@ class Llama:
 
         model = Transformer.from_checkpoint(checkpoint, kernels, device, cache_rows(max_context), count, matrices)
         matrices.close()
-        # a float32 file asks for float32 throughout; every other is coarser than a float16 cache
-        cache_dtype = "float32" if checkpoint.stored("tok_embeddings.weight").type == "F32" else "float16"
         llama = cls(model, tokenizer, max_context, device, cache_dtype, checkpoint.fingerprint())
         llama.quantised = quantised
         if given is None and isinstance(kernels, Tunable):

@@ -1,0 +1,75 @@
+"""What a model takes of a device's memory, computed from the checkpoint's headers: what does not fit is refused before it is read."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from app.models.llama.checkpoint.checkpoint import Checkpoint
+from app.models.llama.config import LlamaConfig
+from ext.tinygrad.device_memory import available_memory
+from ext.tinygrad.kernels.cpu.formats import FORMATS, format_of
+from ext.tinygrad.kernels.protocol import Kernels
+from ext.tinygrad.toolchain import BackendError
+
+PACKED = ("cpu", "gpu", "opencl-cpu")  # kernel sets whose weights are laid out as kernels/cpu/formats.py says
+
+
+class DoesNotFit(BackendError):
+    """The model needs more memory than its device has available."""
+
+    def __init__(self, name: str, footprint: "Footprint", available: int, device: str):
+        super().__init__(
+            f"{name} needs {_size(footprint.nbytes)} of {device}'s memory (weights {_size(footprint.weights)}, a context of "
+            f"{footprint.max_context} tokens {_size(footprint.cache)}), and {_size(available)} are available: take weights of fewer bits, "
+            f"lower --max-context, end other programs that use the card, or run with CPU=1"
+        )
+        self.needed, self.available = footprint.nbytes, available
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes on a device."""
+
+    weights: int  # matrices, norms and the RoPE table
+    cache: int  # keys and values of one conversation
+    scratch: int  # of the passes: residual stream, queries, what a feed-forward holds, logits
+    max_context: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.weights + self.cache + self.scratch
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, max_context: int, rows: int, chunks: tuple[int, ...], cache_bytes: int) -> "Footprint":
+        """`rows` of a cache; `chunks`: tokens that passes take; `cache_bytes` of one key or value entry."""
+        c = checkpoint.config
+        names = [name for name in checkpoint.tensor_names if not (c.tied and name == "output.weight")]
+        stored = [checkpoint.stored(name) for name in names]
+        weights = sum(packed_nbytes(s.type, s.shape) if len(s.shape) == 2 else 4 * math.prod(s.shape) for s in stored)
+        rope = 4 * rows * c.head_dim * (1 if c.rope_scale == 1 else 2)
+        return cls(weights + rope, 2 * c.n_layers * c.n_kv_heads * rows * c.head_dim * cache_bytes, _scratch(c, chunks), max_context)
+
+
+def packed_nbytes(ggml_type: str, shape: tuple[int, ...]) -> int:
+    """Of a matrix (rows, cols) as kernels/cpu/packing.py lays it out."""
+    rows, cols = shape
+    form = format_of(ggml_type)
+    return (FORMATS["f16"] if form.bits and cols % 32 else form).nbytes(rows, cols)
+
+
+def check_fit(footprint: Callable[[], Footprint], name: str, kernels: Kernels, device: str) -> None:
+    """DoesNotFit where the device tells how much memory it has available, and the model of that name needs more."""
+    if kernels.name not in PACKED or (available := available_memory(device)) is None:
+        return
+    if (needed := footprint()).nbytes > available:
+        raise DoesNotFit(name, needed, available, device)
+
+
+def _scratch(c: LlamaConfig, chunks: tuple[int, ...]) -> int:
+    """float32 buffers of one pass per chunk size, and of a decode step."""
+    per_token = 3 * c.dim + 3 * c.n_heads * c.head_dim + 2 * c.hidden_dim
+    return 4 * (per_token * (1 + sum(chunks)) + c.vocab_size)
+
+
+def _size(nbytes: int) -> str:
+    return f"{nbytes / 1e9:.1f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.0f} MB"

@@ -1,0 +1,91 @@
+"""What a model will take of a device is known before it is read, and too much is refused with both numbers."""
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+from tinygrad.helpers import GlobalCounters
+
+from app.models.llama import Llama, footprint
+from app.models.llama.checkpoint import open_checkpoint
+from app.models.llama.checkpoint.int8 import Int8Checkpoint
+from app.models.llama.engine import CHUNKS
+from app.models.llama.footprint import DoesNotFit, Footprint
+from app.models.llama.llama import cache_rows
+from ext.tinygrad.kernels.cpu.packing import pack
+from ext.tinygrad.kernels.gpu.kernels import GPUKernels
+from ext.tinygrad.kernels.gpu.tuning import Tuning
+from ext.tinygrad.kernels.matrix import QuantMatrix
+from tests.reference.tiny import make_tiny_gguf
+
+CONTEXT = 300
+TYPES = ("F32", "F16", "BF16", "Q4_0", "Q8_0", "Q5_1")
+
+
+@pytest.fixture(scope="module", params=TYPES)
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("model") / f"{request.param}.gguf"
+    return make_tiny_gguf(file, type=request.param, dim=256, hidden_dim=512, context_length=512)
+
+
+def footprint_of(path: Path, quantize: bool = False) -> Footprint:
+    checkpoint = Int8Checkpoint(open_checkpoint(path)) if quantize else open_checkpoint(path)
+    entry = 4 if checkpoint.stored("tok_embeddings.weight").type == "F32" else 2
+    return Footprint.of(checkpoint, CONTEXT, cache_rows(CONTEXT), CHUNKS, entry)
+
+
+@pytest.mark.parametrize("quantize", [False, True])
+def test_weights_and_cache_are_foretold_to_the_byte(model, quantize):
+    llama = Llama.load(model, CONTEXT, device="CPU", quantize=quantize)
+    told, model_ = footprint_of(model, quantize), llama.model
+    norms = [model_.norm, *(norm for block in model_.blocks for norm in (block.attention_norm, block.ffn_norm))]
+    assert told.weights == model_.nbytes + sum(t.nbytes() for t in (*norms, model_.rope))
+    assert told.cache == llama.new_cache().nbytes
+
+
+def test_what_a_gpus_kernels_take_while_they_run_is_foretold_with_little_to_spare(device, tmp_path):
+    if device == "CPU":
+        pytest.skip("the CPU's memory is not refused")
+    path = make_tiny_gguf(tmp_path / "model.gguf", type="Q4_0", dim=256, hidden_dim=512, context_length=512)
+    kernels = GPUKernels(Tuning("gpu", units=16, most_items=256, local_bytes=32 << 10))
+    before = GlobalCounters.mem_used_per_device[device]
+    llama = Llama.load(path, CONTEXT, device=device, kernels=kernels)
+    cache = llama.new_cache()
+    assert list(llama.generate([i % 100 for i in range(200)], 3, cache=cache))
+    used, told = GlobalCounters.mem_used_per_device[device] - before, footprint_of(path)
+    assert told.weights + told.cache < used < told.nbytes + (1 << 20)
+
+
+@pytest.mark.parametrize("type", ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL"])
+@pytest.mark.parametrize("rows, cols", [(64, 256), (37, 512)])
+def test_every_type_of_matrix_is_as_large_as_its_packing(type, rows, cols):
+    block, nbytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[type]]
+    matrix = QuantMatrix(type, (rows, cols), np.zeros((rows, cols // block * nbytes), np.uint8))
+    assert footprint.packed_nbytes(type, (rows, cols)) == pack(matrix)[1].nbytes
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A device that has 50 kB available; the names of weights that were read."""
+    read: list[str] = []
+    monkeypatch.setattr(footprint, "available_memory", lambda device: 50_000)
+    monkeypatch.setattr("app.models.llama.weight_cache.WeightCache.matrix", lambda self, name: read.append(name))
+    return read
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_read(small, tmp_path):
+    path = make_tiny_gguf(tmp_path / "model.gguf", type="Q4_0", dim=256, hidden_dim=512, context_length=512)
+    with pytest.raises(DoesNotFit) as refused:
+        Llama.load(path, CONTEXT, device="CPU")
+    assert small == []
+    assert (refused.value.needed, refused.value.available) == (footprint_of(path).nbytes, 50_000)
+    words = str(refused.value)
+    assert words.startswith("model.gguf needs ") and "(weights " in words and "a context of 300 tokens" in words
+    assert "0 MB are available" in words and "--max-context" in words and "CPU=1" in words and "\n" not in words
+
+
+def test_a_device_that_tells_nothing_refuses_nothing(monkeypatch, tmp_path):
+    monkeypatch.setattr(footprint, "available_memory", lambda device: None)
+    path = make_tiny_gguf(tmp_path / "model.gguf")
+    assert Llama.load(path, 64, device="CPU").max_context == 64
