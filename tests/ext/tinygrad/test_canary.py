@@ -27,6 +27,29 @@ def test_every_byte_of_the_stretch_is_read(nbytes: int) -> None:
     assert total == ctypes.c_uint64(int(words.astype(object).sum() if len(words) else 0)).value
 
 
+@pytest.mark.parametrize("sizes", [(1 << 20,), (16, 48, 4096, 80_000), (1 << 12,) * 16], ids=["one", "odd", "many"])
+def test_every_word_of_every_buffer_is_read_on_a_gpu(sizes: tuple[int, ...], device: str) -> None:
+    if device == "CPU":
+        pytest.skip("it has a kernel of its own")
+    random = np.random.default_rng(len(sizes))
+    arrays = [random.integers(0, 256, size, dtype=np.uint8) for size in sizes]
+    reader = canary._opencl_reader([upload(values, device) for values in arrays])
+    reader.read()
+    sums = np.frombuffer(reader.out.as_memoryview(), np.uint32)
+    rounds = reader.nbytes // sum(sizes)
+    assert reader.nbytes == rounds * sum(sizes) >= sum(sizes)
+    expected = rounds * sum(int(values.view(np.uint32).sum(dtype=np.uint64)) for values in arrays)
+    assert int(sums.sum(dtype=np.uint64)) % 2**32 == expected % 2**32
+
+
+def test_buffers_are_read_several_to_a_launch_and_small_ones_again() -> None:
+    tensors = [upload(np.zeros(n << 10, np.uint8), "CPU") for n in [64] * 20]
+    first, second = canary._launches(tensors, 1 << 24, 8)
+    assert len(first.buffers) == len(second.buffers) == canary.BUFFERS
+    assert sum(second.words) * 16 == 4 << 16 and first.nbytes == first.rounds * (1 << 20)
+    assert (first.rounds, second.rounds) == (4, 8)
+
+
 def test_no_more_is_read_than_a_start_can_spare() -> None:
     tensors = [upload(np.zeros(n << 20, np.uint8), "CPU") for n in (5, 3, 2)]
     assert [size >> 20 for _, size in canary._first(tensors, 6 << 20)] == [5, 1]
