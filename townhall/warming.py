@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from app.models.llama import Llama, Sampling
-from app.models.llama.engine import CHUNKS
 from app.models.llama.weight_cache import settle
 from ext.tinygrad.backend import open_backend
 
@@ -14,7 +13,7 @@ def warm(model: Path, max_context: int = 1024, progress: Callable[[int, int], No
     backend = open_backend()
     llama = Llama.load(model, max_context, progress)
     cache = llama.new_cache()
-    for tokens in CHUNKS:
+    for tokens in llama.engine.chunks:
         cache.truncate(0)
         llama.prefill([1] * min(tokens, max_context), cache)
     cache.truncate(0)

@@ -18,7 +18,7 @@ OURS, PEER = "townhall", "llama.cpp"
 CAPACITY = 1024  # of both caches
 DECODE_TOKENS = 24  # of a sample; a position of 1000 leaves no more
 WARM_UP = 4  # tokens decoded before the first sample of a case
-PREFILL_WARM_UP = 160  # tokens: a pass of every size
+PREFILL_WARM_UP = 512 + 128 + 32  # tokens: a pass of every size
 PROFILED_CONTEXT = 512
 
 Say = Callable[[str], None]

@@ -22,7 +22,6 @@ from townhall.server.slots import Lane, Slots
 from townhall.server.voices import Answers, Voices
 
 T = TypeVar("T")
-WARM = 128 + 32 + 1  # tokens: both of the engine's chunks, and a single one
 MOST_SLOTS = 16
 SHARE = 4  # a quarter of the free memory is for caches
 
@@ -75,8 +74,9 @@ class Service:
         voices = Voices(llama, self.options.model_id, self.options.personas, self.options.format)
         cache = llama.new_cache()
         slots = Slots(llama.new_cache, self.options.slots or _affordable(cache))
-        # every kind of pass is made once, so that nobody's first answer waits for it to be set up
-        llama.prefill([min(llama.tokenizer.stop_ids)] * min(WARM, cache.capacity), cache)
+        # a prefill pass of every size is made once, so that no first answer waits for it to be set up
+        warm = min(sum(llama.engine.chunks), cache.capacity)
+        llama.prefill([min(llama.tokenizer.stop_ids)] * warm, cache)
         for head in voices.heads(cache.capacity, self.options.max_tokens):
             if not (self._head_cache and self._head_cache.restore(cache, head)):
                 llama.prefill(head, cache)

@@ -17,9 +17,10 @@ from ext.tinygrad import buffers
 from ext.tinygrad.errors import TownhallError
 from ext.tinygrad.graph import install, install_opencl
 from ext.tinygrad.graph.profile import KernelTime
+from ext.tinygrad.kernels.protocol import Kernels
 
-CHUNKS = (128, 32)  # tokens a prefill pass takes; every prompt is cut into these, the last piece padded
-LONGEST = 1.0  # seconds of a pass, as far as CHUNKS allow: nothing can interrupt one, and Ctrl-C, or a server's other client, waits for it
+CHUNKS = (128, 32)  # tokens a prefill pass takes, where a kernel set has no `chunks`; every prompt is cut into these, the last piece padded
+LONGEST = 1.0  # seconds of a pass, as far as the chunks allow: nothing can interrupt one, and Ctrl-C, or a server's other client, waits
 
 
 class ContextOverflow(TownhallError):
@@ -47,9 +48,11 @@ class Engine:
         elif device.split(":")[0] == "CL":
             install_opencl(device)
 
+        self.rows: int = model.rope.shape[0]  # of every cache; a pass writes as many as it takes tokens, padding included
+        self.chunks = chunks_of(model.kernels, self.rows)
         self._decode = Pass(model, 1, capacity, device, with_logits=True)
-        self._prefill = {T: Pass(model, T, capacity, device, with_logits=False) for T in CHUNKS}
-        self._score = Pass(model, min(CHUNKS), capacity, device, with_logits=True)
+        self._prefill = {T: Pass(model, T, capacity, device, with_logits=False) for T in self.chunks}
+        self._score = Pass(model, min(self.chunks), capacity, device, with_logits=True)
         self._logits = np.empty(model.config.vocab_size, np.float32)
         self._seconds = 0.0  # that a token of the last prefill pass took
 
@@ -62,7 +65,7 @@ class Engine:
         rest = ids[cached:]
         total = len(rest)
         while rest:
-            T = chunk_for(len(rest), self._seconds)
+            T = chunk_for(len(rest), self._seconds, self.chunks, self.rows - len(cache.tokens))
             taken = min(T, len(rest))
             self._timed(self._prefill[T], rest[:taken], cache)
             cache.tokens += rest[:taken]
@@ -87,7 +90,7 @@ class Engine:
         return buffers.read(self._decode.logits, self._logits)
 
     def profile(self, T: int, start_pos: int, cache: KVCache, replays: int) -> list[KernelTime] | None:
-        """Times of the kernels of a pass over T tokens (1, or one of CHUNKS); what the cache holds from start_pos on is lost."""
+        """Times of the kernels of a pass over T tokens (1, or one of `chunks`); what the cache holds from start_pos on is lost."""
         cache.truncate(start_pos)
         return (self._decode if T == 1 else self._prefill[T]).profile(start_pos, cache, replays)
 
@@ -106,9 +109,16 @@ class Engine:
         return rows
 
 
-def chunk_for(tokens: int, seconds: float) -> int:
-    """Which of CHUNKS comes next where so many tokens are to be read, and one of them takes so many seconds."""
-    bearable = [T for T in CHUNKS if T * seconds <= LONGEST] or [min(CHUNKS)]
+def chunks_of(kernels: Kernels, rows: int) -> tuple[int, ...]:
+    """Tokens of a kernel set's prefill passes, the largest first: those that a cache of so many rows holds."""
+    return tuple(T for T in getattr(kernels, "chunks", CHUNKS) if T <= rows)
+
+
+def chunk_for(tokens: int, seconds: float, chunks: tuple[int, ...], room: int) -> int:
+    """Which of `chunks` comes next where so many tokens are to be read, one of them takes so many seconds, and `room` rows are left.
+
+    The smallest of them always fits: a cache has that many rows beyond its capacity."""
+    bearable = [T for T in chunks if T * seconds <= LONGEST and T <= room] or [min(chunks)]
     T = next((T for T in bearable if T <= tokens), min(bearable))
     # a remainder that fills most of a larger chunk is one pass there instead of several here
     return next((bigger for bigger in reversed(bearable) if tokens <= bigger < 2 * tokens), T)

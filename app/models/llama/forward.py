@@ -85,7 +85,8 @@ class Pass:
 
     def __init__(self, model: Transformer, T: int, capacity: int, device: str, with_logits: bool):
         self.model, self.T = model, T
-        self.position = UOp.variable(POSITION, 0, capacity - 1)
+        # a pass that begins within the window may not write beyond a cache's rows, of which the RoPE table has as many
+        self.position = UOp.variable(POSITION, 0, min(capacity - 1, model.rope.shape[0] - T))
         self.ids = buffers.upload(np.zeros(T, np.int32), device)
         self.x = buffers.upload(np.zeros((T, model.config.dim), np.float32), device)
         self._blocks: dict[tuple, Graph] = {}

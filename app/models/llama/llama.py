@@ -20,7 +20,7 @@ from tinygrad import Device, dtypes
 
 from app.models.llama.checkpoint import Checkpoint, open_checkpoint
 from app.models.llama.config import ConfigError, LlamaConfig
-from app.models.llama.engine import CHUNKS, ContextOverflow, Engine, PrefillStats
+from app.models.llama.engine import CHUNKS, ContextOverflow, Engine, PrefillStats, chunks_of
 from app.models.llama.footprint import Footprint, check_fit
 from app.models.llama.generation import Draw, Generation
 from app.models.llama.kv_cache import KVCache
@@ -102,7 +102,8 @@ class Llama:
         # a float32 file asks for float32 throughout; every other is coarser than a float16 cache
         cache_dtype = "float32" if checkpoint.stored("tok_embeddings.weight").type == "F32" else "float16"
         entry = 4 if cache_dtype == "float32" else 2  # bytes
-        footprint = partial(Footprint.of, checkpoint, max_context, cache_rows(max_context), CHUNKS, entry)
+        rows = cache_rows(max_context)
+        footprint = partial(Footprint.of, checkpoint, max_context, rows, chunks_of(kernels, rows), entry)
         check_fit(footprint, Path(path).name, kernels, device)
         matrices = WeightCache(checkpoint, kernels, device)  # is read by a thread of its own, in the meantime
         tokenizer = checkpoint.tokenizer()  # before the weights are packed: it may refuse
@@ -115,7 +116,7 @@ class Llama:
             if progress:
                 progress(done, checkpoint.nbytes)
 
-        model = Transformer.from_checkpoint(checkpoint, kernels, device, cache_rows(max_context), count, matrices)
+        model = Transformer.from_checkpoint(checkpoint, kernels, device, rows, count, matrices)
         matrices.close()
         llama = cls(model, tokenizer, max_context, device, cache_dtype, checkpoint.fingerprint())
         llama.quantised = quantised
@@ -166,5 +167,7 @@ class Llama:
 
 
 def cache_rows(max_context: int) -> int:
-    """Rows of a cache, or of the RoPE table: a padded chunk may begin at the last position of the window."""
+    """Rows of a cache, or of the RoPE table: a padded chunk may begin at the last position of the window.
+
+    Larger chunks than CHUNKS are taken only where there is room for them."""
     return max_context + max(CHUNKS)

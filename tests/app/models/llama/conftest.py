@@ -26,7 +26,12 @@ KERNELS: dict[str, Callable[[str], Kernels]] = {
 def tiny_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
     """A tiny float32 model by its number of key/value heads (4 query heads)."""
     folder = tmp_path_factory.mktemp("tiny")
-    return cache(lambda n_kv_heads: make_tiny_gguf(folder / f"kv{n_kv_heads}.gguf", n_kv_heads=n_kv_heads, dim=128, tied=n_kv_heads == 4))
+
+    def make(n_kv_heads: int) -> Path:
+        file = folder / f"kv{n_kv_heads}.gguf"
+        return make_tiny_gguf(file, n_kv_heads=n_kv_heads, dim=128, tied=n_kv_heads == 4, context_length=1024)
+
+    return cache(make)
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,17 @@
 """The engine against a plain NumPy LLaMA: one prefill, token by token, prefixes kept, windows that end."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from app.models.llama import Llama, Sampling, engine
-from app.models.llama.engine import CHUNKS, LONGEST, ContextOverflow, chunk_for
+from app.models.llama.engine import CHUNKS, LONGEST, ContextOverflow, chunk_for, chunks_of
+from app.models.llama.forward import Pass
+from ext.tinygrad.kernels.twins import TwinKernels
 from tests.reference import llama_numpy
 
 Load = Callable[..., Llama]
@@ -57,18 +60,43 @@ def test_decoding_goes_on_from_a_prefill_of_any_length(n: int, tiny_llama: Load,
 CUTS = [(), (1,), (2, 3, 4), (31, 33), (64, 65), (100,), (127, 129), (160, 161, 163), (196,), (198,)]
 
 
+def after_cuts(llama: Llama, ids: list[int], all_cuts: list[tuple[int, ...]]) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
+    """The logits of the last of `ids` after prefills of those before it, interrupted at each of these positions."""
+    for cuts in all_cuts:
+        cache = llama.new_cache()
+        for n in (*cuts, len(ids) - 1):
+            llama.prefill(ids[:n], cache)
+        yield cuts, llama.engine.step(ids[-1], cache).copy()
+
+
 @pytest.mark.parametrize("device", ["CPU", "CL"], indirect=True)
 def test_however_a_prompt_is_cut_its_entries_are_the_same_to_the_last_bit(device: str, tiny_llama: Load) -> None:
     """What somebody else's prompt left in the cache must not decide what a seed says."""
     llama = tiny_llama(device, {"CPU": "fused", "CL": "gpu"}[device])
-    after: list[np.ndarray] = []
-    for cuts in CUTS:
-        cache = llama.new_cache()
-        for n in (*cuts, 199):
-            llama.prefill(IDS[:n], cache)
-        after.append(llama.engine.step(IDS[199], cache).copy())
-    for cuts, logits in zip(CUTS, after):
-        np.testing.assert_array_equal(logits, after[0], err_msg=f"cut at {cuts}")
+    (_, first), *others = after_cuts(llama, IDS, CUTS)
+    for cuts, logits in others:
+        np.testing.assert_array_equal(logits, first, err_msg=f"cut at {cuts}")
+
+
+@pytest.mark.parametrize("device", ["CL"], indirect=True)
+def test_a_pass_of_512_leaves_the_entries_that_shorter_ones_leave(
+    device: str, tiny_llama: Load, tiny_file: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llama, ids = tiny_llama(device, "gpu", max_context=700), (IDS * 4)[:600]
+    taken: list[int] = []
+    timed = llama.engine._timed
+
+    def counted(run: Pass, *given: Any) -> None:
+        taken.append(run.T)
+        timed(run, *given)
+
+    monkeypatch.setattr(llama.engine, "_timed", counted)
+    (_, first), *others = after_cuts(llama, ids, [(), (40,), (330,), (128, 256, 384, 512)])
+    # whole; 40 and then 559; from 330 on too few rows are left for a padded pass of 512; shorter ones only
+    assert taken == [512, 128] + [32, 32, 512, 32, 32] + [512, 128, 128, 32] + [128] * 5
+    np.testing.assert_allclose(first, reference(tiny_file(2), ids)[-1], atol=1e-4)
+    for cuts, logits in others:
+        np.testing.assert_array_equal(logits, first, err_msg=f"cut at {cuts}")
 
 
 def test_no_prompt_length_compiles_a_new_graph(tiny_llama: Load) -> None:
@@ -84,7 +112,25 @@ def test_no_prompt_length_compiles_a_new_graph(tiny_llama: Load) -> None:
     + [(500, LONGEST / 128, 128), (500, LONGEST / 127, 32), (65, LONGEST / 127, 32), (500, LONGEST / 32, 32), (500, 60.0, 32)],
 )
 def test_a_pass_is_as_long_as_it_may_take(tokens: int, seconds: float, chunk: int) -> None:
-    assert chunk_for(tokens, seconds) == chunk
+    assert chunk_for(tokens, seconds, CHUNKS, 1000) == chunk
+
+
+@pytest.mark.parametrize(
+    "tokens, seconds, room, chunk",
+    [(600, 0.0, 600, 512), (512, 0.0, 512, 512), (257, 0.0, 512, 512), (256, 0.0, 512, 128), (1, 0.0, 512, 32)]
+    + [(600, 0.0, 511, 128), (257, 0.0, 511, 128), (128, 0.0, 128, 128), (65, 0.0, 128, 128)]
+    + [(600, LONGEST / 512, 600, 512), (600, LONGEST / 511, 600, 128), (600, LONGEST / 127, 600, 32)],
+)
+def test_a_large_pass_is_taken_where_the_cache_has_rows_for_it(tokens: int, seconds: float, room: int, chunk: int) -> None:
+    assert chunk_for(tokens, seconds, (512, 128, 32), room) == chunk
+
+
+def test_a_kernel_set_has_the_chunks_that_it_names_as_far_as_a_cache_holds_them(tiny_llama: Load) -> None:
+    class Large(TwinKernels):
+        chunks = (512, 128, 32)
+
+    assert chunks_of(Large(), 512) == (512, 128, 32) and chunks_of(Large(), 511) == (128, 32)
+    assert chunks_of(TwinKernels(), 1000) == CHUNKS == tiny_llama().engine.chunks
 
 
 def test_a_slow_model_reads_in_shorter_passes_until_it_is_fast_again(tiny_llama: Load, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,9 +21,9 @@ def test_loading_tells_every_byte_and_names_the_device(tiny_file: Callable[[int]
     assert llama.tokenizer.decode(llama.tokenizer.encode("hello there", bos=False)) == "hello there"
 
 
-@pytest.mark.parametrize("max_context", [257, 9000])
+@pytest.mark.parametrize("max_context", [1025, 9000])
 def test_a_window_beyond_the_models_is_refused_with_its_own(max_context: int, tiny_file: Callable[[int], Path]) -> None:
-    with pytest.raises(ConfigError, match=f"--max-context {max_context} exceeds the 256 tokens"):
+    with pytest.raises(ConfigError, match=f"--max-context {max_context} exceeds the 1024 tokens"):
         Llama.load(tiny_file(2), max_context)
 
 
