@@ -205,8 +205,9 @@ def _on_gpu(tensors: Sequence[Tensor]) -> float:
 
 
 def _opencl_reader(tensors: Sequence[Tensor]) -> _Reader:
+    from ext.tinygrad.graph.driver_runner import Launch
     from ext.tinygrad.graph.opencl import handle
-    from ext.tinygrad.graph.opencl_queue import Launch, Queue
+    from ext.tinygrad.graph.opencl_queue import Queue
     from ext.tinygrad.opencl import info_of
 
     opened = Device[tensors[0].device]
@@ -219,9 +220,9 @@ def _opencl_reader(tensors: Sequence[Tensor]) -> _Reader:
     parts = _launches(tensors, CPU_BYTES, 1) if on_cpu else _launches(tensors, GPU_BYTES, MOST_ROUNDS)
     launches = []
     for part in parts:
-        buffers = [ctypes.c_void_p(handle(buffer)) for buffer in (out, *part.buffers)]
-        numbers = [ctypes.c_int32(number) for number in (*part.words, part.rounds, on_cpu)]
-        launches.append(Launch(program.program, "canary", (items,), (local,), [*buffers, *numbers]))
+        buffers, numbers = [handle(buffer) for buffer in (out, *part.buffers)], [*part.words, part.rounds, int(on_cpu)]
+        sizes = [8] * len(buffers) + [4] * len(numbers)
+        launches.append(Launch(program, "canary", (items,), (local,), [*buffers, *numbers], sizes))
     queue, values = Queue(opened, launches), array("q", [0])
 
     def read() -> None:

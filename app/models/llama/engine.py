@@ -15,7 +15,7 @@ from app.models.llama.kv_cache import KVCache
 from app.models.llama.transformer import Transformer
 from ext.tinygrad import buffers
 from ext.tinygrad.errors import TownhallError
-from ext.tinygrad.graph import install, install_opencl
+from ext.tinygrad.graph import install_on
 from ext.tinygrad.graph.profile import KernelTime
 from ext.tinygrad.kernels.protocol import Kernels
 
@@ -43,11 +43,7 @@ class Engine:
 
     def __init__(self, model: Transformer, capacity: int, device: str):
         self.model, self.capacity, self.device = model, capacity, device
-        if device == "CPU":
-            install()
-        elif device.split(":")[0] == "CL":
-            install_opencl(device)
-
+        install_on(device)
         self.rows: int = model.rope.shape[0]  # of every cache; a pass writes as many as it takes tokens, padding included
         self.chunks = chunks_of(model.kernels, self.rows)
         self._decode = Pass(model, 1, capacity, device, with_logits=True)

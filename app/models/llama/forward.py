@@ -2,7 +2,7 @@
 
 import subprocess
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -16,9 +16,6 @@ from ext.tinygrad.errors import TownhallError
 from ext.tinygrad.graph.compose import Composite, compose
 from ext.tinygrad.graph.profile import KernelTime
 from ext.tinygrad.graph.stored import StoredGraph, known_buffers
-
-if TYPE_CHECKING:
-    from ext.tinygrad.graph.opencl import CLComposite
 
 POSITION = "start_pos"
 
@@ -92,7 +89,7 @@ class Pass:
         self._blocks: dict[tuple, Graph] = {}
         self._embed = Graph("embed", lambda _: _overwrite(self.x, model.embed(self.ids)), self.position)
         self._head = Graph("head", lambda _: model.head(self.x), self.position) if with_logits else None
-        self._steps: WeakKeyDictionary[KVCache, Composite | CLComposite | list[tuple[Graph, list[Tensor]]]] = WeakKeyDictionary()
+        self._steps: WeakKeyDictionary[KVCache, Composite | list[tuple[Graph, list[Tensor]]]] = WeakKeyDictionary()
 
     def __call__(self, ids: Sequence[int], start_pos: int, cache: KVCache) -> None:
         """Run over ids at start_pos; the caller keeps count of what is in the cache."""
@@ -100,8 +97,8 @@ class Pass:
         padded[: len(ids)] = ids
         buffers.write(self.ids, padded)
         steps = self._steps.get(cache) or self._prepare(cache, start_pos)
-        if not isinstance(steps, list):
-            steps({POSITION: start_pos})
+        if isinstance(steps, Composite):
+            steps({POSITION: start_pos}, then={POSITION: start_pos + self.T})
         else:
             for graph, inputs in steps:
                 graph(inputs, start_pos)
@@ -111,7 +108,7 @@ class Pass:
         return cache in self._steps
 
     def profile(self, start_pos: int, cache: KVCache, replays: int) -> list[KernelTime] | None:
-        """Time each kernel over ids that mean nothing, from start_pos on; None where passes are no native graphs."""
+        """Time each kernel over ids that mean nothing, from start_pos on; None where the pass is no native graph."""
         self([], start_pos, cache)
         steps = self._steps[cache]
         return steps.profile({POSITION: start_pos}, replays) if isinstance(steps, Composite) else None
@@ -122,7 +119,7 @@ class Pass:
         assert self._head is not None
         return self._head.result
 
-    def _prepare(self, cache: KVCache, start_pos: int) -> "Composite | CLComposite | list[tuple[Graph, list[Tensor]]]":
+    def _prepare(self, cache: KVCache, start_pos: int) -> Composite | list[tuple[Graph, list[Tensor]]]:
         """The pieces in their order with this cache's buffers, as one native call where the device has such a thing."""
         steps = [(self._embed, [self.ids, self.x, *self.model.tok_embeddings.tensors])]
         for i, (block, layer) in enumerate(zip(self.model.blocks, cache.layers, strict=True)):

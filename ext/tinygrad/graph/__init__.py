@@ -1,4 +1,4 @@
-"""Captured graphs replayed by one native call: CPU kernels on several threads, OpenCL ones into the driver's queue."""
+"""Captured graphs replayed by one native call: CPU kernels on several threads, OpenCL's and CUDA's through their drivers."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +18,11 @@ def install(threads: int | None = None) -> bool:
     return install(threads)
 
 
-def install_opencl(device: str) -> bool:
-    """Have every TinyJit captured on this OpenCL device from now on enqueued natively; see installation.install_opencl."""
-    from ext.tinygrad.graph.installation import install_opencl
+def install_on(device: str) -> bool:
+    """Have every TinyJit captured on this device from now on replayed natively; see installation.install_on."""
+    from ext.tinygrad.graph.installation import install_on
 
-    return install_opencl(device)
+    return install_on(device)
 
 
 def fast_replay(jit: Any, inputs: "Sequence[Tensor | UOp]" = ()) -> "Replay | None":

@@ -1,46 +1,96 @@
-"""What graph runners of every device share: the values that a replay hands over, and which calls a graph can take in."""
+"""What graph runners of every device share: what each kernel of a capture is given, and what a replay hands over."""
 
 import threading
+import time
 from array import array
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from tinygrad import UOp
-from tinygrad.device import Compiled
+from tinygrad.device import Compiled, Device
 from tinygrad.engine.jit import GraphRunner
+from tinygrad.engine.realize import get_call_arg_uops, resolve_params
 from tinygrad.helpers import ansistrip
 from tinygrad.uop.ops import Ops
 
+from ext.tinygrad.graph.profile import KernelTime
 from ext.tinygrad.graph.reasons import say
 
 
+@dataclass(frozen=True)
+class Change:
+    """An argument that each replay sets: values[value] + addend (a variable, or where an input buffer is and an offset into it)."""
+
+    argument: int
+    value: int
+    addend: int = 0
+
+
+class NativeGraph(Protocol):
+    """Kernels with their arguments, which a device replays by one native call."""
+
+    def __call__(self, values: int) -> None:
+        """Start with the 64-bit values (variables, places of buffers) at this address; a CPU returns when everything is computed."""
+
+    def ahead(self, values: int) -> None:
+        """Set what the next replay is expected to set, while the device is at work; other values may come after all."""
+
+    def profile(self, values: int, replays: int) -> list[KernelTime]:
+        """Time each kernel over some replays, in the order in which they run."""
+
+
+class Captured(Protocol):
+    """A captured graph as it can be composed with others: launches whose variables and inputs are set anew."""
+
+    @property
+    def vars(self) -> Sequence[str]:
+        """Names of the variables, in the order of their values."""
+
+    @property
+    def slots(self) -> Sequence[int]:
+        """Which inputs the graph uses, in the order of their values, which follow the variables'."""
+
+    @property
+    def launches(self) -> Sequence[Any]:
+        """Each with `arguments` (64-bit words) and the `changes` of them: values are the variables, then the inputs."""
+
+    def place(self, buffer: Any) -> int:
+        """Where a buffer is: an address, or a driver's handle."""
+
+    def assemble(self, launches: Sequence[Any]) -> NativeGraph:
+        """Launches as the device replays them."""
+
+
 class NativeGraphRunner(GraphRunner):
-    """One captured graph, replayed by one native call.
+    """One captured graph, replayed by one native call: tinygrad's extension point, a subclass for each kind of device.
 
     `values`, what each call hands over, holds the variables in the order of `vars` and then where the input buffers `slots` are.
     """
 
-    place: Callable[[Any], int]  # where a buffer is: an address, or a driver's handle
+    place: Callable[[Any], int]
+    assemble: Callable[[Sequence[Any]], NativeGraph]
     why_not: Callable[[list[Compiled], UOp], str | None]  # the reason why a call cannot be part of such a graph
 
     def __init__(self, linear: UOp, input_uops: tuple[UOp, ...] = ()):
         super().__init__(linear, input_uops)
-        self.slots: list[int] = []  # of the inputs that the graph uses, in the order of their values
+        self.opened: Any = Device[self.calls[0][2][0].device]
         # two threads with one graph: its variables and buffers are the graph's, so one after the other
         self.lock = threading.Lock()
-        self.values = array("q")
-
-    def take(self, value_of: dict[int, int]) -> None:
-        """Make room for the values of these input slots, each at its index behind the variables."""
-        self.slots = sorted(value_of, key=value_of.__getitem__)
+        self.slots: list[int] = []
+        self.launches = self._launches(input_uops)
         self.values = array("q", [0]) * max(1, len(self.vars) + len(self.slots))
+        self.graph = self.assemble(self.launches)
 
-    def start(self, values: int) -> None:
-        """Replay with the values at this address."""
+    def launch(self, ast: UOp, bufs: list[Any], runtime: Any, arguments: list[int], changes: list[Change], nbytes: int) -> Any:
+        """A call, given these 64-bit words (buffers, then variables) and buffers of nbytes in all, as assemble() takes it."""
         raise NotImplementedError
 
-    def replay(self, input_uops: tuple[UOp, ...], var_vals: dict[str, int]) -> None:
-        """Fill in other variables and inputs, and start; RuntimeError for a variable that nobody bound."""
+    def __call__(self, input_uops: tuple[UOp, ...], var_vals: dict[str, int], wait: bool = False) -> float | None:
+        """Replay with other variables and inputs; waits for the device, and returns the seconds it took, if `wait`.
+
+        RuntimeError for a variable without a value."""
+        started = time.perf_counter()
         places = [self.place(input_uops[slot].buffer) for slot in self.slots]
         with self.lock:
             try:
@@ -50,13 +100,42 @@ class NativeGraphRunner(GraphRunner):
                 raise RuntimeError(f"unbound Variable {error} used by a captured graph") from None
             for index, value in enumerate(places, len(self.vars)):
                 self.values[index] = value
-            self.start(self.values.buffer_info()[0])
+            self.graph(self.values.buffer_info()[0])
+        if not wait:
+            return None
+        self.opened.synchronize()
+        return time.perf_counter() - started
 
     @classmethod
     def supports_uop(cls, batch_devs: list[Compiled], new_call: UOp) -> bool:
         if (reason := cls.why_not(batch_devs, new_call)) is not None:
             say(f"{kernel_name(new_call.src[0])} runs outside of the graph: {reason}")
         return reason is None
+
+    def _launches(self, input_uops: tuple[UOp, ...]) -> list[Any]:
+        """Every call, with the inputs of the capture in place."""
+        value_of: dict[int, int] = {}  # input slot -> index into values, after the variables
+        launches = []
+        calls = zip(self.linear.src, self.calls, self.runtimes, strict=True)  # one device, so one of self.calls for each call
+        for call, (_, ast, bufs, device_vars), runtime in calls:
+            arguments, changes = [], []
+            info = ast.arg if ast.op is Ops.PROGRAM else None
+            positions = info.globals if info else range(len(bufs))
+            arg_uops, resolved = get_call_arg_uops(call), resolve_params(call, input_uops)
+            for argument, position in enumerate(positions):
+                arguments.append(self.place(bufs[position]))
+                if (slot := param_slot(arg_uops[position])) is not None:
+                    # a view of an input: what changes is where the input begins
+                    addend = arguments[-1] - self.place(input_uops[slot].buffer)
+                    changes.append(Change(argument, len(self.vars) + value_of.setdefault(slot, len(value_of)), addend))
+            for variable in info.vars if info else ():
+                if variable.expr in self.vars:
+                    changes.append(Change(len(arguments), self.vars.index(variable.expr)))
+                arguments.append(device_vars.get(variable.expr, 0))
+            nbytes = sum({self.place(resolved[p].buffer): bufs[p].nbytes for p in positions}.values())
+            launches.append(self.launch(ast, bufs, runtime, arguments, changes, nbytes))
+        self.slots = sorted(value_of, key=value_of.__getitem__)
+        return launches
 
 
 def param_slot(uop: UOp) -> int | None:

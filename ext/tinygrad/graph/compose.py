@@ -1,86 +1,80 @@
 """Several captured graphs, each over its own buffers, as one native graph: one captured layer replayed over every layer's weights."""
 
 import threading
-import weakref
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tinygrad import Tensor
 from tinygrad.engine.realize import get_graph_runtime
 
+from ext.tinygrad.graph.captured import Captured
 from ext.tinygrad.graph.fast import base, why_not
-from ext.tinygrad.graph.plan import Change, Plan
-from ext.tinygrad.graph.pool import current_pool, retire
-from ext.tinygrad.graph.profile import KernelTime, profile
+from ext.tinygrad.graph.profile import KernelTime
 from ext.tinygrad.graph.reasons import say
-from ext.tinygrad.graph.runner import CPUGraphRunner, address
 from ext.tinygrad.graph.stored import StoredGraph
-
-if TYPE_CHECKING:
-    from ext.tinygrad.graph.opencl import CLComposite
 
 
 class Composite:
     """The graphs one after another in one native call; only variables are set anew, every buffer is settled."""
 
-    def __init__(self, parts: Sequence[tuple[CPUGraphRunner | StoredGraph, Sequence[Any]]]):
+    def __init__(self, parts: Sequence[tuple[Captured, Sequence[Any]]]):
+        """Captured graphs of one device, and the buffers (UOps) that take the place of each one's inputs."""
         self._kept = tuple(parts)  # runners own the intermediate buffers, the rest are the bound ones
-        self.variables = sorted({name for runner, _ in parts for name in runner.vars})
+        self.variables = sorted({name for graph, _ in parts for name in graph.vars})
         self.lock = threading.Lock()
-        launches = []
-        for runner, inputs in parts:
-            n = len(runner.vars)
-            for launch in runner.launches:
-                arguments, changes = list(launch.arguments), []
-                for change in launch.changes:
-                    if change.value < n:
-                        changes.append(Change(change.argument, self.variables.index(runner.vars[change.value])))
-                    else:
-                        arguments[change.argument] = address(inputs[runner.slots[change.value - n]].buffer) + change.addend
-                launches.append(replace(launch, arguments=arguments, changes=changes))
-        self.plan = Plan(launches)
+        launches = [self._settled(launch, graph, inputs) for graph, inputs in parts for launch in graph.launches]
+        self.graph = parts[0][0].assemble(launches)
         self._values = array("q", [0]) * max(1, len(self.variables))
-        self._graph, self._where = self.plan.address, self._values.buffer_info()[0]
-        finalizer = weakref.finalize(self, retire, self.plan.address, self.plan.memory)
-        finalizer.atexit = False
+        self._where = self._values.buffer_info()[0]
 
-    def __call__(self, variables: Mapping[str, int]) -> None:
-        """Replay with these values of the variables; returns when everything is computed. Raises KeyError for a missing variable."""
+    def __call__(self, variables: Mapping[str, int], then: Mapping[str, int] | None = None) -> None:
+        """Replay with these values of the variables; `then` are the values that the next call is likely to have.
+
+        A CPU returns when everything is computed, other devices once it is enqueued. Raises KeyError for a missing variable."""
         with self.lock:
             self._set(variables)
-            current_pool().replay(self._graph, self._where)
+            self.graph(self._where)
+            if then is not None:
+                self._set(then)
+                self.graph.ahead(self._where)
 
     def profile(self, variables: Mapping[str, int], replays: int = 20) -> list[KernelTime]:
         """Time each kernel over some replays, in the order in which they run."""
         with self.lock:
             self._set(variables)
-            return profile(current_pool(), self.plan, self._where, replays)
+            return self.graph.profile(self._where, replays)
 
     def _set(self, variables: Mapping[str, int]) -> None:
         for index, name in enumerate(self.variables):
             self._values[index] = variables[name]
 
+    def _settled(self, launch: Any, graph: Captured, inputs: Sequence[Any]) -> Any:
+        """A launch with its inputs in place; what else changes counts in the composite's variables."""
+        n, arguments, changes = len(graph.vars), list(launch.arguments), []
+        for change in launch.changes:
+            if change.value < n:
+                changes.append(replace(change, value=self.variables.index(graph.vars[change.value])))
+            else:
+                arguments[change.argument] = graph.place(inputs[graph.slots[change.value - n]].buffer) + change.addend
+        return replace(launch, arguments=arguments, changes=changes)
 
-def compose(parts: Sequence[tuple[Any, Sequence[Tensor]]]) -> "Composite | CLComposite | None":
+
+def compose(parts: Sequence[tuple[Any, Sequence[Tensor]]]) -> Composite | None:
     """Captured TinyJits of one device, or kept graphs, each with the tensors that take its arguments' places, as one native graph.
 
-    None, saying why at DEBUG=1, where one of them is no native graph. On OpenCL a call of it returns before the work is done.
+    None, saying why at DEBUG=1, where one of them is no native graph.
 
     An output that a later part reads must be one of the inputs: a graph's own output buffer is the same in all of its replays."""
-    on_opencl = parts[0][1][0].device.split(":")[0] == "CL"
-    if on_opencl:  # tinygrad's bindings are imported only where there is a device
-        from ext.tinygrad.graph.opencl import CLComposite, CLGraphRunner
-    kind: tuple[type, ...] = (CLGraphRunner,) if on_opencl else (CPUGraphRunner,)
-    runners: list[tuple[Any, Sequence[Any]]] = []
+    graphs: list[tuple[Captured, Sequence[Any]]] = []
     for jit, inputs in parts:
+        bases = [base(one) for one in inputs]
         if isinstance(jit, StoredGraph):
-            runners.append((jit, [base(one) for one in inputs]))
+            graphs.append((jit, bases))
             continue
-        if (obstacle := why_not(jit, inputs, kind)) is not None:
+        if (obstacle := why_not(jit, inputs)) is not None:
             say(f"graphs are replayed one by one: {obstacle}")
             return None
-        bases = [base(one) for one in inputs]
-        runners.append((get_graph_runtime(jit.captured.linear.src[0].src[0], tuple(bases)), bases))
-    return CLComposite(runners) if on_opencl else Composite(runners)
+        graphs.append((get_graph_runtime(jit.captured.linear.src[0].src[0], tuple(bases)), bases))
+    return Composite(graphs)

@@ -8,36 +8,33 @@ from tinygrad import Tensor, UOp
 from tinygrad.engine.realize import get_graph_runtime
 from tinygrad.uop.ops import Ops
 
-from ext.tinygrad.graph import pool
-from ext.tinygrad.graph.profile import KernelTime, profile
+from ext.tinygrad.graph.captured import NativeGraphRunner
+from ext.tinygrad.graph.profile import KernelTime
 from ext.tinygrad.graph.reasons import say
-from ext.tinygrad.graph.runner import CPUGraphRunner, address
 
 
 class Replay:
     """A captured graph with its inputs bound: call it with the variables.
 
     What it computes lies in `result`, the tensors that the capture returned. The inputs are buffers, not values: write into them between
-    calls, or bind() others. They live as long as the
-    Replay; TinyJit's free_intermediates() ends both."""
+    calls, or bind() others. They live as long as the Replay; TinyJit's free_intermediates() ends both."""
 
-    def __init__(self, runner: CPUGraphRunner, result: Any, inputs: Sequence[UOp]):
+    def __init__(self, runner: NativeGraphRunner, result: Any, inputs: Sequence[UOp]):
         self.result = result
         self.runner = runner
         self._inputs = tuple(inputs)
         self._values = array("q", [0]) * len(runner.values)
         for index, slot in enumerate(runner.slots, len(runner.vars)):
-            self._values[index] = address(self._inputs[slot].buffer)
-        # looked up once: this is the inner loop of decoding
-        self._graph, self._where = runner.plan.address, self._values.buffer_info()[0]
-        self._variables = tuple(enumerate(runner.vars))
+            self._values[index] = runner.place(self._inputs[slot].buffer)
+        self._where = self._values.buffer_info()[0]
 
     def __call__(self, variables: Mapping[str, int]) -> None:
-        """Replay with these values of the variables; returns when everything is computed. Raises KeyError for a missing variable."""
+        """Replay with these values of the variables. Raises KeyError for a missing variable.
+
+        A CPU returns when everything is computed, other devices once it is enqueued."""
         with self.runner.lock:
-            for index, name in self._variables:
-                self._values[index] = variables[name]
-            pool.current_pool().replay(self._graph, self._where)
+            self._set(variables)
+            self.runner.graph(self._where)
 
     def bind(self, inputs: Sequence[Tensor | UOp]) -> "Replay":
         """The same graph with other input buffers, in the order in which the TinyJit takes them."""
@@ -46,9 +43,12 @@ class Replay:
     def profile(self, variables: Mapping[str, int], replays: int = 20) -> list[KernelTime]:
         """Time each kernel over some replays with one and the same input, in the order in which they run."""
         with self.runner.lock:
-            for index, name in self._variables:
-                self._values[index] = variables[name]
-            return profile(pool.current_pool(), self.runner.plan, self._where, replays)
+            self._set(variables)
+            return self.runner.graph.profile(self._where, replays)
+
+    def _set(self, variables: Mapping[str, int]) -> None:
+        for index, name in enumerate(self.runner.vars):
+            self._values[index] = variables[name]
 
 
 def fast_replay(jit: Any, inputs: Sequence[Tensor | UOp] = ()) -> Replay | None:
@@ -63,8 +63,8 @@ def fast_replay(jit: Any, inputs: Sequence[Tensor | UOp] = ()) -> Replay | None:
     return Replay(get_graph_runtime(jit.captured.linear.src[0].src[0], tuple(bases)), jit.captured.ret, bases)
 
 
-def why_not(jit: Any, inputs: Sequence[Tensor | UOp], runners: tuple[type, ...] = (CPUGraphRunner,)) -> str | None:
-    """The reason why `jit` cannot be replayed directly with these inputs by one of `runners`, None if it can."""
+def why_not(jit: Any, inputs: Sequence[Tensor | UOp]) -> str | None:
+    """The reason why `jit` cannot be replayed directly with these inputs, None if it can."""
     captured = jit.captured
     if captured is None:
         return "the TinyJit is not captured yet"
@@ -75,7 +75,7 @@ def why_not(jit: Any, inputs: Sequence[Tensor | UOp], runners: tuple[type, ...] 
         return f"it takes {len(captured.expected_input_info)} input tensors, {len(inputs)} are given"
     if any(base(one) in captured._written_uops for one in inputs):
         return "one of the inputs is also an output of the graph"
-    if not isinstance(runner := get_graph_runtime(calls[0].src[0], tuple(base(one) for one in inputs)), runners):
+    if not isinstance(runner := get_graph_runtime(calls[0].src[0], tuple(base(one) for one in inputs)), NativeGraphRunner):
         return f"its graph belongs to {type(runner).__name__}"
     return None
 

@@ -1,4 +1,4 @@
-"""Hooking the graph runner to tinygrad's CPU device, and taking it off again."""
+"""Hooking graph runners to tinygrad's devices, and taking the CPU's off again."""
 
 import os
 from typing import Any
@@ -7,6 +7,7 @@ from tinygrad.device import Device
 from tinygrad.helpers import JIT_BATCH_SIZE, NUM_CPU_THREADS, getenv
 
 from ext.tinygrad.graph import compiling, native
+from ext.tinygrad.graph.captured import NativeGraphRunner
 from ext.tinygrad.graph.pool import use_threads
 from ext.tinygrad.graph.reasons import say
 from ext.tinygrad.graph.runner import CPUGraphRunner
@@ -41,13 +42,28 @@ def install(threads: int | None = None) -> bool:
     return True
 
 
-def install_opencl(device: str) -> bool:
-    """Have every TinyJit captured on this OpenCL device from now on enqueued by one native call."""
-    from ext.tinygrad.graph.opencl import CLGraphRunner
-
-    Device[device].graph = CLGraphRunner
+def install_on(device: str) -> bool:
+    """Have every TinyJit captured on this device from now on replayed as one native call, where its kind has a runner of ours."""
+    if device == "CPU":
+        return install()
+    if (runner := _runner(device.split(":")[0])) is None:
+        return False
+    Device[device].graph = runner
     _one_graph_each()
     return True
+
+
+def _runner(kind: str) -> type[NativeGraphRunner] | None:
+    """For a kind of device behind a driver, whose bindings are imported only where there is one."""
+    if kind == "CL":
+        from ext.tinygrad.graph.opencl import CLGraphRunner
+
+        return CLGraphRunner
+    if kind == "CUDA":
+        from ext.tinygrad.graph.cuda import CUDAGraphRunner
+
+        return CUDAGraphRunner
+    return None
 
 
 def _one_graph_each() -> None:

@@ -1,4 +1,5 @@
-"""replay.c compiled by tinygrad's clang, loaded by tinygrad's loader: no header, no linker and, the second time, no compiler is needed."""
+"""C files beside this one (replay.c, the drivers' queues) compiled by tinygrad's clang, loaded by tinygrad's loader: no header, no linker
+and, the second time, no compiler is needed."""
 
 import ctypes
 import functools
@@ -69,21 +70,26 @@ Entry = ctypes.CFUNCTYPE(ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c
 @functools.cache
 def entry():  # type: ignore[no-untyped-def]  # an instance of Entry
     """The loaded blob's entry. Calling it releases the GIL. Raises Unsupported."""
+    call = Entry(load(SOURCE))
+    if call(Op.SIZE, None, None, None) != ctypes.sizeof(PoolState):
+        raise Unsupported("replay.c and native.py disagree about the layout of Pool")
+    return call
+
+
+def load(source: Path) -> int:
+    """Where the first function of a C file is in memory, for as long as the process lives. Raises Unsupported."""
     device = Device["CPU"]
     architecture = (device.arch or "").split(",")[0]
     if sys.platform == "win32" or architecture not in BASELINES:
         raise Unsupported(f"the native replay is not written for {sys.platform} on {architecture or 'this processor'}")
-    compiler = ClangCompiler(BASELINES[architecture], cachekey="townhall_graph")
+    compiler = ClangCompiler(BASELINES[architecture], cachekey=f"townhall_{source.stem}")
     try:
-        binary = compiler.compile_cached(SOURCE.read_text())
+        binary = compiler.compile_cached(source.read_text())
+        program = CPUProgram(device, TinyELF(binary, f"townhall_{source.stem}", device.renderer.target, ()))
     except Exception as error:  # no clang, one that refuses, a full disk: all the same to whoever asked
-        raise Unsupported(f"replay.c could not be compiled ({type(error).__name__}: {error})") from error
-    program = CPUProgram(device, TinyELF(binary, "townhall_graph_replay", device.renderer.target, ()))
+        raise Unsupported(f"{source.name} could not be compiled ({type(error).__name__}: {error})") from error
     keep_for_ever(program.mem)
-    call = Entry(program.addr)
-    if call(Op.SIZE, None, None, None) != ctypes.sizeof(PoolState):
-        raise Unsupported("replay.c and native.py disagree about the layout of Pool")
-    return call
+    return int(program.addr)
 
 
 def function_address(name: str) -> int:

@@ -8,17 +8,15 @@ import functools
 import weakref
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinygrad.device import Device, TinyELF
 from tinygrad.runtime.autogen import opencl as cl
 from tinygrad.runtime.ops_cl import CLDevice, check, checked
-from tinygrad.runtime.ops_cpu import CPUProgram
-from tinygrad.runtime.support.compiler_cpu import ClangCompiler
 
-from ext.tinygrad.graph.native import BASELINES, keep_for_ever
+from ext.tinygrad.graph import native
+from ext.tinygrad.graph.driver_runner import Launch
+from ext.tinygrad.graph.profile import KernelTime
 from ext.tinygrad.graph.reasons import say
 from ext.tinygrad.opencl_refusals import refused
 
@@ -36,30 +34,10 @@ class _Graph(ctypes.Structure):
     _fields_ = [(name, u64) for name in ("queue", "set_arg", "enqueue", "n_launches", "n_patches", "launches", "patches")]
 
 
-@dataclass(frozen=True)
-class Change:
-    """An argument that each run sets: `size` bytes of values[value], a variable or a buffer's handle."""
-
-    argument: int
-    value: int
-    size: int
-
-
-@dataclass(frozen=True)
-class Launch:
-    """One kernel: `arguments` are buffer handles (c_void_p) or integers (c_int32), in the order of its parameters."""
-
-    program: Any  # cl_program
-    name: str
-    size: tuple[int, ...]  # work-items
-    local: tuple[int, ...]  # of a work-group
-    arguments: Sequence[ctypes._SimpleCData]
-    changes: Sequence[Change] = ()
-    nbytes: int = 0  # of the buffers it is given; for people
-
-
 class Queue:
-    """The launches in their order, each a cl_kernel of its own, so that nothing has to be set again but what changes."""
+    """The launches in their order, each a cl_kernel of its own, so that nothing has to be set again but what changes.
+
+    A call raises OutOfDeviceMemory, or RuntimeError with the driver's word for whatever else it refuses."""
 
     def __init__(self, device: CLDevice, launches: Sequence[Launch]):
         self.device, self.launches = device, tuple(launches)
@@ -69,7 +47,8 @@ class Queue:
         for handle, launch in zip(handles, launches):
             descriptors.extend((handle, len(launch.size), *_three(launch.size), *_three(launch.local)))
             for change in launch.changes:
-                patches.extend((handle, change.argument, change.size, change.value))
+                assert change.addend == 0, "OpenCL's buffers have no views"
+                patches.extend((handle, change.argument, launch.sizes[change.argument], change.value))
         self._memory = (descriptors, patches)
         self._graph = _Graph(
             ctypes.cast(device.queue, ctypes.c_void_p).value, _address("clSetKernelArg"), _address("clEnqueueNDRangeKernel"),
@@ -80,17 +59,31 @@ class Queue:
         weakref.finalize(self, _release, self.kernels).atexit = False
 
     def __call__(self, values: int) -> None:
-        """Enqueue everything with the 64-bit values at this address; returns at once.
+        self._check(self._run(self._where, values))
 
-        Raises OutOfDeviceMemory, or RuntimeError with the driver's word for whatever else it refuses."""
-        if status := self._run(self._where, values):
+    def ahead(self, values: int) -> None:
+        """Nothing: what is set for a kernel that waits in the queue may be set again, at a tenth of a microsecond each."""
+
+    def profile(self, values: int, replays: int) -> list[KernelTime]:
+        """By the device's own clock, from each kernel's start to its end."""
+        samples: list[list[int]] = [[] for _ in self.launches]
+        for _ in range(replays):
+            events = [cl.cl_event() for _ in self.launches]
+            self._check(run(self._where, values, [ctypes.addressof(event) for event in events]))
+            self.device.synchronize()
+            for kernel, event in zip(samples, events):
+                kernel.append(_elapsed(event))
+        return [KernelTime.of(launch, launch.groups, ns) for launch, ns in zip(self.launches, samples)]
+
+    def _check(self, status: int) -> None:
+        if status:
             if no_room := refused(self.device, status):
                 raise no_room
             check(status)
 
 
-def run(graph: int, values: int) -> int:
-    """opencl_queue.c in Python."""
+def run(graph: int, values: int, events: Sequence[int | None] = ()) -> int:
+    """opencl_queue.c in Python; `events`: where to put an event for each kernel."""
     g = _Graph.from_address(graph)
     set_arg, enqueue = SetArg(g.set_arg), Enqueue(g.enqueue)
     for kernel, argument, size, value in _rows(g.patches, g.n_patches, 4):
@@ -98,7 +91,7 @@ def run(graph: int, values: int) -> int:
             return int(status)
     for i, (kernel, dims, *_) in enumerate(_rows(g.launches, g.n_launches, 8)):
         sizes, local = g.launches + 8 * (8 * i + 2), g.launches + 8 * (8 * i + 5)
-        if status := enqueue(g.queue, kernel, dims, None, sizes, local, 0, None, None):
+        if status := enqueue(g.queue, kernel, dims, None, sizes, local, 0, None, events[i] if events else None):
             return int(status)
     return 0
 
@@ -113,15 +106,24 @@ def _three(sizes: Sequence[int]) -> tuple[int, ...]:
 
 
 def _kernel(launch: Launch) -> Any:
-    kernel = checked(cl.clCreateKernel(launch.program, launch.name.encode(), status := ctypes.c_int32()), status)
-    for i, argument in enumerate(launch.arguments):
-        check(cl.clSetKernelArg(kernel, i, ctypes.sizeof(argument), ctypes.byref(argument)))
+    kernel = checked(cl.clCreateKernel(launch.program.program, launch.name.encode(), status := ctypes.c_int32()), status)
+    for i, (argument, size) in enumerate(zip(launch.arguments, launch.sizes, strict=True)):
+        check(cl.clSetKernelArg(kernel, i, size, ctypes.byref(ctypes.c_int64(argument))))  # the low bytes come first
     return kernel
 
 
 def _release(kernels: list[Any]) -> None:
     for kernel in kernels:
         cl.clReleaseKernel(kernel)
+
+
+def _elapsed(event: Any) -> int:
+    """Nanoseconds that a finished kernel took; the event is released."""
+    begin, end = ctypes.c_uint64(), ctypes.c_uint64()
+    for name, time in ((cl.CL_PROFILING_COMMAND_START, begin), (cl.CL_PROFILING_COMMAND_END, end)):
+        check(cl.clGetEventProfilingInfo(event, name, 8, ctypes.byref(time), None))
+    check(cl.clReleaseEvent(event))
+    return end.value - begin.value
 
 
 def _address(name: str) -> int:
@@ -135,12 +137,7 @@ def _address(name: str) -> int:
 def entry():  # type: ignore[no-untyped-def]  # an instance of Entry, or None
     """opencl_queue.c, compiled; None, saying why at DEBUG=1, where that cannot be done. Calling it releases the GIL."""
     try:
-        device = Device["CPU"]
-        compiler = ClangCompiler(BASELINES[(device.arch or "").split(",")[0]], cachekey="townhall_opencl_queue")
-        binary = compiler.compile_cached(SOURCE.read_text())
-        program = CPUProgram(device, TinyELF(binary, "townhall_opencl_queue", device.renderer.target, ()))
-    except Exception as error:  # no clang, another processor, a full disk: all the same here
-        say(f"OpenCL kernels are enqueued from Python: {type(error).__name__}: {error}")
+        return Entry(native.load(SOURCE))
+    except native.Unsupported as error:
+        say(f"OpenCL kernels are enqueued from Python: {error}")
         return None
-    keep_for_ever(program.mem)
-    return Entry(program.addr)

@@ -6,17 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ext.tinygrad.graph import native
+from ext.tinygrad.graph.captured import Change
 
 NO_CORE = (1 << 64) - 1  # Kernel.core_slot of a kernel without core_id
-
-
-@dataclass(frozen=True)
-class Change:
-    """An argument that each replay sets: values[value] + addend (a variable, or an input buffer's address and an offset into it)."""
-
-    argument: int
-    value: int
-    addend: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,9 @@
 """Where a replay's time goes, kernel by kernel."""
 
 import statistics
-from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from ext.tinygrad.graph.plan import Plan
-from ext.tinygrad.graph.pool import Pool
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -14,31 +11,19 @@ class KernelTime:
     """One kernel of a graph, in the graph's order."""
 
     name: str
-    tasks: int
-    ns: float  # from the end of the kernel before it to its own end: median over the replays
+    tasks: int  # CPU: core ids; else work-groups
+    ns: float  # from the end of the kernel before it (OpenCL: its own start) to its own end: median over the replays
     samples: tuple[int, ...]  # the same of each replay
     nbytes: int  # sum of the sizes of the buffers it is given; what it moves may be less (a cache that is half empty)
+
+    @classmethod
+    def of(cls, launch: Any, tasks: int, samples: Sequence[int]) -> "KernelTime":
+        """A launch (`name`, `nbytes`) and its nanoseconds in each replay."""
+        return cls(launch.name, tasks, statistics.median(samples), tuple(samples), launch.nbytes)
 
     @property
     def gb_per_second(self) -> float:
         return self.nbytes / self.ns if self.ns else 0.0
-
-
-def profile(pool: Pool, plan: Plan, values: int, replays: int) -> list[KernelTime]:
-    """Replay `plan` with the values at address `values`, reading the clock after each kernel (about 25 ns each)."""
-    times = array("Q", [0]) * (len(plan.launches) + 1)
-    samples: list[list[int]] = [[] for _ in plan.launches]
-    for _ in range(replays):
-        plan.native.times = times.buffer_info()[0]
-        try:
-            pool.replay(plan.address, values)
-        finally:
-            plan.native.times = 0
-        for kernel, (begin, end) in zip(samples, zip(times, times[1:])):
-            kernel.append(end - begin)
-    return [
-        KernelTime(launch.name, launch.cores, statistics.median(ns), tuple(ns), launch.nbytes) for launch, ns in zip(plan.launches, samples)
-    ]
 
 
 def table(times: Sequence[KernelTime]) -> str:

@@ -1,19 +1,21 @@
-"""CPUGraphRunner: tinygrad's extension point for captured graphs, served by the native replay."""
+"""CPUGraphRunner: captured graphs of CPU kernels, replayed by the process's threads."""
 
-import time
 import weakref
+from array import array
+from collections.abc import Sequence
 from typing import Any
 
 from tinygrad import UOp
 from tinygrad.device import Buffer, Compiled
 from tinygrad.engine.jit import GraphRunner
-from tinygrad.engine.realize import get_call_arg_uops, resolve_params
+from tinygrad.engine.realize import get_call_arg_uops
 from tinygrad.uop.ops import Ops
 
 from ext.tinygrad.graph import native
-from ext.tinygrad.graph.captured import NativeGraphRunner, kernel_name, param_slot
-from ext.tinygrad.graph.plan import Change, Launch, Plan
+from ext.tinygrad.graph.captured import Change, NativeGraphRunner, kernel_name
+from ext.tinygrad.graph.plan import Launch, Plan
 from ext.tinygrad.graph.pool import current_pool, retire
+from ext.tinygrad.graph.profile import KernelTime
 
 MOST_ARGUMENTS = 63  # tinygrad's own limit for a CPU program
 
@@ -48,56 +50,44 @@ def address(buffer: Any) -> int:
     return buffer.get_buf(buffer.device).va_addr
 
 
+class PoolGraph:
+    """A plan that the process's threads run; a call returns when everything is computed."""
+
+    def __init__(self, launches: Sequence[Launch]):
+        self.plan = Plan(list(launches))
+        weakref.finalize(self, retire, self.plan.address, self.plan.memory).atexit = False
+
+    def __call__(self, values: int) -> None:
+        current_pool().replay(self.plan.address, values)
+
+    def ahead(self, values: int) -> None:
+        """Nothing: setting an argument is a store."""
+
+    def profile(self, values: int, replays: int) -> list[KernelTime]:
+        """The clock is read after each kernel (about 25 ns each)."""
+        plan, times = self.plan, array("Q", [0]) * (len(self.plan.launches) + 1)
+        samples: list[list[int]] = [[] for _ in plan.launches]
+        for _ in range(replays):
+            plan.native.times = times.buffer_info()[0]
+            try:
+                self(values)
+            finally:
+                plan.native.times = 0
+            for kernel, (begin, end) in zip(samples, zip(times, times[1:])):
+                kernel.append(end - begin)
+        return [KernelTime.of(launch, launch.cores, ns) for launch, ns in zip(plan.launches, samples)]
+
+
 class CPUGraphRunner(NativeGraphRunner):
     """One captured graph of CPU kernels."""
 
     place = staticmethod(address)
+    assemble = staticmethod(PoolGraph)
     why_not = staticmethod(why_not)
 
-    def __init__(self, linear: UOp, input_uops: tuple[UOp, ...] = ()):
-        super().__init__(linear, input_uops)
-        self.plan = Plan(self._launches(input_uops))
-        finalizer = weakref.finalize(self, retire, self.plan.address, self.plan.memory)
-        finalizer.atexit = False
-
-    @property
-    def launches(self) -> list[Launch]:
-        """Kernel by kernel, with the inputs of the capture in place."""
-        return self.plan.launches
-
-    def start(self, values: int) -> None:
-        current_pool().replay(self.plan.address, values)
-
-    def __call__(self, input_uops: tuple[UOp, ...], var_vals: dict[str, int], wait: bool = False) -> float | None:
-        """Replay with other variables and inputs; returns the seconds it took if `wait`."""
-        started = time.perf_counter() if wait else 0.0
-        self.replay(input_uops, var_vals)
-        return time.perf_counter() - started if wait else None
-
-    def _launches(self, input_uops: tuple[UOp, ...]) -> list[Launch]:
-        value_of: dict[int, int] = {}  # input slot -> index into values
-        launches = []
-        calls = zip(self.linear.src, self.calls, self.runtimes, strict=True)  # one device, so one of self.calls for each call
-        for call, (_, ast, bufs, device_vars), runtime in calls:
-            arguments, changes = [], []
-            positions = ast.arg.globals if ast.op is Ops.PROGRAM else range(len(bufs))
-            arg_uops, resolved = get_call_arg_uops(call), resolve_params(call, input_uops)
-            for argument, position in enumerate(positions):
-                arguments.append(address(bufs[position]))
-                if (slot := param_slot(arg_uops[position])) is not None:
-                    # a view of an input: what changes is where the input begins
-                    offset = arguments[-1] - address(input_uops[slot].buffer)
-                    changes.append(Change(argument, len(self.vars) + value_of.setdefault(slot, len(value_of)), offset))
-            nbytes = sum({address(resolved[p].buffer): bufs[p].nbytes for p in positions}.values())
-            if ast.op is Ops.COPY:
-                arguments.append(bufs[0].nbytes)
-                launches.append(Launch(native.function_address("memcpy"), arguments, changes, name="copy", nbytes=nbytes))
-                continue
-            for variable in ast.arg.vars:
-                if variable.expr in self.vars:
-                    changes.append(Change(len(arguments), self.vars.index(variable.expr)))
-                arguments.append(device_vars.get(variable.expr, 0))
-            core_slot, cores = runtime.runtimevars.get("core_id"), ast.arg.global_size[0]
-            launches.append(Launch(runtime.addr, arguments, changes, core_slot, cores, kernel_name(ast), nbytes))
-        self.take(value_of)
-        return launches
+    def launch(self, ast: UOp, bufs: list[Any], runtime: Any, arguments: list[int], changes: list[Change], nbytes: int) -> Launch:
+        if ast.op is Ops.COPY:
+            arguments = [*arguments, bufs[0].nbytes]
+            return Launch(native.function_address("memcpy"), arguments, changes, name="copy", nbytes=nbytes)
+        core_slot, cores = runtime.runtimevars.get("core_id"), ast.arg.global_size[0]
+        return Launch(runtime.addr, arguments, changes, core_slot, cores, kernel_name(ast), nbytes)

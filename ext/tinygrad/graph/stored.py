@@ -25,10 +25,11 @@ from tinygrad.runtime.ops_cpu import CPUProgram
 from tinygrad.uop.ops import Ops, buffers
 
 from ext.tinygrad.graph import native
+from ext.tinygrad.graph.captured import Change
 from ext.tinygrad.graph.fast import why_not
-from ext.tinygrad.graph.plan import Change, Launch
+from ext.tinygrad.graph.plan import Launch
 from ext.tinygrad.graph.reasons import say
-from ext.tinygrad.graph.runner import CPUGraphRunner
+from ext.tinygrad.graph.runner import CPUGraphRunner, PoolGraph, address
 from ext.tinygrad.kernels.cpu import memory
 from ext.tinygrad.remembered import compiler_identity
 
@@ -40,13 +41,16 @@ COPY = -1  # in place of a kernel's number: libc's memcpy
 
 @dataclass(frozen=True)
 class StoredGraph:
-    """What a CPUGraphRunner is to those who compose graphs, without what it was captured from."""
+    """A captured graph of CPU kernels, without what it was captured from."""
 
     vars: list[str]
     slots: list[int]
     launches: list[Launch]
     results: list[Tensor | None]  # what the captured function returned; None for what it stored into an input
     memory: tuple[Any, ...]  # kernels and intermediate buffers
+
+    place = staticmethod(address)
+    assemble = staticmethod(PoolGraph)
 
 
 def known_buffers() -> frozenset[int]:
@@ -71,7 +75,7 @@ def describe(jit: Any, inputs: Sequence[Tensor], known: frozenset[int], binaries
         number, _ = own.setdefault(id(base), (len(own), base.nbytes))
         return [number, buffer.offset]
 
-    for (_, ast, bufs, _), launch in zip(runner.calls, runner.plan.launches, strict=True):
+    for (_, ast, bufs, _), launch in zip(runner.calls, runner.launches, strict=True):
         changed = {change.argument for change in launch.changes}
         arguments: list[int | list[int]] = [int(argument) for argument in launch.arguments]
         positions = ast.arg.globals if ast.op is Ops.PROGRAM else range(len(bufs))

@@ -7,7 +7,7 @@ import pytest
 from tinygrad import Device, Tensor, TinyJit, UOp
 
 from ext.tinygrad.buffers import read, upload, write
-from ext.tinygrad.graph import install_opencl
+from ext.tinygrad.graph import install_on
 from ext.tinygrad.graph.compose import compose
 
 DEVICE = "CL"
@@ -22,7 +22,7 @@ def _graphs() -> None:
         describe_device(DEVICE)
     except BackendError as error:
         pytest.skip(str(error))
-    install_opencl(DEVICE)
+    install_on(DEVICE)
 
 
 @pytest.fixture
@@ -118,10 +118,11 @@ def test_what_the_driver_refuses_is_an_error() -> None:
 
     from tinygrad.device import TinyELF
 
-    from ext.tinygrad.graph.opencl_queue import Launch, Queue
+    from ext.tinygrad.graph.driver_runner import Launch
+    from ext.tinygrad.graph.opencl_queue import Queue
 
     opened = Device[DEVICE]
     program = opened.runtime(TinyELF(b"__kernel void nothing(__global int* a) { a[0] = 1; }", "nothing", opened.renderer.target, ()))
-    queue, values = Queue(opened, [Launch(program.program, "nothing", (1,), (1,), [])]), array("q", [0])
+    queue, values = Queue(opened, [Launch(program, "nothing", (1,), (1,), [], [])]), array("q", [0])
     with pytest.raises(RuntimeError, match="CL_INVALID_KERNEL_ARGS"):
         queue(values.buffer_info()[0])

@@ -67,7 +67,7 @@ def test_a_c_kernel_runs_once_for_every_core_id(install):
         a = tensor(tasks * rows, columns)
         np.testing.assert_allclose(sums(a).numpy(), a.numpy().sum(1) * 2, rtol=1e-4, atol=1e-5)
     assert captured_natively(sums)
-    assert [launch.cores for launch in runners(sums)[0].plan.launches] == [tasks, 1]
+    assert [launch.cores for launch in runners(sums)[0].launches] == [tasks, 1]
 
 
 def test_more_tasks_than_the_native_word_can_count_are_claimed_in_groups(install):
@@ -138,7 +138,7 @@ def test_results_are_the_same_to_the_last_bit_on_any_number_of_threads(install):
         for _ in range(4):
             results.append(jit(x).numpy().tobytes())
         assert captured_natively(jit)
-    assert max(launch.cores for launch in runners(jit)[0].plan.launches) > 5, "nothing to share out: the test says nothing"
+    assert max(launch.cores for launch in runners(jit)[0].launches) > 5, "nothing to share out: the test says nothing"
     assert len(set(results)) == 1
 
 
