@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from tinygrad import Device
 
 from app.models.llama.forward import Pass
 from app.models.llama.kv_cache import KVCache
@@ -71,9 +72,11 @@ class Engine:
         return PrefillStats(len(ids), cached, time.perf_counter() - started)
 
     def _timed(self, run: Pass, ids: list[int], cache: KVCache) -> None:
-        """One pass; how long it took counts where it had not to be captured, or bound to the cache, first."""
+        """One pass, to its end; how long it took counts where it had not to be captured, or bound to the cache, first."""
         counts, started = run.prepared(cache), time.perf_counter()
         run(ids, len(cache.tokens), cache)
+        # a driver would take every pass of a prompt at once: nothing could interrupt them, and memory that stages their ids would add up
+        Device[self.device].synchronize()
         if counts:
             self._seconds = (time.perf_counter() - started) / run.T
 

@@ -117,7 +117,9 @@ class Queue:
             last[:] = [node]
             return node
 
-        nodes, patches, kept, start = [], [], [], self._words.buffer_info()[0]
+        nodes: list[_Node] = []
+        patches: list[_Patch] = []
+        kept, start = [], self._words.buffer_info()[0]
         if events:
             chained(cu.cuGraphAddEventRecordNode, events[0])
         for i, launch in enumerate(self.launches):
@@ -128,8 +130,8 @@ class Queue:
             params = cu.CUDA_KERNEL_NODE_PARAMS_v1(launch.program.prg, *grid, *local, launch.program.smem, pointers, None)
             node = chained(cu.cuGraphAddKernelNode, ctypes.byref(params))
             if launch.changes:
-                nodes.append((_number(node), ctypes.addressof(params), len(patches), len(launch.changes), 0))
-                patches += [(words[change.argument], change.value, change.addend & WORD) for change in launch.changes]
+                nodes.append(_Node(_number(node), ctypes.addressof(params), len(patches), len(launch.changes), 0))
+                patches += [_Patch(words[change.argument], change.value, change.addend & WORD) for change in launch.changes]
             if events:
                 chained(cu.cuGraphAddEventRecordNode, events[i + 1])
             kept.append((params, pointers))
