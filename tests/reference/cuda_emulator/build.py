@@ -12,8 +12,8 @@ from typing import NamedTuple
 from ext.tinygrad.toolchain import find_compiler, processor_key
 
 SOURCES = Path(__file__).parent / "c"
-DRIVER = ("settings.cpp", "device.cpp", "memory.cpp", "module.cpp", "graph.cpp", "fibers.cpp", "grid.cpp")
-NVRTC = ("settings.cpp", "kernels.cpp", "nvrtc.cpp")
+DRIVER = ("settings.cpp", "device.cpp", "memory.cpp", "module.cpp", "graph.cpp", "fibers.cpp", "grid.cpp", "faults.cpp")
+NVRTC = ("settings.cpp", "kernels.cpp", "ptx.cpp", "nvrtc.cpp")
 FLAGS = (
     *("-std=c++20", "-O2", "-fPIC", "-shared", "-nostdlib", "-nostdlibinc", "-fuse-ld=lld", "-fvisibility=hidden"),
     *("-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics", "-fno-stack-protector", "-fno-strict-aliasing", "-Wall", "-Wextra"),

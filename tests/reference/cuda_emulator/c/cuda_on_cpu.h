@@ -13,7 +13,7 @@
 #define __noinline__ __attribute__((noinline))
 #define __restrict__ __restrict
 #define __align__(n) __attribute__((aligned(n)))
-#define __shared__ static thread_local  // a block runs on one thread of the host, and blocks that run at once on several
+#define __shared__ static thread_local __attribute__((used))  // a block runs on one thread of the host, and blocks that run at once on several
 
 typedef unsigned int uint;
 typedef unsigned short ushort;
@@ -66,4 +66,4 @@ extern "C" __attribute__((visibility("default"), used)) extern const int cuda_mo
 #include "cuda_vectors.h"
 #include "cuda_math.h"
 #include "cuda_threads.h"
-#include "cuda_ptx_functions.h"
+#include "ptx_instructions.h"

@@ -1,13 +1,12 @@
 // Barriers, warp operations and atomics of CUDA C.
 #pragma once
-CUDA_FN void __syncthreads(int line = __builtin_LINE()) {
+CUDA_FN void __syncthreads(int line = __builtin_LINE(), int column = __builtin_COLUMN()) {
   CudaThread* self = cuda_self();
-  self->services->barrier(self, line);
+  self->services->barrier(self, line, column);
 }
-CUDA_FN void __trap(int line = __builtin_LINE()) {
-  (void)line;
+CUDA_FN void __trap() {
   CudaThread* self = cuda_self();
-  self->services->stop(self, "__trap()");
+  self->services->stop(self, "calls __trap()");
 }
 CUDA_FN void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 CUDA_FN void __threadfence_block() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }

@@ -65,6 +65,7 @@ API CUresult cuGetErrorName(CUresult status, const char** name) {
 API CUresult cuInit(unsigned flags) {
   if (flags) return INVALID_VALUE;
   for (int i = 0; i < MAX_DEVICES; i++) contexts[i].device = i;
+  if (!initialized) watch_faults();
   initialized = true;
   return SUCCESS;
 }

@@ -31,6 +31,9 @@ bool is_device_memory(CUdeviceptr, size_t bytes);  // within one allocation
 
 template <class T> T* new_zeroed() { return (T*)calloc(1, sizeof(T)); }
 
+void describe_address(uintptr_t, char* text, size_t size);  // one that belongs to no allocation
+void watch_faults();
+
 struct Event;
 void record(Event*);
 

@@ -138,7 +138,8 @@ static void go_to(CudaThread* from, CudaThread* to) {
   if (from != to) cuda_switch_stack(&from->stack_pointer, to->stack_pointer);
 }
 
-static void fail(CudaThread* t, int status, const char* text) {
+[[noreturn]] static void fail(CudaThread* t, int status, const char* text) {
+  leave_kernel();
   CudaWorker* w = t->worker;
   const uint3 b = w->block_index;
   report("kernel %s, block (%u, %u, %u): %s", w->launch->name, b.x, b.y, b.z, text);
@@ -148,12 +149,13 @@ static void fail(CudaThread* t, int status, const char* text) {
   __builtin_unreachable();
 }
 
-static void stop(CudaThread* t, const char* reason) {
-  char who[80], text[256];
+void end_launch(CudaThread* t, int status, const char* what) {
+  char who[80], text[300];
   describe(t, who, sizeof who);
-  snprintf(text, sizeof text, "%s: %s", who, reason);
-  fail(t, 719, text);
+  snprintf(text, sizeof text, "%s %s", who, what);
+  fail(t, status, text);
 }
+static void stop(CudaThread* t, const char* what) { end_launch(t, 719, what); }
 
 static void deadlock(CudaThread* t) {
   CudaWorker* w = t->worker;
@@ -214,14 +216,14 @@ static void fiber_main() {
   }
 }
 
-static void barrier(CudaThread* t, int line) {
+static void barrier(CudaThread* t, int line, int column) {
   CudaWorker* w = t->worker;
-  t->waiting = 1, t->line = line, t->waits_in = "__syncthreads";
+  t->waiting = 1, t->line = line, t->column = column, t->waits_in = "__syncthreads";
   w->at_barrier++;
   if (w->finished) deadlock(t);
   if (w->at_barrier == w->n_threads) {
     for (unsigned i = 0; i < w->n_threads; i++) {
-      if (w->threads[i]->line != line) {
+      if (w->threads[i]->line != line || w->threads[i]->column != column) {
         char text[200];
         snprintf(text, sizeof text, "threads meet at different barriers, of lines %d and %d", w->threads[i]->line, line);
         fail(t, 719, text);
@@ -285,7 +287,9 @@ void run_block(CudaWorker* w, Launch* launch, unsigned long block) {
   }
   CudaThread* t = free_stack(w);
   begin(w, t);
+  enter_kernel();
   cuda_switch_stack(&w->main_stack_pointer, t->stack_pointer);
+  leave_kernel();
   if (!launch->failure) return;
   // left in the middle: every stack begins anew
   w->free_stacks = nullptr;

@@ -16,3 +16,6 @@ struct Launch {
 CudaWorker* new_worker();
 void run_block(CudaWorker*, Launch*, unsigned long block);
 void report(const char* format, ...) __attribute__((format(printf, 1, 2)));
+[[noreturn]] void end_launch(CudaThread*, int status, const char* text);  // on the thread's own stack
+void enter_kernel();  // between these two, a fault on this core is a kernel's
+void leave_kernel();

@@ -41,10 +41,8 @@ const char* header_folder() {
   return folder;
 }
 
-static bool is_name(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_'; }
-
-// behind the bracket that closes the one at `p`; strings have brackets of their own
-static const char* behind_brackets(const char* p) {
+// strings have brackets of their own
+const char* behind_brackets(const char* p) {
   for (int depth = 0; *p; p++) {
     if (*p == '"')
       for (p++; *p && *p != '"'; p++) p += *p == '\\';

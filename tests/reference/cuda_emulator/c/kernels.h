@@ -18,5 +18,10 @@ struct Text {
 bool read_file(const char* path, Text*);  // adds to the text
 bool write_file(const char* path, const Text&);
 const char* header_folder();
-// appends what the driver calls each __global__ function by; the text is a source after the preprocessor
-void declare_kernels(Text*);
+
+inline bool is_name(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_'; }
+const char* behind_brackets(const char*);  // behind the bracket that closes the one there
+
+// both change a source that has been through the preprocessor
+void translate_ptx(Text*);
+void declare_kernels(Text*);  // appends what the driver calls each __global__ function by

@@ -1,11 +1,11 @@
-// Device and pinned memory. Every allocation ends at a page that cannot be touched, and is full of 0xff, which floats read as NaN.
+// Device and pinned memory. Every allocation lies between pages that cannot be touched, ends at one, and is full of 0xff, which floats read as NaN.
 #include "driver.h"
 
 enum { PAGE = 4096, GRAIN = 256 };  // a device's allocations are aligned to 256 bytes
 
 struct Allocation {
   CUdeviceptr start;
-  size_t bytes, room;  // asked for, and the pages without the guard
+  size_t bytes, room;  // asked for, and its pages, without the two guards
   int device;          // -1: pinned memory of the host
 };
 static Allocation* all;  // by address
@@ -26,9 +26,10 @@ static CUresult allocate(size_t bytes, int device, CUdeviceptr* address) {
   if (!bytes) return INVALID_VALUE;
   const size_t size = rounded(bytes, GRAIN), room = rounded(size, PAGE);
   if (device >= 0 && (size > (size_t)settings.memory || used[device] + size > (size_t)settings.memory)) return OUT_OF_MEMORY;
-  char* pages = (char*)mmap(nullptr, room + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (pages == MAP_FAILED) return OUT_OF_MEMORY;
-  mprotect(pages + room, PAGE, PROT_NONE);
+  char* guard = (char*)mmap(nullptr, room + 2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (guard == MAP_FAILED) return OUT_OF_MEMORY;
+  char* pages = guard + PAGE;
+  mprotect(pages, room, PROT_READ | PROT_WRITE);
   memset(pages, 0xff, room);
   if (count == capacity) all = (Allocation*)realloc(all, (capacity = 2 * capacity + 64) * sizeof(Allocation));
   *address = (CUdeviceptr)pages + room - size;
@@ -46,15 +47,15 @@ static CUresult release(CUdeviceptr address, bool pinned) {
   const Allocation a = all[after - 1];
   const size_t size = rounded(a.bytes, GRAIN);
   CUresult status = SUCCESS;
-  for (size_t i = a.bytes; i < size; i++)
-    if (((unsigned char*)address)[i] != 0xff) {
-      report("an allocation of %zu bytes was written at byte %zu", a.bytes, i);
+  for (long i = (long)size - (long)a.room; i < (long)size; i++)
+    if ((i < 0 || i >= (long)a.bytes) && ((unsigned char*)address)[i] != 0xff) {
+      report("an allocation of %zu bytes was written at byte %ld", a.bytes, i);
       status = remember(ILLEGAL_ADDRESS);
       break;
     }
   memmove(all + after - 1, all + after, (count-- - after) * sizeof(Allocation));
   if (a.device >= 0) used[a.device] -= size;
-  munmap((char*)address + size - a.room, a.room + PAGE);
+  munmap((char*)address + size - a.room - PAGE, a.room + 2 * PAGE);
   return status;
 }
 
@@ -63,6 +64,17 @@ bool is_device_memory(CUdeviceptr address, size_t bytes) {
   if (!after) return false;
   const Allocation& a = all[after - 1];
   return address - a.start <= a.bytes && bytes <= a.bytes - (address - a.start);
+}
+
+void describe_address(uintptr_t address, char* text, size_t size) {
+  const size_t after = first_after(address);
+  const Allocation* a = after ? all + after - 1 : nullptr;
+  if (a && address - a->start < 1 << 20)
+    snprintf(text, size, "reaches byte %zu of an allocation of %zu bytes", (size_t)(address - a->start), a->bytes);
+  else if (after < count && all[after].start - address < 1 << 20)
+    snprintf(text, size, "reaches %zu bytes before an allocation of %zu bytes", (size_t)(all[after].start - address), all[after].bytes);
+  else
+    snprintf(text, size, "reaches address %#zx, which is in no allocation", (size_t)address);
 }
 
 static CUresult copy(void* to, const void* from, size_t bytes, bool to_device, bool from_device, const char* name) {

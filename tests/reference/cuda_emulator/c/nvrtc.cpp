@@ -98,12 +98,13 @@ static bool compile(Program* program, const char* const* defines, int n_defines,
   if (!write_file(files.source, program->source) || !run(expand, files.messages)) return false;
   Text expanded = {};
   if (!read_file(files.expanded, &expanded)) return false;
+  translate_ptx(&expanded);
   declare_kernels(&expanded);
   const bool written = write_file(files.expanded, expanded);
   expanded.release();
   const char* build[] = {CLANG, "-xc++-cpp-output", "-std=c++20", "-O2", "-march=native", "-ffp-contract=fast", "-fno-math-errno",
                          "-Xclang", "-ffloat16-excess-precision=none", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti",
-                         "-fno-threadsafe-statics", "-fno-stack-protector", "-fno-strict-aliasing", "-w", "-shared", "-nostdlib",
+                         "-fno-threadsafe-statics", "-fno-stack-protector", "-fstack-clash-protection", "-fno-strict-aliasing", "-w", "-shared", "-nostdlib",
                          "-fuse-ld=lld", files.expanded, "-o", files.library, nullptr};
   return written && run(build, files.messages) && read_file(files.library, &program->image);
 }

@@ -13,7 +13,7 @@ struct CudaWorker;
 typedef void (*CudaComplete)(CudaThread** lanes, unsigned mask);
 
 struct CudaServices {  // functions of the driver that kernels call
-  void (*barrier)(CudaThread*, int line);
+  void (*barrier)(CudaThread*, int line, int column);
   void (*warp)(CudaThread*, unsigned mask, CudaComplete, void* operand, const char* name, int line);
   void (*stop)(CudaThread*, const char* reason);  // ends the launch with an error; does not return
 };
@@ -31,7 +31,7 @@ struct CudaThread {
   unsigned mask;
   int waiting;  // 0 runs or may run, 1 at a barrier, 2 in a warp operation
   const char* waits_in;
-  int line;
+  int line, column;
 };
 static_assert(sizeof(CudaThread) <= THREAD_BYTES, "");
 
@@ -41,12 +41,13 @@ struct CudaKernel {  // a __global__ function as the driver calls it
   const unsigned short *offsets, *sizes;
 };
 
+// __asm__: what is called asm is PTX in a kernel's source
 static inline __attribute__((always_inline)) CudaThread* cuda_self() {
   uintptr_t stack;
 #if defined(__x86_64__)
-  asm("mov %%rsp, %0" : "=r"(stack));
+  __asm__("mov %%rsp, %0" : "=r"(stack));
 #elif defined(__aarch64__)
-  asm("mov %0, sp" : "=r"(stack));
+  __asm__("mov %0, sp" : "=r"(stack));
 #else
 #error the CUDA emulator runs on x86-64 and aarch64
 #endif
