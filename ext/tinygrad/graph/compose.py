@@ -64,9 +64,13 @@ class Composite:
 def compose(parts: Sequence[tuple[Any, Sequence[Tensor]]]) -> Composite | None:
     """Captured TinyJits of one device, or kept graphs, each with the tensors that take its arguments' places, as one native graph.
 
-    None, saying why at DEBUG=1, where one of them is no native graph.
+    None, saying why at DEBUG=1, where one of them is no native graph, or another device's.
 
     An output that a later part reads must be one of the inputs: a graph's own output buffer is the same in all of its replays."""
+    devices = {str(one.device) for _, inputs in parts for one in inputs}
+    if len(devices) > 1:
+        say(f"graphs are replayed one by one: they are on {', '.join(sorted(devices))}")
+        return None
     graphs: list[tuple[Captured, Sequence[Any]]] = []
     for jit, inputs in parts:
         bases = [base(one) for one in inputs]

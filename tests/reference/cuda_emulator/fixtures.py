@@ -15,5 +15,9 @@ def cuda_emulator() -> Iterator[CUDAEmulator]:
         pytest.skip(reason)
     emulator = install()
     emulator.forget()
-    yield emulator
+    from tinygrad.helpers import Context
+
+    # processes that compile would know nothing of install(), and wait for ever if they began before it
+    with Context(PARALLEL=0):
+        yield emulator
     emulator.forget()

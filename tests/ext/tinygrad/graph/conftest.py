@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ext.tinygrad.toolchain import prepare_environment
+from tests.reference.cuda_emulator.fixtures import cuda_emulator  # noqa: F401
 
 if "tinygrad" not in sys.modules:  # these tests name their device; the default must only not be one that is missing here
     os.environ.setdefault("DEV", "CPU")

@@ -116,7 +116,9 @@ API int nvrtcCompileProgram(Program* program, int n_options, const char* const* 
   for (int i = 0; i < n_options; i++) {
     const char* value = strchr(options[i], '=');
     if (!strncmp(options[i], "--gpu-architecture=", 19) || !strncmp(options[i], "-arch=", 6)) arch = (value = strrchr(value, '_')) ? (int)strtol(value + 1, nullptr, 10) : 0;
-    if ((!strncmp(options[i], "-D", 2) || !strncmp(options[i], "-I", 2)) && n_defines < 64) defines[n_defines++] = options[i];
+    // the system's own headers are not for a compiler that has none of it; tinygrad names the folder where it knows no toolkit
+    if ((!strncmp(options[i], "-D", 2) || (!strncmp(options[i], "-I", 2) && strcmp(options[i], "-I/usr/include"))) && n_defines < 64)
+      defines[n_defines++] = options[i];
   }
   bool known = false;
   for (int one : ARCHITECTURES) known |= one == arch;

@@ -9,7 +9,7 @@ static long number(const char* name, long otherwise) {
   return value && *value ? strtol(value, nullptr, 10) : otherwise;
 }
 
-extern "C" __attribute__((constructor)) void cuda_emulator_configure() {
+extern "C" __attribute__((constructor, visibility("default"))) void cuda_emulator_configure() {
   const long cores = sysconf(SC_NPROCESSORS_ONLN);
   const char* name = getenv("CUDA_EMULATOR_NAME");
   settings.driver_version = number("CUDA_EMULATOR_DRIVER", 12080);
