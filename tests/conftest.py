@@ -6,7 +6,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from ext.tinygrad import opencl_loader
+from ext.tinygrad import kernel_cache, opencl_loader
 from ext.tinygrad.toolchain import BackendError, prepare_environment
 
 if not {"DEV", "CPU", "GPU"} & os.environ.keys():
@@ -17,6 +17,7 @@ hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, s
 hypothesis.settings.load_profile("suite")
 prepare_environment()
 opencl_loader.prepare()
+kernel_cache.install()  # before a test has tinygrad open one that no other thread may use
 
 DEFAULT_MODEL = Path(__file__).parents[1] / "app/models/llama/weights/SmolLM2-135M-Instruct.Q4_1.gguf"
 

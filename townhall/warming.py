@@ -11,9 +11,9 @@ from ext.tinygrad.backend import open_backend
 def warm(model: Path, max_context: int = 1024, progress: Callable[[int, int], None] | None = None) -> str:
     """Load the model and make every pass once that a conversation makes; -> the device it was done for."""
     backend = open_backend()
-    llama = Llama.load(model, max_context, progress)
+    llama = Llama.load(model, max_context, progress, tune=None)
     cache = llama.new_cache()
-    for tokens in llama.engine.chunks:
+    for tokens in llama.prefill_sizes:
         cache.truncate(0)
         llama.prefill([1] * min(tokens, max_context), cache)
     cache.truncate(0)

@@ -1,5 +1,7 @@
 """Host bytes in and out of a tensor's buffer, without the graph that Tensor.assign and Tensor.numpy would build for each."""
 
+import threading
+
 import numpy as np
 from tinygrad import Tensor
 from tinygrad.device import Buffer
@@ -7,6 +9,10 @@ from tinygrad.dtype import _from_np_dtype
 from tinygrad.uop.ops import buffers
 
 from ext.tinygrad.kernels.cpu import memory
+
+# tinygrad's CUDA device stages what is copied in, and gives the staging memory to the next copy at the next synchronize(): a thread that
+# waits for a result would take it away from another in the middle of its copy
+_copying = threading.Lock()
 
 
 def _buffer(tensor: Tensor) -> Buffer:
@@ -32,12 +38,15 @@ def write(tensor: Tensor, values: np.ndarray) -> None:
     buffer = _buffer(tensor)
     assert values.nbytes == buffer.nbytes, f"{values.nbytes} bytes into {buffer.nbytes}"
     # OpenCL takes the array's address, which ctypes gives only for a writable one: a view of a memory map is none
-    buffer.allocator._copyin(buffer._buf, np.require(values, requirements=["C", "W"]).reshape(-1).view(np.uint8).data)
+    data = np.require(values, requirements=["C", "W"]).reshape(-1).view(np.uint8).data
+    with _copying:
+        buffer.allocator._copyin(buffer._buf, data)
 
 
 def read(tensor: Tensor, out: np.ndarray) -> np.ndarray:
     """Wait for a realized contiguous tensor and copy it into `out`, which is returned."""
     buffer = _buffer(tensor)
     assert out.nbytes == buffer.nbytes and out.flags.c_contiguous, f"{buffer.nbytes} bytes into {out.nbytes}"
-    buffer.allocator._copyout(out.reshape(-1).view(np.uint8).data, buffer._buf)
+    with _copying:
+        buffer.allocator._copyout(out.reshape(-1).view(np.uint8).data, buffer._buf)
     return out

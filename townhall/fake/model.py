@@ -128,6 +128,7 @@ class FakeModel:
     """Says what `script` makes of the prompt's text, token by token; `source` is all that its answers depend on."""
 
     device = "FAKE"
+    prefill_sizes = (128, 32)  # tokens
     generation = FakeGeneration  # what a subclass may want to do otherwise
 
     def __init__(self, script: Callable[[str], Line], max_context: int = 1024, tokenizer: FakeTokenizer | None = None, source: str = ""):

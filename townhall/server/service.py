@@ -75,7 +75,7 @@ class Service:
         cache = llama.new_cache()
         slots = Slots(llama.new_cache, self.options.slots or _affordable(cache))
         # a prefill pass of every size is made once, so that no first answer waits for it to be set up
-        warm = min(sum(llama.engine.chunks), cache.capacity)
+        warm = min(sum(llama.prefill_sizes), cache.capacity)
         llama.prefill([min(llama.tokenizer.stop_ids)] * warm, cache)
         for head in voices.heads(cache.capacity, self.options.max_tokens):
             if not (self._head_cache and self._head_cache.restore(cache, head)):

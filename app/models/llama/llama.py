@@ -129,6 +129,11 @@ class Llama:
         """The device that holds the weights, as its driver describes it."""
         return describe_device(self.device)
 
+    @property
+    def prefill_sizes(self) -> tuple[int, ...]:
+        """Tokens that one prefill pass may take, the largest first."""
+        return self.engine.chunks
+
     def new_cache(self) -> KVCache:
         """An empty cache for one conversation."""
         rows = cache_rows(self.max_context)

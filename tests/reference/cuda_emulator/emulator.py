@@ -16,6 +16,7 @@ import functools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from unittest import mock
 
 from tests.reference.cuda_emulator.build import build, obstacle
 
@@ -76,7 +77,13 @@ class CUDAEmulator:
 def install() -> CUDAEmulator:
     """Have tinygrad's CUDA device, in this process, be the emulated one. It must not have been opened before."""
     libraries = build()
-    os.environ["CUDA_PATH"], os.environ["NVRTC_PATH"] = str(libraries.cuda), str(libraries.nvrtc)
+    paths = {"CUDA_PATH": str(libraries.cuda), "NVRTC_PATH": str(libraries.nvrtc)}
+    with mock.patch.dict(os.environ, paths):  # for this process's libraries only: a child of it has its own device
+        _load(str(libraries.folder))
+    return CUDAEmulator()
+
+
+def _load(folder: str) -> None:
     from tinygrad.helpers import getenv
 
     getenv.cache_clear()
@@ -86,9 +93,8 @@ def install() -> CUDAEmulator:
     for library, name in ((cuda.dll, "cuda"), (nvrtc.dll, "nvrtc")):
         if name not in library._loaded_:
             type(library).__init__(library, name, name)  # it was imported when there was none to find
-        assert library._name.startswith(str(libraries.folder)), f"{library._name} is loaded, another driver"
-    _keep_compiled_apart(NVRTCCompiler, libraries.folder.name)
-    return CUDAEmulator()
+        assert library._name.startswith(folder), f"{library._name} is loaded, another driver"
+    _keep_compiled_apart(NVRTCCompiler, os.path.basename(folder))
 
 
 def _keep_compiled_apart(compiler: type, name: str) -> None:
