@@ -16,9 +16,9 @@ from app.models.llama.checkpoint import open_checkpoint
 from app.models.llama.weight_cache import WeightCache
 from ext.tinygrad import cache_files
 from ext.tinygrad.kernels.cpu.kernels import CPUKernels
-from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.gpu.kernels import GPUKernels
 from ext.tinygrad.kernels.gpu.tuning import Tuning
+from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.twins import TwinKernels
 from tests.reference.tiny import make_tiny_gguf
 

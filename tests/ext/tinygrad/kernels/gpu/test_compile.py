@@ -52,5 +52,5 @@ def test_no_product_and_no_attention_spills(form: object, T: int, architecture: 
 
 
 def test_a_refused_source_says_why() -> None:
-    with pytest.raises(RuntimeError, match="identifier \"nothing\" is undefined"):
+    with pytest.raises(RuntimeError, match='identifier "nothing" is undefined'):
         compile_cuda('extern "C" __global__ void k(int* x) { x[0] = nothing; }', "sm_80")

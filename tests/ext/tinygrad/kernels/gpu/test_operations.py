@@ -1,8 +1,10 @@
-"""The kernels for any OpenCL device, with the sizes of a GPU's work-groups, whatever runs them here.
+"""The kernels for GPUs in both dialects, with the sizes of a GPU's work-groups: OpenCL C on whatever driver is here, which has the plain
+fallbacks only, and CUDA C with its PTX on the emulated driver of tests/reference/cuda_emulator.
 
 Each operation against NumPy, a layer of them against the twins."""
 
 import sys
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -16,13 +18,13 @@ from ext.tinygrad.kernels.gpu.tuning import Tuning
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.protocol import Kernels, rope_table
 from ext.tinygrad.kernels.twins import TwinKernels
+from tests.reference.cuda_emulator.fixtures import cuda_emulator  # noqa: F401
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "cpu"))
 import oracles
 
 EPS = 1e-5
 TYPES = ["F32", "F16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"]
-KERNELS = GPUKernels(Tuning("gpu", units=16, most_items=256, local_bytes=32 << 10))
 FLOATS = ("F32", "F16")
 
 
@@ -30,8 +32,23 @@ def floats(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return rng.standard_normal(shape).astype(np.float32)
 
 
-def put(values: np.ndarray) -> Tensor:
-    return upload(values, "CL")
+@dataclass(frozen=True)
+class GPU:
+    """A device and the kernel set under test."""
+
+    device: str
+    kernels: GPUKernels
+
+    def put(self, values: np.ndarray) -> Tensor:
+        return upload(values, self.device)
+
+
+@pytest.fixture(params=["CL", "CUDA"])
+def gpu(request: pytest.FixtureRequest) -> GPU:
+    if request.param == "CL":
+        return GPU("CL", GPUKernels(Tuning("gpu", units=16, most_items=256, local_bytes=32 << 10)))
+    request.getfixturevalue("cuda_emulator")
+    return GPU("CUDA", GPUKernels(Tuning.of("CUDA")))
 
 
 def product(x: np.ndarray, matrix: QuantMatrix) -> np.ndarray:
@@ -61,38 +78,40 @@ def floats_of(activations: np.ndarray, cols: int) -> np.ndarray:
 @pytest.mark.parametrize(
     "type, T", [*((type, 1) for type in TYPES), *((type, 33) for type in ("F32", "F16", "Q4_1", "Q5_0", "Q8_0", "Q6_K"))]
 )
-def test_linear_residual(type: str, T: int) -> None:
+def test_linear_residual(gpu: GPU, type: str, T: int) -> None:
     rng = np.random.default_rng(T)
     matrix, x, residual = oracles.random_matrix(rng, type, 75, 512), floats(rng, T, 512), floats(rng, T, 75)
-    out = KERNELS.linear_residual(put(x), KERNELS.pack(matrix, "CL"), put(residual)).numpy()
+    out = gpu.kernels.linear_residual(gpu.put(x), gpu.kernels.pack(matrix, gpu.device), gpu.put(residual)).numpy()
     assert_close(out, residual + product(x, matrix))
 
 
 @pytest.mark.parametrize("types", [("Q4_1", "Q4_1"), ("Q6_K", "F16")], ids="/".join)
 @pytest.mark.parametrize("T, rows", [(1, 75), (1, 96), (33, 75)])
-def test_norm_gated(types: tuple[str, str], T: int, rows: int) -> None:
+def test_norm_gated(gpu: GPU, types: tuple[str, str], T: int, rows: int) -> None:
     rng = np.random.default_rng(T)
     gate, up = (oracles.random_matrix(rng, type, rows, 256) for type in types)
     x, norm = floats(rng, T, 256) * 3, floats(rng, 256)
-    out = KERNELS.norm_gated(put(x), put(norm), EPS, KERNELS.pack(gate, "CL"), KERNELS.pack(up, "CL")).numpy()
+    out = gpu.kernels.norm_gated(
+        gpu.put(x), gpu.put(norm), EPS, gpu.kernels.pack(gate, gpu.device), gpu.kernels.pack(up, gpu.device)
+    ).numpy()
     h = oracles.rms_norm(x, norm, EPS)
     g = product(h, gate)
     assert_close(floats_of(out, rows) if T == 1 else out, g / (1 + np.exp(-g)) * product(h, up), normed=True)
 
 
 @pytest.mark.parametrize("type, rows, cols, T", [("Q4_1", 1, 32, 1), ("F16", 203, 64, 7), ("Q4_1", 33, 160, 70), ("F32", 21, 37, 5)])
-def test_norm_linear_of_any_shape(type: str, rows: int, cols: int, T: int) -> None:
+def test_norm_linear_of_any_shape(gpu: GPU, type: str, rows: int, cols: int, T: int) -> None:
     rng = np.random.default_rng(rows)
     matrix, x, norm = oracles.random_matrix(rng, type, rows, cols), floats(rng, T, cols), floats(rng, cols)
-    out = KERNELS.norm_linear(put(x), put(norm), EPS, KERNELS.pack(matrix, "CL")).numpy()
+    out = gpu.kernels.norm_linear(gpu.put(x), gpu.put(norm), EPS, gpu.kernels.pack(matrix, gpu.device)).numpy()
     assert_close(out, product(oracles.rms_norm(x, norm, EPS), matrix), normed=True)
 
 
 @pytest.mark.parametrize("type", ["F32", "Q4_1", "Q5_0", "Q6_K"])
-def test_embed_gives_the_rows_of_the_file(type: str) -> None:
+def test_embed_gives_the_rows_of_the_file(gpu: GPU, type: str) -> None:
     matrix = oracles.random_matrix(np.random.default_rng(0), type, 77, 256)
     ids = np.array([0, 76, 15, 16, 17, 40, 0, -1, 77], np.int32)
-    rows = KERNELS.embed(put(ids), KERNELS.pack(matrix, "CL")).numpy()
+    rows = gpu.kernels.embed(gpu.put(ids), gpu.kernels.pack(matrix, gpu.device)).numpy()
     np.testing.assert_allclose(rows[:7], matrix.dequantize()[ids[:7]], rtol=1e-6, atol=1e-7)
     assert not rows[7:].any()  # no id of the vocabulary
 
@@ -107,13 +126,13 @@ def test_embed_gives_the_rows_of_the_file(type: str) -> None:
     ],
     ids=str,
 )
-def test_norm_qkv_projects_rotates_and_stores(types: tuple[str, str, str], head_dim: int, T: int, start_pos: int) -> None:
+def test_norm_qkv_projects_rotates_and_stores(gpu: GPU, types: tuple[str, str, str], head_dim: int, T: int, start_pos: int) -> None:
     rng, (heads, kv_heads, rows, dim) = np.random.default_rng(T), (3, 1, 48, 256)
     matrices = [oracles.random_matrix(rng, t, n * head_dim, dim) for t, n in zip(types, (heads, kv_heads, kv_heads))]
     x, norm, angles = floats(rng, T, dim), floats(rng, dim), rope_table(rows, head_dim, head_dim, 1e4)
     caches = [floats(rng, kv_heads, rows, head_dim) for _ in range(2)]
-    weights = [KERNELS.pack(m, "CL") for m in matrices]
-    out = KERNELS.norm_qkv(put(x), put(norm), EPS, *weights, put(angles), put(caches[0]), put(caches[1]), start_pos)
+    weights = [gpu.kernels.pack(m, gpu.device) for m in matrices]
+    out = gpu.kernels.norm_qkv(gpu.put(x), gpu.put(norm), EPS, *weights, gpu.put(angles), gpu.put(caches[0]), gpu.put(caches[1]), start_pos)
     Tensor.realize(*out)
     q, k, v = (t.numpy() for t in out)
 
@@ -138,50 +157,54 @@ def caches(kv_heads: int, head_dim: int, kind: type[np.floating], held: int) -> 
     return k, v
 
 
-def check_attention(T: int, at: int, heads: int, kv_heads: int, head_dim: int, kind: type[np.floating], spread: float = 2.0) -> None:
+def check_attention(
+    gpu: GPU, T: int, at: int, heads: int, kv_heads: int, head_dim: int, kind: type[np.floating], spread: float = 2.0
+) -> None:
     q, (k, v) = floats(np.random.default_rng(T), T, heads, head_dim) * np.float32(spread), caches(kv_heads, head_dim, kind, at + T)
     position = UOp.variable("start_pos", 0, ROWS - 1).bind(at)
-    out = KERNELS.attend(put(q), put(k), put(v), position).numpy()
+    out = gpu.kernels.attend(gpu.put(q), gpu.put(k), gpu.put(v), position).numpy()
     out = floats_of(out, heads * head_dim) if out.dtype == np.uint8 else out
     oracles.assert_close(out, oracles.attend(q, k, v, at), tolerance=1e-5 if spread < 10 else 1e-3)
 
 
 @pytest.mark.parametrize("at", [0, 1, 31, 32, 100, ROWS - 1])
-def test_decode_attention_at_every_kind_of_position(at: int) -> None:
-    check_attention(1, at, 9, 3, 64, np.float16)
+def test_decode_attention_at_every_kind_of_position(gpu: GPU, at: int) -> None:
+    check_attention(gpu, 1, at, 9, 3, 64, np.float16)
 
 
 @pytest.mark.parametrize("T, at", [(5, 31), (16, 0), (70, ROWS - 70)])
-def test_prefill_attention_at_every_kind_of_position(T: int, at: int) -> None:
-    check_attention(T, at, 9, 3, 64, np.float16)
+def test_prefill_attention_at_every_kind_of_position(gpu: GPU, T: int, at: int) -> None:
+    check_attention(gpu, T, at, 9, 3, 64, np.float16)
 
 
 @pytest.mark.parametrize(
     "head_dim, heads, kv_heads, kind", [(32, 4, 4, np.float32), (80, 8, 2, np.float16), (100, 2, 1, np.float16), (128, 20, 1, np.float16)]
 )
 @pytest.mark.parametrize("T", [1, 20])
-def test_every_shape_of_head(head_dim: int, heads: int, kv_heads: int, kind: type[np.floating], T: int) -> None:
-    check_attention(T, 45, heads, kv_heads, head_dim, kind)
+def test_every_shape_of_head(gpu: GPU, head_dim: int, heads: int, kv_heads: int, kind: type[np.floating], T: int) -> None:
+    check_attention(gpu, T, 45, heads, kv_heads, head_dim, kind)
 
 
 @pytest.mark.parametrize("T", [1, 20])
-def test_scores_of_any_size_stay_finite(T: int) -> None:
-    check_attention(T, 64, 4, 2, 32, np.float32, spread=200.0)
+def test_scores_of_any_size_stay_finite(gpu: GPU, T: int) -> None:
+    check_attention(gpu, T, 64, 4, 2, 32, np.float32, spread=200.0)
 
 
 @pytest.mark.parametrize("T", [1, 5])
-def test_a_layer_is_its_twin_on_the_same_device(T: int) -> None:
+def test_a_layer_is_its_twin_on_the_same_device(gpu: GPU, T: int) -> None:
     rng, (heads, kv_heads, head_dim, rows, dim, at) = np.random.default_rng(0), (4, 2, 32, 40, 64, 7)
     shapes = [(heads * head_dim, dim), (kv_heads * head_dim, dim), (kv_heads * head_dim, dim), (dim, heads * head_dim)]
     matrices = [oracles.random_matrix(rng, "Q4_1", *shape) for shape in shapes]
     x, norm, outs = floats(rng, T, dim), floats(rng, dim), []
     kernels: Kernels
-    for kernels in (KERNELS, TwinKernels()):
-        wq, wk, wv, wo = (kernels.pack(m, "CL") for m in matrices)
-        stored = [put(np.zeros((kv_heads, rows, head_dim), np.float16)) for _ in range(2)]
-        q, k, v = kernels.norm_qkv(put(x), put(norm), EPS, wq, wk, wv, put(rope_table(rows, head_dim, head_dim, 1e4)), *stored, at)
+    for kernels in (gpu.kernels, TwinKernels()):
+        wq, wk, wv, wo = (kernels.pack(m, gpu.device) for m in matrices)
+        stored = [gpu.put(np.zeros((kv_heads, rows, head_dim), np.float16)) for _ in range(2)]
+        q, k, v = kernels.norm_qkv(
+            gpu.put(x), gpu.put(norm), EPS, wq, wk, wv, gpu.put(rope_table(rows, head_dim, head_dim, 1e4)), *stored, at
+        )
         attended = kernels.attend(q, k, v, at)
-        out = kernels.linear_residual(attended, wo, put(x))
+        out = kernels.linear_residual(attended, wo, gpu.put(x))
         held = [t.numpy() for t in (attended, k, v, out)]
         held[0] = floats_of(held[0], heads * head_dim) if held[0].dtype == np.uint8 else held[0]
         outs.append([values.astype(np.float32) for values in held])
