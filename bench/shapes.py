@@ -39,6 +39,9 @@ def random_rows(type: str, rows: int, cols: int) -> np.ndarray:
     """uint8 (rows, row bytes) of blocks whose values have a standard deviation of about 0.02."""
     import gguf
 
+    if type == "F16":
+        tile = (np.random.default_rng(0).standard_normal(TILE // 2, np.float32) * np.float32(0.02)).astype(np.float16)
+        return np.resize(tile, (rows, cols)).view(np.uint8)
     size, nbytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[type]]
     blocks = np.resize(np.random.default_rng(0).integers(0, 256, (TILE // nbytes, nbytes), dtype=np.uint8), (rows * cols // size, nbytes))
     scales = {

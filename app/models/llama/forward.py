@@ -157,7 +157,7 @@ class Pass:
     def _block_function(self, i: int, layer: LayerCache) -> Callable[[UOp], list[Tensor]]:
         def function(start_pos: UOp) -> list[Tensor]:
             x, stored = self.model.block(i, self.x, layer, start_pos)
-            return [_overwrite(self.x, x), stored.k, stored.v]
+            return [x, stored.k, stored.v]
 
         return function
 

@@ -45,10 +45,11 @@ class Block:
     def __call__(
         self, x: Tensor, cache: LayerCache, rope: Tensor, start_pos: UOp, eps: float, kernels: Kernels
     ) -> tuple[Tensor, LayerCache]:
+        """The result is in the buffer of x, which is read for the last time before it is written."""
         q, k, v = kernels.norm_qkv(x, self.attention_norm, eps, self.wq, self.wk, self.wv, rope, cache.k, cache.v, start_pos)
-        x = kernels.linear_residual(kernels.attend(q, k, v, start_pos), self.wo, x)  # (T, D)
-        h = kernels.norm_gated(x, self.ffn_norm, eps, self.w1, self.w3)  # (T, F)
-        return kernels.linear_residual(h, self.w2, x), LayerCache(k, v)  # (T, D)
+        between = kernels.linear_residual(kernels.attend(q, k, v, start_pos), self.wo, x)  # (T, D)
+        h = kernels.norm_gated(between, self.ffn_norm, eps, self.w1, self.w3)  # (T, F)
+        return kernels.linear_residual(h, self.w2, between, out=x), LayerCache(k, v)  # (T, D)
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ class Transformer:
         return self.kernels.embed(ids, self.tok_embeddings)
 
     def block(self, i: int, x: Tensor, cache: LayerCache, start_pos: UOp) -> tuple[Tensor, LayerCache]:
-        """The residual stream through block i, (T, D), and its cache after the store."""
+        """The residual stream through block i, (T, D), in the buffer of x, and its cache after the store."""
         return self.blocks[i](x, cache, self.rope, start_pos, self.config.norm_eps, self.kernels)
 
     def head(self, x: Tensor) -> Tensor:

@@ -64,8 +64,10 @@ class Kernels(Protocol[W]):
     def attend(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: int | UOp) -> Tensor:
         """Causal attention: token t sees positions 0 … start_pos + t. (T, H, Hd) -> (T, H * Hd), in a form that linear_residual takes."""
 
-    def linear_residual(self, x: Tensor, weight: W, residual: Tensor) -> Tensor:
-        """residual + x @ weight.T: (T, K) and (T, D) -> (T, D). x is float32, or what attend and norm_gated of the same set gave."""
+    def linear_residual(self, x: Tensor, weight: W, residual: Tensor, out: Tensor | None = None) -> Tensor:
+        """residual + x @ weight.T: (T, K) and (T, D) -> (T, D). x is float32, or what attend and norm_gated of the same set gave.
+
+        The result overwrites `out`, a realized float32 (T, D) that is neither x nor residual; without it, it gets a buffer of its own."""
 
     def norm_gated(self, x: Tensor, norm: Tensor, eps: float, w_gate: W, w_up: W) -> Tensor:
         """RMSNorm, then SwiGLU's silu(gate) * up: (T, D) -> (T, F), in a form that linear_residual takes."""

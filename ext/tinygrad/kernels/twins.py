@@ -74,8 +74,9 @@ class TwinKernels:
         weights = scores.contiguous().softmax(-1).contiguous()  # fused into the product it would be computed once for every entry of a head
         return (weights @ v).permute(2, 0, 1, 3).reshape(T, n_heads * head_dim).contiguous()
 
-    def linear_residual(self, x: Tensor, weight: LaneWeight | DenseWeight, residual: Tensor) -> Tensor:
-        return (residual + weight.matmul(x)).contiguous()
+    def linear_residual(self, x: Tensor, weight: LaneWeight | DenseWeight, residual: Tensor, out: Tensor | None = None) -> Tensor:
+        result = (residual + weight.matmul(x)).contiguous()
+        return result if out is None else Tensor(out.uop.after(out.uop.store(result.uop)))
 
     def norm_gated(self, x: Tensor, norm: Tensor, eps: float, w_gate: LaneWeight | DenseWeight, w_up: LaneWeight | DenseWeight) -> Tensor:
         h = rms_norm(x, norm, eps).contiguous()

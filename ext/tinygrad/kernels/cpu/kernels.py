@@ -107,8 +107,9 @@ class CPUKernels:
         source = plain_source("attend_combine", ["attention.h", "attend_combine.c"], macros | {"TASKS": 1})
         return self._launch(source, "attend_combine", 1, [out], [partial])[0]
 
-    def linear_residual(self, x: Tensor, weight: CPUWeight, residual: Tensor) -> Tensor:
-        out = Tensor.empty(x.shape[0], weight.shape[0], dtype=dtypes.float32, device=x.device)
+    def linear_residual(self, x: Tensor, weight: CPUWeight, residual: Tensor, out: Tensor | None = None) -> Tensor:
+        if out is None:
+            out = Tensor.empty(x.shape[0], weight.shape[0], dtype=dtypes.float32, device=x.device)
         return self._matmul("linear", x, None, 0.0, [weight], _tasks(x.shape[0], [weight]), {"RESIDUAL": 1}, [out], [residual])[0]
 
     def norm_gated(self, x: Tensor, norm: Tensor, eps: float, w_gate: CPUWeight, w_up: CPUWeight) -> Tensor:

@@ -119,12 +119,14 @@ class GPUKernels:
         )
         return launch(source, "attend_combine", [heads], self.tuning.plain_items, [out], [partial])[0]
 
-    def linear_residual(self, x: Tensor, weight: CPUWeight, residual: Tensor) -> Tensor:
+    def linear_residual(self, x: Tensor, weight: CPUWeight, residual: Tensor, out: Tensor | None = None) -> Tensor:
         rows, cols = weight.shape
         T = residual.shape[0]
         if T == 1 and x.dtype != dtypes.uint8:
             x = self._to_activations(x, cols)
-        return self._product("linear", x, None, 0.0, [weight], {"RESIDUAL": 1}, [_floats(x, T, rows)], [residual])[0]
+        return self._product("linear", x, None, 0.0, [weight], {"RESIDUAL": 1}, [_floats(x, T, rows) if out is None else out], [residual])[
+            0
+        ]
 
     def norm_gated(self, x: Tensor, norm: Tensor, eps: float, w_gate: CPUWeight, w_up: CPUWeight) -> Tensor:
         T, rows = x.shape[0], w_gate.shape[0]

@@ -5,6 +5,7 @@ import oracles
 import pytest
 from tinygrad import Tensor, dtypes
 
+from ext.tinygrad.buffers import read
 from ext.tinygrad.kernels.cpu.kernels import CPUKernels
 from ext.tinygrad.kernels.cpu.weight import CPUWeight
 from ext.tinygrad.kernels.protocol import rope_table
@@ -30,6 +31,17 @@ def test_linear_residual(type: str, T: int) -> None:
     matrix, x, residual = oracles.random_matrix(rng, type, 75, 512), floats(rng, T, 512), floats(rng, T, 75)
     out = KERNELS.linear_residual(put(x), KERNELS.pack(matrix, "CPU"), put(residual)).numpy()
     oracles.assert_close(out, residual + oracles.matmul(x, matrix))
+
+
+@pytest.mark.parametrize("kernels", [KERNELS, TwinKernels()], ids=lambda kernels: kernels.name)
+@pytest.mark.parametrize("T", [1, 8])
+def test_linear_residual_into_a_buffer_that_is_there(kernels: CPUKernels | TwinKernels, T: int) -> None:
+    rng = np.random.default_rng(T)
+    matrix, x, residual = oracles.random_matrix(rng, "Q4_1", 75, 512), floats(rng, T, 512), floats(rng, T, 75)
+    target, weight = put(np.full((T, 75), np.nan, np.float32)), kernels.pack(matrix, "CPU")
+    kernels.linear_residual(put(x), weight, put(residual), out=target).realize()  # type: ignore[arg-type]
+    expected = kernels.linear_residual(put(x), weight, put(residual)).numpy()  # type: ignore[arg-type]
+    np.testing.assert_array_equal(read(target, np.empty((T, 75), np.float32)), expected)
 
 
 @pytest.mark.parametrize("type", TYPES)

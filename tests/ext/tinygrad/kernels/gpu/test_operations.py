@@ -3,6 +3,7 @@ fallbacks only, and CUDA C with its PTX on the emulated driver of tests/referenc
 
 Each operation against NumPy, a layer of them against the twins."""
 
+import os
 import sys
 from dataclasses import dataclass
 from functools import cache
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 from tinygrad import Tensor, UOp
 
-from ext.tinygrad.buffers import upload
+from ext.tinygrad.backend import describe_device
+from ext.tinygrad.buffers import read, upload
 from ext.tinygrad.kernels.gpu.kernels import GPUKernels
 from ext.tinygrad.kernels.gpu.tuning import Tuning
 from ext.tinygrad.kernels.matrix import QuantMatrix
@@ -26,6 +28,7 @@ import oracles
 EPS = 1e-5
 TYPES = ["F32", "F16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"]
 FLOATS = ("F32", "F16")
+CARD = os.environ.get("TEST_GPU", "")  # a real one, by tinygrad's name: TEST_GPU=CUDA pytest …
 
 
 def floats(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -43,8 +46,11 @@ class GPU:
         return upload(values, self.device)
 
 
-@pytest.fixture(params=["CL", "CUDA"])
+@pytest.fixture(params=[CARD] if CARD else ["CL", "CUDA"])
 def gpu(request: pytest.FixtureRequest) -> GPU:
+    if CARD:
+        describe_device(CARD)
+        return GPU(CARD, GPUKernels(Tuning.of(CARD)))
     if request.param == "CL":
         return GPU("CL", GPUKernels(Tuning("gpu", units=16, most_items=256, local_bytes=32 << 10)))
     request.getfixturevalue("cuda_emulator")
@@ -83,6 +89,10 @@ def test_linear_residual(gpu: GPU, type: str, T: int) -> None:
     matrix, x, residual = oracles.random_matrix(rng, type, 75, 512), floats(rng, T, 512), floats(rng, T, 75)
     out = gpu.kernels.linear_residual(gpu.put(x), gpu.kernels.pack(matrix, gpu.device), gpu.put(residual)).numpy()
     assert_close(out, residual + product(x, matrix))
+    target = gpu.put(np.full((T, 75), np.nan, np.float32))
+    weight = gpu.kernels.pack(matrix, gpu.device)
+    gpu.kernels.linear_residual(gpu.put(x), weight, gpu.put(residual), out=target).realize()
+    np.testing.assert_array_equal(read(target, np.empty((T, 75), np.float32)), out)
 
 
 @pytest.mark.parametrize("types", [("Q4_1", "Q4_1"), ("Q6_K", "F16")], ids="/".join)
