@@ -51,6 +51,7 @@ class Engine:
         self._prefill = {T: Pass(model, T, capacity, device, with_logits=False) for T in self.chunks}
         self._score = Pass(model, min(self.chunks), capacity, device, with_logits=True)
         self._logits = np.empty(model.config.vocab_size, np.float32)
+        self._largest: np.ndarray | None = None
         self._seconds = 0.0  # that a token of the last prefill pass took
 
     def prefill(self, ids: list[int], cache: KVCache, on_progress: Callable[[int, int], None] | None = None) -> PrefillStats:
@@ -82,11 +83,29 @@ class Engine:
 
     def step(self, token: int, cache: KVCache) -> np.ndarray:
         """Decode: put one token into the cache and return the logits after it, float32 (V,); valid until the next step."""
+        self.advance(token, cache)
+        return self.logits()
+
+    def advance(self, token: int, cache: KVCache) -> None:
+        """Decode: put one token into the cache; the logits after it stay on the device."""
         if len(cache.tokens) >= self.capacity:
             raise ContextOverflow(len(cache.tokens) + 1, self.capacity)
         self._decode([token], len(cache.tokens), cache)
         cache.tokens.append(token)
+
+    def logits(self) -> np.ndarray:
+        """After the last step, float32 (V,); valid until the next one."""
         return buffers.read(self._decode.logits, self._logits)
+
+    def largest(self) -> tuple[list[int], list[float]] | None:
+        """(ids, logits) of the few largest after the last step, falling; None where the device does not find them."""
+        if (found := self._decode.largest) is None:
+            return None
+        if self._largest is None:
+            self._largest = np.empty(found.shape, np.int32)
+        ids, bits = buffers.read(found, self._largest)
+        there = ids >= 0
+        return ids[there].tolist(), bits.view(np.float32)[there].tolist()
 
     def profile(self, T: int, start_pos: int, cache: KVCache, replays: int) -> list[KernelTime] | None:
         """Times of the kernels of a pass over T tokens (1, or one of `chunks`); what the cache holds from start_pos on is lost."""

@@ -16,6 +16,7 @@ from ext.tinygrad.errors import TownhallError
 from ext.tinygrad.graph.compose import Composite, compose
 from ext.tinygrad.graph.profile import KernelTime
 from ext.tinygrad.graph.stored import StoredGraph, known_buffers
+from ext.tinygrad.kernels.protocol import Ranking
 
 POSITION = "start_pos"
 
@@ -53,11 +54,12 @@ class Graph:
         return self.kept is not None or self.jit.captured is not None
 
     @property
-    def result(self) -> Tensor:
+    def results(self) -> Sequence[Tensor]:
         """What the function returned, as the last replay left it."""
-        result: Tensor | None = self.kept.results[0] if self.kept is not None else self.jit.captured.ret
-        assert result is not None
-        return result
+        if self.kept is not None:
+            return [result for result in self.kept.results if result is not None]
+        returned: Tensor | Sequence[Tensor] = self.jit.captured.ret
+        return [returned] if isinstance(returned, Tensor) else returned
 
     def capture(self, inputs: Sequence[Tensor], start_pos: int) -> None:
         """Capture, which runs it once as well. CompileFailure where the compiler gives up."""
@@ -88,7 +90,7 @@ class Pass:
         self.x = buffers.upload(np.zeros((T, model.config.dim), np.float32), device)
         self._blocks: dict[tuple, Graph] = {}
         self._embed = Graph("embed", lambda _: _overwrite(self.x, model.embed(self.ids)), self.position)
-        self._head = Graph("head", lambda _: model.head(self.x), self.position) if with_logits else None
+        self._head = Graph("head", lambda _: self._logits_and_largest(), self.position) if with_logits else None
         self._steps: WeakKeyDictionary[KVCache, Composite | list[tuple[Graph, list[Tensor]]]] = WeakKeyDictionary()
 
     def __call__(self, ids: Sequence[int], start_pos: int, cache: KVCache) -> None:
@@ -117,7 +119,13 @@ class Pass:
     def logits(self) -> Tensor:
         """float32 (T, V) after the last call; a pass made without them has none."""
         assert self._head is not None
-        return self._head.result
+        return self._head.results[0]
+
+    @property
+    def largest(self) -> Tensor | None:
+        """Of the logits after the last call (Ranking.largest), where the device found them."""
+        assert self._head is not None
+        return self._head.results[1] if len(self._head.results) > 1 else None
 
     def _prepare(self, cache: KVCache, start_pos: int) -> Composite | list[tuple[Graph, list[Tensor]]]:
         """The pieces in their order with this cache's buffers, as one native call where the device has such a thing."""
@@ -153,6 +161,12 @@ class Pass:
             graph.capture(inputs, start_pos)
             files.add(name, graph.jit, inputs, known)
         files.save()
+
+    def _logits_and_largest(self) -> list[Tensor]:
+        kernels, logits = self.model.kernels, self.model.head(self.x)
+        if self.T == 1 and isinstance(kernels, Ranking) and kernels.most_largest:
+            return [logits, kernels.largest(logits)]
+        return [logits]
 
     def _block_function(self, i: int, layer: LayerCache) -> Callable[[UOp], list[Tensor]]:
         def function(start_pos: UOp) -> list[Tensor]:

@@ -25,26 +25,32 @@ class Sampler:
 
     def __call__(self, logits: np.ndarray, recent: Sequence[int]) -> int:
         """The next id, from float32 logits (V,) and the ids before it, oldest first; `logits` is left as it is."""
-        s = self.sampling
-        if s.repeat_penalty == 1 or not s.repeat_last_n:
-            recent = ()
-        elif s.repeat_last_n > 0:
-            recent = recent[-s.repeat_last_n :]
-        drawn = self._draw_few(logits, frozenset(recent))
-        return drawn if drawn is not None else self._draw(logits, recent)
+        enough = self.enough(recent)
+        if enough is not None and enough > 1:  # of one, argmax is quicker
+            found = self._top_k(logits, min(enough, logits.size))
+            if found is not None and found[0]:
+                return self.draw_from(*found, recent)
+        return self._draw(logits, self._penalized(recent))
 
-    def _draw_few(self, logits: np.ndarray, said: frozenset[int]) -> int | None:
-        """The way of nearly every token: a few likely ids, in plain numbers. None where it takes more of them, or there is no C.
+    def enough(self, recent: Sequence[int]) -> int | None:
+        """How many of the likeliest ids are sure to hold the next one; None where that is none or too many.
 
         A penalty only takes away, so those that are likeliest under it are among as many of the likeliest without it, and what was said."""
         s = self.sampling
         k = 1 if s.temperature == 0 else s.top_k
-        if (k == 1 and not said) or not 0 < k + len(said) <= MOST or not k or s.repeat_penalty < 1:
-            return None
-        found = self._top_k(logits, min(k + len(said), logits.size))
-        if found is None or not found[0]:
-            return None
-        ids, scores = found
+        enough = k + len(frozenset(self._penalized(recent)))
+        return enough if k and enough <= MOST and s.repeat_penalty >= 1 else None
+
+    def _penalized(self, recent: Sequence[int]) -> Sequence[int]:
+        s = self.sampling
+        if s.repeat_penalty == 1 or not s.repeat_last_n:
+            return ()
+        return recent[-s.repeat_last_n :] if s.repeat_last_n > 0 else recent
+
+    def draw_from(self, ids: list[int], scores: list[float], recent: Sequence[int]) -> int:
+        """The next id from a few, in plain numbers: as many of the likeliest as are `enough`, falling, or all ids."""
+        s, said = self.sampling, frozenset(self._penalized(recent))
+        k = 1 if s.temperature == 0 else s.top_k
         if not said.isdisjoint(ids):
             penalty = s.repeat_penalty
             bent = [

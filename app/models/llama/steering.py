@@ -70,6 +70,15 @@ class SteeredSampler:
             self.likely.append(likely(logits, token, self._top))
         return token
 
+    def enough(self, recent: Sequence[int]) -> int | None:
+        """As the sampler's; None where logits are bent, or looked at."""
+        bent = self._steering != Steering() or self._grammar or self._top is not None
+        return None if bent else self._sampler.enough(recent)
+
+    def draw_from(self, ids: list[int], scores: list[float], recent: Sequence[int]) -> int:
+        """As the sampler's."""
+        return self._sampler.draw_from(ids, scores, recent)
+
     def _bend(self, logits: np.ndarray, recent: Sequence[int]) -> np.ndarray:
         steering = self._steering
         if steering == Steering() and not self._grammar:

@@ -76,6 +76,20 @@ class Kernels(Protocol[W]):
         """RMSNorm, then the output head: (T, D) -> (T, V)."""
 
 
+@runtime_checkable
+class Ranking(Protocol):
+    """A kernel set that can find the largest logits on its device, so that a token costs one small copy."""
+
+    @property
+    def most_largest(self) -> int:
+        """How many `largest` finds; 0 where it is of no use."""
+
+    def largest(self, logits: Tensor) -> Tensor:
+        """The largest of all, falling, of equal ones the first: int32 (2, most_largest), their indices and their float32 bits.
+
+        NaN is never among them; where there are fewer, the other indices are -1."""
+
+
 @dataclass(frozen=True)
 class OneTokenProduct:
     """A product that every decode step makes, once a layer: for a kernel set that measures what suits it."""

@@ -16,7 +16,7 @@ from ext.tinygrad.buffers import upload
 from ext.tinygrad.kernels.cpu.formats import GROUP, Format
 from ext.tinygrad.kernels.cpu.weight import CPUWeight
 from ext.tinygrad.kernels.gpu.program import launch
-from ext.tinygrad.kernels.gpu.source import decode_source, embed_source, plain_source, tile_source
+from ext.tinygrad.kernels.gpu.source import decode_source, embed_source, matrix_source, plain_source, tile_source
 from ext.tinygrad.kernels.gpu.tuner import LAYERS, Tuner, candidates
 from ext.tinygrad.kernels.gpu.tuning import DecodeShape, Tuning
 from ext.tinygrad.kernels.matrix import QuantMatrix
@@ -26,6 +26,10 @@ from ext.tinygrad.kernels.twins import TwinKernels
 PREFILL_ITEMS, PREFILL_SLOTS = 256, 4  # items and groups of rows of a prefill tile, as prefill.h is written
 QUERIES = 16  # tokens of an attention tile; eight items share each
 MOST_HEADS = 4  # query heads that share a key in registers
+MATRIX_WARPS = 4  # of a tile of attention on the matrix instruction, 16 tokens each
+MOST_MATRIX_DIMS = 256  # of a head there: more would not fit into registers
+LARGEST = 64  # logits that are ranked on the device: the default top-k and some that may not be sampled
+MOST_SORTED, MOST_GROUPS = 2048, 128  # keys and work-groups of that
 WARP = 32  # items that work in step, where they do
 
 
@@ -85,9 +89,10 @@ class GPUKernels:
         }
         if T == 1:
             return self._attend_one(q, cache_k, cache_v, start_pos, macros)
+        macros |= {"TOKENS": T, "QUERY_HEADS": heads}
+        if self.attends_on_matrix(head_dim, cache_k):
+            return self._attend_on_matrix(q, cache_k, cache_v, start_pos, macros)
         macros |= {
-            "TOKENS": T,
-            "QUERY_HEADS": heads,
             "QUERIES": QUERIES,
             "CHUNK": self.tuning.attend_chunk(head_dim),
             "ITEMS": 8 * QUERIES,
@@ -95,6 +100,19 @@ class GPUKernels:
         source = plain_source(self.tuning, "attend_prefill.c", "attend_prefill", macros)
         out = _floats(q, T, heads * head_dim)
         return launch(source, "attend_prefill", [heads, -(-T // QUERIES)], 8 * QUERIES, [out], [q, cache_k, cache_v], start_pos)[0]
+
+    def attends_on_matrix(self, head_dim: int, cache: Tensor) -> bool:
+        """Does attention of many tokens over such a cache use the matrix instruction?"""
+        return self.tuning.has_matrix and cache.dtype == dtypes.float16 and head_dim % 16 == 0 and head_dim <= MOST_MATRIX_DIMS
+
+    def _attend_on_matrix(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: int | UOp, macros: dict[str, object]) -> Tensor:
+        T, heads, head_dim = q.shape
+        warps = min(MATRIX_WARPS, -(-T // 16))
+        tiles, items = -(-T // (16 * warps)), WARP * warps
+        macros |= {"QUERIES": 16 * warps, "QUERY_TILES": tiles, "CHUNK": 64 if head_dim <= 128 else 32, "ITEMS": items}
+        source = plain_source(self.tuning, "attend_matrix.c", "attend_matrix", macros)
+        out = _floats(q, T, heads * head_dim)
+        return launch(source, "attend_matrix", [heads, tiles], items, [out], [q, cache_k, cache_v], start_pos)[0]
 
     def _attend_one(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: int | UOp, macros: dict[str, object]) -> Tensor:
         (_, heads, head_dim), (kv_heads, rows, _) = q.shape, cache_k.shape
@@ -159,6 +177,13 @@ class GPUKernels:
             shape = self._shape(name, weights)
             tokens, slots, items = 1, shape.slots, shape.items
             source = decode_source(self.tuning, f"{name}.c", name, formats, macros | {"SLOTS": slots, "ITEMS": items, "LOADS": shape.loads})
+        elif self.tuning.has_matrix and cols % 32 == 0 and all(f.element != "f32" for f in formats):
+            slots, tokens = self.tuning.matrix_tile(sum(w.shape[0] for w in weights), T)
+            items = PREFILL_ITEMS
+            source = matrix_source(
+                self.tuning, f"{name}.c", name, formats, macros | {"TILE_TOKENS": tokens, "SLOTS": slots, "ITEMS": items}
+            )
+            inputs = self._halves(x, norm, eps)
         else:
             slots, tokens, items = PREFILL_SLOTS, next((n for n in (16, 32) if T <= n), 64), PREFILL_ITEMS
             macros |= {"TILE_TOKENS": tokens, "SLOTS": slots, "ITEMS": items}
@@ -167,7 +192,28 @@ class GPUKernels:
             source = tile_source(self.tuning, f"{name}.c", name, formats, macros)
         rows = GROUP * slots // abreast
         tiles = sum(-(-w.shape[0] // rows) for w in weights) // abreast
-        return launch(source, name, [tiles, -(-T // tokens)], items, outputs, [*inputs, *(w.data for w in weights), *more], start_pos)
+        return launch(source, name, [-(-T // tokens), tiles], items, outputs, [*inputs, *(w.data for w in weights), *more], start_pos)
+
+    @property
+    def most_largest(self) -> int:
+        """How many of the largest `largest` gives; 0 where the host, which shares the memory, is quicker."""
+        return LARGEST if self.tuning.kind == "gpu" else 0
+
+    def largest(self, logits: Tensor) -> Tensor:
+        count = math.prod(logits.shape)
+        groups = max(1, min(MOST_GROUPS, -(-count // (MOST_SORTED - LARGEST))))
+        keys = Tensor.empty(groups, LARGEST, dtype=dtypes.uint64, device=logits.device)
+        (keys,) = self._launch_largest(keys, logits, count, groups, last=False)
+        out = Tensor.empty(2, LARGEST, dtype=dtypes.int32, device=logits.device)
+        return self._launch_largest(out, keys, groups * LARGEST, 1, last=True)[0]
+
+    def _launch_largest(self, out: Tensor, values: Tensor, count: int, groups: int, last: bool) -> list[Tensor]:
+        stretch = -(-count // groups)
+        keys = 1 << (min(stretch + LARGEST, MOST_SORTED) - 1).bit_length()
+        items = min(1024, self.tuning.most_items, keys // 2)
+        macros = {"LARGEST": LARGEST, "COUNT": count, "STRETCH": stretch, "SORTED": keys, "LAST": int(last), "ITEMS": items}
+        entry = "largest" if last else "largest_keys"
+        return launch(plain_source(self.tuning, "largest.c", entry, macros), entry, [groups], items, [out], [values])
 
     def tune(self, products: Sequence[OneTokenProduct], seconds: float | None = None) -> None:
         """Measure which work-groups suit each product on its device, for so many seconds at most, and use them from here on.
@@ -229,6 +275,15 @@ class GPUKernels:
         macros = {"COLS": cols, "NORM": 0, "EPS": 0.0, "INT_INPUT": int(cols % 32 == 0), "FLOAT_INPUT": 1, "ITEMS": items}
         source = plain_source(self.tuning, "activations.c", "activations", macros, ["activations.h", "norm.h"])
         return launch(source, "activations", [1], items, [_activations(x, cols)], [x])[0]
+
+    def _halves(self, x: Tensor, norm: Tensor | None, eps: float) -> list[Tensor]:
+        """Normed rows as halves, and what undoes their scales: what products on the matrix instruction take."""
+        T, cols = x.shape
+        items = self.tuning.plain_items
+        macros = {"COLS": cols, "NORM": int(norm is not None), "EPS": float(eps), "ITEMS": items}
+        source = plain_source(self.tuning, "halves.c", "halves", macros, ["activations.h", "input.h"])
+        halves = Tensor.empty(T, cols, dtype=dtypes.float16, device=x.device)
+        return launch(source, "halves", [T], items, [halves, _floats(x, T)], [x] if norm is None else [x, norm])
 
     def _inverse_rms(self, x: Tensor, eps: float) -> Tensor:
         T, cols = x.shape

@@ -36,8 +36,10 @@ def _format(form: Format) -> str:
 
 def decode_source(tuning: Tuning, file: str, entry: str, formats: Sequence[Format], macros: Mapping[str, object]) -> str:
     """A product of one token: decode.h."""
-    weights = _dispatch("MULTIPLY_OF(part, group, split, lane, to, ...)", "multiply", "split, lane, to, __VA_ARGS__", formats)
-    weights |= _dispatch("WEIGHTS_OF(part, group)", "group", None, formats)
+    weights = _dispatch(
+        "MULTIPLY_OF(part, group, split, lane, to, ...)", "multiply_{format}({group}, split, lane, to, __VA_ARGS__)", formats
+    )
+    weights |= _dispatch("WEIGHTS_OF(part, group)", "{group}", formats)
     inputs = {"INT_INPUT": int(any(f.bits for f in formats)), "FLOAT_INPUT": int(any(f.element for f in formats))}
     files = ["activations.h", "norm.h", "decode.h"]
     return _with_weights(tuning, files, file, entry, formats, {"DECODE": 1, **inputs, **macros, **weights})
@@ -45,8 +47,16 @@ def decode_source(tuning: Tuning, file: str, entry: str, formats: Sequence[Forma
 
 def tile_source(tuning: Tuning, file: str, entry: str, formats: Sequence[Format], macros: Mapping[str, object]) -> str:
     """A product of many tokens in plain floats: prefill.h."""
-    weights = _dispatch("WEIGHTS4_OF(part, group, b, c, r)", "weights4", "b, c, r", formats)
+    weights = _dispatch("WEIGHTS4_OF(part, group, b, c, r)", "weights4_{format}({group}, b, c, r)", formats)
     return _with_weights(tuning, ["input.h", "prefill.h"], file, entry, formats, {"DECODE": 0, **macros, **weights})
+
+
+def matrix_source(tuning: Tuning, file: str, entry: str, formats: Sequence[Format], macros: Mapping[str, object]) -> str:
+    """A product of many tokens on the matrix instruction: matrix.h."""
+    weights = _dispatch("PIECE_OF(part, group, b, i)", "piece_{format}({group}, b, i)", formats)
+    weights |= _dispatch("LAY_OF(part, piece, to, i)", "lay_{format}(piece, to, i)", formats)
+    pieces = max(32 if f.element else 16 for f in formats)
+    return _with_weights(tuning, ["matrix.h"], file, entry, formats, {"DECODE": 0, "MATRIX": 1, "PIECES": pieces, **macros, **weights})
 
 
 def embed_source(tuning: Tuning, form: Format, macros: Mapping[str, object]) -> str:
@@ -69,20 +79,21 @@ def _with_weights(
 
 
 def _head(tuning: Tuning, macros: Mapping[str, object]) -> str:
-    macros = {"CACHE_HALF": 0, "PTX": tuning.ptx, "HAS_SHUFFLE": int(tuning.has_shuffle), **macros}
+    instructions = {"PTX": tuning.ptx, "HAS_SHUFFLE": int(tuning.has_shuffle), "HAS_MATRIX": int(tuning.has_matrix)}
+    macros = {"CACHE_HALF": 0, "MATRIX": 0, **instructions, **macros}
     defines = "\n".join(f"#define {name} {f'{value!r}f' if isinstance(value, float) else value}" for name, value in macros.items())
     return "\n".join([defines, _read(f"{tuning.dialect}.h"), _read("common.h")])
 
 
-def _dispatch(signature: str, function: str, arguments: str | None, formats: Sequence[Format]) -> dict[str, object]:
-    """A macro that calls the function of weight `part`'s format with that weight, w<part>; weights of one format share one call."""
+def _dispatch(signature: str, call: str, formats: Sequence[Format]) -> dict[str, object]:
+    """A macro that calls a function of weight `part`'s {format}, perhaps with a {group} of it; weights of one format share a call."""
     by_format: dict[str, list[int]] = {}
     for part, form in enumerate(formats):
         by_format.setdefault(form.name, []).append(part)
     calls = {}
     for name, parts in by_format.items():
         group = f"group_{name}({_choose({part: f'w{part}' for part in parts})}, group)"
-        calls[tuple(parts)] = group if arguments is None else f"{function}_{name}({group}, {arguments})"
+        calls[tuple(parts)] = call.format(format=name, group=group)
     return {signature: _choose(calls)}
 
 

@@ -10,7 +10,7 @@ LOADS = 4  # 16-byte loads that an item of such a product has in flight
 MOST_SPLITS = 32
 SPLIT_POSITIONS = 64  # of the window that a split should have at least
 STATIC_LOCAL_BYTES = 48 << 10  # CUDA has no more without a launch attribute
-MATRIX_PTX, SHUFFLE_PTX = 80, 70  # compute capabilities times ten from which our inline PTX has these instructions
+MATRIX_PTX, SHUFFLE_PTX = 75, 70  # compute capabilities times ten from which our inline PTX has these instructions
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,13 @@ class Tuning:
         wanted = min(DECODE_ITEMS[self.kind], self.most_items) // (32 * slots)
         splits = 1 << (max(1, min(wanted, most)).bit_length() - 1)
         return DecodeShape(slots, splits, max(1, min(LOADS, most // splits)))
+
+    def matrix_tile(self, rows: int, tokens: int) -> tuple[int, int]:
+        """(groups of 16 rows, tokens) of a tile of a product on the matrix instruction: the largest that leaves no unit without work."""
+        widest = next((n for n in (32, 64) if tokens <= n), 128)
+        tiles = [(8, widest), (4, widest), *([(4, 64)] if widest == 128 else [])]
+        busy = (tile for tile in tiles if -(-rows // (16 * tile[0])) * -(-tokens // tile[1]) >= 0.9 * self.units)
+        return next(busy, tiles[-1])
 
     def attend_items(self, head_dim: int) -> int:
         """Whole positions, of head_dim / 4 items each."""

@@ -21,6 +21,20 @@ typedef struct {
 #define STORE(x, p, i) ((p)[i] = (x))
 #endif
 
+// the largest over the work-group's items, for each of them; `scratch` holds a float for each
+INLINE float group_max(float x, LOCAL float* scratch) {
+  const int item = item_id();
+  scratch[item] = x;
+  sync_group();
+  for (int n = ITEMS; n > 1; n = (n + 1) / 2) {
+    if (item < n / 2) scratch[item] = max(scratch[item], scratch[item + (n + 1) / 2]);
+    sync_group();
+  }
+  const float largest = scratch[0];
+  sync_group();
+  return largest;
+}
+
 // the sum over the work-group's items, for each of them; `scratch` holds a float for each
 INLINE float group_sum(float x, LOCAL float* scratch) {
   const int item = item_id();

@@ -5,6 +5,7 @@ typedef unsigned char uchar;
 typedef signed char schar;
 typedef unsigned short ushort;
 typedef unsigned int uint;
+typedef unsigned long long ulong;
 
 // with a number of blocks ptxas takes the registers that loads in flight need; without, it relies on occupancy alone and even spills
 #define KERNEL(items) extern "C" __global__ void __launch_bounds__(items, 1)
@@ -45,7 +46,7 @@ typedef ushort f16;
 #ifndef CUDA_PTX_H  // defined by an emulator, which brings functions of these names
 #include "cuda_ptx.h"
 #include "load_ptx.h"
-#if PTX >= 80
+#if HAS_MATRIX
 #include "mma_ptx.h"
 #endif
 #endif
@@ -55,6 +56,7 @@ INLINE float4 load4_f16(const f16* p, long i) {
 }
 
 INLINE float bits_to_float(uint bits) { return __uint_as_float(bits); }
+INLINE uint float_to_bits(float x) { return __float_as_uint(x); }
 
 // as opencl.h says; the fence of one item after a barrier covers its whole block (PTX ISA, memory consistency model: causality order)
 INLINE void fence_global() { __threadfence(); }

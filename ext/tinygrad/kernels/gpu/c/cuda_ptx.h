@@ -12,7 +12,5 @@ INLINE ushort float_to_f16(float x) {
   return bits;
 }
 
-INLINE uint pack_f16x2(float low, float high) { return (uint)float_to_f16(low) | (uint)float_to_f16(high) << 16; }
-
 // have the 128 bytes around p brought into the second-level cache
 INLINE void prefetch_line(const uchar* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }

@@ -39,6 +39,10 @@
 #define PARTS 16
 #endif
 #define SHARED_FLOATS TILE_ROWS
+#define SUM_PITCH TILE_ROWS
+#define SUM_TOKENS 1
+#define EACH_STAGE ALL_AT_ONCE
+#define GATHER(first)
 #define SCRATCH (WARPS * PARTS * GROUP_ROWS > ITEMS ? WARPS * PARTS * GROUP_ROWS : ITEMS)
 
 #define MULTIPLY                                                                                                             \

@@ -2,7 +2,8 @@
 // and then words of four columns per row.
 //   ELEMENT_BYTES 2 or 4: half or float values; otherwise BITS, SETS of scales a block, HAS_MIN, ZERO (what integers are too large by), SUPER (8-bit scales
 //   under f16 super-scales of 256 columns)
-// Where a product of one token is made (DECODE), `multiply` leaves the sums of a warp's share of a group; elsewhere `weights4` gives four columns of a row.
+// Where a product of one token is made (DECODE), `multiply` leaves the sums of a warp's share of a group; elsewhere `weights4` gives four columns of a row, and
+// where the matrix instruction makes it (MATRIX), `piece` fetches a piece of a block and `lay` puts its dequantised halves where matrix.h reads them.
 
 #if ELEMENT_BYTES
 
@@ -60,6 +61,26 @@ INLINE float4 FORMAT(weights4)(const GLOBAL uchar* group, int b, int c, int r) {
 }
 
 #undef VALUE
+
+#if MATRIX && ELEMENT_BYTES == 2
+
+// a block in 32 pieces: two columns of eight rows
+INLINE Quad FORMAT(piece)(const GLOBAL uchar* group, int b, int i) {
+  const GLOBAL uint4* first = (const GLOBAL uint4*)group + 2 * (32 * b + i / 2 * 2) + i % 2;
+  Quad w;
+  w.low = load_once(first), w.high = load_once(first + 2);
+  return w;
+}
+
+INLINE void FORMAT(lay)(Quad w, LOCAL uint4* to, int i) {
+  const uint first[4] = {w.low.x, w.low.y, w.low.z, w.low.w}, second[4] = {w.high.x, w.high.y, w.high.z, w.high.w};
+  UNROLL for (int r = 0; r < 8; r++) {
+    const uint word = r % 2 ? high_halves(first[r / 2], second[r / 2]) : low_halves(first[r / 2], second[r / 2]);
+    ((LOCAL uint*)(to + chunk_at(8 * (i % 2) + r, i / 8)))[i / 2 % 4] = word;
+  }
+}
+
+#endif
 
 #endif
 
@@ -183,15 +204,42 @@ INLINE void FORMAT(multiply)(const GLOBAL uchar* group, int split, int lane, LOC
 
 #else
 
+// four columns of row r of a quad
+INLINE float4 FORMAT(values)(Quad w, uint word, int r) {
+  const float4 integers = BITS == 8 ? signed_bytes(word) : unsigned_bytes(word) - (float)ZERO;
+  const float4 scaled = integers * FORMAT(scale)(w, r);
+  return HAS_MIN ? scaled + splat4(FORMAT(minimum)(w, r)) : scaled;
+}
+
 // columns 4 c … 4 c + 3 of a block's row
 INLINE float4 FORMAT(weights4)(const GLOBAL uchar* group, int b, int c, int r) {
   const int part = BITS == 8 ? c % 4 : c / 2, second = BITS == 8 ? c / 4 : c % 2;
   const Quad w = FORMAT(load)(group, b, part, r / 4);
   const uint2 words = FORMAT(words)(w, part, r % 4);
-  const float4 integers = BITS == 8 ? signed_bytes(second ? words.y : words.x) : unsigned_bytes(second ? words.y : words.x) - (float)ZERO;
-  const float4 scaled = integers * FORMAT(scale)(w, r % 4);
-  return HAS_MIN ? scaled + splat4(FORMAT(minimum)(w, r % 4)) : scaled;
+  return FORMAT(values)(w, second ? words.y : words.x, r % 4);
 }
+
+#if MATRIX
+
+// a block in 16 pieces: eight columns of four rows
+INLINE Quad FORMAT(piece)(const GLOBAL uchar* group, int b, int i) { return FORMAT(load)(group, b, i / 4 % 4, i % 4); }
+
+INLINE void FORMAT(lay)(Quad w, LOCAL uint4* to, int i) {
+  if (i >= 16) return;
+  UNROLL for (int r = 0; r < 4; r++) {
+    const int part = i / 4, row = 4 * (i % 4) + r;
+    const uint2 words = FORMAT(words)(w, part, r);
+    const uint2 first = pack4_f16(FORMAT(values)(w, words.x, r)), second = pack4_f16(FORMAT(values)(w, words.y, r));
+#if BITS == 8
+    ((LOCAL uint2*)(to + chunk_at(row, FIRST_WORD(part) / 2)))[FIRST_WORD(part) % 2] = first;
+    ((LOCAL uint2*)(to + chunk_at(row, SECOND_WORD(part) / 2)))[SECOND_WORD(part) % 2] = second;
+#else
+    to[chunk_at(row, part)] = make_uint4(first.x, first.y, second.x, second.y);
+#endif
+  }
+}
+
+#endif
 
 #endif
 

@@ -6,7 +6,7 @@
 
 KERNEL(ITEMS) ENTRY(GLOBAL float* RESTRICT out, const GLOBAL float* RESTRICT x, NORM_PARAM const GLOBAL uchar* RESTRICT w0,
                     const GLOBAL uchar* RESTRICT w1) {
-  const int tile = group_id(0);
+  const int tile = group_id(1);
   PRODUCT(OUT_ROWS, TILE_ROWS / 2,
     const float gate = shared[at];
     const float h = gate / (1.0f + exp(-gate)) * shared[at + TILE_ROWS / 2];

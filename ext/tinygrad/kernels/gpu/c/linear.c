@@ -11,7 +11,7 @@
 #endif
 
 KERNEL(ITEMS) ENTRY(GLOBAL float* RESTRICT out, const GLOBAL float* RESTRICT x, NORM_PARAM const GLOBAL uchar* RESTRICT w0 RESIDUAL_PARAM) {
-  const int tile = group_id(0);
+  const int tile = group_id(1);
   PRODUCT(OUT_ROWS, TILE_ROWS,
     const long to = (long)t * OUT_ROWS + row;
     out[to] = shared[at] ADDED;

@@ -16,6 +16,7 @@ INLINE int item_id(void) { return get_local_id(0); }
 INLINE void sync_group(void) { barrier(CLK_LOCAL_MEM_FENCE); }
 
 #define make_float4(x, y, z, w) (float4)(x, y, z, w)
+#define make_uint2(x, y) (uint2)(x, y)
 #define make_uint4(x, y, z, w) (uint4)(x, y, z, w)
 #define splat4(x) (float4)(x)
 INLINE float dot4(float4 a, float4 b) { return dot(a, b); }
@@ -34,7 +35,6 @@ INLINE f16 float_to_f16(float x) {
   vstore_half_rte(x, 0, (half*)&bits);
   return bits;
 }
-INLINE uint pack_f16x2(float low, float high) { return (uint)float_to_f16(low) | (uint)float_to_f16(high) << 16; }
 INLINE float4 load4_f16(const GLOBAL f16* p, long i) { return vload_half4(0, (const GLOBAL half*)(p + i)); }
 
 #if PTX
@@ -47,6 +47,7 @@ INLINE uint load_scales8(const GLOBAL uint* p) { return *p; }
 
 INLINE void prefetch_line(const GLOBAL uchar* p) { prefetch(p, 1); }
 INLINE float bits_to_float(uint bits) { return as_float(bits); }
+INLINE uint float_to_bits(float x) { return as_uint(x); }
 
 // The last of several work-groups combines what all have written: every item calls publish_writes, then comes sync_group, then one item count_arrival, which
 // gives how many have come before; in the last work-group every item calls fence_global before it reads, through volatile pointers.
@@ -57,7 +58,7 @@ INLINE int count_arrival(volatile GLOBAL int* counter) {
   return atomic_inc(counter);
 }
 
-#if PTX >= 80
+#if HAS_MATRIX
 #include "mma_ptx.h"
 #endif
 

@@ -6,9 +6,13 @@
 #define ITEM_TOKENS (TILE_TOKENS / 16)
 #define X_PITCH (TILE_TOKENS + 1)
 #define SHARED_FLOATS (32 * TILE_ROWS + 32 * X_PITCH)
+#define SUM_PITCH TILE_ROWS
+#define SUM_TOKENS TILE_TOKENS
+#define EACH_STAGE ALL_AT_ONCE
+#define GATHER(first)
 
 #define MULTIPLY                                                                                                                     \
-  const int item = item_id(), row4 = item % 16 * 4, first = item / 16 * ITEM_TOKENS;                                           \
+  const int item = item_id(), row4 = item % 16 * 4, token0 = item / 16 * ITEM_TOKENS;                                          \
   LOCAL float *ws = shared, *xs = shared + 32 * TILE_ROWS;                                                                         \
   float4 sums[ITEM_TOKENS];                                                                                                          \
   for (int i = 0; i < ITEM_TOKENS; i++) sums[i] = splat4(0.0f);                                                                    \
@@ -28,13 +32,13 @@
     sync_group();                                                                                                    \
     for (int k = 0; k < 32; k++) {                                                                                                   \
       const float4 w = load4_local(ws, k * TILE_ROWS + row4);                                                                         \
-      for (int t = 0; t < ITEM_TOKENS; t++) sums[t] += w * xs[k * X_PITCH + first + t];                                              \
+      for (int t = 0; t < ITEM_TOKENS; t++) sums[t] += w * xs[k * X_PITCH + token0 + t];                                              \
     }                                                                                                                                \
     sync_group();                                                                                                    \
   }                                                                                                                                  \
-  for (int t = 0; t < ITEM_TOKENS; t++) store4_local(sums[t] * INVERSE(token + first + t), shared, (first + t) * TILE_ROWS + row4);
+  for (int t = 0; t < ITEM_TOKENS; t++) store4_local(sums[t] * INVERSE(token + token0 + t), shared, (token0 + t) * TILE_ROWS + row4);
 
-// what the norm divides each token by comes from rms.cl
+// what the norm divides each token by comes from rms.c
 #if NORM
 #define NORM_PARAM const GLOBAL float *RESTRICT norm, const GLOBAL float *RESTRICT inverse_of,
 #define INVERSE(t) ((t) < TOKENS ? inverse_of[t] : 0.0f)

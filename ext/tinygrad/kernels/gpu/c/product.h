@@ -1,13 +1,19 @@
-// The body of every product: the sums of tile `tile`, each divided by its token's rms where the norm did not come first, go to shared[t * TILE_ROWS + row in
-// tile]; then EMIT runs for each of the EMITTED rows that a tile has of the output, with t, row and `at`, where its sum is.
+// The body of every product. A tile's sums go to `shared`, SUM_TOKENS tokens at a time: EACH_STAGE of the tokens `first` … they are gathered (GATHER) as
+// shared[t * SUM_PITCH + row in tile], and EMIT runs for each of the EMITTED rows that a tile has of the output, with t, row and `at`, where its sum is.
 
 #define PRODUCT(rows_of_it, EMITTED, EMIT)                                                     \
   LOCAL_ARRAY(float, shared, SHARED_FLOATS);                                                   \
-  const int rows = rows_of_it, token = group_id(1) * TILE_TOKENS;                              \
+  const int rows = rows_of_it, token = group_id(0) * TILE_TOKENS;                              \
   MULTIPLY                                                                                     \
-  sync_group();                                                                                \
-  for (int i = item; i < TILE_TOKENS * (EMITTED); i += ITEMS) {                                \
-    const int t = token + i / (EMITTED), row = tile * (EMITTED) + i % (EMITTED);               \
-    const int at = i / (EMITTED) * TILE_ROWS + i % (EMITTED);                                  \
-    if (t < TOKENS && row < rows) { EMIT }                                                     \
+  EACH_STAGE {                                                                                 \
+    GATHER(first)                                                                              \
+    sync_group();                                                                              \
+    for (int i = item; i < SUM_TOKENS * (EMITTED); i += ITEMS) {                               \
+      const int t = token + first + i / (EMITTED), row = tile * (EMITTED) + i % (EMITTED);     \
+      const int at = i / (EMITTED) * SUM_PITCH + i % (EMITTED);                                \
+      if (t < TOKENS && row < rows) { EMIT }                                                   \
+    }                                                                                          \
   }
+
+// what has all sums in local memory has one stage; a loop of one round with a barrier in it makes PoCL lose work
+#define ALL_AT_ONCE const int first = 0;

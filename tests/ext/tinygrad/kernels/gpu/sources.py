@@ -60,6 +60,7 @@ def sources(tuning: Tuning, form: Format, T: int, dim: int, hidden: int, heads: 
     h = note("gated", lambda: set_.norm_gated(x, norm, 1e-5, weight(form, hidden, dim), weight(form, hidden, dim)))
     note("down", lambda: set_.linear_residual(h, down, x))  # type: ignore[arg-type]
     note("head", lambda: set_.norm_linear(x, norm, 1e-5, weight(form, vocab, dim)))
+    note("top", lambda: set_.largest(empty(1, vocab)))
     return found
 
 

@@ -17,7 +17,7 @@ SHAPES = {  # dim, hidden, heads, kv_heads, vocab, rows of the cache
     "7b": (4096, 11008, 32, 32, 32000, 2048),
     "1.1b": (2048, 5632, 32, 4, 32000, 2048),
 }
-ARCHITECTURES = (70, 80, 90)
+ARCHITECTURES = (70, 75, 80, 90)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -41,13 +41,16 @@ def compiled(source: str, architecture: int) -> tuple[int, int, int]:
 @pytest.mark.parametrize("T", [1, 32, 512])
 @pytest.mark.parametrize("form", PACKED, ids=lambda form: form.name)
 def test_no_product_and_no_attention_spills(form: object, T: int, architecture: int) -> None:
-    if T > 1 and form.name not in ("q4_0", "q6_k", "f16", "f32") and architecture != 90:  # type: ignore[attr-defined]
+    name: str = form.name  # type: ignore[attr-defined]
+    if T > 1 and name not in ("q4_0", "q6_k", "f16", "f32") and (architecture, T) != (90, 512):
         pytest.skip("formats differ in what decode reads; one architecture compiles the tiles of all")
+    if architecture == 75 and (name, T) not in (("q4_0", 32), ("f16", 512)):
+        pytest.skip("differs from the others in the matrix instruction alone")
     tuning = Tuning("gpu", 132, 1024, STATIC_LOCAL_BYTES, "cuda", architecture)
-    for name, shape in SHAPES.items():
+    for model, shape in SHAPES.items() if name in ("q4_0", "f16") else [("7b", SHAPES["7b"])]:
         for served, (source, _) in sources(tuning, form, T, *shape).items():  # type: ignore[arg-type]
             registers, spilled, shared = compiled(source, architecture)
-            assert not spilled, f"{name}: {served} spills {spilled} bytes"
+            assert not spilled, f"{model}: {served} spills {spilled} bytes"
             assert registers <= 255 and shared <= STATIC_LOCAL_BYTES
 
 
