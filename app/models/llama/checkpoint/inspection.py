@@ -10,10 +10,9 @@ from app.models.llama.checkpoint.checkpoint import Checkpoint
 from app.models.llama.checkpoint.json_file import read_optional_json
 from app.models.llama.vocabulary import strings
 from app.models.llama.wording import clipped
+from ext.tinygrad.kernels.cpu.formats import NATIVE  # the others are decoded at load, and quantised again to Q8_0
 
 DEFAULT_CONTEXT = 1024
-# types that are used with all their digits; the others are decoded at load, and quantised again to Q8_0
-NATIVE = {"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"}
 BLOCK = 1 << 22
 
 

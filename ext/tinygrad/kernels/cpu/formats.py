@@ -84,6 +84,8 @@ FORMATS = {
 # ggml types that are stored otherwise: bfloat16 keeps its digits in float16 (three more) and loses range that weights do not use
 NEAREST = {"BF16": "F16", "F64": "F32"}
 
+NATIVE = {name.upper() for name, form in FORMATS.items() if not form.as_stored} | {"BF16"}  # ggml types that keep their bits, or nearly
+
 
 def format_of(ggml_type: str) -> Format:
     """The format a ggml type is packed as. Types without one of their own become Q8_0, which loses less than any of them did."""

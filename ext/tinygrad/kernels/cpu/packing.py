@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ext.tinygrad.kernels.cpu.formats import FORMATS, GROUP, Format, format_of
+from ext.tinygrad.kernels.cpu.formats import FORMATS, GROUP, NATIVE, Format, format_of
 from ext.tinygrad.kernels.cpu.layout import pack_rows
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.native import compiled
@@ -18,7 +18,6 @@ SOURCE = Path(__file__).parent / "c" / "pack.c"
 CHUNK_ROWS = 1024  # rows packed at a time and by one thread, so that NumPy's intermediate arrays stay small
 CORES = min(os.cpu_count() or 1, 8)  # a thread's arrays are some 40 MB for the widest rows
 C_TYPES = {"F16": "u16", "BF16": "u16", "F32": "u32"}  # floats are moved as integers
-NATIVE = {*C_TYPES, "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"}
 Native = Callable[[int, int, int, int, int], None]  # addresses of rows and of their groups, rows, columns, bytes from row to row
 
 

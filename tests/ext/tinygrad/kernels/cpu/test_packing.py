@@ -6,13 +6,13 @@ import pytest
 
 from ext.tinygrad.kernels.blocks import FORMATS as BLOCKS
 from ext.tinygrad.kernels.cpu import packing
-from ext.tinygrad.kernels.cpu.formats import GROUP, format_of
+from ext.tinygrad.kernels.cpu.formats import GROUP, NATIVE, format_of
 from ext.tinygrad.kernels.matrix import QuantMatrix
 
 FLOATS = {"F16": 2, "BF16": 2, "F32": 4}
 SCALES = {"Q4_1": (0, 2), "Q5_1": (0, 2), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}  # where a block keeps its f16 numbers
 SHAPES = [(1, 1), (15, 1), (16, 3), (17, 1), (37, 2), (2100, 1)]  # rows, blocks in a row
-CASES = [(type, rows, n * BLOCKS[type].block) for type in sorted(packing.NATIVE - FLOATS.keys()) for rows, n in SHAPES]
+CASES = [(type, rows, n * BLOCKS[type].block) for type in sorted(NATIVE - FLOATS.keys()) for rows, n in SHAPES]
 CASES += [(type, rows, cols) for type in FLOATS for rows, cols in [(1, 1), (16, 16), (17, 40), (33, 7), (2100, 32)]]
 
 
@@ -49,7 +49,7 @@ def test_c_packs_what_numpy_packs(type: str, rows: int, cols: int, monkeypatch: 
 
 
 @pytest.mark.parametrize("at_end", [True, False])
-@pytest.mark.parametrize("type", sorted(packing.NATIVE))
+@pytest.mark.parametrize("type", sorted(NATIVE))
 def test_no_byte_beside_the_rows_and_their_groups_is_touched(type: str, at_end: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     matrix = random_rows(type, 37, 40 if type in FLOATS else 3 * BLOCKS[type].block)
     source = guarded.Guarded(matrix.nbytes, at_end)
