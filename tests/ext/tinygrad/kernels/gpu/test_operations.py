@@ -15,6 +15,7 @@ from tinygrad import Tensor, UOp
 
 from ext.tinygrad.backend import describe_device
 from ext.tinygrad.buffers import read, upload
+from ext.tinygrad.kernels.gpu import kernels
 from ext.tinygrad.kernels.gpu.kernels import GPUKernels
 from ext.tinygrad.kernels.gpu.tuning import Tuning
 from ext.tinygrad.kernels.matrix import QuantMatrix
@@ -113,8 +114,8 @@ def test_every_type_and_tile_of_many_tokens(gpu: GPU, type: str, rows: int, T: i
     x[1] *= 1e-6
     outs = []
     for units in (1, 16, 1000):  # few, or as many work-groups as there can be
-        kernels = GPUKernels(replace(gpu.kernels.tuning, units=units))
-        outs.append(kernels.linear_residual(gpu.put(x), kernels.pack(matrix, gpu.device), gpu.put(residual)).numpy())
+        set_ = GPUKernels(replace(gpu.kernels.tuning, units=units))
+        outs.append(set_.linear_residual(gpu.put(x), set_.pack(matrix, gpu.device), gpu.put(residual)).numpy())
     expected = residual + product(x, matrix, gpu.halves(T, type))
     for ours, row in zip(outs[0], expected):
         assert_close(ours[None, :], row[None, :])
@@ -217,7 +218,7 @@ def test_decode_attention_at_every_kind_of_position(gpu: GPU, at: int) -> None:
     check_attention(gpu, 1, at, 9, 3, 64, np.float16)
 
 
-@pytest.mark.parametrize("T, at", [(2, 0), (5, 31), (16, 0), (70, ROWS - 70), (130, 17)])
+@pytest.mark.parametrize("T, at", [(2, 0), (5, 31), (16, 0), (70, ROWS - 70)])
 def test_prefill_attention_at_every_kind_of_position(gpu: GPU, T: int, at: int) -> None:
     check_attention(gpu, T, at, 9, 3, 64, np.float16)
 
@@ -245,17 +246,18 @@ def test_scores_of_any_size_stay_finite(gpu: GPU, T: int, kind: type[np.floating
     check_attention(gpu, T, 64, 4, 2, 32, kind, spread=200.0)
 
 
-@pytest.mark.parametrize("count", [1, 40, 64, 250, 1985, 9000, 260_000])
-def test_the_largest_logits_are_those_of_a_full_sort(gpu: GPU, count: int) -> None:
+@pytest.mark.parametrize("count", [1, 64, 250, 1000])
+def test_the_largest_logits_are_those_of_a_full_sort(gpu: GPU, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "MOST_SORTED", 128)  # as a vocabulary of a million would have it
+    monkeypatch.setattr(kernels, "MOST_GROUPS", 3)
     rng = np.random.default_rng(count)
     for logits in (floats(rng, 1, count), rng.integers(-3, 3, (1, count)).astype(np.float32), -np.inf * np.ones((1, count), np.float32)):
         logits[0, rng.integers(0, count, count // 9)] = np.nan
-        for _ in range(2):  # the counters are as they were
-            ids, bits = gpu.kernels.largest(gpu.put(logits)).numpy()
-            there = np.flatnonzero(~np.isnan(logits[0]))
-            expected = there[np.argsort(-logits[0, there], kind="stable")][:64]
-            assert ids[: len(expected)].tolist() == expected.tolist() and set(ids[len(expected) :].tolist()) <= {-1}
-            np.testing.assert_array_equal(bits.view(np.float32)[: len(expected)], logits[0, expected])
+        ids, bits = gpu.kernels.largest(gpu.put(logits)).numpy()
+        there = np.flatnonzero(~np.isnan(logits[0]))
+        expected = there[np.argsort(-logits[0, there], kind="stable")][:64]
+        assert ids[: len(expected)].tolist() == expected.tolist() and set(ids[len(expected) :].tolist()) <= {-1}
+        np.testing.assert_array_equal(bits.view(np.float32)[: len(expected)], logits[0, expected])
 
 
 @pytest.mark.parametrize("T", [1, 5])
@@ -264,15 +266,13 @@ def test_a_layer_is_its_twin_on_the_same_device(gpu: GPU, T: int) -> None:
     shapes = [(heads * head_dim, dim), (kv_heads * head_dim, dim), (kv_heads * head_dim, dim), (dim, heads * head_dim)]
     matrices = [oracles.random_matrix(rng, "Q4_1", *shape) for shape in shapes]
     x, norm, outs = floats(rng, T, dim), floats(rng, dim), []
-    kernels: Kernels
-    for kernels in (gpu.kernels, TwinKernels()):
-        wq, wk, wv, wo = (kernels.pack(m, gpu.device) for m in matrices)
+    set_: Kernels
+    for set_ in (gpu.kernels, TwinKernels()):
+        wq, wk, wv, wo = (set_.pack(m, gpu.device) for m in matrices)
         stored = [gpu.put(np.zeros((kv_heads, rows, head_dim), np.float16)) for _ in range(2)]
-        q, k, v = kernels.norm_qkv(
-            gpu.put(x), gpu.put(norm), EPS, wq, wk, wv, gpu.put(rope_table(rows, head_dim, head_dim, 1e4)), *stored, at
-        )
-        attended = kernels.attend(q, k, v, at)
-        out = kernels.linear_residual(attended, wo, gpu.put(x))
+        q, k, v = set_.norm_qkv(gpu.put(x), gpu.put(norm), EPS, wq, wk, wv, gpu.put(rope_table(rows, head_dim, head_dim, 1e4)), *stored, at)
+        attended = set_.attend(q, k, v, at)
+        out = set_.linear_residual(attended, wo, gpu.put(x))
         held = [t.numpy() for t in (attended, k, v, out)]
         held[0] = floats_of(held[0], heads * head_dim) if held[0].dtype == np.uint8 else held[0]
         outs.append([values.astype(np.float32) for values in held])
