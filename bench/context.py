@@ -24,7 +24,7 @@ from bench.context_drift import Drift
 from bench.context_turns import TIMED_TURNS, Progress, cost, soak
 from townhall import Conversation, Persona
 from townhall.cli import terminal
-from townhall.cli.options import ChatOptions
+from townhall.cli.chat_options import ChatOptions
 from townhall.context.registry import STRATEGIES
 from townhall.errors import ContextError
 from townhall.message import Exchange

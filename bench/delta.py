@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from app.models.llama.checkpoint import delta, xor
 from app.models.llama.checkpoint.cores import cores
 from app.models.llama.checkpoint.output import BLOCK, Output
+from app.models.llama.deltas import delta_file, xor
 from bench.fresh_memory import claim
 
 GB = 1e9
@@ -52,7 +52,7 @@ def parts(base: Path, encrypted: Path, target: Path, nbytes: int) -> float:
     """Processor seconds per GB that one file's XOR, digest and write take one after another."""
     chunks = range(0, nbytes, xor.CHUNK)
     result = np.ones(xor.CHUNK, np.uint8)
-    source, other = xor.mapped(encrypted)[delta.DIGEST :], xor.Repeated(xor.mapped(base))
+    source, other = xor.mapped(encrypted)[delta_file.DIGEST :], xor.Repeated(xor.mapped(base))
 
     def exclusive_or() -> None:
         for at in chunks:
@@ -78,17 +78,17 @@ def run(folder: Path, nbytes: int) -> None:
     base = fill(folder / "base", nbytes, 0)
     plain = fill(folder / "plain", nbytes, 1)
     halves = [fill(folder / f"half{n}", nbytes // 2, 2 + n) for n in range(2)]
-    made = delta.make(base, [plain], folder / "enc")
-    made_halves = delta.make(base, halves, folder / "enc")
+    made = delta_file.make(base, [plain], folder / "enc")
+    made_halves = delta_file.make(base, halves, folder / "enc")
 
     def numpy_xor() -> None:
         with made[0].open("rb") as source, base.open("rb") as other, (folder / "x").open("wb") as target:
-            source.seek(delta.DIGEST)
+            source.seek(delta_file.DIGEST)
             while block := source.read(xor.CHUNK):
                 target.write((np.frombuffer(block, np.uint8) ^ np.frombuffer(other.read(len(block)), np.uint8)).data)
 
     def apply(deltas: list[Path]) -> Callable[[], object]:
-        return lambda: delta.apply(base, deltas, folder / "out")
+        return lambda: delta_file.apply(base, deltas, folder / "out")
 
     print(f"{f'{nbytes / GB:.1f} GB in the page cache, {cores()} cores':<40}{'GB/s of':>8}{'by the':>8}")
     print(f"{'':<40}{'a core':>8}{'clock':>8}")

@@ -27,7 +27,7 @@ def main() -> None:
     from tinygrad.runtime.ops_cpu import CPUProgram
     from tinygrad.runtime.support.compiler_cpu import ClangCompiler
 
-    from ext.tinygrad.graph.plan import Launch, Plan
+    from ext.tinygrad.graph.launch_plan import Launch, Plan
     from ext.tinygrad.graph.pool import Pool
 
     device = Device["CPU"]

@@ -180,7 +180,7 @@ def llama_cpp(path: Path) -> dict[str, float]:
 
 def convert(path: Path, target: Path) -> dict[str, float]:
     from app.models.llama.checkpoint import open_checkpoint
-    from app.models.llama.checkpoint.convert import convert as run
+    from app.models.llama.checkpoint.conversion import convert as run
 
     started = time.perf_counter()
     run(open_checkpoint(path), target, "q4_0")

@@ -20,7 +20,7 @@ from typing import Any
 
 from townhall.bench import machine
 from townhall.bench.worker import ROOT, Worker, peak_memory, prompt_ids
-from townhall.cli.options import WEIGHTS, ChatOptions
+from townhall.cli.chat_options import WEIGHTS, ChatOptions
 
 CAPACITY = 1024
 CONTEXT, TOKENS, PROMPT = 32, 24, 512
@@ -60,7 +60,7 @@ def inside(model: Path, tokens: int) -> dict[str, Any]:
     from tinygrad.helpers import GlobalCounters
 
     from app.models.llama import Llama
-    from ext.tinygrad import canary
+    from ext.tinygrad import bandwidth
     from ext.tinygrad.backend import open_backend
     from ext.tinygrad.graph import opencl_queue
 
@@ -91,7 +91,7 @@ def inside(model: Path, tokens: int) -> dict[str, Any]:
         "packed_bytes": packed,
         "kv_bytes": cache.nbytes,
         "device_memory_ratio": used / (packed + cache.nbytes),
-        "bandwidth": canary.bandwidth([t for weight in llama.model.weights for t in weight.tensors]),
+        "bandwidth": bandwidth.bandwidth([t for weight in llama.model.weights for t in weight.tensors]),
     }
     if tokens:
         result["endurance"] = endure(llama, cache, backend.device, tokens)

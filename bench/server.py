@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from bench.served import Served, at, chunks, llama_cpp, townhall
-from townhall.cli.options import ChatOptions
+from townhall.cli.chat_options import ChatOptions
 
 QUESTIONS = (
     "When was the French Revolution?",

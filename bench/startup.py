@@ -18,7 +18,7 @@ from pathlib import Path
 
 from townhall.bench import peer, start
 from townhall.bench.worker import ROOT
-from townhall.cli.options import ChatOptions
+from townhall.cli.chat_options import ChatOptions
 
 CUE, KEY = b"User: ", b"q"
 LAP = re.compile(r"^(.+?) +([0-9.]+) s +[0-9.]+%", re.MULTILINE)  # of what --profile prints

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from townhall.facade import LanguageModel
+from townhall.language_model import LanguageModel
 from townhall.prompt import Prompt
 from townhall.stream import EdgeTrim, StopFilter
 

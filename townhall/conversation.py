@@ -6,20 +6,20 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from townhall.answer import Answer
-from townhall.asked import Asked
 from townhall.context.registry import open_strategy
-from townhall.context.scribe import Fold, Scribe
 from townhall.context.strategy import Plan, fold_ahead
+from townhall.context.summarizer import Fold, Scribe
 from townhall.context.usage import Usage, describe_history
-from townhall.facade import LanguageModel, Progress
-from townhall.fitting import fit, open_window, refuse_oversized_head, refuse_oversized_text
-from townhall.head_cache import HeadCache
+from townhall.conversation_state import State, settled, states
+from townhall.incremental_prefill import common_prefix, read
+from townhall.language_model import LanguageModel, Progress
 from townhall.message import Exchange, Message
+from townhall.ongoing_turn import Asked
 from townhall.persona import Persona
+from townhall.prefix_cache import HeadCache
 from townhall.prompt import Prompt
-from townhall.reading import common_prefix, read
+from townhall.prompt_fitting import fit, open_window, refuse_oversized_head, refuse_oversized_text
 from townhall.reply import Reply
-from townhall.state import State, settled, states
 from townhall.template import open_format
 from townhall.transcript import exchange_of, memory_tokens
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 
 from townhall.context.strategy import Plan
 from townhall.errors import PrefillError
-from townhall.facade import Tokenizer
-from townhall.formats.piece import Piece, PromptFormat, Turn
+from townhall.formats.prompt_pieces import Piece, PromptFormat, Turn
+from townhall.language_model import Tokenizer
 from townhall.message import NOT_SAID, Exchange, Memory, Message, Note, messages_of
 
 REMINDER, NOD = "Remember what I told you:", "I remember."

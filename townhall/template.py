@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from townhall.errors import TemplateError
-from townhall.facade import Tokenizer
-from townhall.formats.piece import Piece, PromptFormat, Turn
+from townhall.formats.prompt_pieces import Piece, PromptFormat, Turn
+from townhall.language_model import Tokenizer
 from townhall.persona import Persona
 
 __all__ = ["FORMATS", "Piece", "PromptFormat", "Turn", "open_format"]

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from townhall.context.strategy import ContextStrategy, Plan, Window
-from townhall.fitting import fit, refuse_oversized_text
-from townhall.formats.piece import Turn
+from townhall.formats.prompt_pieces import Turn
 from townhall.message import Exchange, Memory, Message
 from townhall.prompt import Prompt
+from townhall.prompt_fitting import fit, refuse_oversized_text
 
 Spoken = Callable[[str], Sequence[int] | None]  # the ids of an answer as they were sampled, where they are known
 

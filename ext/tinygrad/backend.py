@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from ext.tinygrad import kernel_cache
-from ext.tinygrad.remembered import compiler_identity, queue_programs
+from ext.tinygrad.startup_cache import compiler_identity, queue_programs
 from ext.tinygrad.toolchain import ACCELERATORS, BackendError, Request, device_of, missing_drivers, prepare_environment
 
 __all__ = ["Backend", "BackendError", "Kind", "choose", "describe_device", "list_devices", "open_backend"]
@@ -153,10 +153,11 @@ def _open(target: str, device: str) -> Backend:
         raise
     except Exception as error:  # drivers and tinygrad's wrappers raise whatever they like
         raise BackendError(f"{device} cannot be used: {_reason(kind_of_device, error)}; `townhall devices` lists what can") from error
-    from ext.tinygrad import drivers
+    from ext.tinygrad import driver_info
 
-    driver, name, kind = drivers.DRIVERS.get(kind_of_device, drivers.unknown)(opened)
-    return Backend(device, driver, name, kind, "", memory=drivers.memory(kind_of_device, opened), extensions=drivers.extensions(opened))
+    driver, name, kind = driver_info.DRIVERS.get(kind_of_device, driver_info.unknown)(opened)
+    memory, extensions = driver_info.memory(kind_of_device, opened), driver_info.extensions(opened)
+    return Backend(device, driver, name, kind, "", memory=memory, extensions=extensions)
 
 
 def _run_check_kernel(device: str) -> None:

@@ -28,14 +28,14 @@ def prepare_device(index: int = 0) -> None:
     """Check what the CUDA device needs, and put our compiler and our errors into tinygrad, which opens the device then.
 
     BackendError says what is missing."""
-    from ext.tinygrad import cuda_refusals
+    from ext.tinygrad import cuda_errors
 
     try:
         status = cu.cuInit(0)
     except AttributeError as error:  # how tinygrad says that the library did not load
         raise BackendError(missing_drivers().get("CUDA", NO_LIBRARY)) from error
     if status:
-        raise BackendError(cuda_refusals.sentence(status))
+        raise BackendError(cuda_errors.sentence(status))
     if index >= (count := device_count()):
         last = f"CUDA:{count - 1}" if count > 1 else "CUDA"
         raise BackendError(f"DEV=CUDA:{index} names no device: the last one is {last}; `townhall devices` lists them")
@@ -54,7 +54,7 @@ def prepare_device(index: int = 0) -> None:
             f"`{nvrtc.install_command()}`, or run with CPU=1"
         )
     install()
-    cuda_refusals.install()
+    cuda_errors.install()
 
 
 def install() -> None:

@@ -16,7 +16,7 @@ def available_memory(device: str) -> int | None:
     program's share is not seen."""
     kind = device.split(":")[0]
     if kind == "CUDA":
-        from ext.tinygrad.cuda_refusals import free_and_total
+        from ext.tinygrad.cuda_errors import free_and_total
 
         found = free_and_total(Device[device])
         return found[0] + _kept_for_later(device) if found else None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ext.tinygrad.native import compiled
+from ext.tinygrad.c_function import compiled
 
 SOURCE = Path(__file__).with_name("top_k.c")
 MOST = 256  # numbers kept in order as they come; beyond that a partition is quicker

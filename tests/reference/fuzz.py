@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from app.models.llama.checkpoint import open_checkpoint
 from app.models.llama.checkpoint.inspection import inspect
-from app.models.llama.vocabulary import Vocabulary
+from app.models.llama.tokenizers.vocabulary import Vocabulary
 from ext.tinygrad.errors import TownhallError
 from tests.reference import fuzz_cases as cases
 from tests.reference.tiny import CHAT_TEMPLATE, make_tiny_gguf
@@ -214,7 +214,7 @@ def tokenizer_model(folder: Path) -> Target:
 
 def small_sentencepiece() -> bytes:
     """A tokenizer.model of 300 pieces."""
-    from app.models.llama.spm import model_proto
+    from app.models.llama.tokenizers.sentencepiece import model_proto
 
     pieces = [
         "<unk>",

@@ -10,9 +10,9 @@ import pytest
 
 from ext.tinygrad import buffers
 from townhall import Conversation, load_persona
-from townhall.formats.piece import Turn
-from townhall.head_cache import HeadCache
+from townhall.formats.prompt_pieces import Turn
 from townhall.persona import list_personas
+from townhall.prefix_cache import HeadCache
 from townhall.prompt import Prompt
 from townhall.template import FORMATS, open_format
 

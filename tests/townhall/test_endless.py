@@ -17,8 +17,8 @@ from tests.reference.tiny import make_tiny_gguf
 from townhall import Conversation, Persona
 from townhall.context.registry import STRATEGIES
 from townhall.errors import ContextError
-from townhall.head_cache import HeadCache
 from townhall.persona import Example
+from townhall.prefix_cache import HeadCache
 
 PERSONA = Persona("Stacy", "Stacy raps about history and the sea.", examples=(Example("Who are you?", "I am Stacy."),))
 CAPACITY = 1024
@@ -88,7 +88,7 @@ def test_logits_after_an_overflow_are_those_of_a_fresh_run(llama_on, device: str
     llama = llama_on(device)
     conversation = talk(llama, context)
     if context == "summarize":  # what a tiny random model writes is no memory: let it have written this
-        monkeypatch.setattr("townhall.context.scribe.Scribe._answer", _more)
+        monkeypatch.setattr("townhall.context.summarizer.Scribe._answer", _more)
     overflows = memories = 0
     for n in range(30):
         turn(conversation, n)
@@ -200,7 +200,7 @@ def test_twenty_thousand_tokens_in_a_window_of_1024(llama_on, strategy: str, cap
     conversation = talk(llama, strategy, max_tokens=100)
     conversation.prompt.stop_ids = frozenset({10**6})  # every answer takes its 100 tokens
     # a random model's likeliest text never ends: draw it, so that some memories are kept and some are not
-    monkeypatch.setattr("townhall.context.scribe._greedy", lambda: Sampling(temperature=1.5, seed=3))
+    monkeypatch.setattr("townhall.context.summarizer._greedy", lambda: Sampling(temperature=1.5, seed=3))
     conversation.prepare()
     head, generated, resets, memories = list(conversation.prompt.head_ids), 0, 0, set()
     entries = head_entries(conversation.cache, len(head))

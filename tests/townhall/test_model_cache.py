@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from tests.reference.tiny import make_tiny_gguf
-from townhall.cli.loading import load
-from townhall.cli.options import ChatOptions
+from townhall.cli.chat_options import ChatOptions
+from townhall.cli.model_loading import load
 from townhall.errors import ModelError
 from townhall.model_cache import ModelCache, weights
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from townhall.cli.chat_options import ChatOptions
 from townhall.cli.main import main
-from townhall.cli.options import ChatOptions
 from townhall.errors import SettingsError
 from townhall.settings import DEFAULT, SHIPPED, find, resolve, user_folder
 

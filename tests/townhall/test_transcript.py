@@ -6,10 +6,10 @@ from tests.townhall.fake import FakeLlama, FakeTokenizer
 from townhall import Conversation
 from townhall.context.registry import open_strategy
 from townhall.errors import ContextError
-from townhall.fitting import open_window
-from townhall.formats.piece import Turn
+from townhall.formats.prompt_pieces import Turn
 from townhall.persona import Example, Persona
 from townhall.prompt import Prompt
+from townhall.prompt_fitting import open_window
 from townhall.template import open_format
 from townhall.transcript import lay_out
 

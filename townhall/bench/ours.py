@@ -8,11 +8,11 @@ from typing import Any
 from app.models.llama import Llama, Sampling
 from app.models.llama.checkpoint import open_checkpoint
 from app.models.llama.sampler import Sampler
-from ext.tinygrad import canary
+from ext.tinygrad import bandwidth
 from ext.tinygrad.backend import open_backend
 from ext.tinygrad.graph.threads import thread_count
 from townhall.bench import breakdown
-from townhall.bench.bandwidth import PlainRead
+from townhall.bench.weight_read import PlainRead
 from townhall.bench.worker import prompt_ids
 
 
@@ -94,7 +94,7 @@ class Townhall:
 
     def weight_bandwidth(self) -> float:
         """Bytes a second at which the canary reads the weights where they lie."""
-        return canary.bandwidth([tensor for weight in self.llama.model.weights for tensor in weight.tensors])
+        return bandwidth.bandwidth([tensor for weight in self.llama.model.weights for tensor in weight.tensors])
 
     def breakdown(self, tokens: int, context: int) -> list[dict[str, Any]]:
         """Kernels of a pass over `tokens` (1, or a chunk) that starts at `context`; empty where passes are no native graphs."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from townhall.cli.options import ChatOptions
+from townhall.cli.chat_options import ChatOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 EPILOG = """\b
@@ -53,7 +53,7 @@ def bench(
     plot: Path | None,
 ) -> int:
     path = ChatOptions(model=model).model_path()
-    from ext.tinygrad.selection import select
+    from ext.tinygrad.device_selection import select
     from ext.tinygrad.toolchain import prepare_environment
 
     select(device)

@@ -33,7 +33,7 @@ def chat(ctx: click.Context, /, config: tuple[str, ...], resume: str | None, **f
         return _resume(ctx, config, resume, flags)
     options = chat_options(ctx, config, flags)
     if options.prompt is not None:
-        from townhall.cli.complete import run_completion
+        from townhall.cli.complete_text import run_completion
 
         return run_completion(options)
     from townhall.cli.session import run_session
@@ -42,7 +42,7 @@ def chat(ctx: click.Context, /, config: tuple[str, ...], resume: str | None, **f
 
 
 def _resume(ctx: click.Context, config: tuple[str, ...], name: str, flags: dict[str, Any]) -> int:
-    from townhall.cli.resuming import find_log, resume_options
+    from townhall.cli.resume import find_log, resume_options
     from townhall.cli.session import run_session
 
     if flags["prompt"] is not None:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from townhall.cli import terminal
-from townhall.cli.report import counted
-from townhall.cli.settle import change, show
-from townhall.cli.talk import Talk
+from townhall.cli.chat_state import Talk
+from townhall.cli.reply_report import counted
+from townhall.cli.session_settings import change, show
 from townhall.errors import CommandError
 from townhall.persona import list_personas
 from townhall.yaml_file import nearest
@@ -132,8 +132,8 @@ def _save(talk: Talk, path: str) -> None:
 
 
 def _load(talk: Talk, name: str) -> None:
-    from townhall.logbook.index import Index
-    from townhall.logbook.reading import read_log
+    from townhall.logbook.log_index import Index
+    from townhall.logbook.log_reader import read_log
 
     if not name:
         raise CommandError("/load takes a log: its path, its id or the beginning of that, or the word last")

@@ -18,7 +18,7 @@ def convert(source: Path, target: Path, kind: str) -> None:
     from tqdm import tqdm
 
     from app.models.llama.checkpoint import open_checkpoint
-    from app.models.llama.checkpoint.convert import convert as run
+    from app.models.llama.checkpoint.conversion import convert as run
     from ext.tinygrad.toolchain import prepare_environment
 
     prepare_environment()  # quantising is faster where a C compiler is found

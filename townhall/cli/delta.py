@@ -23,8 +23,8 @@ def delta() -> None:
 @click.option("--base", required=True, type=PATH, help="the file that the deltas are differences from")
 @click.option("--out", required=True, type=PATH, help="folder for the results")
 def apply(deltas: tuple[Path, ...], base: Path, out: Path) -> None:
-    from app.models.llama.checkpoint.delta import apply as run
-    from app.models.llama.checkpoint.delta import total_bytes
+    from app.models.llama.deltas.delta_file import apply as run
+    from app.models.llama.deltas.delta_file import total_bytes
 
     with _bar("applying", total_bytes(deltas)) as bar:
         written = run(base, deltas, out, bar.update)
@@ -37,8 +37,8 @@ def apply(deltas: tuple[Path, ...], base: Path, out: Path) -> None:
 @click.option("--base", required=True, type=PATH, help="the file to take the difference from")
 @click.option("--out", required=True, type=PATH, help="folder for the deltas")
 def make(files: tuple[Path, ...], base: Path, out: Path) -> None:
-    from app.models.llama.checkpoint.delta import make as run
-    from app.models.llama.checkpoint.delta import total_bytes
+    from app.models.llama.deltas.delta_file import make as run
+    from app.models.llama.deltas.delta_file import total_bytes
 
     with _bar("making", total_bytes(files)) as bar:
         written = run(base, files, out, bar.update)
@@ -54,9 +54,9 @@ def make(files: tuple[Path, ...], base: Path, out: Path) -> None:
 @click.option("--root", default=".", show_default=True, type=PATH, help="folder that the list's names begin in")
 @click.option("--only", metavar="PREFIX", help="only names that begin so, such as encrypted/ or result/")
 def verify(list_: Path, root: Path, only: str | None) -> int:
-    from app.models.llama.checkpoint.checksums import ChecksumError, read_list
-    from app.models.llama.checkpoint.checksums import verify as run
-    from app.models.llama.checkpoint.delta import total_bytes
+    from app.models.llama.deltas.checksums import ChecksumError, read_list
+    from app.models.llama.deltas.checksums import verify as run
+    from app.models.llama.deltas.delta_file import total_bytes
 
     entries = [entry for entry in read_list(list_) if entry.name.startswith(only or "")]
     if not entries:
@@ -78,9 +78,9 @@ def verify(list_: Path, root: Path, only: str | None) -> int:
 @click.option("--list", "list_", required=True, type=PATH, help="one http address a line")
 @click.option("--out", default=".", show_default=True, type=PATH, help="folder for the files")
 def fetch(list_: Path, out: Path) -> None:
-    from app.models.llama.checkpoint.delta import make_folder
-    from app.models.llama.checkpoint.download import fetch as run
-    from app.models.llama.checkpoint.download import read_urls
+    from app.models.llama.deltas.delta_file import make_folder
+    from app.models.llama.deltas.download import fetch as run
+    from app.models.llama.deltas.download import read_urls
 
     addresses = read_urls(list_)
     make_folder(out)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 @click.option("--device", "wanted", metavar="NAME", help="which one --device NAME would choose; part of a name will do")
 def devices(as_json: bool, wanted: str | None) -> None:
     from ext.tinygrad.backend import Backend, choose, list_devices  # tinygrad is imported only by commands that compute
-    from ext.tinygrad.selection import select
+    from ext.tinygrad.device_selection import select
     from ext.tinygrad.toolchain import prepare_environment
 
     select(wanted)

@@ -18,10 +18,10 @@ from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.styles import Style
 
 from townhall.cli import terminal
-from townhall.cli.held import PASTE_ON
-from townhall.cli.history import LineHistory
-from townhall.cli.line import LEAVE
-from townhall.cli.suggest import Suggestions
+from townhall.cli.completer import Suggestions
+from townhall.cli.line_history import LineHistory
+from townhall.cli.line_input import LEAVE
+from townhall.cli.typeahead import PASTE_ON
 
 PLACEHOLDER = "say something, or /help"
 MENU_ROWS = 8  # kept free below the line while commands are completed

@@ -8,7 +8,7 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
-from townhall.cli.options import ChatOptions
+from townhall.cli.chat_options import ChatOptions
 from townhall.context.registry import STRATEGIES
 from townhall.conversation import MAX_REPLY, REPEAT_PENALTY, TEMPERATURE
 from townhall.settings import Setting, resolve

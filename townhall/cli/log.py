@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 import click
 
 from townhall.cli import terminal
-from townhall.cli.report import counted
+from townhall.cli.reply_report import counted
 
 if TYPE_CHECKING:
-    from townhall.logbook.index import Index
+    from townhall.logbook.log_index import Index
 
 LOG = "LOG is an id of `townhall log list` or its beginning, the path of a file, or the word last."
 
 
 def open_index(folder: Path | None, anew: bool = False) -> "Index":
     """Of `folder`, or of the one that the settings name."""
-    from townhall.cli.options import ChatOptions
-    from townhall.logbook.index import Index
-    from townhall.logbook.keeper import default_folder
+    from townhall.cli.chat_options import ChatOptions
+    from townhall.logbook.log_index import Index
+    from townhall.logbook.logged_chat import default_folder
     from townhall.settings import resolve
 
     if folder is None:
@@ -77,7 +77,7 @@ def list_logs(folder: Path | None, limit: int | None, as_json: bool) -> None:
 @click.option("--damaged", is_flag=True, help="print what is damaged instead, as it stands in the file")
 def show_log(name: str, folder: Path | None, damaged: bool) -> int:
     from townhall.logbook.export import printable
-    from townhall.logbook.reading import read_log
+    from townhall.logbook.log_reader import read_log
 
     log = read_log(open_index(folder).find(name))
     if damaged:
@@ -124,7 +124,7 @@ def search_logs(words: tuple[str, ...], folder: Path | None, as_json: bool) -> N
 @click.option("--markdown", "form", flag_value="markdown", help="the talk alone")
 def export_log(name: str, folder: Path | None, form: str) -> None:
     from townhall.logbook import export
-    from townhall.logbook.reading import read_log
+    from townhall.logbook.log_reader import read_log
 
     log = read_log(open_index(folder).find(name))
     terminal.say(

@@ -23,7 +23,7 @@ COMMANDS = {
     "settings": ("townhall.cli.settings", "Show the settings that files and flags come to, and where each was said."),
     "log": ("townhall.cli.log", "Find and read the conversations that were kept."),
     "replay": ("townhall.cli.replay", "Repeat a kept conversation, and name the first token that differs."),
-    "completion": ("townhall.cli.completion", "Print what bash, zsh or fish needs to complete commands and flags."),
+    "completion": ("townhall.cli.shell_completion", "Print what bash, zsh or fish needs to complete commands and flags."),
     "devices": ("townhall.cli.devices", "List the devices that work here, and why the others do not."),
 }
 

@@ -10,9 +10,9 @@ import click
 from townhall.cli.log import LOG, complete_logs, folder_option, open_index
 
 if TYPE_CHECKING:
-    from townhall.cli.options import ChatOptions
-    from townhall.logbook.reading import Log
-    from townhall.logbook.replay import Difference
+    from townhall.cli.chat_options import ChatOptions
+    from townhall.logbook.log_reader import Log
+    from townhall.logbook.replayer import Difference
 
 EPILOG = """\b
 Exit code 0 when every reply is the same, 1 when one differs.
@@ -30,12 +30,12 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object instead of a sentence")
 def replay(name: str, folder: Path | None, model: Path | None, as_json: bool) -> int:
     from townhall.cli import terminal
-    from townhall.cli.loading import load
-    from townhall.cli.report import counted
+    from townhall.cli.model_loading import load
+    from townhall.cli.reply_report import counted
     from townhall.conversation import Conversation
-    from townhall.logbook import replay as replaying
-    from townhall.logbook.keeper import COMPLETION
-    from townhall.logbook.reading import read_log
+    from townhall.logbook import replayer as replaying
+    from townhall.logbook.log_reader import read_log
+    from townhall.logbook.logged_chat import COMPLETION
     from townhall.persona import load_persona
 
     log = read_log(open_index(folder).find(name))
@@ -87,7 +87,7 @@ def describe(found: "Difference", tokenizer: Any) -> str:
 
 def options_of(log: "Log", model: Path | None) -> "ChatOptions":
     """The flags that the conversation was held with. LogError where the front matter does not say."""
-    from townhall.cli.options import ChatOptions
+    from townhall.cli.chat_options import ChatOptions
     from townhall.errors import LogError
     from townhall.settings_schema import fault
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from townhall.cli import terminal
+from townhall.cli.chat_options import ChatOptions
 from townhall.cli.flags import chat_options, some_flags
-from townhall.cli.options import ChatOptions
 from townhall.conversation import MAX_REPLY
 from townhall.errors import ModelError
 
 if TYPE_CHECKING:
-    from townhall.server.options import ServeOptions
+    from townhall.server.serve_options import ServeOptions
 
 MAX_KEYS = 64 << 10  # bytes
 EPILOG = """\b
@@ -81,13 +81,13 @@ def serve(
 ) -> int:
     chat = chat_options(ctx, config, flags)
     try:
-        from townhall.server import serve as server
-        from townhall.server.options import Limits
+        from townhall.server import server as server
+        from townhall.server.serve_options import Limits
         from townhall.server.service import Service
     except ModuleNotFoundError as error:
         raise ModelError(f"the server needs the package {error.name}: pip install 'townhall[server]'") from error
-    from townhall.cli.loading import load
-    from townhall.head_cache import HeadCache
+    from townhall.cli.model_loading import load
+    from townhall.prefix_cache import HeadCache
 
     keys = read_keys(api_key, api_key_file)
     local = server.is_loopback(host)
@@ -119,7 +119,7 @@ def serve(
 def answering(chat: ChatOptions, personas: tuple[str, ...], **others: Any) -> "ServeOptions":
     """Who answers and how, as files and flags say; what is out of range or broken ends it here, in one sentence."""
     from townhall.persona import list_personas, load_persona
-    from townhall.server.options import ServeOptions
+    from townhall.server.serve_options import ServeOptions
 
     model_id = str(chat.model).partition("=")[0] if chat.fake else chat.model_path().name.removesuffix(".gguf")
     chat.sampling()

@@ -6,16 +6,16 @@ from contextlib import closing
 from io import TextIOWrapper
 
 from ext.tinygrad.errors import TownhallError
-from townhall.cli import commands, report, terminal
+from townhall.cli import commands, reply_report, terminal
+from townhall.cli.chat_options import ChatOptions
+from townhall.cli.chat_state import Talk
 from townhall.cli.commands import Outcome
-from townhall.cli.held import Held
-from townhall.cli.line import held, open_line
-from townhall.cli.loading import Loaded, open_models
-from townhall.cli.options import ChatOptions
+from townhall.cli.line_input import held, open_line
+from townhall.cli.model_loading import Loaded, open_models
 from townhall.cli.render import View, open_view
-from townhall.cli.talk import Talk
+from townhall.cli.typeahead import Held
 from townhall.conversation import Conversation
-from townhall.logbook.reading import Log
+from townhall.logbook.log_reader import Log
 from townhall.persona import Persona, load_persona
 
 PATIENCE = 1.0  # seconds in which a second Ctrl-C is the same one, typed by quick fingers
@@ -157,7 +157,7 @@ class Session:
     def _refuse(self, error: TownhallError) -> int:
         terminal.complain(str(error))
         if self.options.json:
-            terminal.say(report.error_as_json(error) + "\n")
+            terminal.say(reply_report.error_as_json(error) + "\n")
         return 2
 
     def _show(self, pieces: Generator[str, None, None], view: View | None, interrupted: terminal.Interrupt) -> None:
@@ -185,16 +185,16 @@ class Session:
         if view:
             view.close()
         else:
-            terminal.say(terminal.harmless(report.as_json(reply, self.loaded), sys.stdout) + "\n")
-        report.account(reply, self.loaded)
+            terminal.say(terminal.harmless(reply_report.as_json(reply, self.loaded), sys.stdout) + "\n")
+        reply_report.account(reply, self.loaded)
         if line := reply.receipt.describe():
             terminal.note(line)
         if interrupted:
             terminal.note("(stopped)")
         elif reply.finish_reason == "length":
-            terminal.note(f"(cut off after {report.counted(reply.tokens, 'token')})")
+            terminal.note(f"(cut off after {reply_report.counted(reply.tokens, 'token')})")
         if self.options.timing and (reply.tokens or not interrupted):
-            terminal.note(report.as_timing(reply, self.loaded))
+            terminal.note(reply_report.as_timing(reply, self.loaded))
 
     def _remember(self) -> terminal.Interrupt:
         """The answer is shown: what the next turn would push out of the window is written down now, until Ctrl-C."""

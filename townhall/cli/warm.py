@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from townhall.cli import terminal
-from townhall.cli.options import ChatOptions
+from townhall.cli.chat_options import ChatOptions
 
 
 @click.command(
@@ -21,8 +21,8 @@ def warm(model: Path | None, max_context: int) -> int:
     from ext.tinygrad.toolchain import prepare_environment
 
     prepare_environment()
-    from townhall.cli.loading import show_compiling
-    from townhall.warming import warm as fill
+    from townhall.cli.model_loading import show_compiling
+    from townhall.warmup import warm as fill
 
     show_compiling()
     device = fill(path, max_context, lambda done, total: terminal.progress(f"{path.name}: {done / total:.0%}"))

@@ -53,7 +53,7 @@ def watch(
     config: tuple[str, ...],
     **flags: Any,
 ) -> int:
-    from townhall.cli.watching import WatchOptions, run_watch
+    from townhall.cli.watch_runner import WatchOptions, run_watch
 
     options = WatchOptions(target, once, raw, not no_trim, delim, slots, config, given_flags(ctx, flags))
     return run_watch(options)

@@ -8,8 +8,8 @@ import click
 from click.core import ParameterSource
 
 from townhall.cli import terminal
+from townhall.cli.chat_options import ChatOptions
 from townhall.cli.flags import chat_options, some_flags
-from townhall.cli.options import ChatOptions
 from townhall.cli.serve import SHARED, answering, read_keys
 from townhall.errors import ModelError
 
@@ -61,7 +61,7 @@ def web(
     chat = chat_options(ctx, config, flags)
     drawn = chat.sampling()  # what is out of range ends this here
     try:
-        from townhall.server import serve as serving
+        from townhall.server import server as serving
         from townhall.web import run
 
         missing = None if find_spec("gradio") else "gradio"  # it takes seconds to import, so not yet
@@ -69,9 +69,9 @@ def web(
         missing = error.name
     if missing:
         raise ModelError(f"the page needs the package {missing}: pip install 'townhall[server,web]'")
-    from townhall.logbook.keeper import default_folder
-    from townhall.server.voices import persona_id
-    from townhall.web.asking import Asking
+    from townhall.logbook.logged_chat import default_folder
+    from townhall.server.served_models import persona_id
+    from townhall.web.sampling_controls import Asking
 
     plain = Asking(drawn.temperature, drawn.top_p, drawn.top_k, drawn.min_p, drawn.repeat_penalty, chat.seed, chat.count, chat.context)
     local = serving.is_loopback(host)
@@ -117,8 +117,8 @@ def web(
 
 def _service(chat: ChatOptions, personas: tuple[str, ...], key: str) -> "Service":
     """As `townhall serve` makes it, for nobody but this page."""
-    from townhall.cli.loading import load
-    from townhall.head_cache import HeadCache
+    from townhall.cli.model_loading import load
+    from townhall.prefix_cache import HeadCache
     from townhall.server.service import Service
 
     options = answering(chat, personas, keys=(key,), grace=1.0)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from townhall.context.shift import Shift
+from townhall.context.shifting import Shift
 from townhall.context.slide import Slide
 from townhall.context.stop import Stop
 from townhall.context.strategy import ContextStrategy

@@ -1,7 +1,7 @@
 """Sliding window: the pinned head and the newest exchanges that fit."""
 
 from townhall.context.strategy import Plan, Window, evict
-from townhall.facade import Cache
+from townhall.language_model import Cache
 
 
 class Slide:

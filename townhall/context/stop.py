@@ -2,7 +2,7 @@
 
 from townhall.context.strategy import Plan, Window, refusal
 from townhall.errors import ContextError
-from townhall.facade import Cache
+from townhall.language_model import Cache
 
 
 class Stop:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from townhall.facade import Cache
+from townhall.language_model import Cache
 from townhall.message import Exchange, Memory
 
 RECENT = 4  # exchanges whose questions say how long the next one may be

@@ -1,6 +1,6 @@
 """The chat log, for base models: a page of dialogue that the model carries on."""
 
-from townhall.formats.piece import Piece, Turn
+from townhall.formats.prompt_pieces import Piece, Turn
 from townhall.persona import Persona
 
 END = "[EOS]"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from townhall.errors import TemplateError
 from townhall.formats.chat_log import END
-from townhall.formats.piece import Piece, Turn
+from townhall.formats.prompt_pieces import Piece, Turn
 from townhall.formats.sandbox import INSTEAD, Sandbox
 from townhall.persona import Persona
 

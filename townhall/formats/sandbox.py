@@ -6,7 +6,7 @@ from typing import Any
 from jinja2 import TemplateError as JinjaError
 
 from townhall.errors import TemplateError
-from townhall.formats.meter import MAX_TEXT, MeteredEnvironment, OverBudget
+from townhall.formats.metered_jinja import MAX_TEXT, MeteredEnvironment, OverBudget
 
 MAX_SOURCE = 128 * 1024  # characters of template; the longest known ones have 20,000
 STEPS = 300_000  # allowed per rendering, under a second's worth

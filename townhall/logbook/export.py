@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from townhall.logbook.reading import Log
+from townhall.logbook.log_reader import Log
 
 
 def as_json(log: Log) -> dict[str, Any]:

@@ -19,15 +19,15 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from townhall.server.errors import APIError, as_api_error, shutting_down
-from townhall.server.events import Done, Ended, Event, Failed, Figures, Said
 from townhall.server.guard import Guard, error_response, json_response, read_body
+from townhall.server.job_events import Done, Ended, Event, Failed, Figures, Said
 from townhall.server.openapi import document
-from townhall.server.planning import Planned, Planner
-from townhall.server.replies import ChatReply, Reply, TextReply
+from townhall.server.request_planner import Planned, Planner
 from townhall.server.requests import ChatRequest, CompletionRequest, DetokenizeRequest, Generate, TokenizeRequest, parse
+from townhall.server.responses import ChatReply, Reply, TextReply
+from townhall.server.served_models import Voice
 from townhall.server.service import Service
 from townhall.server.slots import Lane
-from townhall.server.voices import Voice
 
 DONE = b"data: [DONE]\n\n"
 GONE = object()  # in the queue of events: the client went away

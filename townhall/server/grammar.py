@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from app.models.llama.steering import Grammar
+from app.models.llama.logits_processors import Grammar
 from townhall.server.errors import APIError
 
 MAX_SCHEMA = 64 << 10  # characters

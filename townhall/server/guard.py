@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from townhall.server.errors import APIError, as_api_error, shutting_down
-from townhall.server.options import Limits, ServeOptions
+from townhall.server.serve_options import Limits, ServeOptions
 from townhall.server.service import Service
 
 log = logging.getLogger("townhall.server")

@@ -4,14 +4,14 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 
-from app.models.llama.sampling import Sampling
-from app.models.llama.steering import Grammar, Likely, SteeredSampler, Steering
+from app.models.llama.logits_processors import Grammar, Likely, SteeredSampler, Steering
+from app.models.llama.sampling_params import Sampling
 from townhall.answer import Answer
 from townhall.context.strategy import ContextStrategy
-from townhall.facade import LanguageModel
+from townhall.incremental_prefill import common_prefix, read
+from townhall.language_model import LanguageModel
 from townhall.prompt import Prompt
-from townhall.reading import common_prefix, read
-from townhall.server.events import Done, Ended, Event, Figures, Said
+from townhall.server.job_events import Done, Ended, Event, Figures, Said
 from townhall.server.slots import Lane, Slot, Wanted
 
 

@@ -7,7 +7,7 @@ from pydantic import AliasChoices, BaseModel, Field, ValidationError, field_vali
 from pydantic_core import PydanticCustomError
 
 from townhall.server.errors import APIError
-from townhall.server.parts import Asked, ChatMessage, JSONObjectFormat, JSONSchemaFormat, Listed, TextFormat
+from townhall.server.message_parts import Asked, ChatMessage, JSONObjectFormat, JSONSchemaFormat, Listed, TextFormat
 
 Context = Literal["slide", "shift", "summarize", "stop"]
 MAX_STOPS, MAX_STOP, MAX_CHOICES, MAX_TOP = 64, 256, 16, 20

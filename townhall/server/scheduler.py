@@ -8,9 +8,9 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from townhall.facade import LanguageModel
+from townhall.language_model import LanguageModel
 from townhall.server.errors import APIError, as_api_error, shutting_down
-from townhall.server.events import Event, Failed
+from townhall.server.job_events import Event, Failed
 from townhall.server.slots import Lane, Slot, Slots, Wanted
 
 log = logging.getLogger("townhall.server")

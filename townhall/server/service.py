@@ -8,18 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
-from townhall.facade import LanguageModel
-from townhall.head_cache import HeadCache
+from townhall.language_model import LanguageModel
+from townhall.prefix_cache import HeadCache
 from townhall.server.errors import APIError
-from townhall.server.events import Event
 from townhall.server.job import Job
-from townhall.server.memories import Memories, Writing
+from townhall.server.job_events import Event
 from townhall.server.metrics import Metrics
-from townhall.server.options import ServeOptions
-from townhall.server.planning import Planned, Planner
+from townhall.server.request_planner import Planned, Planner
 from townhall.server.scheduler import Scheduler, Work
+from townhall.server.serve_options import ServeOptions
+from townhall.server.served_models import Answers, Voices
 from townhall.server.slots import Lane, Slots
-from townhall.server.voices import Answers, Voices
+from townhall.server.summaries import Memories, Writing
 
 T = TypeVar("T")
 MOST_SLOTS = 16
@@ -27,7 +27,7 @@ SHARE = 4  # a quarter of the free memory is for caches
 
 
 class Opened(Protocol):
-    """A model on its device, as `townhall.cli.loading` opens it."""
+    """A model on its device, as `townhall.cli.model_loading` opens it."""
 
     llama: Any
     sampling: Any

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from townhall.facade import Cache
-from townhall.reading import common_prefix
+from townhall.incremental_prefill import common_prefix
+from townhall.language_model import Cache
 
 Lane = Literal["chat", "background"]
 WORTH = 16  # tokens: fewer are read again rather than copied

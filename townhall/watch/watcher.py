@@ -4,11 +4,11 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from townhall.watch.attended import Attended, Read, Reporter
-from townhall.watch.desk import Desk
+from townhall.watch.conversation_pool import Desk
 from townhall.watch.errors import WatchError
+from townhall.watch.file_events import notices
 from townhall.watch.lock import Lock
-from townhall.watch.notices import notices
+from townhall.watch.watched_file import Attended, Read, Reporter
 
 SUFFIXES = (".chat", ".txt")  # what of a folder is watched
 

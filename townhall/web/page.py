@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from townhall.web.asking import PLAIN, STRATEGIES, Asking
-from townhall.web.choice import Choice
-from townhall.web.events import SEND, Events
-from townhall.web.offline import gr
-from townhall.web.shelf import LONGEST_NAME, Shelf
-from townhall.web.tab import Tab
+from townhall.web.chat_store import LONGEST_NAME, Shelf
+from townhall.web.gradio_offline import gr
+from townhall.web.growing_list import Choice
+from townhall.web.handlers import SEND, Events
+from townhall.web.sampling_controls import PLAIN, STRATEGIES, Asking
+from townhall.web.tab_state import Tab
 from townhall.web.view import names, voices
 
 BRAND = (

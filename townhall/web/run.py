@@ -10,11 +10,11 @@ from typing import Any
 
 import uvicorn
 
-from townhall.server.protocol import Protocol
-from townhall.server.serve import LOOPBACK, Server, bind, url
+from townhall.server.http_protocol import Protocol
+from townhall.server.server import LOOPBACK, Server, bind, url
 from townhall.server.service import Service
-from townhall.web.asking import Asking
 from townhall.web.client import Client, Voice, WebError
+from townhall.web.sampling_controls import Asking
 
 
 class Within:
@@ -78,7 +78,7 @@ def show(
     ready: Callable[[], Any],
 ) -> None:
     """Serve the page until a signal."""
-    from townhall.web.shelf import Shelf
+    from townhall.web.chat_store import Shelf
     from townhall.web.site import application
 
     shelf = Shelf(folder, Client(root, key), voices)

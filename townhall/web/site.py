@@ -12,12 +12,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from ext.tinygrad.errors import TownhallError
-from townhall.web.asking import PLAIN, Asking
-from townhall.web.faces import portrait
-from townhall.web.offline import gr
+from townhall.web.avatars import portrait
+from townhall.web.chat_store import Shelf
+from townhall.web.gradio_offline import gr
 from townhall.web.page import build
-from townhall.web.shelf import Shelf
-from townhall.web.shield import Shield
+from townhall.web.request_filter import Shield
+from townhall.web.sampling_controls import PLAIN, Asking
 
 STATIC = Path(__file__).parent / "static"
 KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".md": "text/markdown", ".json": "application/json"}

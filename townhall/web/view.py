@@ -6,10 +6,10 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from townhall.logbook.reading import Turn
-from townhall.web.chat import Chat
+from townhall.logbook.log_reader import Turn
 from townhall.web.client import Voice
-from townhall.web.prose import spoken, written
+from townhall.web.live_chat import Chat
+from townhall.web.safe_markdown import spoken, written
 
 Message = dict[str, Any]
 MOST_SHOWN = 60  # exchanges: browsers take seconds for hundreds

@@ -6,7 +6,7 @@ from ext.tinygrad.toolchain import prepare_environment
 
 if TYPE_CHECKING:
     from app.models.llama.llama import Llama
-    from app.models.llama.sampling import Sampling
+    from app.models.llama.sampling_params import Sampling
 
 prepare_environment()  # CPU=1, GPU=1 and the compiler's place must be settled before tinygrad is imported
 
@@ -16,14 +16,14 @@ __all__ = ["Llama", "Sampling"]
 def __getattr__(name: str) -> Any:
     # imported when asked for: who wants the settings alone need not wait for tinygrad
     if name == "Llama":
-        from ext.tinygrad.starting import light_imports
+        from ext.tinygrad.deferred_imports import light_imports
 
         with light_imports():
             from app.models.llama.llama import Llama
         globals()[name] = Llama  # once: what is alive by the next time is not to be frozen
         return Llama
     if name == "Sampling":
-        from app.models.llama.sampling import Sampling
+        from app.models.llama.sampling_params import Sampling
 
         return Sampling
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,7 +7,7 @@ from typing import Any
 
 from app.models.llama import rope_scaling
 from app.models.llama.config_reader import MAX_LAYERS, ConfigError, Reader
-from app.models.llama.wording import quoted
+from app.models.llama.sanitize import quoted
 
 __all__ = ["ConfigError", "LlamaConfig"]
 

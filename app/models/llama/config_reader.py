@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from app.models.llama.wording import quoted
+from app.models.llama.sanitize import quoted
 from ext.tinygrad.errors import TownhallError
 
 # no real dimension comes near these; larger ones would only fail later, as a failed allocation

@@ -15,7 +15,7 @@ from ext.tinygrad import buffers
 from ext.tinygrad.errors import TownhallError
 from ext.tinygrad.graph.compose import Composite, compose
 from ext.tinygrad.graph.profile import KernelTime
-from ext.tinygrad.graph.stored import StoredGraph, known_buffers
+from ext.tinygrad.graph.saved_graph import StoredGraph, known_buffers
 from ext.tinygrad.kernels.protocol import Ranking
 
 POSITION = "start_pos"

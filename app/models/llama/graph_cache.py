@@ -11,8 +11,8 @@ from tinygrad import Tensor
 from app.models.llama.transformer import Transformer
 from app.models.llama.weight_cache import WORTH_IT
 from ext.tinygrad import cache_files
-from ext.tinygrad.graph import stored
-from ext.tinygrad.graph.stored import StoredGraph
+from ext.tinygrad.graph import saved_graph
+from ext.tinygrad.graph.saved_graph import StoredGraph
 
 MOST_BYTES = 16 << 20  # of all files together; one has 20 to 100 KB
 SOURCES = ("forward.py", "transformer.py", "kv_cache.py")  # beside this one, what decides how a pass is traced
@@ -30,7 +30,7 @@ class GraphCache:
         if device == "CPU" and model.nbytes >= WORTH_IT and os.environ.get("GRAPH_CACHE", "1") != "0":
             texts = [Path(__file__).with_name(name).read_bytes() for name in SOURCES]
             layouts = [model.tok_embeddings.layout, *(block.layout for block in model.blocks), model.output.layout]
-            name = stored.key(model.config, model.kernels.name, layouts, texts, *facts)
+            name = saved_graph.key(model.config, model.kernels.name, layouts, texts, *facts)
             self._path = cache_files.folder("graphs") / f"{name}.graphs"
 
     def load(self) -> Mapping[str, StoredGraph]:
@@ -38,7 +38,7 @@ class GraphCache:
         if self._path is None:
             return {}
         try:
-            graphs = stored.unpack(self._path.read_bytes())
+            graphs = saved_graph.unpack(self._path.read_bytes())
         except (OSError, ValueError, KeyError, TypeError, IndexError):
             return {}
         cache_files.touch(self._path)
@@ -47,14 +47,14 @@ class GraphCache:
     def add(self, name: str, jit: Any, inputs: list[Tensor], known: frozenset[int]) -> None:
         """A captured TinyJit and the tensors that it was captured with; see stored.describe."""
         if self._path is not None:
-            self._graphs[name] = stored.describe(jit, inputs, known, self._binaries)
+            self._graphs[name] = saved_graph.describe(jit, inputs, known, self._binaries)
 
     def save(self) -> None:
         """Keep what was added, if all of it can be kept; a disk that is full or may not be written costs the next start its speed."""
         graphs = {name: graph for name, graph in self._graphs.items() if graph is not None}
         if self._path is None or len(graphs) < len(self._graphs):
             return
-        content = stored.pack(graphs, self._binaries)
+        content = saved_graph.pack(graphs, self._binaries)
         with contextlib.suppress(OSError):
             cache_files.make_room(self._path, len(content), MOST_BYTES)
             with cache_files.written(self._path) as part:

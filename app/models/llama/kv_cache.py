@@ -11,7 +11,7 @@ from tinygrad.dtype import DType
 
 from app.models.llama import snapshot
 from app.models.llama.config import LlamaConfig
-from app.models.llama.shift import Mover, Shifter
+from app.models.llama.kv_shift import Mover, Shifter
 from ext.tinygrad import buffers
 from ext.tinygrad.kernels.cpu import memory
 

@@ -24,16 +24,16 @@ from app.models.llama.engine import CHUNKS, ContextOverflow, Engine, PrefillStat
 from app.models.llama.footprint import Footprint, check_fit
 from app.models.llama.generation import Draw, Generation
 from app.models.llama.kv_cache import KVCache
+from app.models.llama.kv_shift import Shifter
 from app.models.llama.sampler import Sampler, Sampling
-from app.models.llama.shift import Shifter
-from app.models.llama.tokenizer import Tokenizer
+from app.models.llama.tokenizers.tokenizer import Tokenizer
 from app.models.llama.transformer import Transformer, rope_angles
 from app.models.llama.weight_cache import WeightCache
 from ext.tinygrad.backend import Backend, describe_device
 from ext.tinygrad.buffers import upload
+from ext.tinygrad.deferred_imports import paused_collector
 from ext.tinygrad.kernels import kernels_for
 from ext.tinygrad.kernels.protocol import Kernels, Tunable
-from ext.tinygrad.starting import paused_collector
 
 __all__ = ["ContextOverflow", "Generation", "KVCache", "Llama", "PrefillStats", "Sampling"]
 

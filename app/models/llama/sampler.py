@@ -7,7 +7,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from app.models.llama.sampling import Sampling, SamplingError
+from app.models.llama.sampling_params import Sampling, SamplingError
 from ext.tinygrad.top_k import MOST, TopK
 
 __all__ = ["Sampler", "Sampling", "SamplingError"]

@@ -15,9 +15,9 @@ import numpy as np
 from app.models.llama import packed_file
 from app.models.llama.checkpoint.checkpoint import Checkpoint
 from app.models.llama.checkpoint.read_ahead import ReadAhead
-from app.models.llama.checkpoint.stored import FLOATS
+from app.models.llama.checkpoint.stored_tensor import FLOATS
 from app.models.llama.packed_file import Packed, PackedFile
-from ext.tinygrad import bus_error, cache_files
+from ext.tinygrad import cache_files, sigbus
 from ext.tinygrad.kernels.cpu.formats import FORMATS, VERSION
 from ext.tinygrad.kernels.cpu.kernels import CPUKernels
 from ext.tinygrad.kernels.cpu.weight import CPUWeight
@@ -47,7 +47,7 @@ class WeightCache:
         self._ahead: ReadAhead | None = None
         self._path: Path | None = None
         self._stored: PackedFile | None = None
-        bus_error.expect(checkpoint.path)
+        sigbus.expect(checkpoint.path)
         # these kernels read weights where a file is mapped: copying many would cost seconds and as much memory again
         self._in_place = isinstance(kernels, CPUKernels) and device.split(":")[0] == "CPU" and checkpoint.nbytes >= IN_PLACE
         # only these kernels' layouts cost time to make, and OpenCL's kernels share them
@@ -56,7 +56,7 @@ class WeightCache:
             self._path = folder() / f"{checkpoint.fingerprint()[:32]}-{CPUKernels.name}-{VERSION}.packed"
             self._stored = PackedFile.open(self._path, self._in_place)
             if self._stored and self._in_place:
-                bus_error.expect(self._path)
+                sigbus.expect(self._path)
 
     def matrix(self, name: str) -> tuple[PackedWeight, int]:
         """A matrix on the device, and how many bytes of the checkpoint it is."""

@@ -14,8 +14,8 @@ from tinygrad.engine.realize import get_call_arg_uops, resolve_params
 from tinygrad.helpers import ansistrip
 from tinygrad.uop.ops import Ops
 
+from ext.tinygrad.graph.debug_log import say
 from ext.tinygrad.graph.profile import KernelTime
-from ext.tinygrad.graph.reasons import say
 
 
 @dataclass(frozen=True)

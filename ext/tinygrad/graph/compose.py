@@ -10,10 +10,10 @@ from tinygrad import Tensor
 from tinygrad.engine.realize import get_graph_runtime
 
 from ext.tinygrad.graph.captured import Captured
-from ext.tinygrad.graph.fast import base, why_not
+from ext.tinygrad.graph.debug_log import say
+from ext.tinygrad.graph.jit_replay import base, why_not
 from ext.tinygrad.graph.profile import KernelTime
-from ext.tinygrad.graph.reasons import say
-from ext.tinygrad.graph.stored import StoredGraph
+from ext.tinygrad.graph.saved_graph import StoredGraph
 
 
 class Composite:

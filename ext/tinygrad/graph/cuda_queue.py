@@ -18,11 +18,11 @@ from typing import Any
 from tinygrad.runtime.autogen import cuda as cu
 from tinygrad.runtime.ops_cuda import CUDADevice
 
-from ext.tinygrad.cuda_refusals import NO_MEMORY, check, out_of_memory
+from ext.tinygrad.cuda_errors import NO_MEMORY, check, out_of_memory
 from ext.tinygrad.graph import native
+from ext.tinygrad.graph.debug_log import say
 from ext.tinygrad.graph.driver_runner import Launch
 from ext.tinygrad.graph.profile import KernelTime
-from ext.tinygrad.graph.reasons import say
 
 SOURCE = Path(__file__).with_name("cuda_queue.c")
 WORD = (1 << 64) - 1

@@ -8,9 +8,9 @@ from tinygrad.helpers import JIT_BATCH_SIZE, NUM_CPU_THREADS, getenv
 
 from ext.tinygrad.graph import compiling, native
 from ext.tinygrad.graph.captured import NativeGraphRunner
+from ext.tinygrad.graph.cpu_runner import CPUGraphRunner
+from ext.tinygrad.graph.debug_log import say
 from ext.tinygrad.graph.pool import use_threads
-from ext.tinygrad.graph.reasons import say
-from ext.tinygrad.graph.runner import CPUGraphRunner
 from ext.tinygrad.graph.threads import thread_count
 
 # In how many tasks tinygrad may cut a kernel that it generates. By itself it takes the number of CPUs: that makes it another program on
@@ -56,11 +56,11 @@ def install_on(device: str) -> bool:
 def _runner(kind: str) -> type[NativeGraphRunner] | None:
     """For a kind of device behind a driver, whose bindings are imported only where there is one."""
     if kind == "CL":
-        from ext.tinygrad.graph.opencl import CLGraphRunner
+        from ext.tinygrad.graph.opencl_runner import CLGraphRunner
 
         return CLGraphRunner
     if kind == "CUDA":
-        from ext.tinygrad.graph.cuda import CUDAGraphRunner
+        from ext.tinygrad.graph.cuda_runner import CUDAGraphRunner
 
         return CUDAGraphRunner
     return None

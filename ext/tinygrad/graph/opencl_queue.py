@@ -15,10 +15,10 @@ from tinygrad.runtime.autogen import opencl as cl
 from tinygrad.runtime.ops_cl import CLDevice, check, checked
 
 from ext.tinygrad.graph import native
+from ext.tinygrad.graph.debug_log import say
 from ext.tinygrad.graph.driver_runner import Launch
 from ext.tinygrad.graph.profile import KernelTime
-from ext.tinygrad.graph.reasons import say
-from ext.tinygrad.opencl_refusals import refused
+from ext.tinygrad.opencl_errors import refused
 
 SOURCE = Path(__file__).with_name("opencl_queue.c")
 Entry = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)

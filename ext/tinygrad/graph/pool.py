@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from ext.tinygrad.graph import native
-from ext.tinygrad.graph.reasons import say
+from ext.tinygrad.graph.debug_log import say
 
 SPIN_NS = 500_000  # how long a thread without work looks for some before it sleeps: a decode loop's pause between two tokens is shorter
 FIRST_BACKOFF_NS = 20_000_000

@@ -11,13 +11,13 @@ def kernels_for(device: str) -> Kernels:
 
     A device that should have them and cannot use them says why on stderr.
     """
-    from ext.tinygrad.kernels.twins import TwinKernels
+    from ext.tinygrad.kernels.reference import TwinKernels
 
     kind = device.split(":")[0]
     if os.environ.get("KERNELS", "1") == "0" or kind not in ("CPU", "CL", "CUDA"):
         return TwinKernels()
     if kind in ("CL", "CUDA"):
-        from ext.tinygrad.kernels.gpu.choice import kernels_on
+        from ext.tinygrad.kernels.gpu.kernel_choice import kernels_on
 
         return kernels_on(device)
     from ext.tinygrad.kernels.cpu.kernels import CPUKernels

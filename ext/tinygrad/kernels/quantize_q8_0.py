@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ext.tinygrad.c_function import compiled
 from ext.tinygrad.kernels.matrix import QuantMatrix
-from ext.tinygrad.native import compiled
 
 SOURCE = Path(__file__).with_name("quantize_q8_0.c")
 TYPES = ("F32", "F16", "BF16")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ext.tinygrad import backend, drivers, opencl, opencl_drivers, opencl_loader, probe, toolchain
+from ext.tinygrad import backend, driver_info, opencl, opencl_drivers, opencl_loader, probe, toolchain
 from ext.tinygrad.backend import Backend, BackendError
 from ext.tinygrad.toolchain import Request
 
@@ -44,7 +44,7 @@ def opened(*arguments: str, **environment: str) -> list[str]:
 def test_the_cpu_is_described_by_its_name_and_compiler():
     device, kind, requested, is_gpu, line = opened(CPU="1")
     assert (device, kind, requested, is_gpu) == ("CPU", "cpu", "CPU=1", "False")
-    assert line.startswith(f"CPU: {drivers.processor_name()}, tinygrad CPU, clang ") and "unknown" not in line
+    assert line.startswith(f"CPU: {driver_info.processor_name()}, tinygrad CPU, clang ") and "unknown" not in line
 
 
 @NEEDS_POCL

@@ -9,7 +9,7 @@ import sys
 import time
 
 from tests.townhall.fake import FailingGeneration, FakeBackend, FakeLlama
-from townhall.cli import complete, loading
+from townhall.cli import complete_text, model_loading
 from townhall.cli.main import main
 
 
@@ -28,10 +28,10 @@ class SlowLlama(FakeLlama):
 
 def load(options):
     script = json.loads(os.environ.get("FAKE_SCRIPT", '["Fine, thanks."]'))
-    return loading.Loaded(SlowLlama(script, max_context=options.max_context), options.sampling(), FakeBackend())
+    return model_loading.Loaded(SlowLlama(script, max_context=options.max_context), options.sampling(), FakeBackend())
 
 
 if __name__ == "__main__":
     FakeLlama.generation = SlowGeneration
-    loading.load = complete.load = load
+    model_loading.load = complete_text.load = load
     sys.exit(main())

@@ -7,8 +7,8 @@ import pytest
 
 from tests.reference.tiny_formats import tiny_weights, write_meta
 from tests.townhall.fake import FakeBackend, FakeLlama
-from townhall.cli import complete, loading, main, options
-from townhall.cli.size import check_size
+from townhall.cli import chat_options, complete_text, main, model_loading
+from townhall.cli.weight_size import check_size
 
 
 @pytest.fixture
@@ -18,10 +18,10 @@ def townhall(monkeypatch, capfd):
     def run(*args, script=("Fine, thanks.",), stdin=None):
         def load(flags):
             run.llama = FakeLlama(script, max_context=flags.max_context)
-            return loading.Loaded(run.llama, flags.sampling(), FakeBackend())
+            return model_loading.Loaded(run.llama, flags.sampling(), FakeBackend())
 
-        monkeypatch.setattr(loading, "load", load)
-        monkeypatch.setattr(complete, "load", load)
+        monkeypatch.setattr(model_loading, "load", load)
+        monkeypatch.setattr(complete_text, "load", load)
         if stdin is not None:
             read, write = os.pipe()
             os.write(write, stdin if isinstance(stdin, bytes) else stdin.encode())
@@ -49,7 +49,7 @@ def test_help_answers_without_tinygrad_numpy_or_jinja(args):
 
 def test_the_sampling_flags_default_to_what_a_conversation_does_by_itself():
     done = python(
-        "from townhall.cli.options import ChatOptions; from townhall.conversation import _default_sampling\n"
+        "from townhall.cli.chat_options import ChatOptions; from townhall.conversation import _default_sampling\n"
         "mine, theirs = ChatOptions().sampling(), _default_sampling(); assert mine == theirs, (mine, theirs)",
         DEV="CPU",
     )
@@ -61,7 +61,7 @@ def test_flags_and_options_agree_on_every_default():
 
     given = chat.make_context("chat", []).params
     assert given.pop("config") == () and given.pop("resume") is None
-    assert options.ChatOptions(**given) == options.ChatOptions()
+    assert chat_options.ChatOptions(**given) == chat_options.ChatOptions()
 
 
 def test_piped_lines_are_answered_one_by_one_and_stdout_holds_nothing_else(townhall):
@@ -175,21 +175,21 @@ def test_wrong_flags_get_one_sentence_and_exit_code_2(townhall, args, sentence):
     ],
 )
 def test_a_model_that_is_not_there_is_named_with_the_way_to_get_it(tmp_path, monkeypatch, flags, sentence):
-    monkeypatch.setattr(options, "WEIGHTS", tmp_path)
-    flags = {name: options.Path(value) if name == "model" else value for name, value in flags.items()}
-    with pytest.raises(options.ModelError, match=sentence):
-        options.ChatOptions(**flags).model_path()
+    monkeypatch.setattr(chat_options, "WEIGHTS", tmp_path)
+    flags = {name: chat_options.Path(value) if name == "model" else value for name, value in flags.items()}
+    with pytest.raises(chat_options.ModelError, match=sentence):
+        chat_options.ChatOptions(**flags).model_path()
 
 
 def test_size_and_gen_name_folders_under_the_weights(tmp_path, monkeypatch):
-    monkeypatch.setattr(options, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(chat_options, "WEIGHTS", tmp_path)
     for folder, flags in (("13B", {"size": "13B"}), ("LLaMA-2/7B", {"gen": "2"})):
         (tmp_path / folder).mkdir(parents=True)
-        assert options.ChatOptions(**flags).model_path() == tmp_path / folder
+        assert chat_options.ChatOptions(**flags).model_path() == tmp_path / folder
 
 
 def test_weights_of_another_size_than_the_folders_name_are_named(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(options, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(chat_options, "WEIGHTS", tmp_path)
     write_meta(tmp_path / "7B", tiny_weights())
     assert main.main(["chat", "--size", "7B", "--prompt", "hello"]) == 2
     error = capfd.readouterr().err
@@ -203,7 +203,7 @@ def test_sizes_are_told_apart_as_their_makers_round_them(tmp_path, monkeypatch, 
     if fits:
         check_size(size, folder)
     else:
-        with pytest.raises(options.ModelError, match="--size 13B found .* holds 6.74 billion"):
+        with pytest.raises(chat_options.ModelError, match="--size 13B found .* holds 6.74 billion"):
             check_size(size, folder)
 
 

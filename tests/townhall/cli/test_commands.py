@@ -10,14 +10,14 @@ import pytest
 
 from tests.townhall.fake import FakeBackend, FakeLlama
 from townhall.cli import commands
-from townhall.cli.loading import Loaded, resampled
+from townhall.cli.chat_options import ChatOptions
+from townhall.cli.chat_state import Talk
 from townhall.cli.main import main
-from townhall.cli.options import ChatOptions
+from townhall.cli.model_loading import Loaded, resampled
 from townhall.cli.session import Session
-from townhall.cli.talk import Talk
 from townhall.errors import CommandError, ModelError
-from townhall.logbook.index import Index
-from townhall.logbook.reading import parse, read_log
+from townhall.logbook.log_index import Index
+from townhall.logbook.log_reader import parse, read_log
 from townhall.model_cache import ModelCache
 
 ONE_TO_NINE = ["One.", "Two.", "Three.", "Four.", "Five.", "Six.", "Seven.", "Eight.", "Nine."]

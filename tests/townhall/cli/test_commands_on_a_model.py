@@ -9,7 +9,7 @@ import pytest
 
 from tests.reference.tiny import make_tiny_gguf
 from townhall.cli.main import main
-from townhall.logbook.reading import read_log
+from townhall.logbook.log_reader import read_log
 
 
 @pytest.fixture(scope="module")

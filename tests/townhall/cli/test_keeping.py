@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from townhall.logbook.reading import read_log
+from townhall.logbook.log_reader import read_log
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.townhall.cli.test_keeping import townhall as chat
-from tests.townhall.logbook.test_layout import TALK, spell
+from tests.townhall.logbook.test_log_syntax import TALK, spell
 from townhall.cli.main import main
 
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from tests.townhall.cli.screen import ALT_ENTER, BACKSPACE, CTRL_C, CTRL_D, CTRL_J, ENTER, LEFT, Terminal
-from townhall.logbook.reading import read_log
+from townhall.logbook.log_reader import read_log
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 
 from tests.townhall.fake import FakeCache, FakeLlama, FakeTokenizer
 from tests.townhall.test_conversation import PERSONA, ask, log_model, talk, words
-from townhall.context.scribe import REQUEST, SCRIBE, goes_round, invents, repeats, told
+from townhall.context.summarizer import REQUEST, SCRIBE, goes_round, invents, repeats, told
 from townhall.persona import Persona
 
 NOTE = "Tom lives in Lisbon with a dog."

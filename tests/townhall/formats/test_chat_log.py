@@ -1,6 +1,6 @@
 from tests.townhall.fake import FakeTokenizer
 from townhall.formats.chat_log import ChatLog
-from townhall.formats.piece import Turn
+from townhall.formats.prompt_pieces import Turn
 from townhall.persona import Example, Persona
 from townhall.prompt import Prompt
 

@@ -4,7 +4,7 @@ from tests.townhall.fake import CHATML, FakeTokenizer
 from townhall.context.strategy import Plan
 from townhall.errors import TemplateError
 from townhall.formats.chat_template import ChatTemplate
-from townhall.formats.piece import Turn
+from townhall.formats.prompt_pieces import Turn
 from townhall.message import Exchange, Message
 from townhall.persona import Example, Persona
 from townhall.prompt import Prompt

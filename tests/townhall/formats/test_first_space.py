@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import sentencepiece
 
-from app.models.llama.tokenizer import Tokenizer
-from app.models.llama.tokenizer_folder import read_tokenizer_folder
+from app.models.llama.tokenizers.tokenizer import Tokenizer
+from app.models.llama.tokenizers.tokenizer_folder import read_tokenizer_folder
 from townhall.formats.chat_template import ChatTemplate
 from townhall.persona import Persona
 from townhall.prompt import Prompt

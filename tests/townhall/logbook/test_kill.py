@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from townhall.logbook.index import Index
-from townhall.logbook.reading import read_log
+from townhall.logbook.log_index import Index
+from townhall.logbook.log_reader import read_log
 
 TURNS = 30
 SCRIPT = "pause: 0.0004\nreplies:\n" + "".join(f"- Reply {n} of many, in a few words – käse, and a heading.\\n\n" for n in range(TURNS))

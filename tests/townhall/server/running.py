@@ -8,14 +8,14 @@ from typing import Any
 
 import httpx
 
-from townhall.server.options import ServeOptions
-from townhall.server.serve import Server, bind, url
+from townhall.server.serve_options import ServeOptions
+from townhall.server.server import Server, bind, url
 from townhall.server.service import Service
 
 
 @dataclass
 class Opened:
-    """As `townhall.cli.loading` opens a model."""
+    """As `townhall.cli.model_loading` opens a model."""
 
     llama: Any
     sampling: Any

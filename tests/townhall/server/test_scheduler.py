@@ -4,13 +4,13 @@ import threading
 
 import pytest
 
-from app.models.llama.sampling import Sampling
+from app.models.llama.sampling_params import Sampling
 from tests.townhall.fake import FailingGeneration, FakeLlama
 from townhall.persona import Persona
 from townhall.prompt import Prompt
 from townhall.server.errors import APIError
-from townhall.server.events import Done, Ended, Failed, Said
 from townhall.server.job import Job, Run
+from townhall.server.job_events import Done, Ended, Failed, Said
 from townhall.server.scheduler import Scheduler
 from townhall.server.slots import Slots
 from townhall.template import open_format

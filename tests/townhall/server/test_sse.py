@@ -10,8 +10,8 @@ import pytest
 from tests.townhall.fake import FakeLlama
 from townhall.fake.model import Line
 from townhall.server.api import stream
-from townhall.server.events import Done, Ended, Figures, Said
-from townhall.server.replies import ChatReply
+from townhall.server.job_events import Done, Ended, Figures, Said
+from townhall.server.responses import ChatReply
 
 
 def frames(server, path="/chat/completions", lines=None, **fields):

@@ -7,7 +7,7 @@ import pytest
 
 from tests.reference.tiny import make_tiny_gguf
 from townhall.cli.main import main
-from townhall.server import serve
+from townhall.server import server
 
 
 def answer(server, text):
@@ -32,12 +32,12 @@ def test_once_loaded_the_file_may_be_overwritten_truncated_and_deleted(child, tm
 
 def test_a_file_that_goes_while_the_server_starts_is_told_in_a_sentence(tmp_path, monkeypatch, capsys):
     path = make_tiny_gguf(tmp_path / "tiny.gguf", context_length=1024)
-    bind = serve.bind
+    bind = server.bind
 
     def bind_later(host, port):
         path.unlink()  # it was there when the flags were checked
         return bind(host, port)
 
-    monkeypatch.setattr(serve, "bind", bind_later)
+    monkeypatch.setattr(server, "bind", bind_later)
     assert main(["serve", "--model", str(path), "--port", "0"]) == 2
     assert capsys.readouterr().err == f"townhall: --model {path} does not exist; pass the path of a GGUF file\n"

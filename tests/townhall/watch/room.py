@@ -6,8 +6,8 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from townhall.cli.loading import Loaded
-from townhall.cli.watching import Watching, WatchOptions
+from townhall.cli.model_loading import Loaded
+from townhall.cli.watch_runner import Watching, WatchOptions
 from townhall.fake.model import FakeBackend, FakeModel, Line
 from townhall.fake.script import echo
 from townhall.watch.watcher import Watcher

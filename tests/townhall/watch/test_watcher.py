@@ -9,7 +9,7 @@ import pytest
 
 from tests.townhall.watch.room import SAVES, TALE, Room, by_rename, by_truncating, eventually, in_place, slow_echo, watched
 from townhall.fake.model import Line
-from townhall.watch import attended, document, notices
+from townhall.watch import document, file_events, watched_file
 from townhall.watch.errors import WatchError
 from townhall.watch.lock import Lock
 
@@ -210,7 +210,7 @@ def test_a_file_that_goes_in_the_middle_of_a_reply_is_told_and_answered_when_it_
 
 def test_an_empty_file_gets_its_first_cue_and_one_that_is_emptied_gets_it_when_it_stays_so(path, monkeypatch):
     path.touch()
-    monkeypatch.setattr(attended, "GRACE", 0.3)
+    monkeypatch.setattr(watched_file, "GRACE", 0.3)
     with watched(path) as room:
         reads(path, "User: ")
         path.write_text("")
@@ -474,7 +474,7 @@ def test_where_the_system_tells_of_nothing_files_are_looked_at_all_the_same(path
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("watchfiles._rust_notify.RustNotify", none)
-    monkeypatch.setattr(notices, "PULSE", 50)
+    monkeypatch.setattr(file_events, "PULSE", 50)
     path.write_text("User: One")
     with watched(path) as room:
         reads(path, "User: One\n\nStacy: One\n\nUser: ")

@@ -10,9 +10,9 @@ import pytest
 
 from tests.townhall.server.running import OPTIONS, Opened, Running
 from townhall.fake.model import FakeBackend, FakeModel, Line
-from townhall.server.planning import default_sampling
+from townhall.server.request_planner import default_sampling
+from townhall.web.chat_store import Shelf
 from townhall.web.client import Client, Voice
-from townhall.web.shelf import Shelf
 
 STACY = Voice("stacy", "Stacy", "A rapper.", "Yo!")
 

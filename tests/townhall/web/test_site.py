@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("gradio", reason="the extra `web` is not installed")
 
+from townhall.web.chat_store import Shelf
 from townhall.web.client import Client, Voice
-from townhall.web.shelf import Shelf
 from townhall.web.site import application
 
 BASE = "http://127.0.0.1"

@@ -5,10 +5,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from townhall.logbook import layout
+from townhall.logbook import log_syntax
 from townhall.web import view
+from townhall.web.avatars import FOLDER, portrait
 from townhall.web.client import Voice
-from townhall.web.faces import FOLDER, portrait
 
 TOLD = {"window": 1024, "pinned_tokens": 194, "memory_tokens": 40, "reserve_tokens": 256, "prompt_tokens": 400, "strategy": "slide"}
 
@@ -63,9 +63,9 @@ def test_every_persona_that_ships_has_a_face():
 
 def test_of_a_very_long_talk_the_end_is_shown_and_the_rest_told(shelf, tmp_path):
     chats = shelf("http://127.0.0.1:9")
-    said = "".join(layout.turn("User", f"q{n}", "user", {}) + layout.turn("Stacy", f"a{n}", "reply", {}) for n in range(100))
+    said = "".join(log_syntax.turn("User", f"q{n}", "user", {}) + log_syntax.turn("Stacy", f"a{n}", "reply", {}) for n in range(100))
     (tmp_path / "logs").mkdir()
-    (tmp_path / "logs" / "long.md").write_text(layout.front_matter({"user": "User", "persona": "Stacy"}) + said)
+    (tmp_path / "logs" / "long.md").write_text(log_syntax.front_matter({"user": "User", "persona": "Stacy"}) + said)
     chat = chats.find("long")
     first, *others = view.conversation(chat, chat.voice)
     assert "40 earlier exchanges stand in the log" in first["content"]

@@ -13,7 +13,7 @@ from app.models.llama.config import LlamaConfig
 from ext.tinygrad.kernels.matrix import QuantMatrix
 
 if TYPE_CHECKING:
-    from app.models.llama.tokenizer import Tokenizer
+    from app.models.llama.tokenizers.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

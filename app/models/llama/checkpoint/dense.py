@@ -11,14 +11,14 @@ import numpy as np
 
 from app.models.llama.checkpoint.checkpoint import Stored, expected_shapes, refuse_surplus_tokens
 from app.models.llama.checkpoint.errors import CheckpointError
-from app.models.llama.checkpoint.stored import FLOATS, StoredTensor
+from app.models.llama.checkpoint.stored_tensor import FLOATS, StoredTensor
 from app.models.llama.config import LlamaConfig
-from app.models.llama.tokenizer_folder import TokenizerFiles, read_tokenizer_folder
+from app.models.llama.tokenizers.tokenizer_folder import TokenizerFiles, read_tokenizer_folder
 from ext.tinygrad import pages
 from ext.tinygrad.kernels.matrix import QuantMatrix
 
 if TYPE_CHECKING:
-    from app.models.llama.tokenizer import Tokenizer
+    from app.models.llama.tokenizers.tokenizer import Tokenizer
 
 SAMPLE_BYTES = 1 << 12  # of each tensor's both ends, for the fingerprint
 
@@ -130,7 +130,7 @@ class DenseCheckpoint:
         return read_tokenizer_folder(self.folder)
 
     def tokenizer(self) -> "Tokenizer":
-        from app.models.llama.tokenizer import Tokenizer
+        from app.models.llama.tokenizers.tokenizer import Tokenizer
 
         files = self.tokenizer_files
         refuse_surplus_tokens(len(files.metadata["tokenizer.ggml.tokens"]), self.config.vocab_size, self.path)

@@ -15,7 +15,7 @@ import numpy as np
 
 from app.models.llama.checkpoint import ggml
 from app.models.llama.checkpoint.errors import CheckpointError
-from app.models.llama.wording import quoted
+from app.models.llama.sanitize import quoted
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)

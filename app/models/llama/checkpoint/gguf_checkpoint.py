@@ -20,7 +20,7 @@ from ext.tinygrad import pages
 from ext.tinygrad.kernels.matrix import QuantMatrix
 
 if TYPE_CHECKING:
-    from app.models.llama.tokenizer import Tokenizer
+    from app.models.llama.tokenizers.tokenizer import Tokenizer
 
 # what the gguf package's dequantisers decode; I* and F64 are no weights, Q8_1 and Q8_K only activations
 DECODABLE = {T.F32, T.F16, T.BF16, T.Q4_0, T.Q4_1, T.Q5_0, T.Q5_1, T.Q8_0, T.Q2_K, T.Q3_K, T.Q4_K, T.Q5_K, T.Q6_K, T.IQ4_NL, T.IQ4_XS}
@@ -139,7 +139,7 @@ class GGUFCheckpoint:
         return file.dequantize(info.name)
 
     def tokenizer(self) -> "Tokenizer":
-        from app.models.llama.tokenizer import Tokenizer
+        from app.models.llama.tokenizers.tokenizer import Tokenizer
 
         return Tokenizer.from_gguf(self.file.metadata, self.path)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from app.models.llama.checkpoint.errors import CheckpointError
 from app.models.llama.checkpoint.gguf import GGUFFile, TensorInfo
-from app.models.llama.wording import quoted
+from app.models.llama.sanitize import quoted
 
 PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 MAX_PARTS = 1 << 10

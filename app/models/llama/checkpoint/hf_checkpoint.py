@@ -8,10 +8,10 @@ from app.models.llama.checkpoint.errors import CheckpointError
 from app.models.llama.checkpoint.json_file import MAX_INDEX_BYTES, read_json
 from app.models.llama.checkpoint.names import COMPUTED, canonical_from_hf
 from app.models.llama.checkpoint.safetensors import read_safetensors
-from app.models.llama.checkpoint.stored import StoredTensor
+from app.models.llama.checkpoint.stored_tensor import StoredTensor
 from app.models.llama.checkpoint.torch_file import read_torch
 from app.models.llama.config import LlamaConfig
-from app.models.llama.wording import quoted
+from app.models.llama.sanitize import quoted
 
 SINGLE = {"model.safetensors": read_safetensors, "pytorch_model.bin": read_torch}  # safetensors first where both are there
 MAX_SHARDS = 1 << 10

@@ -8,8 +8,8 @@ from typing import Any
 
 from app.models.llama.checkpoint.checkpoint import Checkpoint
 from app.models.llama.checkpoint.json_file import read_optional_json
-from app.models.llama.vocabulary import strings
-from app.models.llama.wording import clipped
+from app.models.llama.sanitize import clipped
+from app.models.llama.tokenizers.vocabulary import strings
 from ext.tinygrad.kernels.cpu.formats import NATIVE  # the others are decoded at load, and quantised again to Q8_0
 
 DEFAULT_CONTEXT = 1024

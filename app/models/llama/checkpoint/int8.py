@@ -13,12 +13,12 @@ import numpy as np
 from app.models.llama.checkpoint.checkpoint import Checkpoint, Stored
 from app.models.llama.checkpoint.cores import cores
 from app.models.llama.checkpoint.encode import encoded
-from app.models.llama.checkpoint.stored import FLOATS
+from app.models.llama.checkpoint.stored_tensor import FLOATS
 from app.models.llama.config import LlamaConfig
 from ext.tinygrad.kernels.matrix import QuantMatrix
 
 if TYPE_CHECKING:
-    from app.models.llama.tokenizer import Tokenizer
+    from app.models.llama.tokenizers.tokenizer import Tokenizer
 
 Q8_0 = gguf.GGMLQuantizationType.Q8_0
 BLOCK, BLOCK_BYTES = gguf.GGML_QUANT_SIZES[Q8_0]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from app.models.llama.checkpoint.errors import CheckpointError
-from app.models.llama.wording import clipped
+from app.models.llama.sanitize import clipped
 
 MAX_CONFIG_BYTES = 1 << 20  # config.json and its like have a few KB
 MAX_INDEX_BYTES = 1 << 24  # one line for each tensor

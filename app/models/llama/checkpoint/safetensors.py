@@ -7,8 +7,17 @@ from pathlib import Path
 
 from app.models.llama.checkpoint.errors import CheckpointError
 from app.models.llama.checkpoint.json_file import parse_json
-from app.models.llama.checkpoint.stored import MAX_TENSORS, MEND, SIZES, StoredTensor, check_name, check_shape, map_file, tensor_nbytes
-from app.models.llama.wording import quoted
+from app.models.llama.checkpoint.stored_tensor import (
+    MAX_TENSORS,
+    MEND,
+    SIZES,
+    StoredTensor,
+    check_name,
+    check_shape,
+    map_file,
+    tensor_nbytes,
+)
+from app.models.llama.sanitize import quoted
 
 MAX_HEADER = 1 << 24  # a LLaMA of 405B has a header of 150 KB
 

@@ -4,10 +4,19 @@ from pathlib import Path
 from typing import Any
 
 from app.models.llama.checkpoint.errors import CheckpointError
-from app.models.llama.checkpoint.stored import MAX_TENSORS, MEND, SIZES, StoredTensor, check_name, check_shape, map_file, tensor_nbytes
+from app.models.llama.checkpoint.stored_tensor import (
+    MAX_TENSORS,
+    MEND,
+    SIZES,
+    StoredTensor,
+    check_name,
+    check_shape,
+    map_file,
+    tensor_nbytes,
+)
 from app.models.llama.checkpoint.unpickler import TorchTensor, unpickle
 from app.models.llama.checkpoint.zip_archive import MAGIC, stored_members
-from app.models.llama.wording import quoted
+from app.models.llama.sanitize import quoted
 
 CONVERT = "save it again with a current torch.save"
 WRAPPERS = ("state_dict", "model")  # training code saves its weights under such a name

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.models.llama.checkpoint.errors import CheckpointError
-from app.models.llama.wording import quoted
+from app.models.llama.sanitize import quoted
 
 # torch's storage classes → element types as safetensors names them
 STORAGES = {

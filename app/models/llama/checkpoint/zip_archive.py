@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from app.models.llama.checkpoint.errors import CheckpointError
-from app.models.llama.checkpoint.stored import MAX_TENSORS, MEND
+from app.models.llama.checkpoint.stored_tensor import MAX_TENSORS, MEND
 
 MAGIC = b"PK\x03\x04"
 END, END64, LOCATOR64, ENTRY = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07", b"PK\x01\x02"

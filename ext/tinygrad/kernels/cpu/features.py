@@ -7,7 +7,7 @@ from functools import cache
 from tinygrad.device import Device
 from tinygrad.helpers import getenv
 
-from ext.tinygrad.remembered import compiler_says
+from ext.tinygrad.startup_cache import compiler_says
 
 X86_NEEDS = ("AVX2", "FMA", "F16C")
 

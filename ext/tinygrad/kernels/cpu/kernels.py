@@ -12,7 +12,7 @@ from ext.tinygrad.kernels.cpu.program import launch
 from ext.tinygrad.kernels.cpu.source import matmul_source, plain_source
 from ext.tinygrad.kernels.cpu.weight import CPUWeight
 from ext.tinygrad.kernels.matrix import QuantMatrix
-from ext.tinygrad.kernels.twins import TwinKernels, rotate, store
+from ext.tinygrad.kernels.reference import TwinKernels, rotate, store
 
 # Tasks are what threads share out. Their number follows from shapes alone, so that results never depend on how many threads there are.
 TASK_WEIGHTS = 160  # bytes of weights a decode task should read for each column: it norms and quantises the activations again, at 3 %

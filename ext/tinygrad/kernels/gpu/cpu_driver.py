@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from tinygrad import Tensor, UOp
 
 from ext.tinygrad.kernels.cpu.kernels import CPUKernels
-from ext.tinygrad.kernels.gpu.program import launch
+from ext.tinygrad.kernels.gpu.launch import launch
 from ext.tinygrad.kernels.gpu.trial import obstacle
 
 

@@ -15,13 +15,13 @@ from tinygrad import Tensor, UOp, dtypes
 from ext.tinygrad.buffers import upload
 from ext.tinygrad.kernels.cpu.formats import GROUP, Format
 from ext.tinygrad.kernels.cpu.weight import CPUWeight
-from ext.tinygrad.kernels.gpu.program import launch
+from ext.tinygrad.kernels.gpu.launch import launch
 from ext.tinygrad.kernels.gpu.source import decode_source, embed_source, matrix_source, plain_source, tile_source
 from ext.tinygrad.kernels.gpu.tuner import LAYERS, Tuner, candidates
 from ext.tinygrad.kernels.gpu.tuning import DecodeShape, Tuning
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.protocol import OneTokenProduct
-from ext.tinygrad.kernels.twins import TwinKernels
+from ext.tinygrad.kernels.reference import TwinKernels
 
 PREFILL_ITEMS, PREFILL_SLOTS = 256, 4  # items and groups of rows of a prefill tile, as prefill.h is written
 QUERIES = 16  # tokens of an attention tile; eight items share each

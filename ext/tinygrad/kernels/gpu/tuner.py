@@ -16,9 +16,9 @@ from tinygrad import Tensor
 
 from ext.tinygrad import cache_files
 from ext.tinygrad.errors import TownhallError
-from ext.tinygrad.graph.reasons import say
-from ext.tinygrad.kernels.gpu.measure import seconds
+from ext.tinygrad.graph.debug_log import say
 from ext.tinygrad.kernels.gpu.source import FOLDER
+from ext.tinygrad.kernels.gpu.timing import seconds
 from ext.tinygrad.kernels.gpu.tuning import DecodeShape, Tuning
 
 LAYERS = 8  # of a model's that a measurement goes over

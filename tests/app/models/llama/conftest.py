@@ -12,7 +12,7 @@ from ext.tinygrad.kernels.cpu.kernels import CPUKernels
 from ext.tinygrad.kernels.gpu.kernels import GPUKernels
 from ext.tinygrad.kernels.gpu.tuning import Tuning
 from ext.tinygrad.kernels.protocol import Kernels
-from ext.tinygrad.kernels.twins import TwinKernels
+from ext.tinygrad.kernels.reference import TwinKernels
 from tests.reference.tiny import make_tiny_gguf
 
 KERNELS: dict[str, Callable[[str], Kernels]] = {

@@ -13,11 +13,11 @@ import pytest
 
 from app.models.llama import Llama
 from app.models.llama.checkpoint import CheckpointError, open_checkpoint
-from app.models.llama.checkpoint.convert import FILE_TYPES, convert
+from app.models.llama.checkpoint.conversion import FILE_TYPES, convert
 from app.models.llama.checkpoint.names import gguf_from_canonical
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.quantize_k import quantize_q4_k
-from ext.tinygrad.kernels.twins import TwinKernels
+from ext.tinygrad.kernels.reference import TwinKernels
 from tests.reference import llama_numpy
 from tests.reference.tiny import make_tiny_gguf
 from tests.reference.tiny_formats import tiny_weights, write_hf, write_meta
@@ -180,7 +180,7 @@ MEMORY = """
 import resource, sys
 from pathlib import Path
 from app.models.llama.checkpoint import open_checkpoint
-from app.models.llama.checkpoint.convert import convert
+from app.models.llama.checkpoint.conversion import convert
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 convert(open_checkpoint(sys.argv[1]), Path(sys.argv[2]), "q8_0")
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

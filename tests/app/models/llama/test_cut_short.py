@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.models.llama.checkpoint.xor import CHUNK
+from app.models.llama.deltas.xor import CHUNK
 from tests.reference.tiny import make_tiny_gguf
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGBUS") or sys.platform == "win32", reason="no such signal")
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[4]
 DELTA = """
 import os, sys
 from pathlib import Path
-from app.models.llama.checkpoint import delta
+from app.models.llama.deltas import delta_file as delta
 command, cut, base, file, out = sys.argv[1:]
 seen = 0
 def on_bytes(n):
@@ -31,7 +31,7 @@ CONVERT = """
 import os, sys
 from pathlib import Path
 from app.models.llama.checkpoint import open_checkpoint
-from app.models.llama.checkpoint.convert import convert
+from app.models.llama.checkpoint.conversion import convert
 source, target = map(Path, sys.argv[1:])
 checkpoint = open_checkpoint(source)
 convert(checkpoint, target, "q8_0", lambda n: os.truncate(source, 8192))
@@ -47,12 +47,12 @@ def ended(program: str, *arguments: object) -> str:
 @pytest.mark.parametrize("command", ["make", "apply"])
 @pytest.mark.parametrize("which", ["base", "file"])
 def test_a_delta_names_the_file_that_was_cut_short(command: str, which: str, tmp_path: Path) -> None:
-    from app.models.llama.checkpoint import delta
+    from app.models.llama.deltas import delta_file
 
     base, plain = tmp_path / "base", tmp_path / "plain"
     for seed, path in enumerate((base, plain)):
         path.write_bytes(np.random.default_rng(seed).bytes(16 * CHUNK))
-    file = plain if command == "make" else delta.make(base, [plain], tmp_path / "enc")[0]
+    file = plain if command == "make" else delta_file.make(base, [plain], tmp_path / "enc")[0]
     cut = base if which == "base" else file
     said = ended(DELTA, command, cut, base, file, tmp_path / "out")
     assert said == f"\ntownhall: {cut} was cut short while it was in use; copy it again, then run the command again\n"

@@ -11,7 +11,7 @@ import pytest
 from app.models.llama import Llama, Sampling, engine
 from app.models.llama.engine import CHUNKS, LONGEST, ContextOverflow, chunk_for, chunks_of
 from app.models.llama.forward import Pass
-from ext.tinygrad.kernels.twins import TwinKernels
+from ext.tinygrad.kernels.reference import TwinKernels
 from tests.reference import llama_numpy
 
 Load = Callable[..., Llama]

@@ -10,7 +10,7 @@ import pytest
 from app.models.llama import Llama
 from app.models.llama.checkpoint import CheckpointError, open_checkpoint
 from app.models.llama.checkpoint.inspection import inspect
-from ext.tinygrad.kernels.twins import TwinKernels
+from ext.tinygrad.kernels.reference import TwinKernels
 from tests.reference import llama_numpy
 from tests.reference.tiny import make_tiny_gguf
 from tests.reference.tiny_formats import tiny_weights, write_hf, write_meta

@@ -12,7 +12,7 @@ import pytest
 from app.models.llama import Llama
 from app.models.llama.checkpoint import CheckpointError, open_checkpoint
 from app.models.llama.config import ConfigError
-from ext.tinygrad.kernels.twins import TwinKernels
+from ext.tinygrad.kernels.reference import TwinKernels
 from tests.reference.tiny import make_tiny_gguf
 from tests.reference.tiny_formats import CONTEXT, hf_config, tiny_weights, write_hf, write_meta, write_split
 from tests.reference.words import TOKENS

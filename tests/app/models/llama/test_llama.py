@@ -9,7 +9,7 @@ import pytest
 from app.models.llama import Llama
 from app.models.llama.checkpoint import CheckpointError
 from app.models.llama.config import ConfigError
-from ext.tinygrad.kernels.twins import TwinKernels
+from ext.tinygrad.kernels.reference import TwinKernels
 from tests.reference.compare import Reference, overall
 
 

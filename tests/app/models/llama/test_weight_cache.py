@@ -19,7 +19,7 @@ from ext.tinygrad.kernels.cpu.kernels import CPUKernels
 from ext.tinygrad.kernels.gpu.kernels import GPUKernels
 from ext.tinygrad.kernels.gpu.tuning import Tuning
 from ext.tinygrad.kernels.matrix import QuantMatrix
-from ext.tinygrad.kernels.twins import TwinKernels
+from ext.tinygrad.kernels.reference import TwinKernels
 from tests.reference.tiny import make_tiny_gguf
 
 IDS = [5, 90, 17, 17, 0, 63, 2, 300]

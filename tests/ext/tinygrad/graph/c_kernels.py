@@ -73,7 +73,7 @@ def compiled(source: str) -> Any:
 
 
 def slow_last_task() -> Any:
-    from ext.tinygrad.graph.plan import Launch, Plan
+    from ext.tinygrad.graph.launch_plan import Launch, Plan
 
     program = compiled(SLOW)
     plan = Plan([Launch(program.addr, [0], core_slot=0, cores=2)])
@@ -85,7 +85,7 @@ class Chain:
     """A native graph that tinygrad did not capture: PAIR_SUMS `length` times, in `tasks` tasks or one, there and back between buffers."""
 
     def __init__(self, tasks: int = 6, length: int = 20):
-        from ext.tinygrad.graph.plan import Launch, Plan
+        from ext.tinygrad.graph.launch_plan import Launch, Plan
 
         # also as one task: the same sums in a loop
         whole = "void whole(unsigned *out, const unsigned *in, unsigned tasks) {\n"

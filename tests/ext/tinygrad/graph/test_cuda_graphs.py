@@ -14,10 +14,10 @@ from tinygrad.engine.jit import create_graph_call
 from tinygrad.engine.realize import graph_cache
 
 from ext.tinygrad.buffers import read, upload, write
-from ext.tinygrad.cuda_refusals import CUDARefusal, OutOfDeviceMemory
+from ext.tinygrad.cuda_errors import CUDARefusal, OutOfDeviceMemory
 from ext.tinygrad.graph import install_on
 from ext.tinygrad.graph.compose import Composite, compose
-from ext.tinygrad.kernels.gpu.program import launch
+from ext.tinygrad.kernels.gpu.launch import launch
 
 DEVICE = "CUDA"
 INVALID_VALUE, OUT_OF_MEMORY = 1, 2  # CUresult

@@ -20,7 +20,7 @@ from ext.tinygrad.kernels.gpu.kernels import GPUKernels
 from ext.tinygrad.kernels.gpu.tuning import Tuning
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.protocol import Kernels, rope_table
-from ext.tinygrad.kernels.twins import TwinKernels
+from ext.tinygrad.kernels.reference import TwinKernels
 from tests.reference.cuda_emulator.fixtures import cuda_emulator  # noqa: F401
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "cpu"))

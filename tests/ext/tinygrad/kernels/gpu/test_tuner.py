@@ -9,7 +9,7 @@ import pytest
 
 from ext.tinygrad import cache_files
 from ext.tinygrad.buffers import upload
-from ext.tinygrad.kernels.gpu import measure, tuner
+from ext.tinygrad.kernels.gpu import timing, tuner
 from ext.tinygrad.kernels.gpu.kernels import GPUKernels
 from ext.tinygrad.kernels.gpu.tuner import Tuner, candidates
 from ext.tinygrad.kernels.gpu.tuning import DecodeShape, Tuning
@@ -106,7 +106,7 @@ def products(kernels: GPUKernels, rng: np.random.Generator) -> list[OneTokenProd
 
 
 def test_a_tuned_set_computes_what_it_computed_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "REPLAYS", 1)
+    monkeypatch.setattr(timing, "REPLAYS", 1)
     monkeypatch.setattr("ext.tinygrad.kernels.gpu.kernels.candidates", lambda *rest: candidates(*rest)[-2:])  # far from the default
     monkeypatch.setattr(Tuner, "seconds", lambda self, run, shape, real=Tuner.seconds: -real(self, run, shape))  # the slowest wins
     rng, kernels = np.random.default_rng(0), GPUKernels(TUNING)
@@ -137,9 +137,9 @@ def test_tune_0_measures_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_rate_of_decode_products_is_that_of_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "SIDE", 256)
-    monkeypatch.setattr(measure, "MATRICES", 2)
+    monkeypatch.setattr(timing, "SIDE", 256)
+    monkeypatch.setattr(timing, "MATRICES", 2)
     ticks = iter([10.0, 10.5])
-    real = measure.seconds
-    monkeypatch.setattr(measure, "seconds", lambda device, launches: real(device, launches, lambda: next(ticks)))
-    assert measure.decode_rate("CL") == pytest.approx(2 * 256 * 256 / 32 * 18 / (0.5 / measure.REPLAYS))
+    real = timing.seconds
+    monkeypatch.setattr(timing, "seconds", lambda device, launches: real(device, launches, lambda: next(ticks)))
+    assert timing.decode_rate("CL") == pytest.approx(2 * 256 * 256 / 32 * 18 / (0.5 / timing.REPLAYS))

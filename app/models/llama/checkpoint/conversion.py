@@ -1,0 +1,185 @@
+"""Any checkpoint to one GGUF file, quantised on the way, a few million weights at a time."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+
+from app.models.llama.checkpoint.checkpoint import Checkpoint
+from app.models.llama.checkpoint.cores import cores
+from app.models.llama.checkpoint.encode import encoded
+from app.models.llama.checkpoint.errors import CheckpointError
+from app.models.llama.checkpoint.inspection import licence
+from app.models.llama.checkpoint.names import gguf_from_canonical
+from app.models.llama.checkpoint.truncated_file import told
+from app.models.llama.config import LlamaConfig
+
+T = gguf.GGMLQuantizationType
+FILE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q8_0": 7, "q4_k": 14, "bf16": 32}  # llama.cpp's llama_ftype
+# what a matrix becomes whose rows do not fill the blocks of the type that was asked for
+NARROWER = {T.Q4_K: T.Q4_1, T.Q4_0: T.F16, T.Q4_1: T.F16, T.Q8_0: T.F16}
+OnBytes = Callable[[int], object]
+
+
+def convert(checkpoint: Checkpoint, target: Path, kind: str, on_bytes: OnBytes = lambda n: None) -> Path:
+    """Write `target` through a .part beside it; `kind` is a key of FILE_TYPES. `on_bytes` counts bytes of the source.
+
+    Norms stay float32; quantising to four bits leaves embedding and output head at Q8_0, where errors are heard most.
+    """
+    if target.is_dir():
+        raise CheckpointError(f"{target} is a folder; pass the name of the GGUF file to write")
+    if any(target.exists() and target.samefile(path) for path in checkpoint.files):
+        raise CheckpointError(f"{target} is the checkpoint itself; write to another file")
+    if target.exists() and not _replaceable(target):
+        raise CheckpointError(f"{target} is there and is no GGUF file; pass another name, or remove it first")
+    part = target.with_name(f"{target.name}.part")
+    types = {name: _type(checkpoint, name, kind) for name in checkpoint.tensor_names}
+    try:
+        writer = gguf.GGUFWriter(part, "llama")
+        try:
+            with told(checkpoint.files, part):
+                _write_metadata(writer, checkpoint, kind)
+                _write_tensors(writer, checkpoint, types, on_bytes)
+        finally:
+            writer.close()
+        part.replace(target)
+    except OSError as error:
+        raise CheckpointError(f"{target} cannot be written ({error.strerror}); make room or choose another place") from None
+    finally:
+        with suppress(OSError):  # a folder of that name, or none where it could be: the error before said so
+            part.unlink(missing_ok=True)
+    return target
+
+
+def _replaceable(target: Path) -> bool:
+    """An older result, or an empty file: never a device, a pipe, or something else of the model's."""
+    if not target.is_file():
+        return False
+    with target.open("rb") as file:
+        return file.read(4) in (b"", b"GGUF")
+
+
+def _type(checkpoint: Checkpoint, name: str, kind: str) -> gguf.GGMLQuantizationType:
+    shape = checkpoint.stored(name).shape
+    if len(shape) == 1:
+        return T.F32
+    wanted = getattr(T, kind.upper())
+    if name in ("tok_embeddings.weight", "output.weight") and wanted in (T.Q4_0, T.Q4_1, T.Q4_K):
+        wanted = T.Q8_0
+    while shape[1] % gguf.GGML_QUANT_SIZES[wanted][0]:
+        wanted = NARROWER[wanted]
+    return wanted
+
+
+def _write_metadata(writer: gguf.GGUFWriter, checkpoint: Checkpoint, kind: str) -> None:
+    c: LlamaConfig = checkpoint.config
+    writer.add_name(c.name or checkpoint.path.stem)
+    if found := licence(checkpoint):
+        writer.add_license(found)
+    writer.add_file_type(FILE_TYPES[kind])
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    writer.add_vocab_size(c.vocab_size)
+    writer.add_context_length(c.context_length)
+    writer.add_embedding_length(c.dim)
+    writer.add_block_count(c.n_layers)
+    writer.add_feed_forward_length(c.hidden_dim)
+    writer.add_head_count(c.n_heads)
+    writer.add_head_count_kv(c.n_kv_heads)
+    writer.add_key_length(c.head_dim)
+    writer.add_value_length(c.head_dim)
+    writer.add_layer_norm_rms_eps(c.norm_eps)
+    writer.add_rope_freq_base(c.rope_theta)
+    writer.add_rope_dimension_count(c.rope_dim)
+    if c.rope_scale != 1:
+        writer.add_rope_scaling_attn_factors(c.rope_scale)
+    for key, value in _vocabulary(checkpoint).items():
+        _add(writer, key, value)
+
+
+def _vocabulary(checkpoint: Checkpoint) -> dict[str, Any]:
+    """As many tokens as the embedding has rows, which llama.cpp expects; ends that have no key of their own find one."""
+    metadata: dict[str, Any] = dict(checkpoint.tokenizer_metadata)
+    tokenizer = checkpoint.tokenizer()
+    tokens, rows = list(metadata["tokenizer.ggml.tokens"]), checkpoint.config.vocab_size
+    missing = rows - len(tokens)
+    metadata["tokenizer.ggml.tokens"] = tokens + [f"[PAD{n}]" for n in range(len(tokens), rows)]
+    for key, filler in (("token_type", int(gguf.TokenType.UNUSED)), ("scores", -1000.0)):
+        values = metadata.get(f"tokenizer.ggml.{key}")
+        if values is not None and missing:
+            metadata[f"tokenizer.ggml.{key}"] = np.concatenate([values, np.full(missing, filler, values.dtype)])
+    ends = [f"tokenizer.ggml.{key}_token_id" for key in ("eos", "eot", "eom")]
+    others = sorted(tokenizer.stop_ids - {metadata.get(key) for key in ends})
+    for key in ends:
+        if key not in metadata and others:
+            metadata[key] = others.pop(0)
+    return metadata
+
+
+def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
+    kinds = gguf.GGUFValueType
+    if isinstance(value, bool):
+        writer.add_bool(key, value)
+    elif isinstance(value, int):
+        writer.add_uint32(key, value)
+    elif isinstance(value, float):
+        writer.add_float32(key, value)
+    elif isinstance(value, str):
+        writer.add_string(key, value)
+    elif isinstance(value, np.ndarray):
+        item = kinds.FLOAT32 if value.dtype.kind == "f" else kinds.INT32
+        writer.add_key_value(key, value.tolist(), kinds.ARRAY, item)
+    elif isinstance(value, Sequence | Mapping) and len(value):
+        writer.add_key_value(key, list(value), kinds.ARRAY, kinds.STRING)
+
+
+def _write_tensors(
+    writer: gguf.GGUFWriter, checkpoint: Checkpoint, types: Mapping[str, gguf.GGMLQuantizationType], on_bytes: OnBytes
+) -> None:
+    factors = np.array(checkpoint.config.rope_factors, np.float32)
+    if len(factors):
+        writer.add_tensor_info("rope_freqs.weight", factors.shape, factors.dtype, factors.nbytes, T.F32)
+    names = sorted(checkpoint.tensor_names, key=_order)
+    for name in names:
+        shape = checkpoint.stored(name).shape
+        size, per_block = gguf.GGML_QUANT_SIZES[types[name]]
+        nbytes = int(np.prod(shape)) // size * per_block
+        raw = (*shape[:-1], shape[-1] // size * per_block)  # as bytes: the writer turns them into the tensor's shape
+        plain = types[name] == T.F32
+        writer.add_tensor_info(
+            gguf_from_canonical(name), shape if plain else raw, np.dtype(np.float32 if plain else np.uint8), nbytes, types[name]
+        )
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    assert writer.fout is not None
+    out, begun = writer.fout[0], writer.fout[0].tell()
+    out.write(bytes(-begun % writer.data_alignment))
+
+    def put(blocks: Iterator[np.ndarray]) -> None:
+        total = 0
+        for block in blocks:
+            out.write(block.data)
+            total += block.nbytes
+        out.write(bytes(-total % writer.data_alignment))
+
+    if len(factors):
+        put(iter([factors]))
+    with ThreadPoolExecutor(cores()) as pool:
+        for name in names:
+            if len(checkpoint.stored(name).shape) == 1:
+                put(iter([np.ascontiguousarray(checkpoint.vector(name), np.float32)]))
+            else:
+                put(encoded(checkpoint, name, types[name], pool))
+            on_bytes(checkpoint.stored(name).nbytes)
+            checkpoint.release(name)
+
+
+def _order(name: str) -> tuple[int, str]:
+    """Embedding, layers by number, the rest."""
+    match = re.match(r"layers\.(\d+)\.", name)
+    return (int(match[1]) if match else -1 if name.startswith("tok") else 1 << 20), name

@@ -1,0 +1,107 @@
+"""Logits bent before an id is drawn: ids made likelier or less, words said already held back, what may not follow left out."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from app.models.llama.sampler import Sampler
+from app.models.llama.sampling_params import Sampling
+
+
+class Grammar(Protocol):
+    """Knows what may come next."""
+
+    def allowed(self) -> np.ndarray:
+        """bool (V,) or shorter: ids beyond its end are not allowed."""
+        ...
+
+    def take(self, token: int, /) -> None:
+        """This one came."""
+        ...
+
+
+@dataclass(frozen=True)
+class Steering:
+    """How logits are changed, in the terms of OpenAI's API; penalties count what was sampled, not the prompt."""
+
+    bias: Mapping[int, float] = field(default_factory=dict)  # added to an id's logit
+    frequency_penalty: float = 0.0  # taken off for each time that an id was sampled
+    presence_penalty: float = 0.0  # taken off once it was
+
+
+@dataclass(frozen=True)
+class Likely:
+    """An id and its log-probability under the bent logits at temperature 1; `top` are the likeliest, falling."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+class SteeredSampler:
+    """Draws as `Sampler` does, from logits that were bent first; `likely` has an entry for each id where `top` is not None."""
+
+    def __init__(
+        self, sampling: Sampling, steering: Steering, prompt_tokens: int, grammar: Grammar | None = None, top: int | None = None
+    ) -> None:
+        self._sampler, self._steering, self._prompt_tokens = Sampler(sampling), steering, prompt_tokens
+        self._grammar, self._top = grammar, top
+        self._biased = np.array(sorted(steering.bias), np.int64)
+        self._bias = np.array([steering.bias[n] for n in sorted(steering.bias)], np.float32)
+        self._said: Counter[int] = Counter()
+        self._counted = prompt_tokens
+        self.likely: list[Likely] = []
+
+    @property
+    def seed(self) -> int:
+        """What repeats the text."""
+        return self._sampler.seed
+
+    def __call__(self, logits: np.ndarray, recent: Sequence[int]) -> int:
+        """The next id; `logits` is float32 (V,) and left as it is."""
+        logits = self._bend(logits, recent)
+        token = self._sampler(logits, recent)
+        if self._grammar:
+            self._grammar.take(token)
+        if self._top is not None:
+            self.likely.append(likely(logits, token, self._top))
+        return token
+
+    def enough(self, recent: Sequence[int]) -> int | None:
+        """As the sampler's; None where logits are bent, or looked at."""
+        bent = self._steering != Steering() or self._grammar or self._top is not None
+        return None if bent else self._sampler.enough(recent)
+
+    def draw_from(self, ids: list[int], scores: list[float], recent: Sequence[int]) -> int:
+        """As the sampler's."""
+        return self._sampler.draw_from(ids, scores, recent)
+
+    def _bend(self, logits: np.ndarray, recent: Sequence[int]) -> np.ndarray:
+        steering = self._steering
+        if steering == Steering() and not self._grammar:
+            return logits
+        logits = logits.copy()
+        logits[self._biased] += self._bias
+        if steering.frequency_penalty or steering.presence_penalty:
+            self._said.update(recent[self._counted :])
+            self._counted = len(recent)
+            for token, times in self._said.items():
+                logits[token] -= times * steering.frequency_penalty + steering.presence_penalty
+        if self._grammar:
+            allowed = self._grammar.allowed()
+            logits[: len(allowed)][~allowed[: len(logits)]] = -np.inf
+            logits[len(allowed) :] = -np.inf
+        return logits
+
+
+def likely(logits: np.ndarray, token: int, top: int) -> Likely:
+    """The log-probability of `token`, and the `top` largest; what cannot come at all is not among them."""
+    largest = float(logits.max())
+    total = largest + float(np.log(np.sum(np.exp(logits - np.float32(largest)), dtype=np.float64)))
+    ids = np.argpartition(logits, -top)[-top:] if 0 < top < logits.size else np.arange(logits.size if top else 0)
+    ids = ids[np.argsort(-logits[ids], kind="stable")]
+    best = tuple((int(n), float(logits[n]) - total) for n in ids if logits[n] > -np.inf)
+    return Likely(token, float(logits[token]) - total, best)

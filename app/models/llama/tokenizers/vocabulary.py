@@ -1,0 +1,127 @@
+"""A vocabulary as a GGUF declares it: tokens, their types, which ids begin and end a text; checked once at the door."""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.models.llama.checkpoint.ggml import TokenType
+from app.models.llama.sanitize import quoted
+from ext.tinygrad.errors import TownhallError
+
+# ids that end a turn or a text in the families met so far, whatever the file declares as its one EOS
+STOP_NAMES = frozenset(
+    ("</s>", "<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>")
+    + ("<end_of_turn>", "<|endofturn|>", "<|end_of_turn|>", "<EOT>", "[EOS]")
+)
+# <|im_start|>, <s>, [INST]: text that steers the model, however the converter typed it
+MARKUP = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]")
+
+# what a GGUF has no key for, so that a converted file keeps it
+NORMALIZER = "tokenizer.townhall.normalizer"  # a rule of normalizer.py
+SPACE_AT_START_ONLY = "tokenizer.townhall.space_at_start_only"  # SentencePiece's space comes before the text, not after special tokens
+SPACE_WHERE_ABSENT = "tokenizer.townhall.space_where_absent"  # and only where the text does not begin with one
+
+MAX_SCORE = 1e30  # a piece's score is its rank or its log-probability; beyond float32 it would be no number
+
+
+class TokenizerError(TownhallError):
+    """A vocabulary that cannot be used: names the file, the fault and the mend."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    path: str
+    tokens: list[str]  # id → token in the scheme's own spelling
+    ids: dict[str, int]  # and back
+    types: np.ndarray  # id → TokenType
+    scores: np.ndarray | None  # id → score, SentencePiece only
+    bos_id: int | None
+    eos_id: int | None
+    turn_end_ids: tuple[int, ...]  # EOT and EOM where declared, and every end that other files name
+
+    @classmethod
+    def from_gguf(cls, metadata: Mapping[str, Any], path: Path | str, stop_ids: Collection[int] = ()) -> "Vocabulary":
+        """`stop_ids` are those that other files name as ends. Raises TokenizerError for missing, misshapen or contradictory metadata."""
+
+        def fail(fault: str) -> TokenizerError:
+            return TokenizerError(f"{path} {fault}; use a file that a current llama.cpp converted")
+
+        tokens = strings(metadata.get("tokenizer.ggml.tokens"))
+        if not tokens:
+            raise fail("carries no vocabulary (tokenizer.ggml.tokens)")
+        tokens = [token or f"[EMPTY_{n}]" for n, token in enumerate(tokens)]
+        ids = {token: n for n, token in enumerate(tokens)}
+        if len(ids) != len(tokens):
+            twice = next(token for n, token in enumerate(tokens) if ids[token] != n)
+            raise fail(f"lists the token {quoted(twice)} twice")
+
+        def per_token(key: str) -> np.ndarray | None:
+            values = metadata.get(key)
+            if values is None:
+                return None
+            if not isinstance(values, np.ndarray) or len(values) != len(tokens) or np.isnan(values).any():
+                raise fail(f"gives {key} that do not match its {len(tokens):,} tokens")
+            return values
+
+        def declared(kind: str) -> int | None:
+            value = metadata.get(f"tokenizer.ggml.{kind}_token_id")
+            if value is None:
+                return None
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < len(tokens):
+                raise fail(f"names {quoted(value)} as its {kind.upper()} token, but has {len(tokens):,} tokens")
+            return value
+
+        types, scores = per_token("tokenizer.ggml.token_type"), per_token("tokenizer.ggml.scores")
+        if types is None:
+            types = np.full(len(tokens), int(TokenType.NORMAL))
+        # llama.cpp's "undefined", and whatever else is no type, is an ordinary token
+        types = np.where((types >= TokenType.NORMAL) & (types <= TokenType.BYTE), types, int(TokenType.NORMAL)).astype(np.int64)
+        return cls(
+            path=str(path),
+            tokens=tokens,
+            ids=ids,
+            types=types,
+            scores=None if scores is None else scores.clip(-MAX_SCORE, MAX_SCORE).astype(np.float32),
+            bos_id=declared("bos"),
+            eos_id=declared("eos"),
+            turn_end_ids=tuple(n for n in (declared("eot"), declared("eom"), *stop_ids) if n is not None and n < len(tokens)),
+        )
+
+    def fail(self, fault: str, mend: str = "use a file that a current llama.cpp converted") -> TokenizerError:
+        return TokenizerError(f"{self.path} {fault}; {mend}")
+
+    @cached_property
+    def stop_ids(self) -> frozenset[int]:
+        """Every id that the file declares, or the vocabulary names, as the end of a text or a turn."""
+        named = {self.ids[name] for name in STOP_NAMES & self.ids.keys() if self.types[self.ids[name]] != TokenType.NORMAL}
+        declared = {self.eos_id} if self.eos_id is not None else set()
+        return frozenset(named | declared | set(self.turn_end_ids))
+
+    @cached_property
+    def control_ids(self) -> frozenset[int]:
+        """Ids that steer the model: never the outcome of somebody's words, and no text when decoded."""
+        control = self.of_type(TokenType.CONTROL) | self.of_type(TokenType.UNKNOWN)
+        markup = {n for n in self.of_type(TokenType.USER_DEFINED) if MARKUP.fullmatch(self.tokens[n])}
+        bos = {self.bos_id} if self.bos_id is not None else set()
+        return frozenset(control | markup | self.stop_ids | bos)
+
+    @cached_property
+    def literal_ids(self) -> frozenset[int]:
+        """Added tokens that are ordinary words (runs of spaces, say): matched in any text, shown as they are."""
+        return self.of_type(TokenType.USER_DEFINED) - self.control_ids
+
+    def of_type(self, kind: TokenType) -> frozenset[int]:
+        return frozenset(np.flatnonzero(self.types == kind).tolist())
+
+
+def strings(value: Any) -> list[str]:
+    """The strings of a metadata array; empty for anything else."""
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        return []
+    items = list(value)
+    return items if set(map(type, items)) <= {str} else []

@@ -1,0 +1,98 @@
+"""Somebody who speaks on a model, ready; and how a talk is brought from one such scene into another."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from townhall.cli import terminal
+from townhall.cli.chat_options import ChatOptions
+from townhall.cli.model_loading import Loaded
+from townhall.conversation import Conversation, Prepared
+from townhall.errors import PersonaError
+from townhall.language_model import LanguageModel
+from townhall.logbook.log_reader import Log
+from townhall.logbook.recording_model import RecordedModel
+from townhall.model_cache import ModelCache
+from townhall.persona import Persona, load_persona
+from townhall.prefix_cache import HeadCache
+
+if TYPE_CHECKING:
+    from app.models.llama import Sampling
+
+Models = ModelCache[ChatOptions, Loaded]
+Recall = Callable[[Conversation], None]  # gives a fresh conversation its history
+
+
+@dataclass(frozen=True)
+class Scene:
+    """`recorded` is the model where what it does is written down, `prepared` what reading the persona took."""
+
+    options: ChatOptions
+    persona: Persona
+    loaded: Loaded
+    conversation: Conversation
+    recorded: RecordedModel | None
+    prepared: Prepared
+
+
+def nothing(fresh: Conversation) -> None:
+    """No history."""
+
+
+def open_scene(options: ChatOptions, models: Models, recall: Recall = nothing) -> Scene:
+    """Raises what loading the persona and the model raises, and ContextError where they leave no room, or the history cannot stand."""
+    persona = load_persona(options.personality)
+    loaded = models.open(options)
+    recorded = RecordedModel(loaded.llama) if options.log else None
+    conversation = open_conversation(recorded or loaded.llama, loaded.sampling, options, persona)
+    recall(conversation)
+    with loaded.watch.lap("read the persona"):
+        prepared = prepare(conversation)
+    return Scene(options, persona, loaded, conversation, recorded, prepared)
+
+
+def open_conversation(
+    llama: LanguageModel, sampling: "Sampling", options: ChatOptions, persona: Persona, trim: bool = True
+) -> Conversation:
+    """A conversation as the flags and settings say. ContextError where the persona leaves no room."""
+    return Conversation(
+        llama,
+        persona,
+        format=options.format,
+        context=options.context,
+        sampling=sampling,
+        max_tokens=options.count,
+        heads=None if options.fake or not options.cache else HeadCache.of_user(terminal.note),
+        trim=trim,
+    )
+
+
+def prepare(conversation: Conversation) -> Prepared:
+    """Let the persona be read, with a line of progress."""
+    name = conversation.persona.name
+    return conversation.prepare(lambda done, total: terminal.progress(f"{name} is getting ready: {done} of {total} tokens"))
+
+
+def turns_of(now: Conversation) -> Recall:
+    """What brings a fresh conversation to where `now` stands; ids are kept where the model reads them in the same way."""
+    close, turns = len(now.prompt.close_ids), [(exchange.user.text, exchange.reply.text) for exchange in now.exchanges]
+    ids = [exchange.reply.ids[: len(exchange.reply.ids) - close] for exchange in now.exchanges]
+
+    def recall(fresh: Conversation) -> None:
+        same = fresh.cache.identity.get("model") == now.cache.identity.get("model") and fresh.prompt.format.name == now.prompt.format.name
+        fresh.recall(turns, ids if same else ())
+
+    return recall
+
+
+def speaker(log: Log) -> str | None:
+    """The persona of a log, as --personality takes it; None where it is not to be had."""
+    settings = log.head.get("settings")
+    for name in (settings.get("personality") if isinstance(settings, dict) else None, log.head.get("persona")):
+        if isinstance(name, str):
+            try:
+                load_persona(name)
+            except PersonaError:
+                continue
+            return name
+    return None

@@ -1,0 +1,223 @@
+"""A conversation and all that commands may change about it: who speaks, on which model, how, and where it is kept."""
+
+from collections.abc import Callable, Generator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from townhall.cli import terminal
+from townhall.cli.chat_options import ChatOptions
+from townhall.cli.chat_setup import Models, Recall, nothing, open_scene, speaker, turns_of
+from townhall.cli.model_loading import Loaded
+from townhall.cli.reply_report import counted
+from townhall.conversation import Conversation, Prepared
+from townhall.errors import CommandError
+from townhall.language_model import Progress
+from townhall.logbook import restore
+from townhall.logbook.log_reader import Log
+from townhall.logbook.log_writer import SUFFIX, write_whole
+from townhall.logbook.logged_chat import COMPLETION, Keeper, default_folder, front_matter
+from townhall.persona import Persona, list_personas
+
+SEEDS = 1 << 63
+
+
+class Talk:
+    """Whatever is refused leaves everything as it was."""
+
+    def __init__(self, options: ChatOptions, models: Models, log: Log | None = None):
+        """With `log`, that one is gone on with; else `options` say where a new one is kept, and a file there is gone on with, too."""
+        self.models = models
+        self.prefill = ""  # what the next answer is to begin with
+        self.unanswered: str | None = None  # asked, and interrupted before a word was shown
+        self._begun = ""  # what the answer under way was made to begin with
+        self._retries = 0
+        self._scene = open_scene(options, models)
+        self.keeper = self._keep(log)
+
+    @property
+    def options(self) -> ChatOptions:
+        return self._scene.options
+
+    @property
+    def persona(self) -> Persona:
+        return self._scene.persona
+
+    @property
+    def loaded(self) -> Loaded:
+        return self._scene.loaded
+
+    @property
+    def conversation(self) -> Conversation:
+        return self._scene.conversation
+
+    @property
+    def prepared(self) -> Prepared:
+        """What reading the persona took."""
+        return self._scene.prepared
+
+    @property
+    def folder(self) -> Path:
+        """Where logs lie."""
+        place = self.options.log_to
+        return default_folder() if place is None else place.parent if place.suffix == SUFFIX else place
+
+    @property
+    def last_question(self) -> str:
+        """What was asked last, answered or not. CommandError where nothing was."""
+        if self.unanswered is not None:
+            return self.unanswered
+        if not self.conversation.exchanges:
+            raise CommandError("nothing has been said yet")
+        return self.conversation.exchanges[-1].user.text
+
+    def ask(
+        self, text: str, instead: int = 0, stopped: Callable[[], bool] = lambda: False, on_progress: Progress | None = None
+    ) -> Generator[str, None, None]:
+        """The answer to `text`, which takes the place of the last `instead` exchanges. ContextError where it cannot be asked.
+
+        While the prompt is read, `on_progress` counts and `stopped` is asked.
+        """
+        conversation, sampling = self.conversation, self.loaded.sampling
+        self._retries = self._retries + 1 if instead else 0
+        if instead and sampling is not None and sampling.seed is not None:
+            sampling = replace(sampling, seed=(sampling.seed + self._retries) % SEEDS)  # another sample, and again the same next time
+        conversation.sampling = sampling
+        pieces = conversation.reply(text, self.prefill, instead, stopped, on_progress)
+        self._begun, self.prefill, self.unanswered = self.prefill, "", text
+        if self.keeper:
+            self.keeper.asked(text, instead)
+        return pieces
+
+    def answered(self) -> None:
+        """The answer to what was asked stands, whole or interrupted."""
+        reply = self.conversation.last
+        assert reply is not None
+        if reply.text or reply.finish_reason != "interrupted":
+            self.unanswered = None
+        if self.keeper:
+            self.keeper.answered(reply, self._begun, self.conversation.max_tokens)
+
+    def failed(self) -> None:
+        """No answer came."""
+        if self.keeper and self.unanswered is not None:
+            self.keeper.undone()
+
+    def close(self) -> None:
+        """Let others write to the log."""
+        if self.keeper:
+            self.keeper.close()
+
+    def undo(self, turns: int) -> int:
+        """Take back the last exchanges, and say how many."""
+        taken = len(self.conversation.undo(turns))
+        if taken and self.keeper:
+            self.keeper.undone(taken)
+        self.unanswered = None
+        return taken
+
+    def reset(self) -> None:
+        """Begin anew with the same persona."""
+        self.conversation.reset()
+        self.unanswered = None
+        if self.keeper:
+            self.keeper.reset()
+
+    def meet(self, name: str) -> None:
+        """Begin anew with another persona, on the same model. PersonaError where there is none."""
+        path = Path(name).expanduser()
+        self._enter(replace(self.options, personality=name if name.lower() in list_personas() else str(path)))
+
+    def move(self, model: Path) -> bool:
+        """Go on with the same words on another model; True where it had to be loaded. Raises what loading raises."""
+        options = replace(self.options, model=model, size=None, gen=None)
+        loaded_before = options in self.models
+        if options.model_key() != self.options.model_key():
+            self._enter(options, turns_of(self.conversation), carried=True)
+            self.models.settle()
+        return not loaded_before
+
+    def set(self, key: str, value: Any) -> bool:
+        """Change a setting of this session; True where the conversation goes on in a new log for it. Raises what the setting raises."""
+        options = replace(self.options, **{key: value})
+        loaded = self.models.open(options)  # checks how words are drawn
+        if key in ("context", "format"):
+            self._enter(options, turns_of(self.conversation), carried=True)
+            return self.keeper is not None
+        if key == "count":
+            self.conversation.limit(options.count)
+        self._scene = replace(self._scene, options=options, loaded=loaded)
+        return False
+
+    def branch(self, title: str = "") -> Keeper:
+        """Go on in a new log, which begins with all that was said; the old one stays. CommandError where no log is kept."""
+        if not self.keeper:
+            raise CommandError("this session keeps no log (--no-log), so there is nothing to branch off; /save PATH writes one")
+        self._enter(self.options, turns_of(self.conversation), carried=True, title=title)
+        self.keeper.write()
+        return self.keeper
+
+    def save(self, path: Path | None = None) -> Path:
+        """Write what was said to a log of its own, by default where logs lie; LogError where that cannot be, or something lies there."""
+        scene = self._scene
+        head = front_matter(scene.persona, scene.conversation.cache.identity, self.options.that_matter())
+        path = path or self.folder / f"{head['id']}{SUFFIX}"
+        write_whole(path, head, restore.carried(scene.conversation, self.keeper.id if self.keeper else ""))
+        return path
+
+    def takes(self, log: Log) -> bool:
+        """Is it another conversation than this, with something to go on from?"""
+        mine = self.keeper is not None and log.id == self.keeper.id
+        return not mine and log.head.get("kind") != COMPLETION and bool(restore.exchanges(restore.standing(log.events)))
+
+    def take_up(self, log: Log) -> int:
+        """Make what stands in `log` the conversation, in a new log of its own; how many exchanges that is.
+
+        CommandError where it holds no conversation, ContextError where the context strategy does not take it.
+        """
+        if log.head.get("kind") == COMPLETION:
+            raise CommandError(f"log {log.path} holds a text that was carried on, and no conversation")
+        said = restore.exchanges(restore.standing(log.events))
+        if not said:
+            raise CommandError(f"log {log.path} holds no answer to go on from")
+        self._enter(
+            replace(self.options, personality=speaker(log) or self.options.personality),
+            carried=True,
+            recall=lambda fresh: restore.recall(fresh, said),
+        )
+        return len(said)
+
+    def _enter(
+        self,
+        options: ChatOptions,
+        recall: Recall = nothing,
+        carried: bool = False,
+        title: str = "",
+    ) -> None:
+        """Change the scene; a new log begins, with all that was said where that is `carried` over."""
+        scene = open_scene(options, self.models, recall)
+        origin = self.keeper.id if self.keeper else ""
+        self._scene, self.unanswered = scene, None
+        if self.keeper:
+            self.keeper.close()
+            self.keeper = self._begin(self.folder)
+            self.keeper.carry(restore.carried(scene.conversation, origin) if carried else "", title)
+
+    def _keep(self, log: Log | None) -> Keeper | None:
+        """The log of the session's beginning; what a file holds that is gone on with is given to the model."""
+        if not self.options.log:
+            if log:
+                restore.recall(self.conversation, restore.exchanges(restore.standing(log.events)))
+            return None
+        keeper = self._begin(log.path, log.head.get("settings") or {}) if log else self._begin(self.options.log_to or default_folder())
+        if keeper.found:
+            said = restore.exchanges(restore.standing(keeper.found.events))
+            restore.recall(self.conversation, said)
+            terminal.note(f"going on with {keeper.path}: {counted(len(said), 'exchange')}")
+        return keeper
+
+    def _begin(self, place: Path, settings: dict[str, Any] | None = None) -> Keeper:
+        scene = self._scene
+        assert scene.recorded is not None
+        settings = self.options.that_matter() if settings is None else settings
+        return Keeper.begin(place, scene.recorded, scene.persona, scene.conversation.cache.identity, settings, terminal.complain)

@@ -1,0 +1,136 @@
+"""From flags to a model on a device: the order in which things are checked, opened and said."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from townhall.cli import terminal
+from townhall.cli.chat_options import ChatOptions
+from townhall.cli.weight_size import check_size
+from townhall.errors import ModelError
+from townhall.model_cache import ModelCache
+
+
+class Stopwatch:
+    """Seconds by name, for --profile."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._started = time.perf_counter()
+
+    @contextmanager
+    def lap(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(name, time.perf_counter() - started)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Count seconds under `name`."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+
+    def report(self) -> str:
+        """A table, one line per name, and what is left of the whole."""
+        total = time.perf_counter() - self._started
+        rest = total - sum(self.seconds.values())
+        rows = [*self.seconds.items(), ("everything else", rest), ("in all", total)]
+        return "\n".join(f"{name:<24}{seconds:9.3f} s{seconds / total if total else 0:7.1%}" for name, seconds in rows)
+
+
+@dataclass
+class Loaded:
+    """A model that is ready, where it sits, and how long that took."""
+
+    llama: Any  # app.models.llama.Llama, or a double of it
+    sampling: Any  # app.models.llama.Sampling
+    backend: Any  # ext.tinygrad.backend.Backend
+    watch: Stopwatch = field(default_factory=Stopwatch)
+    path: Path | None = None  # what --model takes for it
+
+
+def load(options: ChatOptions) -> Loaded:
+    """Cheap checks first; then the device is opened and named on stderr, then the weights are placed with a progress bar."""
+    if options.fake:
+        return _load_fake(options)
+    path = options.model_path()
+    watch = Stopwatch()
+    with watch.lap("import"):
+        from ext.tinygrad.device_selection import select
+        from ext.tinygrad.toolchain import prepare_environment
+
+        select(options.device)
+        prepare_environment()  # before tinygrad is imported: it reads the environment then
+        sampling = options.sampling()
+        from app.models.llama import Llama
+        from ext.tinygrad.backend import open_backend
+        from ext.tinygrad.bandwidth import bandwidth
+    if options.size:
+        check_size(options.size, path)
+    with watch.lap("open the device"):
+        backend = open_backend(require=options.require)
+    with watch.lap("load the weights"), _progress_bar(path.name) as progress:
+        llama = Llama.load(path, options.max_context, progress, quantize=options.quantize is not None, stop=options.eos)
+    if options.quantize:
+        terminal.note(
+            f"--quantize {options.quantize}: {llama.quantised} matrices were made 8-bit integers"
+            if llama.quantised
+            else f"--quantize {options.quantize} changes nothing: {path.name} holds no float matrices"
+        )
+    backend = llama.backend  # read from the device that holds the weights
+    with watch.lap("time the device"):
+        backend = replace(backend, bandwidth=bandwidth([t for weight in llama.model.weights for t in weight.tensors]))
+    terminal.note(f"{path.name} on {backend.describe()}; it reads the weights at {backend.bandwidth / 1e9:.1f} GB/s")
+    show_compiling()
+    return Loaded(llama, sampling, backend, watch, path)
+
+
+def resampled(loaded: Loaded, options: ChatOptions) -> Loaded:
+    """The same model for options that may draw ids in another way; the same object where they do not."""
+    sampling = options.sampling()
+    return loaded if sampling == loaded.sampling else replace(loaded, sampling=sampling)
+
+
+def open_models() -> ModelCache[ChatOptions, Loaded]:
+    """What a program that changes between models asks for them."""
+    return ModelCache(load, resampled)
+
+
+def _load_fake(options: ChatOptions) -> Loaded:
+    """A double: nothing of the real model is imported."""
+    from townhall.fake.script import open_fake
+
+    if options.require == "gpu":
+        raise ModelError(f"--require gpu: {options.model} runs on no device at all; pass a real model")
+    watch = Stopwatch()
+    with watch.lap("import"):
+        sampling = options.sampling()
+    model = open_fake(options.model or "", options.max_context)
+    terminal.note(f"{options.model}: {model.backend.describe()}")
+    return Loaded(model, sampling, model.backend, watch, options.model)
+
+
+def show_compiling() -> None:
+    """From now on, say on a line of stderr when kernels have to be compiled: the first start only."""
+    from ext.tinygrad.graph import compiling
+
+    compiling.listener = lambda done, total: terminal.progress(
+        f"compiling kernels for this processor, this once: {done} of {total}" if done < total else ""
+    )
+
+
+@contextmanager
+def _progress_bar(name: str) -> Iterator[Any]:
+    """A callback (bytes done, bytes in all) that moves a bar on stderr; no bar where nobody looks."""
+    from tqdm import tqdm
+
+    with tqdm(desc=name, unit="B", unit_scale=True, unit_divisor=1024, leave=False, disable=None) as bar:
+
+        def move(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield move

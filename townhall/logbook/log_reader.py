@@ -1,0 +1,228 @@
+"""A log as it was read: what is whole, what was never finished, what is damaged and stands aside."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from townhall.errors import LogError
+from townhall.logbook.log_syntax import BETWEEN, COMMENT, FENCE, HEADING, REMARK, unescape
+
+MAX_BYTES = 64 << 20  # years of talk; more is no log
+MAX_HEAD = 64 << 10
+
+Mark = tuple[str, dict[str, Any]]  # a comment between turns, and what it says
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn. `facts` are what its comment says; None where it has none: a person wrote it, or the program ended in it."""
+
+    name: str
+    role: str  # "user" or "assistant"
+    text: str
+    line: int  # of its heading, from 1
+    facts: dict[str, Any] | None = None
+    after_reset: bool = False  # the conversation began anew before this turn
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Lines that are no turn any more; `raw` keeps every byte."""
+
+    line: int
+    reason: str
+    raw: bytes
+
+
+@dataclass(frozen=True)
+class Log:
+    """`head` is empty where the front matter is damaged; `taken` are turns that were taken back."""
+
+    path: Path
+    head: dict[str, Any]
+    turns: list[Turn] = field(default_factory=list)
+    damages: list[Damage] = field(default_factory=list)
+    taken: list[Turn] = field(default_factory=list)
+    title: str = ""  # that somebody gave it
+    events: list[Turn | Mark] = field(default_factory=list)  # every turn, and every comment between turns, as they came
+
+    @property
+    def id(self) -> str:
+        return str(self.head.get("id") or self.path.stem)
+
+
+def read_log(path: Path) -> Log:
+    """Everything that can be read. LogError where the file cannot be opened or is no log at all."""
+    try:
+        if not path.is_file():
+            raise LogError(f"log {path} is not a file; `townhall log list` names the logs that there are")
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise LogError(f"log {path} cannot be read: {error.strerror or error}") from error
+    if len(data) > MAX_BYTES:
+        raise LogError(f"log {path} is larger than {MAX_BYTES >> 20} MB; no conversation is that long")
+    return parse(data, path)
+
+
+def parse(data: bytes, path: Path) -> Log:
+    """The log that `data` spells, however torn it is."""
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    if data[: data.find(b"\n")].endswith(b"\r"):
+        data = data.replace(b"\r\n", b"\n")  # an editor of another system saved it
+    lines = data.split(b"\n")
+    head, damages, start = _head(lines)
+    log = Log(path, head, damages=damages)
+    names = {str(head[key]) for key in ("user", "persona") if key in head}
+    reset, previous, title = False, "", ""
+    for first, block in _blocks(lines, start, names):
+        parsed = _turn(block, first, head, previous)
+        if isinstance(parsed, Damage):
+            log.damages.append(parsed)
+            continue
+        turn, strays, marks = parsed
+        log.damages.extend(strays)
+        if turn:
+            log.turns.append(Turn(turn.name, turn.role, turn.text, turn.line, turn.facts, reset))
+            log.events.append(log.turns[-1])
+            previous, reset = turn.role, False
+        log.events.extend(marks)
+        for kind, facts in marks:
+            if kind == "title":
+                title = str(facts.get("title") or "")
+            elif kind == "undo":
+                taken = take_back(log.turns, facts)
+                log.taken.extend(taken)
+                reset = reset or any(turn.after_reset for turn in taken)
+            elif kind == "reset":
+                reset = True
+    return replace(log, title=title)
+
+
+def take_back(turns: list[Turn], facts: dict[str, Any]) -> list[Turn]:
+    """Take from `turns` the last exchanges, as many as an undo's comment says, and return them."""
+    wanted = facts.get("turns", 1)
+    taken: list[Turn] = []
+    for _ in range(wanted if type(wanted) is int and 0 < wanted <= len(turns) else 1):
+        while turns:
+            taken.append(turns.pop())
+            if taken[-1].role == "user":
+                break
+    return taken[::-1]
+
+
+def _head(lines: list[bytes]) -> tuple[dict[str, Any], list[Damage], int]:
+    """(front matter, what is wrong with it, index of the first line after it)."""
+    if lines[0].strip() != FENCE.encode():
+        return {}, [Damage(1, "no front matter", b"")] if any(lines) else [], 0
+    end = next((n for n, line in enumerate(lines[1:], 1) if line.strip() == FENCE.encode()), None)
+    # a fence that was lost must not swallow the turns
+    stop = next((n for n, line in enumerate(lines[1:], 1) if line.startswith(b"## ")), len(lines))
+    if end is None or end > stop:
+        return {}, [Damage(1, "front matter without an end", b"\n".join(lines[:stop]))], stop
+    raw = b"\n".join(lines[1:end])
+    try:
+        head = yaml.safe_load(raw.decode()) if len(raw) <= MAX_HEAD else None
+    except (yaml.YAMLError, ValueError, RecursionError):
+        head = None
+    if not isinstance(head, dict) or not _flat(head):
+        return {}, [Damage(1, "front matter that is not readable", raw)], end + 1
+    return head, [], end + 1
+
+
+def _flat(head: dict[Any, Any]) -> bool:
+    """Scalars, and one mapping of scalars and lists of them: nothing that grows when it is printed."""
+    scalar = (int, float, bool, type(None))
+    inner = head.get("settings") or {}
+    values = [value for key, value in head.items() if key != "settings"]
+    if not isinstance(inner, dict):
+        return False
+    for value in inner.values():
+        values += value if isinstance(value, list) else [value]
+    return all(isinstance(value, scalar) or _is_text(value) for value in values) and all(map(_is_text, (*head, *inner)))
+
+
+def _is_text(value: Any) -> bool:
+    """YAML can spell halves of a surrogate pair, which nothing can store."""
+    try:
+        return isinstance(value, str) and bool(value.encode()) or value == ""
+    except UnicodeEncodeError:
+        return False
+
+
+def _blocks(lines: list[bytes], start: int, names: set[str]) -> Iterator[tuple[int, list[bytes]]]:
+    """(index of its first line, lines) of every turn, and of what stands before the first."""
+    block: list[bytes] = []
+    first = start
+    for at in range(start, len(lines)):
+        heading = HEADING.fullmatch(lines[at].decode(errors="replace"))
+        if heading and (not names or heading[1] in names):
+            if any(line.strip() for line in block):
+                yield first, block
+            block, first = [], at
+        block.append(lines[at])
+    if any(line.strip() for line in block):
+        yield first, block
+
+
+def _turn(block: list[bytes], first: int, head: dict[str, Any], previous: str) -> tuple[Turn | None, list[Damage], list[Mark]] | Damage:
+    """(turn, what stood after its end, the comments that follow it), or the damage that the whole block is."""
+    raw = b"\n".join(block)
+    try:
+        lines = raw.decode().split("\n")
+    except UnicodeDecodeError as error:
+        return Damage(first + 1 + raw[: error.start].count(b"\n"), "bytes that are not UTF-8", raw)
+    if "\0" in raw.decode():
+        return Damage(first + 1, "zero bytes", raw)
+    heading = HEADING.fullmatch(lines[0])
+    text: list[str] = []
+    strays: list[Damage] = []
+    kind, facts = "", None
+    marks: list[Mark] = []
+    for at, line in enumerate(lines[1:] if heading else lines, first + 1 + bool(heading)):
+        if found := COMMENT.fullmatch(line):
+            if found[1] in BETWEEN:
+                marks.append((found[1], _facts(found[2]) or {}))
+            elif kind or not heading:
+                strays.append(Damage(at, "a comment without a turn", line.encode()))
+            else:
+                kind, facts = found[1], _facts(found[2])
+                if facts is None:
+                    strays.append(Damage(at, "a comment that is not readable", line.encode()))
+        elif REMARK.fullmatch(line):
+            continue
+        elif kind or not heading:
+            if line.strip():
+                strays.append(Damage(at, "text that belongs to no turn", line.encode()))
+        else:
+            text.append(line)
+    if not heading:
+        return None, strays, marks
+    if not kind:
+        if text and text[-1].startswith("<!--"):
+            text.pop()  # a comment that was cut off in its middle
+        while text and not text[-1].strip():
+            text.pop()
+    role = _role(heading[1], kind, head, previous)
+    return Turn(heading[1], role, unescape("\n".join(text)), first + 1, facts), strays, marks
+
+
+def _facts(written: str | None) -> dict[str, Any] | None:
+    try:
+        facts = json.loads(written or "{}")
+    except (ValueError, RecursionError):
+        return None
+    return facts if isinstance(facts, dict) else None
+
+
+def _role(name: str, kind: str, head: dict[str, Any], previous: str) -> str:
+    """Who speaks: by the comment, by the name, else by turns."""
+    if kind:
+        return "user" if kind == "user" else "assistant"
+    if head:
+        return "user" if name == head.get("user") else "assistant"
+    return "assistant" if previous == "user" else "user"

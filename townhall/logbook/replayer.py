@@ -1,0 +1,218 @@
+"""A kept conversation, gone through again: the same prompts, the same seeds, and every sampled id held against the log's."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from townhall.conversation import Conversation
+from townhall.errors import LogError
+from townhall.language_model import LanguageModel
+from townhall.logbook import restore
+from townhall.logbook.log_reader import Log, Turn, take_back
+from townhall.logbook.recording_model import WatchedModel, prompt_hash
+from townhall.text_completion import Completion
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Where a reply stopped being the log's. `position` counts its tokens from 0; None: the prompt itself is another one."""
+
+    reply: int  # from 1
+    line: int
+    position: int | None
+    expected: int | None = None  # None: the log's reply ends here
+    got: int | None = None  # None: this run's reply ends here
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How far the replies were the same."""
+
+    replies: int
+    tokens: int
+    difference: Difference | None = None
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A reply as the log has it."""
+
+    number: int
+    line: int
+    prompt_sha256: str
+    ids: list[int]
+    interrupted: bool
+    sampler: dict[str, Any]
+    prefill: str = ""
+    max_tokens: int | None = None
+
+
+class Different(Exception):
+    """The first token that differs ends a replay."""
+
+    def __init__(self, difference: Difference):
+        super().__init__(difference)
+        self.difference = difference
+
+
+class LoggedInterrupt(KeyboardInterrupt):
+    """Ctrl-C, as it came in the log."""
+
+
+class RehearsedModel(WatchedModel):
+    """The model, held to `expected` whenever that is set; what it does of its own (memories) is left alone."""
+
+    def __init__(self, llama: LanguageModel):
+        super().__init__(llama)
+        self.expected: Expected | None = None
+
+    def generate(
+        self, ids: list[int], max_tokens: int, sampling: Any = None, cache: Any = None, stop_ids: frozenset[int] | None = None
+    ) -> Any:
+        if self.expected and prompt_hash(ids) != self.expected.prompt_sha256:
+            raise Different(Difference(self.expected.number, self.expected.line, None))
+        generation = self._llama.generate(ids, max_tokens, sampling, cache=cache, stop_ids=stop_ids)
+        return RehearsedGeneration(generation, self.expected) if self.expected else generation
+
+
+class RehearsedGeneration(Iterator[int]):
+    """Ids as long as they are the log's."""
+
+    def __init__(self, generation: Any, expected: Expected):
+        self._generation, self._ids, self._expected, self._at = generation, iter(generation), expected, 0
+
+    def __next__(self) -> int:
+        expected, at = self._expected.ids, self._at
+        if self._expected.interrupted and at == len(expected):
+            raise LoggedInterrupt
+        token = next(self._ids, None)
+        wanted = expected[at] if at < len(expected) else None
+        if token != wanted:
+            raise Different(Difference(self._expected.number, self._expected.line, at, wanted, token))
+        if token is None:
+            raise StopIteration
+        self._at += 1
+        return token
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._generation, name)
+
+
+def replay(log: Log, model: RehearsedModel, conversation: Conversation, told: Callable[[Outcome], None] = lambda outcome: None) -> Outcome:
+    """Go through every reply that has a receipt, up to the first that differs, and through whatever was taken back or taken up between.
+
+    `told` hears of each reply that is the same. `conversation` must be fresh, and over `model`. LogError for a receipt that lacks what it
+    takes.
+    """
+    outcome = Outcome(0, 0)
+    turns: list[Turn] = []  # that stand in the log at this point
+    held: list[Turn] = []  # answers of the conversation's exchanges
+    for event in log.events:
+        if not isinstance(event, Turn):
+            kind, facts = event
+            if kind == "undo":
+                taken = {turn.line for turn in take_back(turns, facts)}
+                conversation.undo(sum(turn.line in taken for turn in held))
+                held = [turn for turn in held if turn.line not in taken]
+            elif kind == "reset":
+                conversation.reset()
+                turns, held = [], []
+            elif kind == "resume":
+                said = restore.exchanges(turns)
+                conversation.renew()
+                restore.recall(conversation, said)
+                held = [answer for _, answer in said]
+            continue
+        turns.append(event)
+        if not _repeatable(turns):
+            continue
+        model.expected = expected = _expected(event, outcome.replies + 1, log)
+        if difference := _rehearse(conversation, turns[-2].text, expected, log, event):
+            return Outcome(outcome.replies, outcome.tokens, difference)
+        model.expected = None
+        if len(conversation.exchanges) > len(held):
+            held.append(event)
+        if not expected.interrupted:
+            conversation.after_reply()
+        outcome = Outcome(outcome.replies + 1, outcome.tokens + len(expected.ids))
+        told(outcome)
+    return outcome
+
+
+def replay_completion(log: Log, model: RehearsedModel, max_tokens: int, context: str) -> Outcome:
+    """The same for a text that was carried on, without a persona."""
+    outcome = Outcome(0, 0)
+    for at, reply in enumerate(log.turns):
+        if _repeatable(log.turns[: at + 1]):
+            model.expected = expected = _expected(reply, outcome.replies + 1, log)
+            text = Completion(model, log.turns[at - 1].text, _sampling(expected, log, reply), max_tokens, context)
+            if difference := _heard(text):
+                return Outcome(outcome.replies, outcome.tokens, difference)
+            outcome = Outcome(outcome.replies + 1, outcome.tokens + len(expected.ids))
+    return outcome
+
+
+def _rehearse(conversation: Conversation, question: str, expected: Expected, log: Log, reply: Turn) -> Difference | None:
+    """Have a question answered again."""
+    conversation.sampling = _sampling(expected, log, reply)
+    if expected.max_tokens is not None:
+        conversation.limit(expected.max_tokens)
+    return _heard(conversation.reply(question, expected.prefill))
+
+
+def _heard(pieces: Iterable[str]) -> Difference | None:
+    """All that is said, up to where it differs."""
+    try:
+        for _ in pieces:
+            pass
+    except LoggedInterrupt:
+        pass
+    except Different as found:
+        return found.difference
+    return None
+
+
+def total(log: Log) -> int:
+    """How many replies there are to go through."""
+    turns = [event for event in log.events if isinstance(event, Turn)]
+    return sum(_repeatable(turns[max(0, at - 1) : at + 1]) for at in range(len(turns)))
+
+
+def _repeatable(turns: Sequence[Turn]) -> bool:
+    """Is the last turn an answer that was given here, to a question that stands before it?
+
+    A question without a receipt is passed over: the conversation did not keep it either.
+    """
+    if len(turns) < 2 or turns[-2].role != "user" or turns[-1].role != "assistant":
+        return False
+    return turns[-1].facts is not None and "said_in" not in turns[-1].facts
+
+
+def _expected(reply: Turn, number: int, log: Log) -> Expected:
+    facts = reply.facts or {}
+    ids, sampler, prompt = facts.get("tokens"), facts.get("sampler"), facts.get("prompt_sha256")
+    numbers = (int, float)
+    if not isinstance(ids, list) or not all(type(token) is int for token in ids) or not isinstance(prompt, str):
+        raise _unreadable(log, reply)
+    whole = ("top_k", "repeat_last_n", "seed")
+    if not isinstance(sampler, dict) or not all(type(value) in ((int,) if key in whole else numbers) for key, value in sampler.items()):
+        raise _unreadable(log, reply)
+    prefill, most = facts.get("prefill", ""), facts.get("max_tokens")
+    if not isinstance(prefill, str) or (most is not None and (type(most) is not int or most < 1)):
+        raise _unreadable(log, reply)
+    return Expected(number, reply.line, prompt, ids, facts.get("finish_reason") == "interrupted", sampler, prefill, most)
+
+
+def _sampling(expected: Expected, log: Log, reply: Turn) -> Any:
+    from app.models.llama.sampling_params import Sampling
+
+    try:
+        return Sampling(**expected.sampler)
+    except TypeError as error:
+        raise _unreadable(log, reply) from error
+
+
+def _unreadable(log: Log, reply: Turn) -> LogError:
+    return LogError(
+        f"log {log.path}, line {reply.line}: the receipt of this reply lacks what it takes to repeat it (tokens, sampler, prompt_sha256)"
+    )

@@ -1,0 +1,53 @@
+"""What happens to a request, as the engine's thread tells it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from app.models.llama.logits_processors import Likely
+from townhall.server.errors import APIError
+
+
+@dataclass(frozen=True)
+class Said:
+    """More of an answer; `likely` is what was asked to be known of the ids that are shown whole now."""
+
+    index: int
+    text: str
+    likely: Sequence[Likely] = ()
+
+
+@dataclass(frozen=True)
+class Ended:
+    """An answer is complete: "stop" or "length"."""
+
+    index: int
+    finish_reason: str
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a request took; seconds from its arrival to its first text."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    first_seconds: float | None
+    decode_seconds: float
+    seeds: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Done:
+    """All answers are complete."""
+
+    figures: Figures
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Nothing more comes."""
+
+    error: APIError
+
+
+Event = Said | Ended | Done | Failed

@@ -1,0 +1,240 @@
+"""From a request to the answers that are to be made: who speaks, what of the conversation fits, how ids are drawn."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from app.models.llama.logits_processors import Grammar, Steering
+from app.models.llama.sampling_params import Sampling
+from townhall.context.registry import open_strategy
+from townhall.conversation import REPEAT_PENALTY, TEMPERATURE
+from townhall.errors import ContextError
+from townhall.formats.prompt_pieces import Turn
+from townhall.language_model import LanguageModel
+from townhall.logbook.recording_model import prompt_hash
+from townhall.prompt_fitting import open_window, refuse_oversized_text
+from townhall.server.errors import APIError
+from townhall.server.grammar import Grammars
+from townhall.server.job import Run
+from townhall.server.message_parts import JSONObjectFormat, JSONSchemaFormat
+from townhall.server.requests import ChatRequest, CompletionRequest, Generate
+from townhall.server.serve_options import ServeOptions
+from townhall.server.served_models import Answers, Voice, Voices
+from townhall.server.summaries import Memories
+from townhall.transcript import lay_out
+
+SEEDS = 1 << 63  # numpy takes seeds from 0 on, clients send any 64 bits
+ANY_SEED = -1  # as other local servers have it, and SillyTavern says it
+LEAST_TOP_P = 1e-6  # 0 asks for the likeliest token alone
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Answers to be made, and what is told about the prompt: `townhall` in the reply."""
+
+    runs: Sequence[Run]
+    told: dict[str, Any]
+
+    @property
+    def header(self) -> str:
+        """The same for those who read headers; "" where nothing was left out."""
+        messages, tokens = len(self.told["dropped"]), self.told["dropped_tokens"]
+        return f"messages={messages}, tokens={tokens}" if tokens else ""
+
+
+class Planner:
+    """Works on one thread of its own: layouts and templates are shared between requests, and tokenising may take its time."""
+
+    def __init__(
+        self,
+        llama: LanguageModel,
+        voices: Voices,
+        answers: Answers,
+        memories: Memories,
+        options: ServeOptions,
+        sampling: Sampling,
+        capacity: int,
+    ):
+        self._llama, self._voices, self._answers, self._memories, self._options = llama, voices, answers, memories, options
+        self._sampling, self._capacity = sampling, capacity
+        self._grammars = Grammars(llama.tokenizer)
+        self._grammars.prepare()
+
+    def chat(self, request: ChatRequest) -> Planned:
+        """APIError or ContextError for what cannot be done."""
+        voice = self._voices.find(request.model)
+        if len(request.messages) > self._options.limits.messages:
+            most = self._options.limits.messages
+            raise APIError(
+                422, f"messages has {len(request.messages)} entries, more than the {most} that are read", "messages", "too_many_messages"
+            )
+        system, turns, indices = _split(request)
+        refuse_oversized_text(system, self._capacity)
+        prompt = self._voices.prompt(voice, system)
+        limit = request.limit or self._options.max_tokens
+        window = open_window(prompt, self._capacity, limit)
+        if window.budget < 1:
+            raise ContextError(
+                f"the system message takes {window.pinned} tokens of a window of {window.capacity}; shorten it or raise --max-context",
+                window.pinned,
+                window.capacity,
+            )
+        name = request.strategy or self._options.context
+        strategy = open_strategy(name)
+        memories = self._memories
+        laid = lay_out(prompt, strategy, window, turns, self._answers.spoken, lambda said: memories.standings.recall(prompt.head_ids, said))
+        grammar = self._grammar(request)
+        run = Run(
+            index=0,
+            prompt=prompt,
+            ids=laid.ids,
+            # a shape repeats itself, which is no fault
+            sampling=self._drawn(request, 1.0 if grammar else self._sampling.repeat_penalty),
+            max_tokens=limit,
+            # a shape is no conversation: nothing in it is anybody's cue
+            stop=request.stops if grammar else (*prompt.stop, *request.stops),
+            stop_ids=self._llama.tokenizer.stop_ids if grammar else prompt.stop_ids,
+            steering=self._steering(request),
+            grammar=grammar,
+            top=(request.top_logprobs or 0) if request.logprobs else None,
+            trim=not laid.opening,
+            opening=laid.opening,
+            strategy=strategy,
+            pinned=window.pinned,
+            removed=laid.removed,
+            before=laid.before,
+            # Open WebUI asks for titles and tags like this: one message that holds the conversation, and no stream
+            once=len(turns) == 1 and not request.stream,
+            # of several answers nobody knows which one the client goes on with
+            after=memories.after(voice.told(system), prompt, strategy, window, laid) if strategy.memory and (request.n or 1) == 1 else None,
+        )
+        dropped = [indices[at] for at in laid.dropped]
+        told = self._told(voice, name, window.pinned, dropped, laid.dropped_tokens)
+        told |= {"prompt_tokens": len(laid.ids), "reserve_tokens": window.reserve, "prompt_sha256": prompt_hash(laid.ids)}
+        memory = (
+            {"memory": laid.memory.text, "memory_tokens": len(laid.memory.ids), "memory_of": list(laid.memory_of)} if laid.memory else {}
+        )
+        return Planned(_repeated(run, request.n or 1), told | memory)
+
+    def completion(self, request: CompletionRequest) -> Planned:
+        """APIError or ContextError for what cannot be done."""
+        voice = self._voices.find(request.model)
+        name = request.strategy or self._options.context
+        limit, n = request.max_tokens or 16, request.n or 1  # 16 is OpenAI's default here
+        grammar = self._grammar(request)
+        runs: list[Run] = []
+        gone = 0
+        for at, given in enumerate(request.prompts):
+            ids, cut = self._raw(given, limit, name)
+            gone += cut
+            run = Run(
+                index=at * n,
+                prompt=self._voices.prompt(voice),
+                ids=ids,
+                sampling=self._drawn(request, 1.0 if grammar else self._options.plain_penalty),
+                max_tokens=limit,
+                stop=request.stops,
+                stop_ids=self._llama.tokenizer.stop_ids,
+                steering=self._steering(request),
+                grammar=grammar,
+                top=request.logprobs,
+                trim=False,
+            )
+            runs += _repeated(run, n)
+        return Planned(runs, self._told(voice, name, 0, [], gone))
+
+    def _raw(self, given: str | list[int], limit: int, strategy: str) -> tuple[list[int], int]:
+        """Ids of a raw prompt, and how many tokens of its beginning went so that there is room for an answer."""
+        tokenizer, capacity = self._llama.tokenizer, self._capacity
+        if isinstance(given, str):
+            refuse_oversized_text(given, capacity)
+            ids = tokenizer.encode(given)
+        else:
+            known = tokenizer.vocab_size
+            if wrong := [n for n in given if not 0 <= n < known]:
+                raise APIError(400, f"{wrong[0]} is no token of this model, which has {known}", "prompt")
+            ids = list(given)
+        ids = ids or [next(iter(tokenizer.stop_ids))]  # a text of nothing follows the end of another
+        room = capacity - max(1, min(limit, capacity // 4))
+        if len(ids) <= room:
+            return ids, 0
+        if strategy == "stop":
+            raise ContextError(
+                f"the prompt has {len(ids)} tokens, {len(ids) - room} more than fit a window of {capacity} beside the answer",
+                len(ids),
+                capacity,
+            )
+        start = tokenizer.encode("")
+        return [*start, *ids[len(ids) - room + len(start) :]], len(ids) - room
+
+    def _drawn(self, request: Generate, penalty: float) -> Sampling:
+        """The server's own way to draw ids with this penalty on repetition, unless the request says otherwise."""
+        own = self._sampling
+        seed = own.seed if request.seed is None else None if request.seed == ANY_SEED else request.seed % SEEDS
+        return Sampling(
+            temperature=own.temperature if request.temperature is None else request.temperature,
+            top_k=own.top_k if request.top_k is None else max(request.top_k, 0),
+            top_p=own.top_p if request.top_p is None else max(request.top_p, LEAST_TOP_P),
+            min_p=own.min_p if request.min_p is None else request.min_p,
+            repeat_penalty=request.repeat_penalty or penalty,
+            seed=seed,
+        )
+
+    def _steering(self, request: Generate) -> Steering:
+        bias = {int(n): value for n, value in (request.logit_bias or {}).items()}
+        known = self._llama.tokenizer.vocab_size
+        if wrong := [n for n in bias if n >= known]:
+            raise APIError(400, f"logit_bias names {wrong[0]}, which is no token of this model", "logit_bias")
+        return Steering(bias, request.frequency_penalty or 0.0, request.presence_penalty or 0.0)
+
+    def _grammar(self, request: Generate) -> Callable[[], Grammar] | None:
+        form = request.response_format
+        if isinstance(form, JSONObjectFormat):
+            return self._grammars.of_schema(form.schema_ or {"type": "object"})
+        return self._grammars.of_schema(form.json_schema.schema_) if isinstance(form, JSONSchemaFormat) else None
+
+    def _told(self, voice: Voice, strategy: str, pinned: int, dropped: list[int], dropped_tokens: int) -> dict[str, Any]:
+        return {
+            "persona": None if voice.bare else voice.persona.name,
+            "strategy": strategy,
+            "window": self._capacity,
+            "pinned_tokens": pinned,
+            "reserve_tokens": 0,
+            "dropped": dropped,
+            "dropped_tokens": dropped_tokens,
+            "memory": None,
+            "memory_tokens": 0,
+            "memory_of": [],
+            "device": self._llama.device,
+        }
+
+
+def default_sampling() -> Sampling:
+    """How personas speak where nobody says otherwise."""
+    return Sampling(temperature=TEMPERATURE, repeat_penalty=REPEAT_PENALTY)
+
+
+def _repeated(run: Run, n: int) -> list[Run]:
+    """`n` answers to one prompt; the first has the seed that was given, the others follow it."""
+    sampling, seed = run.sampling, run.sampling.seed
+    seeds = [None if seed is None else (seed + at) % SEEDS for at in range(n)]
+    return [replace(run, index=run.index + at, sampling=replace(sampling, seed=seeds[at])) for at in range(n)]
+
+
+def _split(request: ChatRequest) -> tuple[str, list[Turn], list[int]]:
+    """(what the system says, what is said then, the latter's places in the list).
+
+    A system message amid the others is read where it stands, as the user's words: formats have no other place for it, and whoever ends
+    with one ("[Sum up what happened.]" after an answer) wants it followed, not that answer carried on.
+    """
+    system: list[str] = []
+    turns: list[Turn] = []
+    indices: list[int] = []
+    for index, message in enumerate(request.messages):
+        instructs = message.role in ("system", "developer")
+        if instructs and not turns:
+            system.append(message.text)
+        elif message.text or not instructs:
+            turns.append(Turn("assistant" if message.role == "assistant" else "user", message.text))
+            indices.append(index)
+    return "\n\n".join(filter(None, system)), turns or [Turn("user", "")], indices

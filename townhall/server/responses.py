@@ -1,0 +1,148 @@
+"""What is answered: OpenAI's reply objects, whole and in chunks, built from what the engine's thread tells."""
+
+import secrets
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+from app.models.llama.logits_processors import Likely
+from townhall.language_model import Tokenizer
+from townhall.server.job_events import Ended, Figures, Said
+
+JSON = dict[str, Any]
+
+
+class Reply(ABC):
+    """One reply in the making; the kinds differ in how a choice looks."""
+
+    object: str
+    chunk: str
+    prefix: str
+
+    def __init__(self, model: str, tokenizer: Tokenizer, told: JSON, choices: int, logprobs: bool):
+        self.id, self.created = f"{self.prefix}-{secrets.token_hex(12)}", int(time.time())
+        self.model, self._tokenizer, self._told = model, tokenizer, told
+        self._texts = [""] * choices
+        self._likely: list[list[Likely]] = [[] for _ in range(choices)]
+        self._finish: list[str | None] = [None] * choices
+        self._logprobs = logprobs
+
+    def add(self, event: Said | Ended) -> None:
+        """Take what was said into the whole reply."""
+        if isinstance(event, Said):
+            self._texts[event.index] += event.text
+            self._likely[event.index] += event.likely
+        else:
+            self._finish[event.index] = event.finish_reason
+
+    def whole(self, figures: Figures) -> JSON:
+        """The reply, not streamed."""
+        choices = [
+            {"index": at, **self._said(text), "logprobs": self._of(likely), "finish_reason": finish}
+            for at, (text, likely, finish) in enumerate(zip(self._texts, self._likely, self._finish, strict=True))
+        ]
+        return {**self._frame(self.object), "choices": choices, "usage": usage(figures), "townhall": self.receipt(figures)}
+
+    def opening(self, index: int) -> JSON | None:
+        """The first chunk of a choice, where the kind has one."""
+        return None
+
+    def piece(self, event: Said) -> JSON:
+        """A chunk of text."""
+        return self._chunk(event.index, self._delta(event.text), self._of(event.likely), None)
+
+    def end(self, event: Ended) -> JSON:
+        """The last chunk of a choice."""
+        return self._chunk(event.index, self._delta(""), None, event.finish_reason)
+
+    def usage_chunk(self, figures: Figures) -> JSON:
+        """After the last choice has ended."""
+        return {**self._frame(self.chunk), "choices": [], "usage": usage(figures), "townhall": self.receipt(figures)}
+
+    def receipt(self, figures: Figures) -> JSON:
+        """What became of the prompt, and which seeds repeat the answers."""
+        return {**self._told, "prompt_tokens": figures.prompt_tokens, "seeds": list(figures.seeds)}
+
+    def _frame(self, object: str) -> JSON:
+        return {"id": self.id, "object": object, "created": self.created, "model": self.model, "system_fingerprint": None}
+
+    def _chunk(self, index: int, delta: JSON, logprobs: JSON | None, finish: str | None) -> JSON:
+        choice = {"index": index, **delta, "logprobs": logprobs, "finish_reason": finish}
+        return {**self._frame(self.chunk), "choices": [choice]}
+
+    @abstractmethod
+    def _said(self, text: str) -> JSON:
+        """A whole answer's text in the shape of its kind."""
+
+    @abstractmethod
+    def _delta(self, text: str) -> JSON:
+        """A piece of text in the shape of its kind."""
+
+    @abstractmethod
+    def _of(self, likely: Sequence[Likely]) -> JSON | None:
+        """Log-probabilities in the shape of its kind; None where nobody asked."""
+
+    def _spell(self, token: int) -> bytes:
+        spell = getattr(self._tokenizer, "token_bytes", None)
+        data: bytes = spell(token) if spell else b""
+        return data
+
+
+class ChatReply(Reply):
+    """chat.completion."""
+
+    object, chunk, prefix = "chat.completion", "chat.completion.chunk", "chatcmpl"
+
+    def opening(self, index: int) -> JSON | None:
+        chunk = self._chunk(index, {"delta": {"role": "assistant", "content": ""}}, None, None)
+        # who hangs up early would never hear what became of the prompt
+        return chunk if index else {**chunk, "townhall": dict(self._told)}
+
+    def _said(self, text: str) -> JSON:
+        return {"message": {"role": "assistant", "content": text, "refusal": None}}
+
+    def _delta(self, text: str) -> JSON:
+        return {"delta": {"content": text} if text else {}}
+
+    def _of(self, likely: Sequence[Likely]) -> JSON | None:
+        if not self._logprobs:
+            return None
+        return {
+            "content": [self._entry(one.token, one.logprob) | {"top_logprobs": [self._entry(*top) for top in one.top]} for one in likely],
+            "refusal": None,
+        }
+
+    def _entry(self, token: int, logprob: float) -> JSON:
+        data = self._spell(token)
+        return {"token": data.decode("utf-8", "replace"), "bytes": list(data), "logprob": logprob}
+
+
+class TextReply(Reply):
+    """text_completion."""
+
+    object, chunk, prefix = "text_completion", "text_completion", "cmpl"
+
+    def _said(self, text: str) -> JSON:
+        return {"text": text}
+
+    _delta = _said
+
+    def _of(self, likely: Sequence[Likely]) -> JSON | None:
+        if not self._logprobs:
+            return None
+        tokens = [self._spell(one.token).decode("utf-8", "replace") for one in likely]
+        top = [{self._spell(n).decode("utf-8", "replace"): value for n, value in one.top} for one in likely]
+        offsets = list(accumulate(map(len, tokens), initial=0))[:-1]
+        return {"tokens": tokens, "token_logprobs": [one.logprob for one in likely], "top_logprobs": top, "text_offset": offsets}
+
+
+def usage(figures: Figures) -> JSON:
+    """OpenAI's usage object."""
+    return {
+        "prompt_tokens": figures.prompt_tokens,
+        "completion_tokens": figures.completion_tokens,
+        "total_tokens": figures.prompt_tokens + figures.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": figures.cached_tokens},
+    }

@@ -1,0 +1,102 @@
+"""The models that clients see: each persona by its name, and the bare model."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from townhall.language_model import LanguageModel
+from townhall.persona import Persona, load_persona
+from townhall.prompt import Prompt
+from townhall.prompt_fitting import open_window, refuse_oversized_head
+from townhall.server.errors import APIError
+from townhall.template import open_format
+
+REMEMBERED_HEADS = 64  # system messages whose layout is kept
+REMEMBERED_ANSWERS = 1024
+
+NOBODY = Persona("Assistant", "")
+
+
+@dataclass(frozen=True)
+class Voice:
+    """A model id and who speaks under it."""
+
+    id: str
+    persona: Persona
+
+    @property
+    def bare(self) -> bool:
+        return self.persona is NOBODY
+
+    def told(self, system: str) -> Persona:
+        """The persona who was told something more."""
+        return replace(self.persona, style=f"{self.persona.style}\n\n{system}".strip()) if system else self.persona
+
+
+class Voices:
+    """Everybody who can be asked, and how their prompts begin."""
+
+    def __init__(self, llama: LanguageModel, model_id: str, personas: Sequence[str], format: str):
+        self._llama, self._format = llama, format
+        self._voices = {name: Voice(name, load_persona(path)) for name, path in ((persona_id(path), path) for path in personas)}
+        self._voices.setdefault(model_id, Voice(model_id, NOBODY))
+        self._prompts: OrderedDict[tuple[str, str], Prompt] = OrderedDict()
+
+    def __iter__(self) -> Iterator[Voice]:
+        return iter(self._voices.values())
+
+    def find(self, model: str) -> Voice:
+        """APIError 404 where there is none."""
+        if (voice := self._voices.get(model)) is None:
+            raise APIError(404, f"there is no model {model[:100]!r}; /v1/models lists what there is", "model", "model_not_found")
+        return voice
+
+    def prompt(self, voice: Voice, system: str = "") -> Prompt:
+        """How prompts of a voice begin, `system` following the persona's own description."""
+        key = (voice.id, system)
+        if (prompt := self._prompts.get(key)) is None:
+            format = open_format(self._format, voice.told(system), self._llama.tokenizer)
+            prompt = self._prompts[key] = Prompt(format, self._llama.tokenizer)
+            if len(self._prompts) > REMEMBERED_HEADS:
+                self._prompts.popitem(last=False)
+        self._prompts.move_to_end(key)
+        return prompt
+
+    def heads(self, capacity: int, max_tokens: int) -> list[list[int]]:
+        """The ids that each persona's conversations begin with; ContextError for one that leaves no room to talk."""
+        heads = []
+        for voice in self._voices.values():
+            prompt = self.prompt(voice)
+            refuse_oversized_head(voice.persona, prompt, open_window(prompt, capacity, max_tokens), max_tokens)
+            if not voice.bare:
+                heads.append(list(prompt.head_ids))
+        return heads
+
+
+def persona_id(name_or_path: str) -> str:
+    """The model id of a persona: its file's name."""
+    return name_or_path.replace("\\", "/").rsplit("/", 1)[-1].rsplit(".y", 1)[0].lower()
+
+
+class Answers:
+    """The ids of answers as they were sampled, by their text: a client sends only the text back, and tokenising it anew may differ."""
+
+    def __init__(self) -> None:
+        self._ids: OrderedDict[str, tuple[int, ...]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def remember(self, text: str, ids: Sequence[int]) -> None:
+        """The newest sampling of a text counts."""
+        if not text:
+            return
+        with self._lock:
+            self._ids[text] = tuple(ids)
+            self._ids.move_to_end(text)
+            if len(self._ids) > REMEMBERED_ANSWERS:
+                self._ids.popitem(last=False)
+
+    def spoken(self, text: str) -> tuple[int, ...] | None:
+        """The ids of an answer; None where it is not known."""
+        with self._lock:
+            return self._ids.get(text)

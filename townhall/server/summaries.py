@@ -1,0 +1,187 @@
+"""Memories of conversations that clients keep: written between their turns, found again by how a conversation begins."""
+
+import hashlib
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from townhall.context.strategy import ContextStrategy, Plan, Window, fold_ahead
+from townhall.context.summarizer import Scribe
+from townhall.incremental_prefill import read
+from townhall.language_model import LanguageModel
+from townhall.message import Exchange, Message
+from townhall.persona import Persona
+from townhall.prompt import Prompt
+from townhall.server.errors import APIError
+from townhall.server.slots import Lane, Slot, Slots, Wanted
+from townhall.transcript import Laid, Standing, plans
+
+MOST_STANDINGS, MOST_WAITING, MOST_SCRIBES = 1024, 32, 16
+AT_ONCE = 8  # exchanges: a conversation from before this server's start may have hundreds that nobody wrote down
+
+
+class Standings:
+    """The newest count; any thread may ask."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[bytes, Standing] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def recall(self, head: Sequence[int], exchanges: Sequence[Exchange]) -> Standing | None:
+        """Of the longest beginning of a conversation that stood before."""
+        with self._lock:
+            if not self._known:
+                return None
+            for key in reversed(list(_keys(head, exchanges))):
+                if standing := self._known.get(key):
+                    self._known.move_to_end(key)
+                    return standing
+        return None
+
+    def keep(self, head: Sequence[int], exchanges: Sequence[Exchange], standing: Standing) -> None:
+        """How it stands after all of `exchanges`."""
+        *_, key = _keys(head, exchanges)
+        with self._lock:
+            self._known[key] = standing
+            self._known.move_to_end(key)
+            if len(self._known) > MOST_STANDINGS:
+                self._known.popitem(last=False)
+
+
+def _keys(head: Sequence[int], exchanges: Sequence[Exchange]) -> Iterator[bytes]:
+    """One for each beginning of a conversation."""
+    key = hashlib.sha256(repr(tuple(head)).encode()).digest()
+    for exchange in exchanges:
+        said = repr((exchange.user.text, exchange.reply.text)).encode()
+        yield (key := hashlib.sha256(key + said).digest())
+
+
+@dataclass(eq=False)
+class Writing:
+    """A piece of work for the scheduler: what the next turn would push out is written down, and the conversation's cache made ready for it.
+
+    Works in the background lane's slot; nobody waits for it, so nothing is told.
+    """
+
+    standings: Standings
+    slots: Slots
+    scribe: Scribe
+    prompt: Prompt
+    strategy: ContextStrategy
+    window: Window
+    exchanges: Sequence[Exchange]
+    lane: Lane = "background"
+    deadline: float = float("inf")
+    cancelled: bool = False
+
+    @property
+    def wanted(self) -> Wanted:
+        """The scribe's instructions."""
+        head = self.scribe.prompt.head_ids
+        return Wanted(head, len(head), self.lane)
+
+    def emit(self, event: Any) -> None:
+        """Nobody listens."""
+
+    def steps(self, llama: LanguageModel, slot: Slot) -> Generator[None, None, None]:
+        """Do it, a pass over the model at a time."""
+        standing = self.standings.recall(self.prompt.head_ids, self.exchanges)
+        *_, plan = plans(self.strategy, self.window, self.exchanges, standing)
+        left, noted = len(self.exchanges) - len(plan.kept), standing.noted if standing else 0
+        leaving = fold_ahead(self.window, plan, self.scribe.bound)
+        missed = self.exchanges[max(noted, left - AT_ONCE) : left]
+        if not missed and left + len(leaving) <= noted:
+            return
+        fold = None
+        writing = self.scribe.steps(self.prompt, plan.memory, (*missed, *leaving), slot.cache)
+        while fold is None:
+            try:
+                next(writing)
+                yield
+            except StopIteration as end:
+                fold = end.value
+        now = left + len(leaving)
+        if fold.memory is None:
+            self._keep(Standing(len(self.exchanges), left, now, plan.memory))
+            return
+        self._keep(Standing(len(self.exchanges), now, now, fold.memory))
+        yield  # who asked before this was known takes the cache as it is
+        yield from self._reread(llama, plan, Plan(plan.kept[len(leaving) :], (), fold.memory))
+
+    def _keep(self, standing: Standing) -> None:
+        self.standings.keep(self.prompt.head_ids, self.exchanges, standing)
+
+    def _reread(self, llama: LanguageModel, before: Plan, after: Plan) -> Generator[None, None, None]:
+        """The conversation's cache is brought to what its next prompt begins with, where nobody has taken it meanwhile."""
+        if not self.prompt.format.turn_by_turn or (slot := self.slots.borrow(self.prompt.before(before))) is None:
+            return
+        give_back = self.slots.discard  # a cache in which a pass failed
+        try:
+            yield from read(llama, self.prompt.before(after), slot.cache)
+            give_back = self.slots.give_back
+        except GeneratorExit:  # between two passes
+            give_back = self.slots.give_back
+            raise
+        finally:
+            give_back(slot)
+
+
+class Memories:
+    """One is written at a time; where many conversations wait for theirs, those that waited longest go without."""
+
+    def __init__(self, llama: LanguageModel, format: str, slots: Slots, submit: Callable[[Writing], object]):
+        self.standings = Standings()
+        self._llama, self._format, self._slots, self._submit = llama, format, slots, submit
+        self._scribes: OrderedDict[tuple[Persona, int], Scribe] = OrderedDict()
+        self._waiting: deque[Callable[[], Writing]] = deque(maxlen=MOST_WAITING)
+        self._current: Writing | None = None
+        self._closed = False
+
+    def after(
+        self, persona: Persona, prompt: Prompt, strategy: ContextStrategy, window: Window, laid: Laid
+    ) -> Callable[[str, Sequence[int]], None]:
+        """What is to be called on the engine's thread with an answer and its ids, once it is complete."""
+        turn = laid.turn
+        assert turn is not None
+
+        def answered(text: str, ids: Sequence[int]) -> None:
+            reply = Message(turn.id + 1, "assistant", text, (*ids, *prompt.close_ids))
+            exchanges = (*laid.exchanges, Exchange(turn, reply))
+            bound = min(strategy.memory, window.capacity // 8)
+            self._waiting.append(
+                lambda: Writing(self.standings, self._slots, self._scribe(persona, bound), prompt, strategy, window, exchanges)
+            )
+            self._next()
+
+        return answered
+
+    def finished(self, work: Writing) -> None:
+        """On the engine's thread: one is written, or it failed."""
+        if work is self._current:
+            self._current = None
+            self._next()
+
+    def close(self) -> None:
+        """Write no more."""
+        self._closed = True
+        if current := self._current:
+            current.cancelled = True
+
+    def _next(self) -> None:
+        if self._closed or self._current or not self._waiting:
+            return
+        self._current = self._waiting.popleft()()
+        try:
+            self._submit(self._current)
+        except APIError:  # the queue is full, or the server about to end
+            self._current = None
+
+    def _scribe(self, persona: Persona, bound: int) -> Scribe:
+        if (scribe := self._scribes.pop((persona, bound), None)) is None:
+            scribe = Scribe(self._llama, persona, self._format, bound)
+            if len(self._scribes) >= MOST_SCRIBES:
+                self._scribes.popitem(last=False)
+        self._scribes[persona, bound] = scribe
+        return scribe
