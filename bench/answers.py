@@ -8,7 +8,7 @@ import argparse
 import multiprocessing
 from pathlib import Path
 
-from app.models.llama import Llama, Sampling
+from app.models.llama import Llama, SamplingParams
 from townhall import Conversation, load_persona
 
 QUESTIONS = (
@@ -59,7 +59,7 @@ def main() -> None:
     args = parser.parse_args()
 
     llama = Llama.load(args.model)
-    conversation = Conversation(llama, load_persona(args.persona), sampling=Sampling(temperature=0), max_tokens=MAX_TOKENS)
+    conversation = Conversation(llama, load_persona(args.persona), sampling=SamplingParams(temperature=0), max_tokens=MAX_TOKENS)
     prompts, ours, texts = [], [], []
     for question in QUESTIONS:
         conversation.reset()

@@ -19,7 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from app.models.llama import Llama, Sampling
+from app.models.llama import Llama, SamplingParams
 from bench.context_drift import Drift
 from bench.context_turns import TIMED_TURNS, Progress, cost, soak
 from townhall import Conversation, Persona
@@ -96,7 +96,7 @@ def say(conversation: Conversation, text: str) -> str:
 
 def recall(llama: Llama, context: str, lags: Sequence[int], drift: Drift, progress: Progress) -> list[dict[str, int]]:
     """For each lag: how many facts were recalled, and where they stood when they were asked for."""
-    conversation = Conversation(llama, PERSONA, context=context, sampling=Sampling(temperature=0), max_tokens=ANSWER)
+    conversation = Conversation(llama, PERSONA, context=context, sampling=SamplingParams(temperature=0), max_tokens=ANSWER)
     conversation.prepare()
     cells = [{"k": lag, "asked": 0, "recalled": 0, "in_window": 0, "in_memory": 0, "evicted": 0} for lag in lags]
     told: list[Exchange] = []

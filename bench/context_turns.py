@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from app.models.llama import Llama, Sampling
+from app.models.llama import Llama, SamplingParams
 from app.models.llama.kv_cache import KVCache
 from ext.tinygrad import buffers
 from townhall import Conversation, Persona
@@ -26,7 +26,7 @@ Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Turn:
+class BenchTurn:
     """What one turn took, in seconds: to its first piece of text, to its last, and for what was written down after that."""
 
     first: float
@@ -39,9 +39,9 @@ class Turn:
     recomputed: int
 
 
-def take_turns(llama: Llama, persona: Persona, context: str, answer: int, seed: int = 1) -> Iterator[tuple[Conversation, Turn]]:
+def take_turns(llama: Llama, persona: Persona, context: str, answer: int, seed: int = 1) -> Iterator[tuple[Conversation, BenchTurn]]:
     """Turns without end; a refused one is followed by /reset, as `stop` asks for."""
-    conversation = Conversation(llama, persona, context=context, sampling=Sampling(temperature=0.7, seed=seed), max_tokens=answer)
+    conversation = Conversation(llama, persona, context=context, sampling=SamplingParams(temperature=0.7, seed=seed), max_tokens=answer)
     conversation.prompt.stop_ids, conversation.prompt.stop = NEVER, ()
     conversation.prepare()
     number = 0
@@ -66,12 +66,12 @@ def take_turns(llama: Llama, persona: Persona, context: str, answer: int, seed: 
         receipt = last.receipt
         tokens = conversation.exchanges[-1].tokens
         overflow = bool(receipt.dropped) or refused
-        yield conversation, Turn(first, whole, after, processor, overflow, tokens, last.prompt_tokens, receipt.recomputed_tokens)
+        yield conversation, BenchTurn(first, whole, after, processor, overflow, tokens, last.prompt_tokens, receipt.recomputed_tokens)
 
 
 def cost(llama: Llama, persona: Persona, context: str, turns: int, progress: Progress) -> dict[str, Any]:
     """Medians over `turns` turns, those that overflow and the others measured alternately, as they come."""
-    taken: list[Turn] = []
+    taken: list[BenchTurn] = []
     for _, turn in take_turns(llama, persona, context, ANSWER):
         taken.append(turn)
         progress(f"{context}: turn {len(taken)} of {turns}")
@@ -97,7 +97,7 @@ def cost(llama: Llama, persona: Persona, context: str, turns: int, progress: Pro
 
 def soak(llama: Llama, persona: Persona, context: str, tokens: int, answer: int, progress: Progress) -> dict[str, Any]:
     """`tokens` generated tokens in one window, and what was promised of them."""
-    taken: list[Turn] = []
+    taken: list[BenchTurn] = []
     memory: list[float] = []
     generated, heads = 0, set()
     for conversation, turn in take_turns(llama, persona, context, answer):
@@ -144,7 +144,7 @@ def _last_fifth(seconds: list[float]) -> float:
     return statistics.median(seconds[-fifth:]) / statistics.median(seconds[:fifth])
 
 
-def _seconds(turns: list[Turn]) -> dict[str, float | None]:
+def _seconds(turns: list[BenchTurn]) -> dict[str, float | None]:
     return {name: _median([getattr(turn, name) for turn in turns]) for name in ("first", "whole", "after", "processor")}
 
 

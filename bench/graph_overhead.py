@@ -27,7 +27,7 @@ def main() -> None:
     from tinygrad.runtime.ops_cpu import CPUProgram
     from tinygrad.runtime.support.compiler_cpu import ClangCompiler
 
-    from ext.tinygrad.graph.launch_plan import Launch, Plan
+    from ext.tinygrad.graph.launch_plan import LaunchPlan, PooledLaunch
     from ext.tinygrad.graph.pool import Pool
 
     device = Device["CPU"]
@@ -35,7 +35,7 @@ def main() -> None:
     program = CPUProgram(device, TinyELF(binary, "work", device.renderer.target, ()))
     values = array("q", [0])
 
-    def replay_ns(pool: Pool, plan: Plan) -> float:
+    def replay_ns(pool: Pool, plan: LaunchPlan) -> float:
         start = time.perf_counter_ns()
         pool.replay(plan.address, values.buffer_info()[0])
         return time.perf_counter_ns() - start
@@ -45,7 +45,7 @@ def main() -> None:
         for tasks, turns in CASES:
             # enough of them that waking the helpers is worth it
             counts = [tasks or 1 + index % 2 for index in range(300 if turns else 5000)]
-            plan = Plan([Launch(program.addr, [turns // n, 0, 0], core_slot=2 if n > 1 else None, cores=n) for n in counts])
+            plan = LaunchPlan([PooledLaunch(program.addr, [turns // n, 0, 0], core_slot=2 if n > 1 else None, cores=n) for n in counts])
             took, done_alone = [], 0
             for _ in range(ROUNDS):
                 before = sum(slot.tasks for slot in pool.state.slots[1:])
@@ -62,7 +62,7 @@ def main() -> None:
             took.sort()
             spread = f"fastest {took[0]:.1f}, slowest {took[-1]:.1f}" + f", {done_alone} replays without help" * bool(done_alone)
             print(f"{label:32} {statistics.median(took):9.1f} ns per kernel ({spread})")
-        one = Plan([Launch(program.addr, [0, 0, 0])])
+        one = LaunchPlan([PooledLaunch(program.addr, [0, 0, 0])])
         print(f"a graph of one kernel, from Python: {statistics.median(replay_ns(pool, one) for _ in range(10_000)):.0f} ns")
         pool.stop()
 

@@ -46,7 +46,7 @@ void drive(kernel* f, u64* calls, long n_calls, long n_args, long tasks, long re
 
 
 @dataclass(frozen=True)
-class Shape:
+class KernelShape:
     dim: int
     hidden: int
     heads: int
@@ -57,8 +57,8 @@ class Shape:
 
 
 SHAPES = {
-    "smollm2-135m": Shape(576, 1536, 9, 3, 64, 49152, 30),
-    "llama-1.1b": Shape(2048, 5632, 32, 4, 64, 32000, 22),
+    "smollm2-135m": KernelShape(576, 1536, 9, 3, 64, 49152, 30),
+    "llama-1.1b": KernelShape(2048, 5632, 32, 4, 64, 32000, 22),
 }
 
 

@@ -137,7 +137,7 @@ def peak() -> float:
 
 def townhall(path: Path) -> dict[str, float]:
     import app.models.llama.llama  # noqa: F401  (imports are not loading)
-    from app.models.llama import Llama, Sampling
+    from app.models.llama import Llama, SamplingParams
 
     started = time.perf_counter()
     llama = Llama.load(path, 64, device="CPU")
@@ -145,7 +145,7 @@ def townhall(path: Path) -> dict[str, float]:
     llama.logits([1])  # compiles; the second pass reads every weight once more
     first = time.perf_counter() - started
     again = time.perf_counter()
-    next(llama.generate([1, 2], 1, Sampling(temperature=0)), None)
+    next(llama.generate([1, 2], 1, SamplingParams(temperature=0)), None)
     return {"ready": ready, "first token": first, "one more pass": time.perf_counter() - again, "GB at ready": held, "GB": peak()}
 
 

@@ -72,15 +72,15 @@ def inside(model: Path, tokens: int) -> dict[str, Any]:
     llama.engine.step(ids[160], cache)
 
     calls: list[int] = []  # kernels of each native call of a step
-    run = opencl_queue.Queue.__call__
+    run = opencl_queue.OpenCLQueue.__call__
 
-    def counted(queue: opencl_queue.Queue, values: int) -> None:
+    def counted(queue: opencl_queue.OpenCLQueue, values: int) -> None:
         calls.append(len(queue.launches))
         run(queue, values)
 
-    opencl_queue.Queue.__call__ = counted  # type: ignore[assignment, method-assign]
+    opencl_queue.OpenCLQueue.__call__ = counted  # type: ignore[assignment, method-assign]
     llama.engine.step(ids[161], cache)
-    opencl_queue.Queue.__call__ = run  # type: ignore[method-assign]
+    opencl_queue.OpenCLQueue.__call__ = run  # type: ignore[method-assign]
 
     used, packed = GlobalCounters.mem_used_per_device[backend.device], llama.model.nbytes
     result = {

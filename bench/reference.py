@@ -29,7 +29,7 @@ def read_prompts(path: Path) -> dict[str, str]:
     return {name: text.rstrip("\n") for name, text in zip(parts[::2], parts[1::2], strict=True)}
 
 
-class LlamaCpp:
+class LlamaCppLogits:
     """llama.cpp on the CPU with its default settings: int8 activations, float16 cache."""
 
     def __init__(self, model: Path, threads: int) -> None:
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
 
-    other = LlamaCpp(options.model, options.threads)
+    other = LlamaCppLogits(options.model, options.threads)
     sizes, weights = read_gguf(options.model)
     arrays: dict[str, np.ndarray] = {}
     prompts: dict[str, Prompt] = {}

@@ -29,7 +29,7 @@ CONTEXT = 2048
 
 
 @dataclass(frozen=True)
-class Turn:
+class ServerTurn:
     """One answer; times in seconds."""
 
     number: int
@@ -41,10 +41,10 @@ class Turn:
     own: int = 0  # prompt tokens that no earlier turn of this chat had
 
 
-async def chat(served: Served, client: httpx.AsyncClient, name: int) -> list[Turn]:
+async def chat(served: Served, client: httpx.AsyncClient, name: int) -> list[ServerTurn]:
     """Five turns, one after another."""
     messages: list[dict[str, str]] = []
-    turns: list[Turn] = []
+    turns: list[ServerTurn] = []
     known = 0
     for number, question in enumerate(QUESTIONS, 1):
         messages.append({"role": "user", "content": f"{question} (I am visitor {name}.)"})
@@ -60,15 +60,15 @@ async def chat(served: Served, client: httpx.AsyncClient, name: int) -> list[Tur
         if usage:
             prompt, tokens = usage["prompt_tokens"], usage["completion_tokens"]
             cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-            turns.append(Turn(number, first or whole, whole, tokens, prompt, cached, prompt - known))
+            turns.append(ServerTurn(number, first or whole, whole, tokens, prompt, cached, prompt - known))
             known = prompt + tokens
         else:
-            turns.append(Turn(number, first or whole, whole, pieces, None))
+            turns.append(ServerTurn(number, first or whole, whole, pieces, None))
         messages.append({"role": "assistant", "content": text})
     return turns
 
 
-async def measure(served: Served, clients: int) -> tuple[float, list[Turn]]:
+async def measure(served: Served, clients: int) -> tuple[float, list[ServerTurn]]:
     """(seconds in all, every turn of every client)."""
     limits = httpx.Limits(max_connections=clients)
     async with httpx.AsyncClient(timeout=600, limits=limits) as client:
@@ -77,7 +77,7 @@ async def measure(served: Served, clients: int) -> tuple[float, list[Turn]]:
         return time.perf_counter() - started, [turn for one in chats for turn in one]
 
 
-def report(served: Served, clients: int, seconds: float, turns: Sequence[Turn]) -> str:
+def report(served: Served, clients: int, seconds: float, turns: Sequence[ServerTurn]) -> str:
     """One row."""
     first = [turn.first for turn in turns]
     whole = [turn.whole for turn in turns]
@@ -86,7 +86,7 @@ def report(served: Served, clients: int, seconds: float, turns: Sequence[Turn]) 
     return f"{served.name:<10}{clients:>8}{rate:>12.1f}{times}{_reuse(turns)}"
 
 
-def _reuse(turns: Sequence[Turn]) -> str:
+def _reuse(turns: Sequence[ServerTurn]) -> str:
     """What of the prompts was in a cache, and what turn five had to read of its own."""
     told = [(turn, turn.prompt) for turn in turns if turn.prompt is not None]
     if len(told) < len(turns):

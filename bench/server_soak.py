@@ -89,7 +89,7 @@ async def live(served: Served, number: int, until: float, seen: Counter[str], fi
 
 
 @dataclass(frozen=True)
-class Asked:
+class SoakRequest:
     """One look at /health; all in seconds."""
 
     when: float
@@ -97,16 +97,16 @@ class Asked:
     overslept: float  # by a nap before it: how long the machine had other things to do than the server, or whoever asks it
 
 
-def watch(url: str, seconds: float) -> list[Asked]:
+def watch(url: str, seconds: float) -> list[SoakRequest]:
     """Ask /health five times a second."""
-    asked: list[Asked] = []
+    asked: list[SoakRequest] = []
     with httpx.Client(timeout=30) as client:
         began = time.perf_counter()
         while (lain_down := time.perf_counter()) - began < seconds:
             time.sleep(NAP)
             started = time.perf_counter()
             response = client.get(url)
-            asked.append(Asked(started - began, time.perf_counter() - started, started - lain_down - NAP))
+            asked.append(SoakRequest(started - began, time.perf_counter() - started, started - lain_down - NAP))
             assert response.status_code == 200, response.text
     return asked
 
@@ -129,7 +129,7 @@ async def soak(served: Served, minutes: float, clients: int) -> bool:
     return report(seen, asked, first, memory)
 
 
-def report(seen: Counter[str], asked: Sequence[Asked], first: Sequence[float], memory: Sequence[int]) -> bool:
+def report(seen: Counter[str], asked: Sequence[SoakRequest], first: Sequence[float], memory: Sequence[int]) -> bool:
     """Print what came up, and a verdict on each promise; True where all were kept."""
     for what, times in sorted(seen.items()):
         print(f"{times:>8}  {what}")

@@ -118,7 +118,7 @@ def main() -> None:
 
     from ext.tinygrad.graph.threads import default_threads
     from townhall.bench import peer, report
-    from townhall.bench.measure import Plan, run
+    from townhall.bench.measure import BenchPlan, run
 
     os.environ["WEIGHT_CACHE"] = "0"  # nobody will start with this model again
     every = []
@@ -128,7 +128,7 @@ def main() -> None:
             started = time.perf_counter()
             write(path, SHAPES[options.shape], type)
             print(f"{path.name}: {path.stat().st_size / 1e6:.0f} MB, written in {time.perf_counter() - started:.1f} s", file=sys.stderr)
-            plan = Plan(
+            plan = BenchPlan(
                 path,
                 peer.available(),
                 (options.threads or default_threads(),),

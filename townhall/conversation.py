@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 from townhall.answer import Answer
 from townhall.context.registry import open_strategy
-from townhall.context.strategy import Plan, fold_ahead
-from townhall.context.summarizer import Fold, Scribe
+from townhall.context.strategy import WindowPlan, fold_ahead
+from townhall.context.summarizer import Fold, Summarizer
 from townhall.context.usage import Usage, describe_history
-from townhall.conversation_state import State, settled, states
+from townhall.conversation_state import ConversationState, settled, states
 from townhall.incremental_prefill import common_prefix, read
 from townhall.language_model import LanguageModel, Progress
 from townhall.message import Exchange, Message
-from townhall.ongoing_turn import Asked
+from townhall.ongoing_turn import OngoingTurn
 from townhall.persona import Persona
-from townhall.prefix_cache import HeadCache
+from townhall.prefix_cache import PrefixCache
 from townhall.prompt import Prompt
 from townhall.prompt_fitting import fit, open_window, refuse_oversized_head, refuse_oversized_text
 from townhall.reply import Reply
@@ -24,7 +24,7 @@ from townhall.template import open_format
 from townhall.transcript import exchange_of, memory_tokens
 
 if TYPE_CHECKING:
-    from app.models.llama import Sampling
+    from app.models.llama import SamplingParams
 
 __all__ = ["MAX_REPLY", "REPEAT_PENALTY", "TEMPERATURE", "Conversation", "Reply"]
 
@@ -56,9 +56,9 @@ class Conversation:
         *,
         format: str = "auto",
         context: str = "slide",
-        sampling: "Sampling | None" = None,
+        sampling: "SamplingParams | None" = None,
         max_tokens: int = MAX_REPLY,
-        heads: HeadCache | None = None,
+        heads: PrefixCache | None = None,
         trim: bool = True,
     ):
         """Lay out the persona; ContextError, with the numbers, where it leaves no room to talk. `heads` keeps personas for other starts.
@@ -72,20 +72,20 @@ class Conversation:
         self.cache = llama.new_cache()
         self.window = open_window(self.prompt, self.cache.capacity, max_tokens)
         refuse_oversized_head(persona, self.prompt, self.window, max_tokens)
-        self._scribe: Scribe | None = None  # made when there is first something to write down
+        self._scribe: Summarizer | None = None  # made when there is first something to write down
         self._fresh()
 
     def _fresh(self) -> None:
         self.exchanges, self.last = [], None
-        self._stand(State(), [])
+        self._stand(ConversationState(), [])
 
-    def _stand(self, now: State, before: list[State], known: bool = False) -> None:
+    def _stand(self, now: ConversationState, before: list[ConversationState], known: bool = False) -> None:
         """`before` are the states that each exchange found; `known`: the model has read all that the next prompt begins with."""
         self._now, self._before, self._known = settled(now, self.exchanges, bool(self.strategy.memory)), before, known
         self._laid: Sequence[int] = self.prompt.before(now.plan)  # as the next prompt will begin
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> WindowPlan:
         return self._now.plan
 
     def prepare(self, on_progress: Progress | None = None) -> Prepared:
@@ -168,7 +168,7 @@ class Conversation:
         leaving = fold_ahead(self.window, self.plan, bound) if bound else ()
         if not (self._now.unfolded or leaving) or (not self._now.unfolded and leaving[-1] in self._now.given_up):
             return None
-        self._scribe = self._scribe or Scribe(self.llama, self.persona, self._format, bound)
+        self._scribe = self._scribe or Summarizer(self.llama, self.persona, self._format, bound)
         fold = self._scribe.fold(self.prompt, self.plan.memory, (*self._now.unfolded, *leaving), stopped, on_progress)
         if fold.memory is None:
             self._now = self._now.unmemorable(leaving)
@@ -204,9 +204,9 @@ class Conversation:
         window = replace(self.window, reserve=self.window.reserve + len(opening))  # it is a part of the answer
         plan, ids = fit(self.prompt, self.strategy, window, found.plan, turn)
         self.undo(instead)
-        return self._stream(Asked(turn, plan, [*ids, *opening], opening), stopped, on_progress)
+        return self._stream(OngoingTurn(turn, plan, [*ids, *opening], opening), stopped, on_progress)
 
-    def _stream(self, asked: Asked, stopped: Callable[[], bool], on_progress: Progress | None) -> Generator[str, None, None]:
+    def _stream(self, asked: OngoingTurn, stopped: Callable[[], bool], on_progress: Progress | None) -> Generator[str, None, None]:
         uncomputed = 0 if self._known else len(self._laid) - common_prefix(self._laid, self.cache.tokens)
         self.strategy.settle(self.cache, self._removed(asked.plan))
         answer = Answer(self.llama, self.prompt, stop=None if self.trim else (), trim=self.trim)
@@ -245,7 +245,7 @@ class Conversation:
                 self.last = asked.reply(answer, generation, cached, seconds, finish, self.llama.device, strategy, window, found, uncomputed)
                 self._keep(asked, answer, finish)
 
-    def _keep(self, asked: Asked, answer: Answer, finish: str) -> None:
+    def _keep(self, asked: OngoingTurn, answer: Answer, finish: str) -> None:
         """Put the exchange into the history; one that was interrupted before a word was shown never happened."""
         remembers, self._known = bool(self.strategy.memory), False
         if finish == "interrupted" and not answer.shown:
@@ -260,7 +260,7 @@ class Conversation:
         self._now = self._now.said(asked.plan, exchange, remembers)
         self._laid = [*asked.prompt, *reply.ids]
 
-    def _removed(self, plan: Plan) -> tuple[int, int] | None:
+    def _removed(self, plan: WindowPlan) -> tuple[int, int] | None:
         """The positions that the dropped exchanges take in the cache; None where nothing leaves or the cache is another's."""
         start = self.window.pinned + memory_tokens(plan.memory)
         stop = self.window.pinned + memory_tokens(self.plan.memory) + sum(exchange.tokens for exchange in plan.dropped)
@@ -268,7 +268,7 @@ class Conversation:
         return (start, stop) if plan.dropped and in_place else None
 
 
-def _default_sampling() -> "Sampling":
-    from app.models.llama import Sampling
+def _default_sampling() -> "SamplingParams":
+    from app.models.llama import SamplingParams
 
-    return Sampling(temperature=TEMPERATURE, repeat_penalty=REPEAT_PENALTY)
+    return SamplingParams(temperature=TEMPERATURE, repeat_penalty=REPEAT_PENALTY)

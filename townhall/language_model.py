@@ -7,14 +7,14 @@ from typing import Any, Protocol
 Progress = Callable[[int, int], None]  # (new tokens done, new tokens in all)
 
 
-class StreamDecoder(Protocol):
+class TextDecoder(Protocol):
     """Ids in one at a time, text out: a character is never split, special tokens say nothing."""
 
     def push(self, token: int, /) -> str: ...
     def flush(self) -> str: ...
 
 
-class Tokenizer(Protocol):
+class TextTokenizer(Protocol):
     """Text and ids; control tokens are known by their spelling."""
 
     @property
@@ -36,7 +36,7 @@ class Tokenizer(Protocol):
     def encode(self, text: str, bos: bool = True, special: bool = True) -> list[int]: ...
     def encode_pieces(self, pieces: Iterable[tuple[str, bool]], bos: bool = True, continued: bool = False) -> list[int]: ...
     def decode(self, ids: Iterable[int], /) -> str: ...
-    def stream(self, continued: bool = False) -> StreamDecoder: ...
+    def stream(self, continued: bool = False) -> TextDecoder: ...
 
 
 class Cache(Protocol):
@@ -56,7 +56,7 @@ class Cache(Protocol):
     def restore(self, path: Path) -> None: ...
 
 
-class PrefillStats(Protocol):
+class PrefillFigures(Protocol):
     @property
     def prompt_tokens(self) -> int: ...
     @property
@@ -65,7 +65,7 @@ class PrefillStats(Protocol):
     def seconds(self) -> float: ...
 
 
-class Generation(Protocol):
+class TokenStream(Protocol):
     """Ids as they are sampled; the stop id itself is not among them."""
 
     @property
@@ -90,7 +90,7 @@ class LanguageModel(Protocol):
     @property
     def tokenizer(self) -> Any: ...  # a Tokenizer; Any, because a read-only protocol member would ask for the exact type
     def new_cache(self) -> Any: ...  # a Cache, handed back to the same model
-    def prefill(self, ids: list[int], cache: Any, on_progress: Progress | None = None) -> PrefillStats: ...
+    def prefill(self, ids: list[int], cache: Any, on_progress: Progress | None = None) -> PrefillFigures: ...
     def generate(
         self, ids: list[int], max_tokens: int, sampling: Any = ..., cache: Any = None, stop_ids: frozenset[int] | None = None
-    ) -> Generation: ...
+    ) -> TokenStream: ...

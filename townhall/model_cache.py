@@ -12,7 +12,7 @@ from townhall.errors import ModelError
 SHARE = 2  # of the machine's memory, one part in so many may be models
 
 
-class Wanted(Protocol):
+class ModelRequest(Protocol):
     """What says which model is meant."""
 
     @property
@@ -26,15 +26,15 @@ class Wanted(Protocol):
         ...
 
 
-class Held(Protocol):
+class CachedModel(Protocol):
     """A model in memory."""
 
     @property
     def llama(self) -> Any: ...
 
 
-W = TypeVar("W", bound=Wanted)
-L = TypeVar("L", bound=Held)
+W = TypeVar("W", bound=ModelRequest)
+L = TypeVar("L", bound=CachedModel)
 
 
 class ModelCache(Generic[W, L]):
@@ -108,12 +108,12 @@ class ModelCache(Generic[W, L]):
         return gone
 
 
-def weights(loaded: Held) -> int:
+def weights(loaded: CachedModel) -> int:
     """Bytes of weights on the device; a double has none."""
     return int(getattr(getattr(loaded.llama, "model", None), "nbytes", 0))
 
 
-def release(loaded: Held) -> None:
+def release(loaded: CachedModel) -> None:
     """Give the memory of a model back to the machine; whoever still uses it keeps it."""
     device = loaded.llama.device if weights(loaded) else None
     del loaded

@@ -5,20 +5,20 @@ from dataclasses import dataclass
 
 from townhall.answer import Answer
 from townhall.context.receipt import Receipt
-from townhall.context.strategy import Plan, Window
-from townhall.conversation_state import State
-from townhall.language_model import Generation
+from townhall.context.strategy import Window, WindowPlan
+from townhall.conversation_state import ConversationState
+from townhall.language_model import TokenStream
 from townhall.message import Message, messages_of
 from townhall.reply import Reply
 from townhall.transcript import memory_tokens
 
 
 @dataclass(frozen=True)
-class Asked:
+class OngoingTurn:
     """`ids` is the whole prompt, and ends in `opening`, what the answer is to begin with."""
 
     turn: Message
-    plan: Plan
+    plan: WindowPlan
     ids: list[int]
     opening: list[int]
 
@@ -35,14 +35,14 @@ class Asked:
     def reply(
         self,
         answer: Answer,
-        generation: Generation,
+        generation: TokenStream,
         cached: int,
         read_seconds: float,
         finish: str,
         device: str,
         strategy: str,
         window: Window,
-        found: State,
+        found: ConversationState,
         uncomputed: int,
     ) -> Reply:
         """The figures. The prompt had been read, `cached` tokens of it earlier, when `generation` began. The turn found the conversation as

@@ -12,7 +12,7 @@ LIMIT = 1 << 30  # bytes; a head of 200 tokens takes 5 MB with the default model
 STALE = 3600.0  # seconds; a part that old has lost its writer
 
 
-class HeadCache:
+class PrefixCache:
     """One file for each head, named by all that it depends on; the least recently used go when there are too many bytes.
 
     Any number of processes may share the folder: files appear whole, and one that vanished is as good as one that never was. Whatever
@@ -23,7 +23,7 @@ class HeadCache:
         self.folder, self.limit, self._say = folder, limit, say
 
     @classmethod
-    def of_user(cls, say: Callable[[str], None] = lambda line: None) -> "HeadCache":
+    def of_user(cls, say: Callable[[str], None] = lambda line: None) -> "PrefixCache":
         """In the folder where the platform keeps what can be made anew."""
         from platformdirs import user_cache_dir
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 
-from townhall.context.strategy import Plan
+from townhall.context.strategy import WindowPlan
 from townhall.errors import PrefillError
-from townhall.formats.prompt_pieces import Piece, PromptFormat, Turn
-from townhall.language_model import Tokenizer
+from townhall.formats.prompt_pieces import Piece, PromptFormat, PromptTurn
+from townhall.language_model import TextTokenizer
 from townhall.message import NOT_SAID, Exchange, Memory, Message, Note, messages_of
 
 REMINDER, NOD = "Remember what I told you:", "I remember."
@@ -14,7 +14,7 @@ REMINDER, NOD = "Remember what I told you:", "I remember."
 class Prompt:
     """Builds the ids of a prompt so that each one begins with all that the last one and its answer had in common with it."""
 
-    def __init__(self, format: PromptFormat, tokenizer: Tokenizer):
+    def __init__(self, format: PromptFormat, tokenizer: TextTokenizer):
         self.format, self.tokenizer = format, tokenizer
         self._special = frozenset(tokenizer.special_ids.values())
         self._head = format.head()
@@ -51,13 +51,13 @@ class Prompt:
         cue = "".join(piece.text for piece in self.format.turn("")[-1:])
         return "" if not cue or cue[-1].isspace() or not self._ends_plain(self.turn_ids("")) else " "
 
-    def ids(self, plan: Plan, turn: Message) -> list[int]:
+    def ids(self, plan: WindowPlan, turn: Message) -> list[int]:
         """The whole prompt: head, memory, kept exchanges, the new turn."""
         if not self.format.turn_by_turn:
             return self._whole([*self._messages(plan), turn])
         return [*self.before(plan), *turn.ids]
 
-    def before(self, plan: Plan) -> list[int]:
+    def before(self, plan: WindowPlan) -> list[int]:
         """What a prompt after `plan` begins with, up to the new turn; where turns depend on each other, the head alone."""
         messages = self._messages(plan) if self.format.turn_by_turn else ()
         return [*self.head_ids, *(token for message in messages for token in message.ids)]
@@ -68,12 +68,12 @@ class Prompt:
         nod = Message(NOT_SAID, "assistant", NOD, self.reply_ids(NOD))
         return Memory(tuple(notes), Exchange(Message(NOT_SAID, "user", reminder, self.turn_ids(reminder)), nod))
 
-    def _messages(self, plan: Plan) -> tuple[Message, ...]:
+    def _messages(self, plan: WindowPlan) -> tuple[Message, ...]:
         return messages_of([plan.memory.exchange, *plan.kept] if plan.memory else plan.kept)
 
     def _whole(self, messages: Sequence[Message]) -> list[int]:
         """The prompt of a format whose turns depend on each other; answers keep the ids that were sampled."""
-        pieces = self.format.whole([Turn(message.role, message.text) for message in messages])
+        pieces = self.format.whole([PromptTurn(message.role, message.text) for message in messages])
         ids: list[int] = []
         if pieces[: len(self._head)] == self._head:
             ids, pieces = list(self.head_ids), pieces[len(self._head) :]

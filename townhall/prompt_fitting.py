@@ -1,6 +1,6 @@
 """From what was said to a prompt that fits: which exchanges stay in the window, and the ids that make."""
 
-from townhall.context.strategy import ContextStrategy, Plan, Window, refusal
+from townhall.context.strategy import ContextStrategy, Window, WindowPlan, refusal
 from townhall.errors import ContextError
 from townhall.message import Message
 from townhall.persona import Persona
@@ -38,18 +38,18 @@ def refuse_oversized_head(persona: Persona, prompt: Prompt, window: Window, max_
         )
 
 
-def fit(prompt: Prompt, strategy: ContextStrategy, window: Window, current: Plan, turn: Message) -> tuple[Plan, list[int]]:
+def fit(prompt: Prompt, strategy: ContextStrategy, window: Window, current: WindowPlan, turn: Message) -> tuple[WindowPlan, list[int]]:
     """What of `current` the prompt for `turn` keeps, and its ids; ContextError where it cannot be made to fit."""
     if (needed := window.pinned + len(turn.ids)) > window.capacity - window.reserve:
         raise ContextError(refusal(needed, window, HELP), needed, window.capacity)
-    plan = strategy.choose(window, Plan(current.kept, (), current.memory), len(turn.ids))
+    plan = strategy.choose(window, WindowPlan(current.kept, (), current.memory), len(turn.ids))
     ids = prompt.ids(plan, turn)
     while len(ids) > window.capacity - window.reserve and plan.kept:
         # only where turns depend on each other, so that their counts add up to an estimate
-        plan = Plan(plan.kept[1:], (*plan.dropped, plan.kept[0]), plan.memory)
+        plan = WindowPlan(plan.kept[1:], (*plan.dropped, plan.kept[0]), plan.memory)
         ids = prompt.ids(plan, turn)
     if len(ids) > window.capacity - window.reserve and plan.memory:
-        plan = Plan(plan.kept, plan.dropped)
+        plan = WindowPlan(plan.kept, plan.dropped)
         ids = prompt.ids(plan, turn)
     if len(ids) > window.capacity - window.reserve:
         raise ContextError(refusal(len(ids), window, HELP), len(ids), window.capacity)

@@ -3,20 +3,20 @@
 from collections.abc import Callable
 
 from townhall.errors import TemplateError
-from townhall.formats.prompt_pieces import Piece, PromptFormat, Turn
-from townhall.language_model import Tokenizer
+from townhall.formats.prompt_pieces import Piece, PromptFormat, PromptTurn
+from townhall.language_model import TextTokenizer
 from townhall.persona import Persona
 
-__all__ = ["FORMATS", "Piece", "PromptFormat", "Turn", "open_format"]
+__all__ = ["FORMATS", "Piece", "PromptFormat", "PromptTurn", "open_format"]
 
 
-def _chat_log(persona: Persona, tokenizer: Tokenizer) -> PromptFormat:
+def _chat_log(persona: Persona, tokenizer: TextTokenizer) -> PromptFormat:
     from townhall.formats.chat_log import ChatLog
 
     return ChatLog(persona)
 
 
-def _chat_template(persona: Persona, tokenizer: Tokenizer) -> PromptFormat:
+def _chat_template(persona: Persona, tokenizer: TextTokenizer) -> PromptFormat:
     from townhall.formats.chat_template import ChatTemplate  # jinja2 is imported only where a template is used
 
     if not tokenizer.chat_template:
@@ -24,10 +24,10 @@ def _chat_template(persona: Persona, tokenizer: Tokenizer) -> PromptFormat:
     return ChatTemplate(persona, tokenizer.chat_template, tokenizer.bos_token, tokenizer.eos_token)
 
 
-FORMATS: dict[str, Callable[[Persona, Tokenizer], PromptFormat]] = {"chat_log": _chat_log, "chat_template": _chat_template}
+FORMATS: dict[str, Callable[[Persona, TextTokenizer], PromptFormat]] = {"chat_log": _chat_log, "chat_template": _chat_template}
 
 
-def open_format(name: str, persona: Persona, tokenizer: Tokenizer) -> PromptFormat:
+def open_format(name: str, persona: Persona, tokenizer: TextTokenizer) -> PromptFormat:
     """The format called `name`; "auto" follows the model: its chat template where it has one, else the chat log."""
     if name == "auto":
         name = "chat_template" if tokenizer.chat_template else "chat_log"

@@ -9,17 +9,19 @@ from townhall.language_model import LanguageModel
 from townhall.reply import Reply
 
 if TYPE_CHECKING:
-    from app.models.llama import Sampling
+    from app.models.llama import SamplingParams
 
 
-class Completion:
+class TextCompletion:
     """Iterate it for the text as it is sampled; `last` has the figures afterwards.
 
     A prompt longer than the window loses its beginning under `slide`, and the receipt says so; `stop` refuses it. `cache` is one of
     `llama`'s that may hold an earlier prompt: what the two begin with in common is not read again.
     """
 
-    def __init__(self, llama: LanguageModel, prompt: str, sampling: "Sampling", max_tokens: int, context: str = "slide", cache: Any = None):
+    def __init__(
+        self, llama: LanguageModel, prompt: str, sampling: "SamplingParams", max_tokens: int, context: str = "slide", cache: Any = None
+    ):
         self.llama, self.sampling, self.max_tokens, self.context = llama, sampling, max_tokens, context
         self.cache = cache if cache is not None else llama.new_cache()
         self.ids = llama.tokenizer.encode(prompt)

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from townhall.context.strategy import ContextStrategy, Plan, Window
-from townhall.formats.prompt_pieces import Turn
+from townhall.context.strategy import ContextStrategy, Window, WindowPlan
+from townhall.formats.prompt_pieces import PromptTurn
 from townhall.message import Exchange, Memory, Message
 from townhall.prompt import Prompt
 from townhall.prompt_fitting import fit, refuse_oversized_text
@@ -13,7 +13,7 @@ Spoken = Callable[[str], Sequence[int] | None]  # the ids of an answer as they w
 
 
 @dataclass(frozen=True)
-class Standing:
+class SummaryCheckpoint:
     """How a conversation stood when a memory had been made of its beginning."""
 
     exchanges: int  # how many it had then
@@ -22,11 +22,11 @@ class Standing:
     memory: Memory | None
 
 
-Recall = Callable[[Sequence[Exchange]], Standing | None]  # the latest standing of a conversation that begins with these
+Recall = Callable[[Sequence[Exchange]], SummaryCheckpoint | None]  # the latest standing of a conversation that begins with these
 
 
 @dataclass(frozen=True)
-class Laid:
+class PromptPlan:
     """A prompt, and what is told about it."""
 
     ids: tuple[int, ...]
@@ -45,10 +45,10 @@ def lay_out(
     prompt: Prompt,
     strategy: ContextStrategy,
     window: Window,
-    turns: Sequence[Turn],
+    turns: Sequence[PromptTurn],
     spoken: Spoken = lambda text: None,
     recall: Recall = lambda exchanges: None,
-) -> Laid:
+) -> PromptPlan:
     """The prompt for the last of `turns`, in which users and assistants may speak in any order; ContextError where it cannot fit.
 
     The strategy is led through the conversation again, turn by turn, so that it lets go of what it let go of when these turns were new:
@@ -68,7 +68,7 @@ def lay_out(
     gone = exchanges[: len(exchanges) - len(plan.kept)]
     dropped = tuple(index for of_one in indices[: len(gone)] for index in of_one)
     noted = {source // 2 for source in plan.memory.sources} if plan.memory else set()
-    laid = Laid(
+    laid = PromptPlan(
         ids=tuple(ids),
         dropped=dropped,
         dropped_tokens=sum(exchange.tokens for exchange in gone),
@@ -81,24 +81,26 @@ def lay_out(
     if plan.dropped and prompt.format.turn_by_turn:
         start = window.pinned + memory_tokens(plan.memory)
         stop = window.pinned + memory_tokens(current.memory) + sum(exchange.tokens for exchange in plan.dropped)
-        before = prompt.ids(Plan(current.kept, (), current.memory), turn)
+        before = prompt.ids(WindowPlan(current.kept, (), current.memory), turn)
         laid = replace(laid, removed=(start, stop), before=tuple(before))
     return laid
 
 
-def plans(strategy: ContextStrategy, window: Window, exchanges: Sequence[Exchange], standing: Standing | None = None) -> Iterator[Plan]:
+def plans(
+    strategy: ContextStrategy, window: Window, exchanges: Sequence[Exchange], standing: SummaryCheckpoint | None = None
+) -> Iterator[WindowPlan]:
     """What was in the window before each of `exchanges`, and after the last, when they were said one after the other.
 
     With a `standing`, from there on.
     """
     if standing is None and sum(exchange.tokens for exchange in exchanges) <= window.budget:
-        yield from (Plan(tuple(exchanges[:said])) for said in range(len(exchanges) + 1))  # then nothing ever had to go
+        yield from (WindowPlan(tuple(exchanges[:said])) for said in range(len(exchanges) + 1))  # then nothing ever had to go
         return
     said, left, memory = (standing.exchanges, standing.left, standing.memory) if standing else (0, 0, None)
-    yield (plan := Plan(tuple(exchanges[left:said]), (), memory))
+    yield (plan := WindowPlan(tuple(exchanges[left:said]), (), memory))
     for exchange in exchanges[said:]:
         chosen = strategy.choose(window, plan, len(exchange.user.ids))
-        yield (plan := Plan((*chosen.kept, exchange), (), chosen.memory))
+        yield (plan := WindowPlan((*chosen.kept, exchange), (), chosen.memory))
 
 
 def exchange_of(prompt: Prompt, at: int, question: str, answer: str, sampled: Sequence[int] | None = None) -> Exchange:
@@ -108,7 +110,7 @@ def exchange_of(prompt: Prompt, at: int, question: str, answer: str, sampled: Se
     return Exchange(user, Message(2 * at + 1, "assistant", answer, tuple(reply)))
 
 
-def paired(turns: Iterable[Turn]) -> Iterable[tuple[list[int], str, str]]:
+def paired(turns: Iterable[PromptTurn]) -> Iterable[tuple[list[int], str, str]]:
     """(indices, question, answer) in turn; who speaks twice is heard as once, an answer without a question answers silence.
 
     The last question's answer is "" where it is still to be given.

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from app.models.llama import Llama, Sampling
+from app.models.llama import Llama, SamplingParams
 from app.models.llama.weight_cache import settle
 from ext.tinygrad.backend import open_backend
 
@@ -17,6 +17,6 @@ def warm(model: Path, max_context: int = 1024, progress: Callable[[int, int], No
         cache.truncate(0)
         llama.prefill([1] * min(tokens, max_context), cache)
     cache.truncate(0)
-    next(llama.generate([1], 1, Sampling(temperature=0), cache), None)
+    next(llama.generate([1], 1, SamplingParams(temperature=0), cache), None)
     settle()
     return backend.describe()

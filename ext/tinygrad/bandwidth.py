@@ -205,8 +205,8 @@ def _on_gpu(tensors: Sequence[Tensor]) -> float:
 
 
 def _opencl_reader(tensors: Sequence[Tensor]) -> _Reader:
-    from ext.tinygrad.graph.driver_runner import Launch
-    from ext.tinygrad.graph.opencl_queue import Queue
+    from ext.tinygrad.graph.driver_runner import DriverLaunch
+    from ext.tinygrad.graph.opencl_queue import OpenCLQueue
     from ext.tinygrad.graph.opencl_runner import handle
     from ext.tinygrad.opencl import info_of
 
@@ -222,8 +222,8 @@ def _opencl_reader(tensors: Sequence[Tensor]) -> _Reader:
     for part in parts:
         buffers, numbers = [handle(buffer) for buffer in (out, *part.buffers)], [*part.words, part.rounds, int(on_cpu)]
         sizes = [8] * len(buffers) + [4] * len(numbers)
-        launches.append(Launch(program, "canary", (items,), (local,), [*buffers, *numbers], sizes))
-    queue, values = Queue(opened, launches), array("q", [0])
+        launches.append(DriverLaunch(program, "canary", (items,), (local,), [*buffers, *numbers], sizes))
+    queue, values = OpenCLQueue(opened, launches), array("q", [0])
 
     def read() -> None:
         queue(values.buffer_info()[0])

@@ -38,7 +38,7 @@ MEANINGS = {
 KERNEL_FAULTS = (700, 701, 702, 714, 715, 716, 717, 718, 719)  # after one of these the context is of no more use
 
 
-class CUDARefusal(BackendError, RuntimeError):
+class CUDAError(BackendError, RuntimeError):
     """The driver says no; `status` is its CUresult."""
 
     def __init__(self, status: int, words: str):
@@ -46,7 +46,7 @@ class CUDARefusal(BackendError, RuntimeError):
         self.status = status
 
 
-class OutOfDeviceMemory(BackendError):
+class OutOfCUDAMemory(BackendError):
     """The device has no room."""
 
 
@@ -78,7 +78,7 @@ def install() -> None:
 def check(status: int) -> None:
     """Raises CUDARefusal unless the status is 0."""
     if status:
-        raise CUDARefusal(status, sentence(status))
+        raise CUDAError(status, sentence(status))
 
 
 check.told = True  # type: ignore[attr-defined]
@@ -91,13 +91,13 @@ def free_and_total(device: Any) -> tuple[int, int] | None:
     return (free.value, total.value) if cu.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total)) == 0 else None
 
 
-def out_of_memory(device: Any, nbytes: int | None = None) -> OutOfDeviceMemory:
+def out_of_memory(device: Any, nbytes: int | None = None) -> OutOfCUDAMemory:
     """The sentence for an opened device without room, for nbytes where that is known."""
     from ext.tinygrad.driver_info import cuda_name
 
     free, total = free_and_total(device) or (0, 0)
     need = f"another {_size(nbytes)} are needed, and " if nbytes else ""
-    return OutOfDeviceMemory(
+    return OutOfCUDAMemory(
         f"{device.device} ({cuda_name(device)}) refuses memory: {need}{_size(free)} of its {_size(total)} are available; lower "
         f"--max-context, take weights of fewer bits, end another program that uses the card, or run with CPU=1"
     )
@@ -109,13 +109,13 @@ def _tell_load(load: Any) -> Any:
         try:
             with Context(DEBUG=min(DEBUG.value, 4)):  # from 5 on tinygrad prints the code as a text, which machine code is not
                 load(self, dev, obj, smem)
-        except CUDARefusal as error:
+        except CUDAError as error:
             raise (out_of_memory(dev) if error.status == NO_MEMORY else error) from error
         except RuntimeError as error:  # "module load failed with status code 209: …"
             status = next((int(word.rstrip(":")) for word in str(error).split() if word.rstrip(":").isdigit()), 0)
             if not status:
                 raise
-            raise (out_of_memory(dev) if status == NO_MEMORY else CUDARefusal(status, sentence(status))) from error
+            raise (out_of_memory(dev) if status == NO_MEMORY else CUDAError(status, sentence(status))) from error
 
     return told_load
 
@@ -125,7 +125,7 @@ def _tell_memory(alloc: Any) -> Any:
     def told_alloc(self: Any, size: int, options: Any) -> Any:
         try:
             return alloc(self, size, options)
-        except CUDARefusal as error:
+        except CUDAError as error:
             if error.status != NO_MEMORY or options.host:
                 raise
             if any(self.cache.values()):

@@ -29,7 +29,7 @@ class BuildError(BackendError, CompileError):
     """The driver cannot build a kernel."""
 
 
-class OutOfDeviceMemory(BackendError):
+class OutOfOpenCLMemory(BackendError):
     """The device has no room."""
 
 
@@ -41,14 +41,14 @@ def install() -> None:
         CLAllocator._copyin = _tell_memory(CLAllocator._copyin)
 
 
-def refused(device: Any, status: int, nbytes: int | None = None) -> OutOfDeviceMemory | None:
+def refused(device: Any, status: int, nbytes: int | None = None) -> OutOfOpenCLMemory | None:
     """The sentence for a status that means that the device (an opened one) has no room, for nbytes where that is known."""
     if status not in NO_MEMORY:
         return None
     info = info_of(device)
     used = GlobalCounters.mem_used_per_device[device.device]
     need = f"another {_size(nbytes)} are needed, and " if nbytes else ""
-    return OutOfDeviceMemory(
+    return OutOfOpenCLMemory(
         f"{device.device} ({info.name}) refuses memory: {need}{_size(max(0, info.memory - used))} of its {_size(info.memory)} are "
         f"available ({_size(info.largest_buffer)} at most in one piece, {_size(used)} are in use); lower --max-context, take weights of "
         f"fewer bits, or run with CPU=1"

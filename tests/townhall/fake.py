@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from townhall.fake.model import FakeBackend, FakeCache, FakeGeneration, FakeModel, FakeOverflow, FakeStats, Line
+from townhall.fake.model import FakeBackend, FakeCache, FakeGeneration, FakeModel, FakeOverflow, FakeStats, ScriptedReply
 from townhall.fake.tokenizer import CHATML, SPECIALS, FakeTokenizer
 
 __all__ = ["CHATML", "SPECIALS", "FakeBackend", "FakeCache", "FakeGeneration", "FakeLlama", "FakeOverflow", "FakeStats", "FakeTokenizer"]
@@ -13,7 +13,7 @@ Script = Sequence[str | BaseException]  # an answer in tokens; an exception amon
 
 
 @dataclass(frozen=True)
-class FailingLine(Line):
+class FailingLine(ScriptedReply):
     """What to raise in place of the token at a position."""
 
     failures: Mapping[int, BaseException] = field(default_factory=dict)
@@ -64,9 +64,9 @@ class FakeLlama(FakeModel):
             self.stop_ids = stop_ids
         return super().generate(ids, max_tokens, sampling, cache, stop_ids)
 
-    def _line(self, prompt: str) -> Line:
+    def _line(self, prompt: str) -> ScriptedReply:
         said = self.answers(prompt) if callable(self.answers) else self.answers[(len(self.prompts) - 1) % len(self.answers)]
         if isinstance(said, str):
-            return Line(said)
+            return ScriptedReply(said)
         failures = {n: word for n, word in enumerate(said) if isinstance(word, BaseException)}
         return FailingLine(tokens=tuple("</s>" if isinstance(word, BaseException) else word for word in said), failures=failures)

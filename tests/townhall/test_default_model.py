@@ -10,9 +10,9 @@ import pytest
 
 from ext.tinygrad import buffers
 from townhall import Conversation, load_persona
-from townhall.formats.prompt_pieces import Turn
+from townhall.formats.prompt_pieces import PromptTurn
 from townhall.persona import list_personas
-from townhall.prefix_cache import HeadCache
+from townhall.prefix_cache import PrefixCache
 from townhall.prompt import Prompt
 from townhall.template import FORMATS, open_format
 
@@ -27,9 +27,9 @@ def llama(default_model):
 
 
 def greedy():
-    from app.models.llama import Sampling
+    from app.models.llama import SamplingParams
 
-    return Sampling(temperature=0)
+    return SamplingParams(temperature=0)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_the_parts_of_a_prompt_are_the_tokens_of_the_page_as_a_whole(tokenizer, 
     lead = " " if format == "chat_log" else ""
     exchange = [*prompt.turn_ids("How are you?"), *prompt.words(f"{lead}I'm fine."), *prompt.close_ids]
     parts = [*prompt.head_ids, *exchange, *prompt.turn_ids("Bye")]
-    whole = prompt.format.whole([Turn("user", "How are you?"), Turn("assistant", "I'm fine."), Turn("user", "Bye")])
+    whole = prompt.format.whole([PromptTurn("user", "How are you?"), PromptTurn("assistant", "I'm fine."), PromptTurn("user", "Bye")])
     assert parts == tokenizer.encode("".join(piece.text for piece in whole))
     assert 130 <= len(prompt.head_ids) <= 250
 
@@ -100,7 +100,7 @@ def test_after_fifty_shifts_the_first_layers_keys_are_those_of_a_fresh_prefill(l
 
 
 def test_a_restored_persona_answers_with_the_same_logits_to_the_last_bit(llama, tmp_path):
-    heads = HeadCache(tmp_path / "heads")
+    heads = PrefixCache(tmp_path / "heads")
     read, restored = (Conversation(llama, load_persona("stacy"), sampling=greedy(), heads=heads) for _ in range(2))
     assert read.prepare().restore_seconds is None and restored.prepare().restore_seconds is not None
     for token in read.prompt.turn_ids("Who are you?"):

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.models.llama import Llama, Sampling
+from app.models.llama import Llama, SamplingParams
 from ext.tinygrad import buffers
 from tests.reference.tiny import make_tiny_gguf
 from townhall import Conversation, Persona
 from townhall.context.registry import STRATEGIES
 from townhall.errors import ContextError
 from townhall.persona import Example
-from townhall.prefix_cache import HeadCache
+from townhall.prefix_cache import PrefixCache
 
 PERSONA = Persona("Stacy", "Stacy raps about history and the sea.", examples=(Example("Who are you?", "I am Stacy."),))
 CAPACITY = 1024
@@ -40,7 +40,9 @@ def llama_on(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Llama]:
 
 
 def talk(llama: Llama, context: str, seed: int = 1, max_tokens: int = 24, **settings: object) -> Conversation:
-    return Conversation(llama, PERSONA, context=context, sampling=Sampling(temperature=1.0, seed=seed), max_tokens=max_tokens, **settings)
+    return Conversation(
+        llama, PERSONA, context=context, sampling=SamplingParams(temperature=1.0, seed=seed), max_tokens=max_tokens, **settings
+    )
 
 
 def turn(conversation: Conversation, n: int) -> None:
@@ -88,7 +90,7 @@ def test_logits_after_an_overflow_are_those_of_a_fresh_run(llama_on, device: str
     llama = llama_on(device)
     conversation = talk(llama, context)
     if context == "summarize":  # what a tiny random model writes is no memory: let it have written this
-        monkeypatch.setattr("townhall.context.summarizer.Scribe._answer", _more)
+        monkeypatch.setattr("townhall.context.summarizer.Summarizer._answer", _more)
     overflows = memories = 0
     for n in range(30):
         turn(conversation, n)
@@ -109,7 +111,7 @@ def test_logits_after_an_overflow_are_those_of_a_fresh_run(llama_on, device: str
 
 def test_a_restored_persona_gives_the_same_bits_as_a_prefilled_one(llama_on, device: str, tmp_path: Path) -> None:
     llama, said = llama_on(device), []
-    heads = HeadCache(tmp_path / "heads", say=said.append)
+    heads = PrefixCache(tmp_path / "heads", say=said.append)
     first, second = talk(llama, "slide", heads=heads), talk(llama, "slide", heads=heads)
     assert first.prepare().restore_seconds is None and second.prepare().restore_seconds is not None
     for layer in range(llama.config.n_layers):
@@ -123,11 +125,11 @@ def test_a_restored_persona_gives_the_same_bits_as_a_prefilled_one(llama_on, dev
 def test_a_snapshot_of_another_model_is_no_snapshot_of_this_one(llama_on, tmp_path: Path) -> None:
     heads, said = tmp_path / "heads", []
     for type in ("F16", "F32"):
-        assert talk(llama_on("CPU", type), "slide", heads=HeadCache(heads, say=said.append)).prepare().restore_seconds is None
+        assert talk(llama_on("CPU", type), "slide", heads=PrefixCache(heads, say=said.append)).prepare().restore_seconds is None
     one, other = sorted(heads.iterdir())
     other.write_bytes(one.read_bytes())  # under a name that is not its own
     restored = [
-        talk(llama_on("CPU", type), "slide", heads=HeadCache(heads, say=said.append)).prepare().restore_seconds for type in ("F16", "F32")
+        talk(llama_on("CPU", type), "slide", heads=PrefixCache(heads, say=said.append)).prepare().restore_seconds for type in ("F16", "F32")
     ]
     assert restored.count(None) == 1 and len(said) == 1 and "made under another identity" in said[0]
 
@@ -135,7 +137,7 @@ def test_a_snapshot_of_another_model_is_no_snapshot_of_this_one(llama_on, tmp_pa
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]])
 def test_a_damaged_persona_is_said_in_one_line_and_read_anew(llama_on, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     llama, said = llama_on("CPU"), []
-    heads = HeadCache(tmp_path / "heads", say=said.append)
+    heads = PrefixCache(tmp_path / "heads", say=said.append)
     whole = talk(llama, "slide", heads=heads)
     whole.prepare()
     (path,) = heads.folder.iterdir()
@@ -149,7 +151,7 @@ def test_a_damaged_persona_is_said_in_one_line_and_read_anew(llama_on, tmp_path:
 
 def test_a_disk_that_takes_no_more_bytes_costs_the_stored_persona_and_not_the_conversation(llama_on, tmp_path: Path) -> None:
     llama, said = llama_on("CPU"), []
-    conversation = talk(llama, "shift", heads=HeadCache(tmp_path / "heads", say=said.append))
+    conversation = talk(llama, "shift", heads=PrefixCache(tmp_path / "heads", say=said.append))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # the kernel refuses what goes beyond, as a full disk does
     try:
@@ -200,7 +202,7 @@ def test_twenty_thousand_tokens_in_a_window_of_1024(llama_on, strategy: str, cap
     conversation = talk(llama, strategy, max_tokens=100)
     conversation.prompt.stop_ids = frozenset({10**6})  # every answer takes its 100 tokens
     # a random model's likeliest text never ends: draw it, so that some memories are kept and some are not
-    monkeypatch.setattr("townhall.context.summarizer._greedy", lambda: Sampling(temperature=1.5, seed=3))
+    monkeypatch.setattr("townhall.context.summarizer._greedy", lambda: SamplingParams(temperature=1.5, seed=3))
     conversation.prepare()
     head, generated, resets, memories = list(conversation.prompt.head_ids), 0, 0, set()
     entries = head_entries(conversation.cache, len(head))

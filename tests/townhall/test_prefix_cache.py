@@ -9,13 +9,13 @@ import pytest
 
 from tests.townhall.fake import FakeCache, FakeLlama
 from tests.townhall.test_conversation import talk
-from townhall.prefix_cache import HeadCache
+from townhall.prefix_cache import PrefixCache
 
 
 @pytest.fixture
 def heads(tmp_path):
     said = []
-    cache = HeadCache(tmp_path / "heads", say=said.append)
+    cache = PrefixCache(tmp_path / "heads", say=said.append)
     cache.said = said
     return cache
 
@@ -69,7 +69,7 @@ def test_a_full_disk_costs_the_snapshot_only(heads, monkeypatch):
 def test_a_folder_that_cannot_be_made_is_said_once(tmp_path):
     (tmp_path / "file").write_text("in the way")
     said = []
-    conversation = talk(FakeLlama(), heads=HeadCache(tmp_path / "file" / "heads", say=said.append))
+    conversation = talk(FakeLlama(), heads=PrefixCache(tmp_path / "file" / "heads", say=said.append))
     assert conversation.prepare().prompt_tokens and "".join(conversation.reply("Hi"))
     assert len(said) == 1 and "could not be stored" in said[0]
 

@@ -2,11 +2,11 @@ import pytest
 
 from tests.townhall.fake import FakeLlama
 from townhall.errors import ContextError
-from townhall.text_completion import Completion
+from townhall.text_completion import TextCompletion
 
 
 def complete(llama, prompt, count=1000, context="slide"):
-    completion = Completion(llama, prompt, object(), count, context)
+    completion = TextCompletion(llama, prompt, object(), count, context)
     return "".join(completion), completion.last
 
 
@@ -36,7 +36,7 @@ def test_stop_refuses_a_prompt_longer_than_the_window():
 
 
 def test_an_interrupted_text_has_its_figures_too():
-    completion = Completion(FakeLlama([["a", "b", KeyboardInterrupt()]]), "x", object(), 10)
+    completion = TextCompletion(FakeLlama([["a", "b", KeyboardInterrupt()]]), "x", object(), 10)
     with pytest.raises(KeyboardInterrupt):
         list(completion)
     assert (completion.last.text, completion.last.finish_reason) == ("ab", "interrupted")

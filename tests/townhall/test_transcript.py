@@ -6,7 +6,7 @@ from tests.townhall.fake import FakeLlama, FakeTokenizer
 from townhall import Conversation
 from townhall.context.registry import open_strategy
 from townhall.errors import ContextError
-from townhall.formats.prompt_pieces import Turn
+from townhall.formats.prompt_pieces import PromptTurn
 from townhall.persona import Example, Persona
 from townhall.prompt import Prompt
 from townhall.prompt_fitting import open_window
@@ -35,9 +35,9 @@ def test_every_prompt_is_the_one_that_a_session_makes(strategy, template):
     conversation = Conversation(llama, PERSONA, sampling=object(), context=strategy, max_tokens=30)
     turns, spoken, dropped = [], {}, 0
     for n in range(40):
-        turns.append(Turn("user", f"Question {n} " + "well " * (n % 5)))
+        turns.append(PromptTurn("user", f"Question {n} " + "well " * (n % 5)))
         laid = lay_out(conversation.prompt, open_strategy(strategy), conversation.window, turns, spoken.get)
-        turns.append(Turn("assistant", "".join(conversation.reply(turns[-1].text))))
+        turns.append(PromptTurn("assistant", "".join(conversation.reply(turns[-1].text))))
         assert list(laid.ids) == llama.prompts[-1]
         spoken[turns[-1].text] = conversation.exchanges[-1].reply.ids[: -len(conversation.prompt.close_ids)]
         newly = conversation.last.receipt.dropped
@@ -50,7 +50,15 @@ def test_every_prompt_is_the_one_that_a_session_makes(strategy, template):
 
 
 def test_who_speaks_twice_is_heard_as_once_and_a_greeting_answers_silence():
-    said = show([Turn("assistant", "Yo!"), Turn("user", "One."), Turn("user", "Two."), Turn("assistant", "A."), Turn("user", "Q")])
+    said = show(
+        [
+            PromptTurn("assistant", "Yo!"),
+            PromptTurn("user", "One."),
+            PromptTurn("user", "Two."),
+            PromptTurn("assistant", "A."),
+            PromptTurn("user", "Q"),
+        ]
+    )
     assert said == (
         "<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\nYo!<|im_end|>\n"
         "<|im_start|>user\nOne.\n\nTwo.<|im_end|>\n<|im_start|>assistant\nA.<|im_end|>\n"
@@ -60,21 +68,21 @@ def test_who_speaks_twice_is_heard_as_once_and_a_greeting_answers_silence():
 
 @pytest.mark.parametrize("settings", [{}, {"chat_template": None}], ids=["chat_template", "chat_log"])
 def test_an_answer_at_the_end_is_carried_on(settings):
-    said = show([Turn("user", "Is the sky blue?"), Turn("assistant", "The sky is")], **settings)
+    said = show([PromptTurn("user", "Is the sky blue?"), PromptTurn("assistant", "The sky is")], **settings)
     assert said.endswith(("assistant\nThe sky is", "Stacy: The sky is"))
 
 
 def test_nobodys_head_is_empty_and_ends_at_nobodys_cue():
     prompt = prompt_of(FakeTokenizer(), Persona("Assistant", ""))
     assert prompt.format.head() == [] and prompt.stop == ()
-    assert show([Turn("user", "Hi")], Persona("Assistant", "")) == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    assert show([PromptTurn("user", "Hi")], Persona("Assistant", "")) == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
 
 
 def test_a_conversation_that_does_not_fit_is_refused_where_nothing_may_go():
     tokenizer = FakeTokenizer()
     prompt = prompt_of(tokenizer)
-    turns = [Turn("user" if n % 2 == 0 else "assistant", "word " * 30) for n in range(9)]
+    turns = [PromptTurn("user" if n % 2 == 0 else "assistant", "word " * 30) for n in range(9)]
     with pytest.raises(ContextError, match="more than fit"):
         lay_out(prompt, open_strategy("stop"), open_window(prompt, 150, 10), turns)
     with pytest.raises(ContextError, match="far more than a window"):
-        lay_out(prompt, open_strategy("slide"), open_window(prompt, 150, 10), [Turn("user", "x" * 100_000)])
+        lay_out(prompt, open_strategy("slide"), open_window(prompt, 150, 10), [PromptTurn("user", "x" * 100_000)])

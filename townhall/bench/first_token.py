@@ -15,7 +15,7 @@ mark("interpreter")
 
 
 def ours(model: str, tokens: int) -> None:
-    from app.models.llama import Llama, Sampling
+    from app.models.llama import Llama, SamplingParams
     from ext.tinygrad.backend import open_backend
 
     mark("imports")
@@ -24,7 +24,7 @@ def ours(model: str, tokens: int) -> None:
     llama = Llama.load(model)
     mark("weights and tokenizer")
     ids = llama.tokenizer.encode(" ".join(["town hall"] * tokens))[:tokens]
-    next(llama.generate(ids, 1, Sampling(temperature=0)))
+    next(llama.generate(ids, 1, SamplingParams(temperature=0)))
     mark("first token")
 
 

@@ -85,7 +85,7 @@ def summary(values: Sequence[float]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchPlan:
     """What to measure, and for how long at most."""
 
     model: Path
@@ -99,14 +99,14 @@ class Plan:
     cold: bool = True
     seconds: float = 420.0
 
-    def quick(self) -> "Plan":
+    def quick(self) -> "BenchPlan":
         """The same in less than two minutes: fewer samples, contexts and starts."""
-        return Plan(
+        return BenchPlan(
             self.model, self.against, self.threads, self.contexts[:2], self.prefill, min(3, self.alternations), self.busy, 1, False, 90.0
         )
 
 
-def run(plan: Plan, say: Say = lambda text: print(text, file=sys.stderr)) -> dict[str, Any]:
+def run(plan: BenchPlan, say: Say = lambda text: print(text, file=sys.stderr)) -> dict[str, Any]:
     """Measure and return everything as JSON would have it."""
     deadline = time.monotonic() + plan.seconds
     out: dict[str, Any] = {
@@ -146,7 +146,7 @@ def run(plan: Plan, say: Say = lambda text: print(text, file=sys.stderr)) -> dic
     return out
 
 
-def cases_of(plan: Plan, context_length: int) -> list[Case]:
+def cases_of(plan: BenchPlan, context_length: int) -> list[Case]:
     """Prefills before decodes and contexts upwards, so that caches are filled once."""
     threads = plan.threads or tuple(sorted({1, default_threads()}, reverse=True))
     room = min(CAPACITY, context_length)

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from app.models.llama import Llama, Sampling
+from app.models.llama import Llama, SamplingParams
 from app.models.llama.checkpoint import open_checkpoint
 from app.models.llama.sampler import Sampler
 from ext.tinygrad import bandwidth
@@ -72,7 +72,7 @@ class Townhall:
     def sampling(self, context: int, tokens: int) -> dict[str, float]:
         """Seconds that a step, a greedy choice and the default choice take, medians over `tokens` steps from `context` on."""
         self._fill(context)
-        samplers = {"greedy": Sampler(Sampling(temperature=0)), "default": Sampler(Sampling(seed=0))}
+        samplers = {"greedy": Sampler(SamplingParams(temperature=0)), "default": Sampler(SamplingParams(seed=0))}
         seconds: dict[str, list[float]] = {name: [] for name in ("step", *samplers)}
         for position in range(context, context + tokens):
             started = time.perf_counter()

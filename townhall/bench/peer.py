@@ -15,7 +15,7 @@ def available() -> bool:
     return importlib.util.find_spec("llama_cpp") is not None
 
 
-class LlamaCpp:
+class LlamaCppPeer:
     """Library defaults (they are llama-bench's: batches of 2048 in pieces of 512, float16 cache, flash attention decided by itself,
     weights repacked where it knows a layout), with a context as large as ours and the threads that are asked for."""
 

@@ -124,9 +124,9 @@ def main() -> None:
 
             subject = Townhall(model, capacity)
         else:
-            from townhall.bench.peer import LlamaCpp
+            from townhall.bench.peer import LlamaCppPeer
 
-            subject = LlamaCpp(model, capacity)
+            subject = LlamaCppPeer(model, capacity)
         tell({"result": subject.describe() | {"load_seconds": time.perf_counter() - started}})
         for line in sys.stdin:
             method, *arguments = json.loads(line)

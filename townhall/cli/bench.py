@@ -60,9 +60,9 @@ def bench(
     prepare_environment()
     from townhall.bench import peer, report
     from townhall.bench import plot as picture
-    from townhall.bench.measure import Plan, run
+    from townhall.bench.measure import BenchPlan, run
 
-    plan = Plan(path, peer.available() if against == "auto" else against == "llama.cpp", threads, alternations=alternations)
+    plan = BenchPlan(path, peer.available() if against == "auto" else against == "llama.cpp", threads, alternations=alternations)
     results = run(plan.quick() if quick else plan, lambda text: click.echo(text, err=True))
     click.echo(json.dumps(results, ensure_ascii=False) if as_json else f"\n{report.table(results)}")
     if not quick and model is None and (ROOT / "bench").is_dir():  # a checkout's own record is of the default model

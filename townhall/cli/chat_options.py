@@ -8,7 +8,7 @@ from townhall.conversation import MAX_REPLY, REPEAT_PENALTY, TEMPERATURE
 from townhall.errors import ModelError
 
 if TYPE_CHECKING:
-    from app.models.llama import Sampling
+    from app.models.llama import SamplingParams
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ROOT / "app" / "models" / "llama" / "weights"
@@ -46,15 +46,15 @@ class ChatOptions:
     log: bool = True
     log_to: Path | None = None
 
-    def sampling(self) -> "Sampling":
+    def sampling(self) -> "SamplingParams":
         """Checked; SamplingError names the flag.
 
         The penalty keeps a chat from going round in circles; a text that is to be carried on is left as the model has it.
         """
-        from app.models.llama import Sampling
+        from app.models.llama import SamplingParams
 
         default_penalty = REPEAT_PENALTY if self.prompt is None else 1.0
-        return Sampling(
+        return SamplingParams(
             temperature=self.temperature,
             top_k=self.top_k,
             top_p=self.top_p,

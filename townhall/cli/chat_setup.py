@@ -14,17 +14,17 @@ from townhall.logbook.log_reader import Log
 from townhall.logbook.recording_model import RecordedModel
 from townhall.model_cache import ModelCache
 from townhall.persona import Persona, load_persona
-from townhall.prefix_cache import HeadCache
+from townhall.prefix_cache import PrefixCache
 
 if TYPE_CHECKING:
-    from app.models.llama import Sampling
+    from app.models.llama import SamplingParams
 
 Models = ModelCache[ChatOptions, Loaded]
 Recall = Callable[[Conversation], None]  # gives a fresh conversation its history
 
 
 @dataclass(frozen=True)
-class Scene:
+class ChatSetup:
     """`recorded` is the model where what it does is written down, `prepared` what reading the persona took."""
 
     options: ChatOptions
@@ -39,7 +39,7 @@ def nothing(fresh: Conversation) -> None:
     """No history."""
 
 
-def open_scene(options: ChatOptions, models: Models, recall: Recall = nothing) -> Scene:
+def open_scene(options: ChatOptions, models: Models, recall: Recall = nothing) -> ChatSetup:
     """Raises what loading the persona and the model raises, and ContextError where they leave no room, or the history cannot stand."""
     persona = load_persona(options.personality)
     loaded = models.open(options)
@@ -48,11 +48,11 @@ def open_scene(options: ChatOptions, models: Models, recall: Recall = nothing) -
     recall(conversation)
     with loaded.watch.lap("read the persona"):
         prepared = prepare(conversation)
-    return Scene(options, persona, loaded, conversation, recorded, prepared)
+    return ChatSetup(options, persona, loaded, conversation, recorded, prepared)
 
 
 def open_conversation(
-    llama: LanguageModel, sampling: "Sampling", options: ChatOptions, persona: Persona, trim: bool = True
+    llama: LanguageModel, sampling: "SamplingParams", options: ChatOptions, persona: Persona, trim: bool = True
 ) -> Conversation:
     """A conversation as the flags and settings say. ContextError where the persona leaves no room."""
     return Conversation(
@@ -62,7 +62,7 @@ def open_conversation(
         context=options.context,
         sampling=sampling,
         max_tokens=options.count,
-        heads=None if options.fake or not options.cache else HeadCache.of_user(terminal.note),
+        heads=None if options.fake or not options.cache else PrefixCache.of_user(terminal.note),
         trim=trim,
     )
 

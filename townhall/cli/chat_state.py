@@ -16,13 +16,13 @@ from townhall.language_model import Progress
 from townhall.logbook import restore
 from townhall.logbook.log_reader import Log
 from townhall.logbook.log_writer import SUFFIX, write_whole
-from townhall.logbook.logged_chat import COMPLETION, Keeper, default_folder, front_matter
+from townhall.logbook.logged_chat import COMPLETION, LoggedChat, default_folder, front_matter
 from townhall.persona import Persona, list_personas
 
 SEEDS = 1 << 63
 
 
-class Talk:
+class ChatState:
     """Whatever is refused leaves everything as it was."""
 
     def __init__(self, options: ChatOptions, models: Models, log: Log | None = None):
@@ -149,7 +149,7 @@ class Talk:
         self._scene = replace(self._scene, options=options, loaded=loaded)
         return False
 
-    def branch(self, title: str = "") -> Keeper:
+    def branch(self, title: str = "") -> LoggedChat:
         """Go on in a new log, which begins with all that was said; the old one stays. CommandError where no log is kept."""
         if not self.keeper:
             raise CommandError("this session keeps no log (--no-log), so there is nothing to branch off; /save PATH writes one")
@@ -203,7 +203,7 @@ class Talk:
             self.keeper = self._begin(self.folder)
             self.keeper.carry(restore.carried(scene.conversation, origin) if carried else "", title)
 
-    def _keep(self, log: Log | None) -> Keeper | None:
+    def _keep(self, log: Log | None) -> LoggedChat | None:
         """The log of the session's beginning; what a file holds that is gone on with is given to the model."""
         if not self.options.log:
             if log:
@@ -216,8 +216,8 @@ class Talk:
             terminal.note(f"going on with {keeper.path}: {counted(len(said), 'exchange')}")
         return keeper
 
-    def _begin(self, place: Path, settings: dict[str, Any] | None = None) -> Keeper:
+    def _begin(self, place: Path, settings: dict[str, Any] | None = None) -> LoggedChat:
         scene = self._scene
         assert scene.recorded is not None
         settings = self.options.that_matter() if settings is None else settings
-        return Keeper.begin(place, scene.recorded, scene.persona, scene.conversation.cache.identity, settings, terminal.complain)
+        return LoggedChat.begin(place, scene.recorded, scene.persona, scene.conversation.cache.identity, settings, terminal.complain)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from townhall.cli import terminal
-from townhall.cli.chat_state import Talk
+from townhall.cli.chat_state import ChatState
 from townhall.cli.reply_report import counted
 from townhall.cli.session_settings import change, show
 from townhall.errors import CommandError
@@ -15,7 +15,7 @@ from townhall.yaml_file import nearest
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CommandResult:
     """What the session is to do next. `say` is a message in the place of the last `instead` exchanges; `line` one to be edited first."""
 
     leave: bool = False
@@ -32,16 +32,16 @@ class Command:
     name: str
     usage: str
     help: str
-    run: Callable[[Talk, str], Outcome | None]
+    run: Callable[[ChatState, str], CommandResult | None]
 
 
-def run(talk: Talk, line: str) -> Outcome:
+def run(talk: ChatState, line: str) -> CommandResult:
     """Do as a line says. TownhallError, in one sentence, for what cannot be done: then all is as before."""
     name, _, argument = line.partition(" ") if " " in line.split("\n")[0] else line.partition("\n")
     name = ALIASES.get(name, name)
     if name not in COMMANDS:
         raise CommandError(f"there is no {name[:40]}; {nearest(name, list(COMMANDS), 'there is')}; /help tells more")
-    return COMMANDS[name].run(talk, argument.strip()) or Outcome()
+    return COMMANDS[name].run(talk, argument.strip()) or CommandResult()
 
 
 def is_command(text: str) -> bool:
@@ -61,24 +61,24 @@ def manual() -> str:
     return "\n".join(f"{name:<{width}}  {command.help}" for name, command in zip(names, COMMANDS.values(), strict=True))
 
 
-def _edit(talk: Talk, text: str) -> Outcome:
+def _edit(talk: ChatState, text: str) -> CommandResult:
     instead = 0 if talk.unanswered is not None else 1
     last = talk.last_question
     if text:
-        return Outcome(say=text, instead=instead)
+        return CommandResult(say=text, instead=instead)
     if not sys.stdin.isatty():
         raise CommandError("in a pipe /edit takes the new text: /edit How far is the sun?")
-    return Outcome(line=last, instead=instead)  # Ctrl-C on it leaves the turn as it is
+    return CommandResult(line=last, instead=instead)  # Ctrl-C on it leaves the turn as it is
 
 
-def _retry(talk: Talk, rest: str) -> Outcome:
+def _retry(talk: ChatState, rest: str) -> CommandResult:
     _nothing("/retry", rest)
     if talk.options.temperature == 0 and not talk.prefill and talk.unanswered is None:
         terminal.note("at temperature 0 a retry says the same again; /settings temperature 0.7 lets it vary")
-    return Outcome(say=talk.last_question, instead=0 if talk.unanswered is not None else 1)
+    return CommandResult(say=talk.last_question, instead=0 if talk.unanswered is not None else 1)
 
 
-def _prefill(talk: Talk, text: str) -> None:
+def _prefill(talk: ChatState, text: str) -> None:
     if not text and not talk.prefill:
         raise CommandError("/prefill takes the words that the next answer is to begin with: /prefill The moon is")
     talk.conversation.prompt.opening_ids(text)  # refuses what would end it
@@ -86,7 +86,7 @@ def _prefill(talk: Talk, text: str) -> None:
     terminal.note(f"the next answer begins with {text!r}; /retry begins the last one so" if text else "the next answer begins as it likes")
 
 
-def _persona(talk: Talk, name: str) -> Outcome | None:
+def _persona(talk: ChatState, name: str) -> CommandResult | None:
     if not name:
         for known in list_personas():
             terminal.note(f"{'*' if known == talk.options.personality.lower() else ' '} {known}")
@@ -94,10 +94,10 @@ def _persona(talk: Talk, name: str) -> Outcome | None:
         return None
     talk.meet(name)
     terminal.note(f"{talk.persona.name} is here, and the talk begins anew; the model is the one that was loaded")
-    return Outcome(greet=True)
+    return CommandResult(greet=True)
 
 
-def _model(talk: Talk, path: str) -> None:
+def _model(talk: ChatState, path: str) -> None:
     if not path:
         for loaded in talk.models:
             mark = "*" if loaded.llama is talk.loaded.llama else " "
@@ -111,12 +111,12 @@ def _model(talk: Talk, path: str) -> None:
     )
 
 
-def _settings(talk: Talk, rest: str) -> None:
+def _settings(talk: ChatState, rest: str) -> None:
     key, _, value = rest.partition(" ")
     terminal.note(change(talk, key, value.strip()) if value else show(talk.options, key))
 
 
-def _context(talk: Talk, rest: str) -> None:
+def _context(talk: ChatState, rest: str) -> None:
     if rest not in ("", "full"):
         raise CommandError(f"/context takes nothing, or the word full, not {rest[:40]!r}")
     terminal.note(talk.conversation.usage().describe())
@@ -124,14 +124,14 @@ def _context(talk: Talk, rest: str) -> None:
         terminal.note(talk.conversation.history())
 
 
-def _save(talk: Talk, path: str) -> None:
+def _save(talk: ChatState, path: str) -> None:
     if path or not talk.keeper:
         terminal.note(f"saved in {talk.save(Path(path).expanduser() if path else None)}")
     else:
         terminal.note(f"this talk is kept in {talk.keeper.path}")
 
 
-def _load(talk: Talk, name: str) -> None:
+def _load(talk: ChatState, name: str) -> None:
     from townhall.logbook.log_index import Index
     from townhall.logbook.log_reader import read_log
 
@@ -144,12 +144,12 @@ def _load(talk: Talk, name: str) -> None:
     terminal.note(f"{talk.persona.name} remembers {counted(count, 'exchange')} from {log.path}, which stays as it is; {_kept(talk)}")
 
 
-def _branch(talk: Talk, title: str) -> None:
+def _branch(talk: ChatState, title: str) -> None:
     before = talk.keeper.path if talk.keeper else None
     terminal.note(f"from here on this talk is kept in {talk.branch(title).path}; {before} stays as it is")
 
 
-def _undo(talk: Talk, rest: str) -> None:
+def _undo(talk: ChatState, rest: str) -> None:
     if rest and not (rest.isascii() and rest.isdigit() and 0 < int(rest[:9]) and len(rest) < 10):
         raise CommandError(f"/undo takes how many exchanges are to be taken back, a number from 1, not {rest[:40]!r}")
     if not (taken := talk.undo(int(rest or 1))):
@@ -159,13 +159,13 @@ def _undo(talk: Talk, rest: str) -> None:
     terminal.note(f"took back {counted(taken, 'exchange')}; {now}")
 
 
-def _reset(talk: Talk, rest: str) -> None:
+def _reset(talk: ChatState, rest: str) -> None:
     _nothing("/reset", rest)
     talk.reset()
     terminal.note(f"{talk.persona.name} has forgotten everything you said")
 
 
-def _help(talk: Talk, name: str) -> None:
+def _help(talk: ChatState, name: str) -> None:
     if not name:
         terminal.note(f"{manual()}\nCtrl-C stops an answer, Ctrl-D leaves")
         return
@@ -176,8 +176,8 @@ def _help(talk: Talk, name: str) -> None:
     terminal.note(f"{command.name} {command.usage}".strip() + f": {command.help}")
 
 
-def _exit(talk: Talk, rest: str) -> Outcome:
-    return Outcome(leave=True)
+def _exit(talk: ChatState, rest: str) -> CommandResult:
+    return CommandResult(leave=True)
 
 
 def _nothing(name: str, rest: str) -> None:
@@ -185,7 +185,7 @@ def _nothing(name: str, rest: str) -> None:
         raise CommandError(f"{name} takes nothing after it, not {rest[:40]!r}")
 
 
-def _kept(talk: Talk) -> str:
+def _kept(talk: ChatState) -> str:
     return f"from here on the talk is kept in {talk.keeper.path}" if talk.keeper else "nothing is kept (--no-log)"
 
 

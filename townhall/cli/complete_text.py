@@ -6,10 +6,10 @@ from townhall.cli import reply_report, terminal
 from townhall.cli.chat_options import ChatOptions
 from townhall.cli.model_loading import load
 from townhall.cli.render import open_view
-from townhall.logbook.logged_chat import COMPLETION, Keeper, default_folder
+from townhall.logbook.logged_chat import COMPLETION, LoggedChat, default_folder
 from townhall.logbook.recording_model import RecordedModel
 from townhall.persona import Persona
-from townhall.text_completion import Completion
+from townhall.text_completion import TextCompletion
 
 NOBODY = Persona("Continuation", "", user="Prompt")  # how the two parts of the text are headed in a log
 
@@ -19,7 +19,7 @@ def run_completion(options: ChatOptions) -> int:
     prompt = options.prompt or ""
     loaded = load(options)
     recorded = RecordedModel(loaded.llama) if options.log else None
-    completion = Completion(recorded or loaded.llama, prompt, loaded.sampling, options.count, options.context)
+    completion = TextCompletion(recorded or loaded.llama, prompt, loaded.sampling, options.count, options.context)
     keeper = _keep(options, recorded, completion) if recorded else None
     if keeper:
         keeper.asked(prompt)
@@ -52,6 +52,6 @@ def run_completion(options: ChatOptions) -> int:
     return 130 if interrupted else 0
 
 
-def _keep(options: ChatOptions, recorded: RecordedModel, completion: Completion) -> Keeper:
+def _keep(options: ChatOptions, recorded: RecordedModel, completion: TextCompletion) -> LoggedChat:
     place, identity = options.log_to or default_folder(), completion.cache.identity
-    return Keeper.begin(place, recorded, NOBODY, identity, options.that_matter(), terminal.complain, kind=COMPLETION)
+    return LoggedChat.begin(place, recorded, NOBODY, identity, options.that_matter(), terminal.complain, kind=COMPLETION)

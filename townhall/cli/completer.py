@@ -18,7 +18,7 @@ VALUES = {"context": list(STRATEGIES), "format": ["auto", *FORMATS]} | {
 MODELS = (".gguf", ".safetensors", ".bin", ".pth", ".json")
 
 
-class Suggestions(Completer):
+class SlashCompleter(Completer):
     """Completes a line that begins with a slash; `commands` are names and one line of help each."""
 
     def __init__(self, commands: Mapping[str, str]):

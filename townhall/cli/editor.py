@@ -18,7 +18,7 @@ from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.styles import Style
 
 from townhall.cli import terminal
-from townhall.cli.completer import Suggestions
+from townhall.cli.completer import SlashCompleter
 from townhall.cli.line_history import LineHistory
 from townhall.cli.line_input import LEAVE
 from townhall.cli.typeahead import PASTE_ON
@@ -50,7 +50,7 @@ class Editor:
     def __init__(self, cue: Callable[[], str], history: LineHistory, commands: Mapping[str, str], early: bytes = b""):
         self._cue, self._told, self._first, self.cleared = cue, False, True, False
         """`early` was typed before there was anybody to read it."""
-        suggestions = Suggestions(commands)
+        suggestions = SlashCompleter(commands)
         colour = terminal.colourful(sys.stdout)
         source = create_input(sys.stdin)
         self._session: PromptSession[str] = PromptSession(
@@ -94,7 +94,7 @@ class Editor:
     def _placeholder(self) -> StyleAndTextTuples:
         return [("class:placeholder", PLACEHOLDER)] if self._first and not get_app().is_done else []
 
-    def _keys(self, suggestions: Suggestions) -> KeyBindings:
+    def _keys(self, suggestions: SlashCompleter) -> KeyBindings:
         keys = KeyBindings()
 
         @keys.add("enter", filter=~is_searching)

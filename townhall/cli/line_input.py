@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Protocol
 from townhall.cli import terminal
 
 if TYPE_CHECKING:
-    from townhall.cli.typeahead import Held
+    from townhall.cli.typeahead import Typeahead
 
 LEAVE = "(Ctrl-D or /exit leaves)"
 
 
-class Line(Protocol):
+class LineInput(Protocol):
     """Where the next line comes from. `cleared`: Ctrl-C was pressed on the last one, so that it has nothing to do with its prefill."""
 
     cleared: bool
@@ -30,7 +30,7 @@ def edits() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty() and terminal.capable()
 
 
-def held() -> "AbstractContextManager[Held | None]":
+def held() -> "AbstractContextManager[Typeahead | None]":
     """Inside, what is typed while nobody reads is kept for the next line; where there is an editor to give it to."""
     if not edits():
         return nullcontext()
@@ -39,7 +39,7 @@ def held() -> "AbstractContextManager[Held | None]":
     return held_typing()
 
 
-def open_line(cue: Callable[[], str], commands: Mapping[str, str], keep: bool, typed: "Held | None" = None) -> Line:
+def open_line(cue: Callable[[], str], commands: Mapping[str, str], keep: bool, typed: "Typeahead | None" = None) -> LineInput:
     """The editor where there can be one.
 
     `cue` says who is speaking, `commands` are offered with a line of help each; with `keep` the lines are there in later sessions.
@@ -48,7 +48,7 @@ def open_line(cue: Callable[[], str], commands: Mapping[str, str], keep: bool, t
     if not edits():
         if isinstance(sys.stdin, TextIOWrapper):
             sys.stdin.reconfigure(encoding="utf-8", errors="replace")
-        return PlainLine(cue)
+        return PlainLineInput(cue)
     # whose turn it is shows at once: the editor takes a tenth of a second to import, and what is typed until then is held
     terminal.say(terminal.styled(terminal.defused(f"{cue()}: "), sys.stdout, bold=True))
     from townhall.cli.editor import Editor
@@ -59,7 +59,7 @@ def open_line(cue: Callable[[], str], commands: Mapping[str, str], keep: bool, t
 
 
 @dataclass
-class PlainLine:
+class PlainLineInput:
     """Lines as the terminal gives them, or a pipe."""
 
     cue: Callable[[], str]

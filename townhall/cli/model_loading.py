@@ -46,7 +46,7 @@ class Loaded:
     """A model that is ready, where it sits, and how long that took."""
 
     llama: Any  # app.models.llama.Llama, or a double of it
-    sampling: Any  # app.models.llama.Sampling
+    sampling: Any  # app.models.llama.SamplingParams
     backend: Any  # ext.tinygrad.backend.Backend
     watch: Stopwatch = field(default_factory=Stopwatch)
     path: Path | None = None  # what --model takes for it

@@ -87,7 +87,7 @@ def serve(
     except ModuleNotFoundError as error:
         raise ModelError(f"the server needs the package {error.name}: pip install 'townhall[server]'") from error
     from townhall.cli.model_loading import load
-    from townhall.prefix_cache import HeadCache
+    from townhall.prefix_cache import PrefixCache
 
     keys = read_keys(api_key, api_key_file)
     local = server.is_loopback(host)
@@ -107,7 +107,7 @@ def serve(
         limits=Limits(queue=max_queue, request=timeout),
     )
     listener = server.bind(host, port)
-    service = Service(options, lambda: load(chat), HeadCache.of_user(terminal.note) if chat.cache and not chat.fake else None)
+    service = Service(options, lambda: load(chat), PrefixCache.of_user(terminal.note) if chat.cache and not chat.fake else None)
 
     def ready() -> None:
         terminal.note(f"serving {', '.join(voice.id for voice in service.voices)} at {server.url(listener)}; Ctrl-C ends it")

@@ -8,12 +8,12 @@ from io import TextIOWrapper
 from ext.tinygrad.errors import TownhallError
 from townhall.cli import commands, reply_report, terminal
 from townhall.cli.chat_options import ChatOptions
-from townhall.cli.chat_state import Talk
-from townhall.cli.commands import Outcome
+from townhall.cli.chat_state import ChatState
+from townhall.cli.commands import CommandResult
 from townhall.cli.line_input import held, open_line
 from townhall.cli.model_loading import Loaded, open_models
 from townhall.cli.render import View, open_view
-from townhall.cli.typeahead import Held
+from townhall.cli.typeahead import Typeahead
 from townhall.conversation import Conversation
 from townhall.logbook.log_reader import Log
 from townhall.persona import Persona, load_persona
@@ -25,7 +25,7 @@ def run_session(options: ChatOptions, log: Log | None = None) -> int:
     """Talk until the input ends, going on with `log` where there is one; the exit code is 2 where a piped line had to be refused."""
     load_persona(options.personality)  # one that is broken ends this here
     with terminal.ends_in_order(), held() as typed:
-        talk = Talk(options, open_models(), log)
+        talk = ChatState(options, open_models(), log)
         session = Session(talk, typed)
         session.announce()
         with closing(talk):
@@ -38,7 +38,7 @@ def run_session(options: ChatOptions, log: Log | None = None) -> int:
 class Session:
     """One talk, shown."""
 
-    def __init__(self, talk: Talk, typed: Held | None = None):
+    def __init__(self, talk: ChatState, typed: Typeahead | None = None):
         self.talk, self._typed = talk, typed
 
     @property
@@ -92,13 +92,13 @@ class Session:
                 self._greet(self.persona.greeting)
             with self.loaded.watch.lap("set up the line"):
                 self.line = open_line(lambda: self.persona.user, commands.completions(), keep=self.options.log, typed=self._typed)
-            outcome = Outcome()
+            outcome = CommandResult()
             while not outcome.leave:
                 try:
                     text = self.line.read(outcome.line).strip()
                 except EOFError:
                     return 0
-                instead, outcome = 0 if self.line.cleared else outcome.instead, Outcome()
+                instead, outcome = 0 if self.line.cleared else outcome.instead, CommandResult()
                 try:
                     if text.startswith("/"):
                         outcome = self._commanded(text)
@@ -108,15 +108,15 @@ class Session:
                     terminal.note("(stopped)")
             return 0
 
-    def _commanded(self, text: str) -> Outcome:
+    def _commanded(self, text: str) -> CommandResult:
         """Do as a line beginning with / says; what is left of it is to be edited, or ends the session."""
         with terminal.ctrl_c_raises():
-            outcome = self.command(text) or Outcome()
+            outcome = self.command(text) or CommandResult()
         if outcome.greet and self.persona.greeting:
             self._greet(self.persona.greeting)
         if outcome.say is not None:
             self.answer(outcome.say, outcome.instead)
-            return Outcome()
+            return CommandResult()
         return outcome
 
     def _greet(self, greeting: str) -> None:
@@ -208,7 +208,7 @@ class Session:
             terminal.note(fold.describe())
         return interrupted
 
-    def command(self, text: str) -> Outcome | None:
+    def command(self, text: str) -> CommandResult | None:
         """Do as a line beginning with / says, and what is to be done next; None where it was refused."""
         try:
             return commands.run(self.talk, text)

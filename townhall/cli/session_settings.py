@@ -5,7 +5,7 @@ from typing import Any
 import yaml
 
 from townhall.cli.chat_options import ChatOptions
-from townhall.cli.chat_state import Talk
+from townhall.cli.chat_state import ChatState
 from townhall.errors import CommandError
 from townhall.yaml_file import nearest
 
@@ -33,7 +33,7 @@ def show(options: ChatOptions, key: str = "") -> str:
     return f"{key} is {_spelled(values[key])}; it takes {Settings.model_fields[key].description}"
 
 
-def change(talk: Talk, key: str, value: str) -> str:
+def change(talk: ChatState, key: str, value: str) -> str:
     """Set one, and say so. CommandError names the fault and the mend; other TownhallErrors come from what the setting is for."""
     from townhall.settings_schema import Settings, fault
 

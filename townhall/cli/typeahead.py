@@ -15,14 +15,14 @@ PASTE_ON, PASTE_OFF = "\x1b[?2004h", "\x1b[?2004l"  # between marks, a paste of 
 
 
 @dataclass(frozen=True)
-class Held:
+class Typeahead:
     """What was typed while the program was not there yet to say how."""
 
     early: bytes
 
 
 @contextmanager
-def held_typing() -> Iterator[Held]:
+def held_typing() -> Iterator[Typeahead]:
     """Inside, the terminal neither echoes nor waits for whole lines, and an Enter stays an Enter; Ctrl-C and Ctrl-Z work as ever.
 
     Before the program stops (Ctrl-Z) the terminal is given back as it was found, and taken again when it goes on.
@@ -30,7 +30,7 @@ def held_typing() -> Iterator[Held]:
     try:
         import termios
     except ImportError:  # Windows holds it by itself
-        yield Held(b"")
+        yield Typeahead(b"")
         return
     fd = sys.stdin.fileno()
     found = termios.tcgetattr(fd)
@@ -62,7 +62,7 @@ def held_typing() -> Iterator[Held]:
         signal.signal(signal.SIGTSTP, stop)
     try:
         take()
-        yield Held(_unread(fd))
+        yield Typeahead(_unread(fd))
     finally:
         give_back()
         signal.signal(signal.SIGTSTP, before)

@@ -16,12 +16,12 @@ from townhall.cli.chat_setup import open_conversation, prepare
 from townhall.cli.model_loading import Loaded, open_models
 from townhall.persona import load_persona
 from townhall.settings import read_front_matter, resolve
-from townhall.watch.answerers import Answerer, Continuation, Talk
-from townhall.watch.chat_syntax import DELIM, Layout, delimiter, front_matter, refuse_open_front_matter
-from townhall.watch.conversation_pool import Desk
+from townhall.watch.answerers import Answerer, ConversationAnswerer, TextAnswerer
+from townhall.watch.chat_syntax import DELIM, ChatSyntax, delimiter, front_matter, refuse_open_front_matter
+from townhall.watch.conversation_pool import ConversationPool
 from townhall.watch.document import Document
-from townhall.watch.errors import Gone, WatchError
-from townhall.watch.tasks import ChatTurns, FreeForm, Reader
+from townhall.watch.errors import FileGone, WatchError
+from townhall.watch.tasks import ChatTurns, FreeForm, TaskParser
 from townhall.watch.watcher import Watcher, create
 
 PATIENCE = 1.0  # seconds in which a second Ctrl-C is the same one, typed by quick fingers
@@ -83,7 +83,7 @@ class Watching:
         self.options = options
         self.chat = self._options({})
         self.interrupted = terminal.Interrupt()
-        self.desk = Desk(self.open, options.slots)
+        self.desk = ConversationPool(self.open, options.slots)
         self._models = open_models()
         self._loaded: WeakKeyDictionary[Answerer, Loaded] = WeakKeyDictionary()
         self._prepared: tuple[Hashable, Answerer] | None = None
@@ -92,7 +92,7 @@ class Watching:
         """Load the model and let it read the persona before anybody waits: those that the file names, where it is one and can be read."""
         chat = self.chat
         if self.options.target.is_file():
-            with suppress(TownhallError, Gone):
+            with suppress(TownhallError, FileGone):
                 document = Document(self.options.target)
                 document.look()
                 chat, _ = self.read(document.path, document.text)
@@ -102,7 +102,7 @@ class Watching:
         """Was the end asked for?"""
         return bool(self.interrupted)
 
-    def read(self, path: Path, text: str) -> tuple[ChatOptions, Reader]:
+    def read(self, path: Path, text: str) -> tuple[ChatOptions, TaskParser]:
         """How a file's text is to be read, and what its answerer depends on."""
         if self.options.raw:
             return self.chat, FreeForm((self.options.delim or "").strip())
@@ -110,7 +110,9 @@ class Watching:
         front, _ = front_matter(text)
         chat = self._options(read_front_matter(path, front, vars(ChatOptions()), FRONT)) if front.strip() else self.chat
         persona = load_persona(chat.personality)
-        return chat, ChatTurns(Layout(persona.user, persona.name, DELIM if self.options.delim is None else delimiter(self.options.delim)))
+        return chat, ChatTurns(
+            ChatSyntax(persona.user, persona.name, DELIM if self.options.delim is None else delimiter(self.options.delim))
+        )
 
     def open(self, chat: ChatOptions) -> Answerer:
         """Somebody who answers, ready."""
@@ -126,12 +128,12 @@ class Watching:
         return answerer
 
     def _continuation(self, chat: ChatOptions, loaded: Loaded) -> Answerer:
-        return Continuation(loaded.llama, loaded.sampling, chat.count, chat.context, self.options.trim)
+        return TextAnswerer(loaded.llama, loaded.sampling, chat.count, chat.context, self.options.trim)
 
     def _talk(self, chat: ChatOptions, loaded: Loaded) -> Answerer:
         conversation = open_conversation(loaded.llama, loaded.sampling, chat, load_persona(chat.personality), self.options.trim)
         prepare(conversation)
-        return Talk(conversation)
+        return ConversationAnswerer(conversation)
 
     def note(self, text: str) -> None:
         terminal.note(text)

@@ -71,9 +71,11 @@ def web(
         raise ModelError(f"the page needs the package {missing}: pip install 'townhall[server,web]'")
     from townhall.logbook.logged_chat import default_folder
     from townhall.server.served_models import persona_id
-    from townhall.web.sampling_controls import Asking
+    from townhall.web.sampling_controls import SamplingControls
 
-    plain = Asking(drawn.temperature, drawn.top_p, drawn.top_k, drawn.min_p, drawn.repeat_penalty, chat.seed, chat.count, chat.context)
+    plain = SamplingControls(
+        drawn.temperature, drawn.top_p, drawn.top_k, drawn.min_p, drawn.repeat_penalty, chat.seed, chat.count, chat.context
+    )
     local = serving.is_loopback(host)
     if not local and not no_auth:
         raise serving.ServeError(f"--host {host} can be reached by others: pass --no-auth to let anybody in who can reach it")
@@ -89,7 +91,7 @@ def web(
     within = None
     try:
         if server is None:
-            within = run.Within(lambda key: _service(chat, personas, key))
+            within = run.LocalServer(lambda key: _service(chat, personas, key))
             within.start()
             root: str = within.root
             key: str | None = within.key
@@ -118,11 +120,11 @@ def web(
 def _service(chat: ChatOptions, personas: tuple[str, ...], key: str) -> "Service":
     """As `townhall serve` makes it, for nobody but this page."""
     from townhall.cli.model_loading import load
-    from townhall.prefix_cache import HeadCache
+    from townhall.prefix_cache import PrefixCache
     from townhall.server.service import Service
 
     options = answering(chat, personas, keys=(key,), grace=1.0)
-    return Service(options, lambda: load(chat), HeadCache.of_user(terminal.note) if chat.cache and not chat.fake else None)
+    return Service(options, lambda: load(chat), PrefixCache.of_user(terminal.note) if chat.cache and not chat.fake else None)
 
 
 def _refuse_model_flags(ctx: click.Context, server: str) -> None:

@@ -2,14 +2,19 @@
 
 from collections.abc import Callable
 
-from townhall.context.shifting import Shift
-from townhall.context.slide import Slide
-from townhall.context.stop import Stop
+from townhall.context.shifting import ShiftStrategy
+from townhall.context.slide import SlideStrategy
+from townhall.context.stop import StopStrategy
 from townhall.context.strategy import ContextStrategy
-from townhall.context.summarize import Summarize
+from townhall.context.summarize import SummarizeStrategy
 from townhall.errors import ContextError
 
-STRATEGIES: dict[str, Callable[[], ContextStrategy]] = {"slide": Slide, "shift": Shift, "summarize": Summarize, "stop": Stop}
+STRATEGIES: dict[str, Callable[[], ContextStrategy]] = {
+    "slide": SlideStrategy,
+    "shift": ShiftStrategy,
+    "summarize": SummarizeStrategy,
+    "stop": StopStrategy,
+}
 
 
 def open_strategy(name: str) -> ContextStrategy:

@@ -1,10 +1,10 @@
 """Shifting window: what slide keeps, with its keys and values moved instead of computed again."""
 
-from townhall.context.slide import Slide
+from townhall.context.slide import SlideStrategy
 from townhall.language_model import Cache
 
 
-class Shift(Slide):
+class ShiftStrategy(SlideStrategy):
     """Chooses as slide does; a turn costs its own tokens even when it overflows.
 
     What was moved still carries what its layers took from the exchanges that are gone: close to a fresh prefill, not equal to it.

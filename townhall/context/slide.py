@@ -1,10 +1,10 @@
 """Sliding window: the pinned head and the newest exchanges that fit."""
 
-from townhall.context.strategy import Plan, Window, evict
+from townhall.context.strategy import Window, WindowPlan, evict
 from townhall.language_model import Cache
 
 
-class Slide:
+class SlideStrategy:
     """Drops whole exchanges, the oldest first, and at least a quarter of the window at once.
 
     Whatever moves up must be computed again, so the cost is paid once for many turns and not at each.
@@ -20,12 +20,12 @@ class Slide:
     def prepare(self, cache: Cache) -> None:
         """Nothing to do: an overflow is a prefill."""
 
-    def choose(self, window: Window, current: Plan, turn: int) -> Plan:
+    def choose(self, window: Window, current: WindowPlan, turn: int) -> WindowPlan:
         dropped = evict(window, current, turn)
         kept = current.kept[len(dropped) :]
-        plan = Plan(kept, dropped, current.memory)
+        plan = WindowPlan(kept, dropped, current.memory)
         # a memory is the last to go
-        return plan if kept or plan.tokens + turn <= window.budget else Plan(kept, dropped)
+        return plan if kept or plan.tokens + turn <= window.budget else WindowPlan(kept, dropped)
 
     def settle(self, cache: Cache, removed: tuple[int, int] | None) -> None:
         """Nothing to do: what moved up is computed again."""

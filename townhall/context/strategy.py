@@ -24,7 +24,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Plan:
+class WindowPlan:
     """The next prompt: pinned head, memory, kept exchanges, then the new turn; `dropped` were in the window until now."""
 
     kept: tuple[Exchange, ...]
@@ -47,7 +47,7 @@ class ContextStrategy(Protocol):
         """A conversation begins: set up what would make its first overflow slower than the others."""
         ...
 
-    def choose(self, window: Window, current: Plan, turn: int) -> Plan:
+    def choose(self, window: Window, current: WindowPlan, turn: int) -> WindowPlan:
         """The plan for a prompt that adds `turn` tokens to `current`, whose dropped exchanges are gone for good.
 
         A turn that cannot fit whatever is dropped is refused before a strategy is asked; ContextError refuses any other.
@@ -62,14 +62,14 @@ class ContextStrategy(Protocol):
         ...
 
 
-def fold_ahead(window: Window, current: Plan, memory: int) -> tuple[Exchange, ...]:
+def fold_ahead(window: Window, current: WindowPlan, memory: int) -> tuple[Exchange, ...]:
     """The exchanges that a next turn like the recent ones would push out, were there a memory of `memory` tokens."""
     turn = max([window.capacity // 16, *(len(exchange.user.ids) for exchange in current.kept[-RECENT:])])
     more = memory - (len(current.memory.ids) if current.memory else 0)
     return evict(window, current, turn + max(0, more))
 
 
-def evict(window: Window, current: Plan, turn: int) -> tuple[Exchange, ...]:
+def evict(window: Window, current: WindowPlan, turn: int) -> tuple[Exchange, ...]:
     """Whole exchanges, the oldest first, and at least a quarter of the window at once; none where the turn fits.
 
     Only the newest exchange is spared for as long as it fits, since a follow-up question hangs on it: `Slide` says what that costs.

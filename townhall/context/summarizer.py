@@ -32,7 +32,7 @@ class Rejected(Exception):
     """No memory came of it; says why."""
 
 
-class Interrupted(Rejected):
+class SummaryInterrupted(Rejected):
     """Somebody does not want to wait."""
 
 
@@ -51,7 +51,7 @@ class Fold:
         return f"context: no memory was made of {len(self.messages)} messages, {self.rejected}"
 
 
-class Scribe:
+class Summarizer:
     """Works in a cache of its own, so that the conversation's stays as it is; the scribe's instructions stay in it.
 
     A note is never written anew: a memory that is summed up again and again is a game of Chinese whispers. What the persona said is left
@@ -82,7 +82,7 @@ class Scribe:
                 if on_progress and done > shown:
                     on_progress(shown := done, len(exchanges))
                 if stopped():
-                    steps.throw(Interrupted("it was interrupted"))
+                    steps.throw(SummaryInterrupted("it was interrupted"))
         except StopIteration as end:
             fold: Fold = end.value
             return fold
@@ -107,7 +107,7 @@ class Scribe:
             except StopIteration as end:
                 _add(notes, Note(end.value, (exchange.user.id,)))
                 written = True
-            except Interrupted as interrupted:
+            except SummaryInterrupted as interrupted:
                 writing.close()
                 return Fold(ids, None, str(interrupted))
             except Rejected as rejected:
@@ -206,6 +206,6 @@ def _words(text: str) -> list[str]:
 
 
 def _greedy() -> Any:
-    from app.models.llama import Sampling
+    from app.models.llama import SamplingParams
 
-    return Sampling(temperature=0)
+    return SamplingParams(temperature=0)

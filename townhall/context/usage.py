@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from townhall.context.strategy import Plan
+from townhall.context.strategy import WindowPlan
 from townhall.message import Exchange
 
 
@@ -33,7 +33,7 @@ class Usage:
         )
 
 
-def describe_history(exchanges: Sequence[Exchange], plan: Plan, user: str, name: str) -> str:
+def describe_history(exchanges: Sequence[Exchange], plan: WindowPlan, user: str, name: str) -> str:
     """Every message with its id, what left the window above what is in it, and the memory between them."""
     out = exchanges[: len(exchanges) - len(plan.kept)]
     remembered = set(plan.memory.sources) if plan.memory else set()

@@ -13,7 +13,7 @@ from townhall.fake.tokenizer import FakeTokenizer
 
 
 @dataclass(frozen=True)
-class Line:
+class ScriptedReply:
     """What the model is to say: a text, which is cut into words, or the very tokens; pauses in seconds before each and before the first."""
 
     text: str = ""
@@ -83,7 +83,9 @@ class FakeBackend:
 class FakeGeneration(Iterator[int]):
     """As the real one: the prompt is prefilled at the first id, an id enters the cache when the one after it is asked for."""
 
-    def __init__(self, model: "FakeModel", ids: list[int], line: Line, max_tokens: int, cache: FakeCache, stop_ids: frozenset[int]):
+    def __init__(
+        self, model: "FakeModel", ids: list[int], line: ScriptedReply, max_tokens: int, cache: FakeCache, stop_ids: frozenset[int]
+    ):
         self._model, self._ids, self._line, self._max_tokens = model, ids, line, max_tokens
         self._cache, self._stop_ids = cache, stop_ids
         tokenizer = model.tokenizer
@@ -131,7 +133,9 @@ class FakeModel:
     prefill_sizes = (128, 32)  # tokens
     generation = FakeGeneration  # what a subclass may want to do otherwise
 
-    def __init__(self, script: Callable[[str], Line], max_context: int = 1024, tokenizer: FakeTokenizer | None = None, source: str = ""):
+    def __init__(
+        self, script: Callable[[str], ScriptedReply], max_context: int = 1024, tokenizer: FakeTokenizer | None = None, source: str = ""
+    ):
         self.script, self.max_context = script, max_context
         self.tokenizer = tokenizer or FakeTokenizer()
         self.backend = FakeBackend()

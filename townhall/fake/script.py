@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from townhall.errors import ModelError
-from townhall.fake.model import FakeModel, Line
+from townhall.fake.model import FakeModel, ScriptedReply
 from townhall.yaml_file import Fields, YamlFile
 
 PREFIX = "fake:"
@@ -27,19 +27,19 @@ def open_fake(model: Path | str, max_context: int = 1024) -> FakeModel:
     raise ModelError(f"--model {model} names no double; pass fake:echo or fake:script=FILE, a YAML file with a list of replies")
 
 
-def echo(prompt: str) -> Line:
+def echo(prompt: str) -> ScriptedReply:
     """The last thing that the user said, or the last line of a raw prompt."""
     turns = re.findall(r"<\|im_start\|>user\n(.*?)<\|im_end\|>", prompt, re.DOTALL) or re.findall(
         r"(?:<CHAT LOG>|\[EOS\])\n[^:\n]+: ((?:(?!\[EOS\]\n).)*)\n[^:\n]+:$", prompt, re.DOTALL
     )
-    return Line(turns[-1] if turns else prompt.removeprefix("<s>").splitlines()[-1] if prompt.removeprefix("<s>") else "")
+    return ScriptedReply(turns[-1] if turns else prompt.removeprefix("<s>").splitlines()[-1] if prompt.removeprefix("<s>") else "")
 
 
-def recite(lines: list[Line]) -> Callable[[str], Line]:
+def recite(lines: list[ScriptedReply]) -> Callable[[str], ScriptedReply]:
     """One line for each prompt; after the last the first comes again."""
     at = -1
 
-    def say(prompt: str) -> Line:
+    def say(prompt: str) -> ScriptedReply:
         nonlocal at
         at += 1
         return lines[at % len(lines)]
@@ -47,7 +47,7 @@ def recite(lines: list[Line]) -> Callable[[str], Line]:
     return say
 
 
-def read_script(path: Path) -> list[Line]:
+def read_script(path: Path) -> list[ScriptedReply]:
     """The replies of a YAML file; ModelError names the file, the line and the fault.
 
     `replies` is a list of texts, or of mappings with `text` or `tokens` and a `pause` and `prefill` of their own; `pause` is seconds
@@ -56,7 +56,7 @@ def read_script(path: Path) -> list[Line]:
     return YamlFile("script", path, ModelError).load(_lines, _KNOWN, empty="it needs a list of replies")
 
 
-def _lines(fields: Fields) -> list[Line]:
+def _lines(fields: Fields) -> list[ScriptedReply]:
     pause, prefill = fields.number("pause", LONGEST_PAUSE), fields.number("prefill", LONGEST_PAUSE)
     lines = []
     for node in fields.items("replies", MOST_REPLIES):
@@ -69,7 +69,7 @@ def _lines(fields: Fields) -> list[Line]:
         else:
             tokens, text, own = None, fields.string(node, "replies"), None
         lines.append(
-            Line(
+            ScriptedReply(
                 text,
                 tokens,
                 own.number("pause", LONGEST_PAUSE, pause) if own else pause,

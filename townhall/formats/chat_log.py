@@ -1,6 +1,6 @@
 """The chat log, for base models: a page of dialogue that the model carries on."""
 
-from townhall.formats.prompt_pieces import Piece, Turn
+from townhall.formats.prompt_pieces import Piece, PromptTurn
 from townhall.persona import Persona
 
 END = "[EOS]"
@@ -33,7 +33,7 @@ class ChatLog:
     def close(self) -> list[Piece]:
         return [Piece(f" {END}\n", special=False)]
 
-    def whole(self, turns: list[Turn]) -> list[Piece]:
+    def whole(self, turns: list[PromptTurn]) -> list[Piece]:
         pieces = self.head()
         for index, turn in enumerate(turns):
             if turn.role == "user":

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from townhall.errors import TemplateError
 from townhall.formats.chat_log import END
-from townhall.formats.prompt_pieces import Piece, Turn
+from townhall.formats.prompt_pieces import Piece, PromptTurn
 from townhall.formats.sandbox import INSTEAD, Sandbox
 from townhall.persona import Persona
 
@@ -30,7 +30,9 @@ class ChatTemplate:
         self.stop = tuple(dict.fromkeys((*played, *persona.stop)))
         self._sandbox = Sandbox(source)
         self._variables = {"bos_token": bos_token, "eos_token": eos_token, "tools": None, "documents": None}
-        self._examples = [turn for example in persona.examples for turn in (Turn("user", example.user), Turn("assistant", example.reply))]
+        self._examples = [
+            turn for example in persona.examples for turn in (PromptTurn("user", example.user), PromptTurn("assistant", example.reply))
+        ]
         self._folded = False
         self._head, self._opening, self._cue, self._close = self._learn()
 
@@ -43,7 +45,7 @@ class ChatTemplate:
     def close(self) -> list[Piece]:
         return self._close
 
-    def whole(self, turns: list[Turn]) -> list[Piece]:
+    def whole(self, turns: list[PromptTurn]) -> list[Piece]:
         return self._render(turns, cue=True)
 
     def _learn(self) -> tuple[list[Piece], list[Piece], list[Piece], list[Piece]]:
@@ -84,7 +86,7 @@ class ChatTemplate:
             return None
         return head, opening, cue, close
 
-    def _around(self, turns: list[Turn], cue: bool) -> list[list[Piece]]:
+    def _around(self, turns: list[PromptTurn], cue: bool) -> list[list[Piece]]:
         """What the template writes around the contents of `turns`: before the first, between each two, after the last."""
         parts: list[list[Piece]] = [[]]
         expected = 0
@@ -100,7 +102,7 @@ class ChatTemplate:
             raise TemplateError(f"the model's chat template leaves messages out; {INSTEAD}")
         return parts
 
-    def _render(self, turns: Sequence[Turn], cue: bool) -> list[Piece]:
+    def _render(self, turns: Sequence[PromptTurn], cue: bool) -> list[Piece]:
         """The template's output with every content back in its place; only what the template itself wrote is special."""
         contents: dict[str, Piece] = {}
 
@@ -129,9 +131,9 @@ class ChatTemplate:
         return pieces
 
 
-_ONE = [Turn("user", "q")]
-_TWO = [*_ONE, Turn("assistant", "a"), Turn("user", "q")]
-_THREE = [*_TWO, Turn("assistant", "a"), Turn("user", "q")]
+_ONE = [PromptTurn("user", "q")]
+_TWO = [*_ONE, PromptTurn("assistant", "a"), PromptTurn("user", "q")]
+_THREE = [*_TWO, PromptTurn("assistant", "a"), PromptTurn("user", "q")]
 
 
 def _text(pieces: list[Piece]) -> str:

@@ -32,7 +32,7 @@ class OverBudget(Exception):
     """The steps are used up, or one value grew too large."""
 
 
-class Generation(Extension):
+class GenerationTag(Extension):
     """`{% generation %}…{% endgeneration %}` marks what the model wrote, for training; here only its body counts."""
 
     tags = {"generation"}
@@ -56,7 +56,7 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
 
     def __init__(self) -> None:
         # trimmed as the reference implementation (transformers' apply_chat_template) does
-        super().__init__(trim_blocks=True, lstrip_blocks=True, autoescape=False, extensions=[Generation, loopcontrols])
+        super().__init__(trim_blocks=True, lstrip_blocks=True, autoescape=False, extensions=[GenerationTag, loopcontrols])
         self.steps_left = 0
         self.macro_cost = 0
         self.filters = {name: self._metered(self.filters[name]) for name in FILTERS if name in self.filters}

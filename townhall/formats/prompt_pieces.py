@@ -14,7 +14,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Turn:
+class PromptTurn:
     """A message as a format sees it."""
 
     role: str  # "user" or "assistant"
@@ -40,6 +40,6 @@ class PromptFormat(Protocol):
         """What follows an answer."""
         ...
 
-    def whole(self, turns: list[Turn]) -> list[Piece]:
+    def whole(self, turns: list[PromptTurn]) -> list[Piece]:
         """Everything at once, from the head to the place where the answer to the last turn begins."""
         ...

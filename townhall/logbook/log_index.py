@@ -23,7 +23,7 @@ CREATE TABLE turn (log TEXT, line INTEGER, role TEXT, speaker TEXT, text TEXT, f
 
 
 @dataclass(frozen=True)
-class Entry:
+class LogEntry:
     """A log, in short; `fault` says why it cannot be read at all."""
 
     name: str  # of its file
@@ -58,12 +58,12 @@ class Index:
     def close(self) -> None:
         self._db.close()
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[LogEntry]:
         """Every log, the newest first."""
         rows = self._db.execute(
             "SELECT name, id, started, persona, model, turns, first, damages, fault, title FROM log ORDER BY started DESC, name DESC"
         )
-        return [Entry(*row) for row in rows]
+        return [LogEntry(*row) for row in rows]
 
     def search(self, words: str) -> list[Found]:
         """The turns that hold every one of the words, the newest log first; upper and lower case are one."""

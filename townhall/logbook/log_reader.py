@@ -18,7 +18,7 @@ Mark = tuple[str, dict[str, Any]]  # a comment between turns, and what it says
 
 
 @dataclass(frozen=True)
-class Turn:
+class LogTurn:
     """One turn. `facts` are what its comment says; None where it has none: a person wrote it, or the program ended in it."""
 
     name: str
@@ -44,11 +44,11 @@ class Log:
 
     path: Path
     head: dict[str, Any]
-    turns: list[Turn] = field(default_factory=list)
+    turns: list[LogTurn] = field(default_factory=list)
     damages: list[Damage] = field(default_factory=list)
-    taken: list[Turn] = field(default_factory=list)
+    taken: list[LogTurn] = field(default_factory=list)
     title: str = ""  # that somebody gave it
-    events: list[Turn | Mark] = field(default_factory=list)  # every turn, and every comment between turns, as they came
+    events: list[LogTurn | Mark] = field(default_factory=list)  # every turn, and every comment between turns, as they came
 
     @property
     def id(self) -> str:
@@ -87,7 +87,7 @@ def parse(data: bytes, path: Path) -> Log:
         turn, strays, marks = parsed
         log.damages.extend(strays)
         if turn:
-            log.turns.append(Turn(turn.name, turn.role, turn.text, turn.line, turn.facts, reset))
+            log.turns.append(LogTurn(turn.name, turn.role, turn.text, turn.line, turn.facts, reset))
             log.events.append(log.turns[-1])
             previous, reset = turn.role, False
         log.events.extend(marks)
@@ -103,10 +103,10 @@ def parse(data: bytes, path: Path) -> Log:
     return replace(log, title=title)
 
 
-def take_back(turns: list[Turn], facts: dict[str, Any]) -> list[Turn]:
+def take_back(turns: list[LogTurn], facts: dict[str, Any]) -> list[LogTurn]:
     """Take from `turns` the last exchanges, as many as an undo's comment says, and return them."""
     wanted = facts.get("turns", 1)
-    taken: list[Turn] = []
+    taken: list[LogTurn] = []
     for _ in range(wanted if type(wanted) is int and 0 < wanted <= len(turns) else 1):
         while turns:
             taken.append(turns.pop())
@@ -169,7 +169,7 @@ def _blocks(lines: list[bytes], start: int, names: set[str]) -> Iterator[tuple[i
         yield first, block
 
 
-def _turn(block: list[bytes], first: int, head: dict[str, Any], previous: str) -> tuple[Turn | None, list[Damage], list[Mark]] | Damage:
+def _turn(block: list[bytes], first: int, head: dict[str, Any], previous: str) -> tuple[LogTurn | None, list[Damage], list[Mark]] | Damage:
     """(turn, what stood after its end, the comments that follow it), or the damage that the whole block is."""
     raw = b"\n".join(block)
     try:
@@ -208,7 +208,7 @@ def _turn(block: list[bytes], first: int, head: dict[str, Any], previous: str) -
         while text and not text[-1].strip():
             text.pop()
     role = _role(heading[1], kind, head, previous)
-    return Turn(heading[1], role, unescape("\n".join(text)), first + 1, facts), strays, marks
+    return LogTurn(heading[1], role, unescape("\n".join(text)), first + 1, facts), strays, marks
 
 
 def _facts(written: str | None) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from townhall.errors import LogError
 from townhall.logbook import log_syntax
 from townhall.logbook.log_reader import Log, read_log
 from townhall.logbook.log_writer import SUFFIX, LogWriter, new_id
-from townhall.logbook.recording_model import RecordedModel, Run, prompt_hash
+from townhall.logbook.recording_model import RecordedModel, RecordedRun, prompt_hash
 from townhall.persona import Persona
 from townhall.reply import Reply
 
@@ -24,7 +24,7 @@ def default_folder() -> Path:
     return Path(user_data_dir("townhall")) / "logs"
 
 
-class Keeper:
+class LoggedChat:
     """The log of one conversation over `model`, which must be the one that answers.
 
     `found` is what the file held when it was opened; the conversation is to recall it.
@@ -53,7 +53,7 @@ class Keeper:
         settings: Mapping[str, Any],
         say: Callable[[str], None] = lambda line: None,
         kind: str = CONVERSATION,
-    ) -> "Keeper":
+    ) -> "LoggedChat":
         """A log in the folder `place`, or the file `place`, which may be there already; nothing is written before the first turn.
 
         `identity` says which weights on which device, as a cache does. LogError for a file that another process writes, or that holds a
@@ -98,7 +98,7 @@ class Keeper:
 
     def answered(self, reply: Reply, prefill: str = "", max_tokens: int | None = None) -> None:
         """The answer to it stands, whole or interrupted; what was interrupted before a word was shown is taken back."""
-        run: Run = self.model.run  # type: ignore[assignment]  # there is no reply without a generation
+        run: RecordedRun = self.model.run  # type: ignore[assignment]  # there is no reply without a generation
         facts = {
             "at": _now(),
             "finish_reason": reply.finish_reason,

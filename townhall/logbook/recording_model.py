@@ -6,15 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from townhall.language_model import Generation, LanguageModel, PrefillStats, Progress
+from townhall.language_model import LanguageModel, PrefillFigures, Progress, TokenStream
 
 
 @dataclass
-class Run:
+class RecordedRun:
     """One generation: its prompt, how ids were drawn, and the ids so far."""
 
     prompt: list[int]
-    sampling: Any  # app.models.llama.Sampling, its seed settled
+    sampling: Any  # app.models.llama.SamplingParams, its seed settled
     ids: list[int] = field(default_factory=list)
 
 
@@ -39,7 +39,7 @@ class WatchedModel:
     def new_cache(self) -> Any:
         return self._llama.new_cache()
 
-    def prefill(self, ids: list[int], cache: Any, on_progress: Progress | None = None) -> PrefillStats:
+    def prefill(self, ids: list[int], cache: Any, on_progress: Progress | None = None) -> PrefillFigures:
         return self._llama.prefill(ids, cache, on_progress)
 
 
@@ -48,21 +48,21 @@ class RecordedModel(WatchedModel):
 
     def __init__(self, llama: LanguageModel):
         super().__init__(llama)
-        self.run: Run | None = None
+        self.run: RecordedRun | None = None
 
     def generate(
         self, ids: list[int], max_tokens: int, sampling: Any = None, cache: Any = None, stop_ids: frozenset[int] | None = None
     ) -> Any:
         if sampling.seed is None:
             sampling = replace(sampling, seed=int.from_bytes(os.urandom(4), "little"))
-        run = self.run = Run(list(ids), sampling)
+        run = self.run = RecordedRun(list(ids), sampling)
         return RecordedGeneration(self._llama.generate(ids, max_tokens, sampling, cache=cache, stop_ids=stop_ids), run)
 
 
 class RecordedGeneration(Iterator[int]):
     """The generation, and every id that comes out of it written down."""
 
-    def __init__(self, generation: Generation, run: Run):
+    def __init__(self, generation: TokenStream, run: RecordedRun):
         self._generation, self._ids, self._run = generation, iter(generation), run
 
     def __next__(self) -> int:

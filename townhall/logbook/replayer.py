@@ -8,9 +8,9 @@ from townhall.conversation import Conversation
 from townhall.errors import LogError
 from townhall.language_model import LanguageModel
 from townhall.logbook import restore
-from townhall.logbook.log_reader import Log, Turn, take_back
+from townhall.logbook.log_reader import Log, LogTurn, take_back
 from townhall.logbook.recording_model import WatchedModel, prompt_hash
-from townhall.text_completion import Completion
+from townhall.text_completion import TextCompletion
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ReplayResult:
     """How far the replies were the same."""
 
     replies: int
@@ -98,17 +98,19 @@ class RehearsedGeneration(Iterator[int]):
         return getattr(self._generation, name)
 
 
-def replay(log: Log, model: RehearsedModel, conversation: Conversation, told: Callable[[Outcome], None] = lambda outcome: None) -> Outcome:
+def replay(
+    log: Log, model: RehearsedModel, conversation: Conversation, told: Callable[[ReplayResult], None] = lambda outcome: None
+) -> ReplayResult:
     """Go through every reply that has a receipt, up to the first that differs, and through whatever was taken back or taken up between.
 
     `told` hears of each reply that is the same. `conversation` must be fresh, and over `model`. LogError for a receipt that lacks what it
     takes.
     """
-    outcome = Outcome(0, 0)
-    turns: list[Turn] = []  # that stand in the log at this point
-    held: list[Turn] = []  # answers of the conversation's exchanges
+    outcome = ReplayResult(0, 0)
+    turns: list[LogTurn] = []  # that stand in the log at this point
+    held: list[LogTurn] = []  # answers of the conversation's exchanges
     for event in log.events:
-        if not isinstance(event, Turn):
+        if not isinstance(event, LogTurn):
             kind, facts = event
             if kind == "undo":
                 taken = {turn.line for turn in take_back(turns, facts)}
@@ -128,31 +130,31 @@ def replay(log: Log, model: RehearsedModel, conversation: Conversation, told: Ca
             continue
         model.expected = expected = _expected(event, outcome.replies + 1, log)
         if difference := _rehearse(conversation, turns[-2].text, expected, log, event):
-            return Outcome(outcome.replies, outcome.tokens, difference)
+            return ReplayResult(outcome.replies, outcome.tokens, difference)
         model.expected = None
         if len(conversation.exchanges) > len(held):
             held.append(event)
         if not expected.interrupted:
             conversation.after_reply()
-        outcome = Outcome(outcome.replies + 1, outcome.tokens + len(expected.ids))
+        outcome = ReplayResult(outcome.replies + 1, outcome.tokens + len(expected.ids))
         told(outcome)
     return outcome
 
 
-def replay_completion(log: Log, model: RehearsedModel, max_tokens: int, context: str) -> Outcome:
+def replay_completion(log: Log, model: RehearsedModel, max_tokens: int, context: str) -> ReplayResult:
     """The same for a text that was carried on, without a persona."""
-    outcome = Outcome(0, 0)
+    outcome = ReplayResult(0, 0)
     for at, reply in enumerate(log.turns):
         if _repeatable(log.turns[: at + 1]):
             model.expected = expected = _expected(reply, outcome.replies + 1, log)
-            text = Completion(model, log.turns[at - 1].text, _sampling(expected, log, reply), max_tokens, context)
+            text = TextCompletion(model, log.turns[at - 1].text, _sampling(expected, log, reply), max_tokens, context)
             if difference := _heard(text):
-                return Outcome(outcome.replies, outcome.tokens, difference)
-            outcome = Outcome(outcome.replies + 1, outcome.tokens + len(expected.ids))
+                return ReplayResult(outcome.replies, outcome.tokens, difference)
+            outcome = ReplayResult(outcome.replies + 1, outcome.tokens + len(expected.ids))
     return outcome
 
 
-def _rehearse(conversation: Conversation, question: str, expected: Expected, log: Log, reply: Turn) -> Difference | None:
+def _rehearse(conversation: Conversation, question: str, expected: Expected, log: Log, reply: LogTurn) -> Difference | None:
     """Have a question answered again."""
     conversation.sampling = _sampling(expected, log, reply)
     if expected.max_tokens is not None:
@@ -174,11 +176,11 @@ def _heard(pieces: Iterable[str]) -> Difference | None:
 
 def total(log: Log) -> int:
     """How many replies there are to go through."""
-    turns = [event for event in log.events if isinstance(event, Turn)]
+    turns = [event for event in log.events if isinstance(event, LogTurn)]
     return sum(_repeatable(turns[max(0, at - 1) : at + 1]) for at in range(len(turns)))
 
 
-def _repeatable(turns: Sequence[Turn]) -> bool:
+def _repeatable(turns: Sequence[LogTurn]) -> bool:
     """Is the last turn an answer that was given here, to a question that stands before it?
 
     A question without a receipt is passed over: the conversation did not keep it either.
@@ -188,7 +190,7 @@ def _repeatable(turns: Sequence[Turn]) -> bool:
     return turns[-1].facts is not None and "said_in" not in turns[-1].facts
 
 
-def _expected(reply: Turn, number: int, log: Log) -> Expected:
+def _expected(reply: LogTurn, number: int, log: Log) -> Expected:
     facts = reply.facts or {}
     ids, sampler, prompt = facts.get("tokens"), facts.get("sampler"), facts.get("prompt_sha256")
     numbers = (int, float)
@@ -203,16 +205,16 @@ def _expected(reply: Turn, number: int, log: Log) -> Expected:
     return Expected(number, reply.line, prompt, ids, facts.get("finish_reason") == "interrupted", sampler, prefill, most)
 
 
-def _sampling(expected: Expected, log: Log, reply: Turn) -> Any:
-    from app.models.llama.sampling_params import Sampling
+def _sampling(expected: Expected, log: Log, reply: LogTurn) -> Any:
+    from app.models.llama.sampling_params import SamplingParams
 
     try:
-        return Sampling(**expected.sampler)
+        return SamplingParams(**expected.sampler)
     except TypeError as error:
         raise _unreadable(log, reply) from error
 
 
-def _unreadable(log: Log, reply: Turn) -> LogError:
+def _unreadable(log: Log, reply: LogTurn) -> LogError:
     return LogError(
         f"log {log.path}, line {reply.line}: the receipt of this reply lacks what it takes to repeat it (tokens, sampler, prompt_sha256)"
     )

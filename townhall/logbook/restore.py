@@ -7,14 +7,14 @@ from townhall.answer import Answer
 from townhall.conversation import Conversation
 from townhall.errors import PrefillError
 from townhall.logbook import log_syntax
-from townhall.logbook.log_reader import Mark, Turn, take_back
+from townhall.logbook.log_reader import LogTurn, Mark, take_back
 
 
-def standing(events: Iterable[Turn | Mark]) -> list[Turn]:
+def standing(events: Iterable[LogTurn | Mark]) -> list[LogTurn]:
     """The turns of the talk that a log ends in: not what was before a reset, nor what was taken back."""
-    turns: list[Turn] = []
+    turns: list[LogTurn] = []
     for event in events:
-        if isinstance(event, Turn):
+        if isinstance(event, LogTurn):
             turns.append(event)
         elif event[0] == "reset":
             turns.clear()
@@ -23,10 +23,10 @@ def standing(events: Iterable[Turn | Mark]) -> list[Turn]:
     return turns
 
 
-def exchanges(turns: Iterable[Turn]) -> list[tuple[Turn, Turn]]:
+def exchanges(turns: Iterable[LogTurn]) -> list[tuple[LogTurn, LogTurn]]:
     """Questions and answers. A question that was never answered is left out, as the conversation did."""
-    found: list[tuple[Turn, Turn]] = []
-    question: Turn | None = None
+    found: list[tuple[LogTurn, LogTurn]] = []
+    question: LogTurn | None = None
     for turn in turns:
         if turn.role == "user":
             question = turn
@@ -36,12 +36,12 @@ def exchanges(turns: Iterable[Turn]) -> list[tuple[Turn, Turn]]:
     return found
 
 
-def recall(conversation: Conversation, said: list[tuple[Turn, Turn]]) -> None:
+def recall(conversation: Conversation, said: list[tuple[LogTurn, LogTurn]]) -> None:
     """Make it the conversation's history. ContextError where the context strategy does not let it."""
     conversation.recall([(question.text, answer.text) for question, answer in said], [sampled(conversation, answer) for _, answer in said])
 
 
-def sampled(conversation: Conversation, turn: Turn) -> list[int] | None:
+def sampled(conversation: Conversation, turn: LogTurn) -> list[int] | None:
     """The ids that an answer has in a prompt; None where the log has none that this model would have said it with."""
     facts = turn.facts or {}
     ids, identity, opening = facts.get("tokens"), facts.get("identity"), facts.get("prefill", "")

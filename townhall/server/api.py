@@ -20,12 +20,12 @@ from starlette.types import Receive, Scope, Send
 
 from townhall.server.errors import APIError, as_api_error, shutting_down
 from townhall.server.guard import Guard, error_response, json_response, read_body
-from townhall.server.job_events import Done, Ended, Event, Failed, Figures, Said
+from townhall.server.job_events import AnswerEnd, Event, JobDone, JobFailed, RequestFigures, TextEvent
 from townhall.server.openapi import document
-from townhall.server.request_planner import Planned, Planner
+from townhall.server.request_planner import PlannedRequest, Planner
 from townhall.server.requests import ChatRequest, CompletionRequest, DetokenizeRequest, Generate, TokenizeRequest, parse
-from townhall.server.responses import ChatReply, Reply, TextReply
-from townhall.server.served_models import Voice
+from townhall.server.responses import ChatResponseBuilder, ResponseBuilder, TextResponseBuilder
+from townhall.server.served_models import ServedModel
 from townhall.server.service import Service
 from townhall.server.slots import Lane
 
@@ -58,7 +58,7 @@ def build(service: Service) -> Starlette:
     return app
 
 
-def _model(voice: Voice, started: float) -> dict[str, Any]:
+def _model(voice: ServedModel, started: float) -> dict[str, Any]:
     """A model as clients list it; `townhall` says who speaks, for those that show faces."""
     persona = voice.persona
     who = {"name": voice.id, "bare": True} if voice.bare else {"name": persona.name, "bare": False}
@@ -97,14 +97,14 @@ class API:
         arrived = time.monotonic()
         asked = await self._read(request, ChatRequest)
         planned = await self._service.plan(lambda planner: planner.chat(asked))
-        return await self._answer(request, asked, planned, ChatReply, bool(asked.logprobs), arrived)
+        return await self._answer(request, asked, planned, ChatResponseBuilder, bool(asked.logprobs), arrived)
 
     async def completions(self, request: Request) -> Response:
         """POST /v1/completions."""
         arrived = time.monotonic()
         asked = await self._read(request, CompletionRequest)
         planned = await self._service.plan(lambda planner: planner.completion(asked))
-        return await self._answer(request, asked, planned, TextReply, asked.logprobs is not None, arrived)
+        return await self._answer(request, asked, planned, TextResponseBuilder, asked.logprobs is not None, arrived)
 
     async def tokenize(self, request: Request) -> Response:
         """POST /v1/tokenize."""
@@ -150,7 +150,13 @@ class API:
             raise APIError(400, "the request's body broke off") from None
 
     async def _answer(
-        self, request: Request, asked: Generate, planned: Planned, kind: Callable[..., Reply], logprobs: bool, arrived: float
+        self,
+        request: Request,
+        asked: Generate,
+        planned: PlannedRequest,
+        kind: Callable[..., ResponseBuilder],
+        logprobs: bool,
+        arrived: float,
     ) -> Response:
         events: asyncio.Queue[Any] = asyncio.Queue()
         job = self._service.submit(planned, self._lane(request, asked), events, arrived)
@@ -174,7 +180,7 @@ class API:
         return asked.townhall.lane if asked.townhall else "chat"
 
 
-async def _whole(request: Request, events: "asyncio.Queue[Any]", reply: Reply) -> Figures:
+async def _whole(request: Request, events: "asyncio.Queue[Any]", reply: ResponseBuilder) -> RequestFigures:
     """Wait until `reply` is whole, or the client goes."""
 
     async def watch() -> None:
@@ -186,11 +192,11 @@ async def _whole(request: Request, events: "asyncio.Queue[Any]", reply: Reply) -
     try:
         while True:
             event = await events.get()
-            if isinstance(event, Said | Ended):
+            if isinstance(event, TextEvent | AnswerEnd):
                 reply.add(event)
-            elif isinstance(event, Done):
+            elif isinstance(event, JobDone):
                 return event.figures
-            elif isinstance(event, Failed):
+            elif isinstance(event, JobFailed):
                 raise event.error
             else:
                 raise APIError(408, "the client went away")  # nobody reads this
@@ -200,7 +206,9 @@ async def _whole(request: Request, events: "asyncio.Queue[Any]", reply: Reply) -
             await watching
 
 
-async def stream(events: "asyncio.Queue[Event]", reply: Reply, with_usage: bool, choices: int, keep_alive: float) -> AsyncIterator[bytes]:
+async def stream(
+    events: "asyncio.Queue[Event]", reply: ResponseBuilder, with_usage: bool, choices: int, keep_alive: float
+) -> AsyncIterator[bytes]:
     """Server-sent events: each choice's opening, pieces and end, then usage where it was asked for, then [DONE]; or an error."""
 
     def frame(chunk: dict[str, Any]) -> bytes:
@@ -208,7 +216,7 @@ async def stream(events: "asyncio.Queue[Event]", reply: Reply, with_usage: bool,
             chunk = {"usage": None, **chunk}
         return b"data: " + json.dumps(chunk, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 
-    ended: list[Ended] = []
+    ended: list[AnswerEnd] = []
     if opening := reply.opening(0):
         yield frame(opening)
     while True:
@@ -220,15 +228,15 @@ async def stream(events: "asyncio.Queue[Event]", reply: Reply, with_usage: bool,
             continue
         if not events.empty():
             await asyncio.sleep(0)  # whoever comes late must not keep the loop, nor go on writing to a client that has gone
-        if isinstance(event, Said):
+        if isinstance(event, TextEvent):
             yield frame(reply.piece(event))
-        elif isinstance(event, Ended):
+        elif isinstance(event, AnswerEnd):
             ended.append(event)
             if len(ended) < choices:
                 yield frame(reply.end(event))
                 if opening := reply.opening(event.index + 1):
                     yield frame(opening)
-        elif isinstance(event, Done):
+        elif isinstance(event, JobDone):
             # the receipt goes with the last chunk that every client reads
             yield frame(reply.end(ended[-1]) | {"townhall": reply.receipt(event.figures)})
             if with_usage:

@@ -4,29 +4,29 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 
-from app.models.llama.logits_processors import Grammar, Likely, SteeredSampler, Steering
-from app.models.llama.sampling_params import Sampling
+from app.models.llama.logits_processors import Grammar, LogitsProcessors, SamplerChain, TokenLogprob
+from app.models.llama.sampling_params import SamplingParams
 from townhall.answer import Answer
 from townhall.context.strategy import ContextStrategy
 from townhall.incremental_prefill import common_prefix, read
 from townhall.language_model import LanguageModel
 from townhall.prompt import Prompt
-from townhall.server.job_events import Done, Ended, Event, Figures, Said
-from townhall.server.slots import Lane, Slot, Wanted
+from townhall.server.job_events import AnswerEnd, Event, JobDone, RequestFigures, TextEvent
+from townhall.server.slots import Lane, Slot, SlotRequest
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class AnswerRequest:
     """One answer to be made."""
 
     index: int
     prompt: Prompt
     ids: Sequence[int]
-    sampling: Sampling
+    sampling: SamplingParams
     max_tokens: int
     stop: Sequence[str]
     stop_ids: frozenset[int]
-    steering: Steering = Steering()
+    steering: LogitsProcessors = LogitsProcessors()
     grammar: Callable[[], Grammar] | None = None
     top: int | None = None  # likeliest ids to tell of at each; None: nothing is told
     trim: bool = True
@@ -43,7 +43,7 @@ class Run:
 class Job:
     """Runs one after another in one slot. `emit` is called on the engine's thread, `cancel` from anywhere."""
 
-    runs: Sequence[Run]
+    runs: Sequence[AnswerRequest]
     emit: Callable[[Event], None]
     remember: Callable[[str, Sequence[int]], None]
     lane: Lane = "chat"
@@ -59,10 +59,10 @@ class Job:
     seeds: list[int] = field(default_factory=list)
 
     @property
-    def wanted(self) -> Wanted:
+    def wanted(self) -> SlotRequest:
         """What the first run asks of a slot."""
         run = self.runs[0]
-        return Wanted(run.ids, run.pinned, self.lane, run.before, run.once)
+        return SlotRequest(run.ids, run.pinned, self.lane, run.before, run.once)
 
     def cancel(self) -> None:
         """Stop at the next turn."""
@@ -75,33 +75,33 @@ class Job:
             yield from self._read(run, llama, slot)
             yield from self._write(run, llama, slot)
         self.done = True
-        self.emit(Done(self.figures))
+        self.emit(JobDone(self.figures))
 
     @property
-    def figures(self) -> Figures:
+    def figures(self) -> RequestFigures:
         """What it took until now."""
-        return Figures(
+        return RequestFigures(
             self.prompt_tokens, self.cached_tokens, self.completion_tokens, self.first_seconds, self.decode_seconds, tuple(self.seeds)
         )
 
-    def _settle(self, run: Run, slot: Slot) -> None:
+    def _settle(self, run: AnswerRequest, slot: Slot) -> None:
         held = slot.cache.tokens
         if run.removed and run.strategy:
             stop = run.removed[1]
             in_place = common_prefix(held, run.before) >= stop
             run.strategy.settle(slot.cache, run.removed if in_place else None)
 
-    def _read(self, run: Run, llama: LanguageModel, slot: Slot) -> Generator[None, None, None]:
+    def _read(self, run: AnswerRequest, llama: LanguageModel, slot: Slot) -> Generator[None, None, None]:
         if all(run.ids is not earlier.ids for earlier in self.runs[: self.runs.index(run)]):
             self.prompt_tokens += len(run.ids)
             self.cached_tokens += min(common_prefix(slot.cache.tokens, run.ids), len(run.ids) - 1)
         yield from read(llama, run.ids, slot.cache)
 
-    def _write(self, run: Run, llama: LanguageModel, slot: Slot) -> Generator[None, None, None]:
-        sampler = SteeredSampler(run.sampling, run.steering, len(run.ids), run.grammar() if run.grammar else None, run.top)
+    def _write(self, run: AnswerRequest, llama: LanguageModel, slot: Slot) -> Generator[None, None, None]:
+        sampler = SamplerChain(run.sampling, run.steering, len(run.ids), run.grammar() if run.grammar else None, run.top)
         self.seeds.append(sampler.seed)
         generation = llama.generate(list(run.ids), run.max_tokens, sampler, cache=slot.cache, stop_ids=run.stop_ids)
-        speech = Speech(run, Answer(llama, run.prompt, run.stop, run.trim), sampler.likely)
+        speech = StreamedAnswer(run, Answer(llama, run.prompt, run.stop, run.trim), sampler.likely)
         finish = None
         try:
             started = time.perf_counter()
@@ -128,34 +128,34 @@ class Job:
                 self.remember(speech.answer.shown, ids)
                 if run.after and finish and self.lane == "chat":
                     run.after(speech.answer.shown, ids)
-        self.emit(Ended(run.index, finish))
+        self.emit(AnswerEnd(run.index, finish))
 
-    def _tell(self, said: Said) -> None:
+    def _tell(self, said: TextEvent) -> None:
         if self.first_seconds is None:
             self.first_seconds = time.monotonic() - self.arrived
         self.emit(said)
 
 
-class Speech:
+class StreamedAnswer:
     """An answer with what is known of its tokens: each is told of with the text that shows it whole."""
 
-    def __init__(self, run: Run, answer: Answer, likely: Sequence[Likely]):
+    def __init__(self, run: AnswerRequest, answer: Answer, likely: Sequence[TokenLogprob]):
         self._run, self.answer, self._likely = run, answer, likely
         self._told = 0
 
-    def push(self, token: int) -> Said | None:
+    def push(self, token: int) -> TextEvent | None:
         """What a sampled id adds."""
         return self._said(self.answer.push(token))
 
-    def flush(self) -> Said | None:
+    def flush(self) -> TextEvent | None:
         """What was held back to the end, and what is known of ids that no text shows, such as half a character."""
         return None if self.answer.stopped else self._said(self.answer.flush(), last=True)
 
-    def _said(self, text: str, last: bool = False) -> Said | None:
+    def _said(self, text: str, last: bool = False) -> TextEvent | None:
         if self._run.top is None:
-            return Said(self._run.index, text) if text else None
+            return TextEvent(self._run.index, text) if text else None
         start, end = self._told, len(self.answer.ids) if last else self.answer.whole
         if not text and not (last and end > start):
             return None
         self._told = end
-        return Said(self._run.index, text, tuple(self._likely[start:end]))
+        return TextEvent(self._run.index, text, tuple(self._likely[start:end]))

@@ -3,21 +3,21 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.models.llama.logits_processors import Likely
+from app.models.llama.logits_processors import TokenLogprob
 from townhall.server.errors import APIError
 
 
 @dataclass(frozen=True)
-class Said:
+class TextEvent:
     """More of an answer; `likely` is what was asked to be known of the ids that are shown whole now."""
 
     index: int
     text: str
-    likely: Sequence[Likely] = ()
+    likely: Sequence[TokenLogprob] = ()
 
 
 @dataclass(frozen=True)
-class Ended:
+class AnswerEnd:
     """An answer is complete: "stop" or "length"."""
 
     index: int
@@ -25,7 +25,7 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class Figures:
+class RequestFigures:
     """What a request took; seconds from its arrival to its first text."""
 
     prompt_tokens: int
@@ -37,17 +37,17 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Done:
+class JobDone:
     """All answers are complete."""
 
-    figures: Figures
+    figures: RequestFigures
 
 
 @dataclass(frozen=True)
-class Failed:
+class JobFailed:
     """Nothing more comes."""
 
     error: APIError
 
 
-Event = Said | Ended | Done | Failed
+Event = TextEvent | AnswerEnd | JobDone | JobFailed

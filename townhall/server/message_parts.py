@@ -12,7 +12,7 @@ T = TypeVar("T")
 Listed = Annotated[list[T], Field(fail_fast=True)]  # one wrong entry is enough
 
 
-class Asked(BaseModel):
+class RequestModel(BaseModel):
     """Unknown fields are tolerated, wrong types are not."""
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False, populate_by_name=True)
@@ -28,7 +28,7 @@ class Asked(BaseModel):
         return data
 
 
-class Part(Asked):
+class Part(RequestModel):
     """A piece of a message; text is the only kind that this model reads, an answer's refusal among it."""
 
     type: str
@@ -46,7 +46,7 @@ class Part(Asked):
         return self.text if self.type == "text" else self.refusal
 
 
-class ChatMessage(Asked):
+class ChatMessage(RequestModel):
     """`name` and tool ids are accepted; what a tool returned is read as the user's words."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
@@ -62,7 +62,7 @@ class ChatMessage(Asked):
         return self.content or ""
 
 
-class JSONSchema(Asked):
+class JSONSchema(RequestModel):
     """`strict` false is honoured as true is."""
 
     name: str | None = None
@@ -70,17 +70,17 @@ class JSONSchema(Asked):
     strict: bool | None = None
 
 
-class TextFormat(Asked):
+class TextFormat(RequestModel):
     type: Literal["text"]
 
 
-class JSONObjectFormat(Asked):
+class JSONObjectFormat(RequestModel):
     """`schema` is how clients of llama.cpp's server ask for a certain object."""
 
     type: Literal["json_object"]
     schema_: dict[str, Any] | None = Field(None, alias="schema")
 
 
-class JSONSchemaFormat(Asked):
+class JSONSchemaFormat(RequestModel):
     type: Literal["json_schema"]
     json_schema: JSONSchema

@@ -4,23 +4,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from app.models.llama.logits_processors import Grammar, Steering
-from app.models.llama.sampling_params import Sampling
+from app.models.llama.logits_processors import Grammar, LogitsProcessors
+from app.models.llama.sampling_params import SamplingParams
 from townhall.context.registry import open_strategy
 from townhall.conversation import REPEAT_PENALTY, TEMPERATURE
 from townhall.errors import ContextError
-from townhall.formats.prompt_pieces import Turn
+from townhall.formats.prompt_pieces import PromptTurn
 from townhall.language_model import LanguageModel
 from townhall.logbook.recording_model import prompt_hash
 from townhall.prompt_fitting import open_window, refuse_oversized_text
 from townhall.server.errors import APIError
 from townhall.server.grammar import Grammars
-from townhall.server.job import Run
+from townhall.server.job import AnswerRequest
 from townhall.server.message_parts import JSONObjectFormat, JSONSchemaFormat
 from townhall.server.requests import ChatRequest, CompletionRequest, Generate
 from townhall.server.serve_options import ServeOptions
-from townhall.server.served_models import Answers, Voice, Voices
-from townhall.server.summaries import Memories
+from townhall.server.served_models import SampledAnswers, ServedModel, ServedModels
+from townhall.server.summaries import SummaryStore
 from townhall.transcript import lay_out
 
 SEEDS = 1 << 63  # numpy takes seeds from 0 on, clients send any 64 bits
@@ -29,10 +29,10 @@ LEAST_TOP_P = 1e-6  # 0 asks for the likeliest token alone
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedRequest:
     """Answers to be made, and what is told about the prompt: `townhall` in the reply."""
 
-    runs: Sequence[Run]
+    runs: Sequence[AnswerRequest]
     told: dict[str, Any]
 
     @property
@@ -48,11 +48,11 @@ class Planner:
     def __init__(
         self,
         llama: LanguageModel,
-        voices: Voices,
-        answers: Answers,
-        memories: Memories,
+        voices: ServedModels,
+        answers: SampledAnswers,
+        memories: SummaryStore,
         options: ServeOptions,
-        sampling: Sampling,
+        sampling: SamplingParams,
         capacity: int,
     ):
         self._llama, self._voices, self._answers, self._memories, self._options = llama, voices, answers, memories, options
@@ -60,7 +60,7 @@ class Planner:
         self._grammars = Grammars(llama.tokenizer)
         self._grammars.prepare()
 
-    def chat(self, request: ChatRequest) -> Planned:
+    def chat(self, request: ChatRequest) -> PlannedRequest:
         """APIError or ContextError for what cannot be done."""
         voice = self._voices.find(request.model)
         if len(request.messages) > self._options.limits.messages:
@@ -84,7 +84,7 @@ class Planner:
         memories = self._memories
         laid = lay_out(prompt, strategy, window, turns, self._answers.spoken, lambda said: memories.standings.recall(prompt.head_ids, said))
         grammar = self._grammar(request)
-        run = Run(
+        run = AnswerRequest(
             index=0,
             prompt=prompt,
             ids=laid.ids,
@@ -114,20 +114,20 @@ class Planner:
         memory = (
             {"memory": laid.memory.text, "memory_tokens": len(laid.memory.ids), "memory_of": list(laid.memory_of)} if laid.memory else {}
         )
-        return Planned(_repeated(run, request.n or 1), told | memory)
+        return PlannedRequest(_repeated(run, request.n or 1), told | memory)
 
-    def completion(self, request: CompletionRequest) -> Planned:
+    def completion(self, request: CompletionRequest) -> PlannedRequest:
         """APIError or ContextError for what cannot be done."""
         voice = self._voices.find(request.model)
         name = request.strategy or self._options.context
         limit, n = request.max_tokens or 16, request.n or 1  # 16 is OpenAI's default here
         grammar = self._grammar(request)
-        runs: list[Run] = []
+        runs: list[AnswerRequest] = []
         gone = 0
         for at, given in enumerate(request.prompts):
             ids, cut = self._raw(given, limit, name)
             gone += cut
-            run = Run(
+            run = AnswerRequest(
                 index=at * n,
                 prompt=self._voices.prompt(voice),
                 ids=ids,
@@ -141,7 +141,7 @@ class Planner:
                 trim=False,
             )
             runs += _repeated(run, n)
-        return Planned(runs, self._told(voice, name, 0, [], gone))
+        return PlannedRequest(runs, self._told(voice, name, 0, [], gone))
 
     def _raw(self, given: str | list[int], limit: int, strategy: str) -> tuple[list[int], int]:
         """Ids of a raw prompt, and how many tokens of its beginning went so that there is room for an answer."""
@@ -167,11 +167,11 @@ class Planner:
         start = tokenizer.encode("")
         return [*start, *ids[len(ids) - room + len(start) :]], len(ids) - room
 
-    def _drawn(self, request: Generate, penalty: float) -> Sampling:
+    def _drawn(self, request: Generate, penalty: float) -> SamplingParams:
         """The server's own way to draw ids with this penalty on repetition, unless the request says otherwise."""
         own = self._sampling
         seed = own.seed if request.seed is None else None if request.seed == ANY_SEED else request.seed % SEEDS
-        return Sampling(
+        return SamplingParams(
             temperature=own.temperature if request.temperature is None else request.temperature,
             top_k=own.top_k if request.top_k is None else max(request.top_k, 0),
             top_p=own.top_p if request.top_p is None else max(request.top_p, LEAST_TOP_P),
@@ -180,12 +180,12 @@ class Planner:
             seed=seed,
         )
 
-    def _steering(self, request: Generate) -> Steering:
+    def _steering(self, request: Generate) -> LogitsProcessors:
         bias = {int(n): value for n, value in (request.logit_bias or {}).items()}
         known = self._llama.tokenizer.vocab_size
         if wrong := [n for n in bias if n >= known]:
             raise APIError(400, f"logit_bias names {wrong[0]}, which is no token of this model", "logit_bias")
-        return Steering(bias, request.frequency_penalty or 0.0, request.presence_penalty or 0.0)
+        return LogitsProcessors(bias, request.frequency_penalty or 0.0, request.presence_penalty or 0.0)
 
     def _grammar(self, request: Generate) -> Callable[[], Grammar] | None:
         form = request.response_format
@@ -193,7 +193,7 @@ class Planner:
             return self._grammars.of_schema(form.schema_ or {"type": "object"})
         return self._grammars.of_schema(form.json_schema.schema_) if isinstance(form, JSONSchemaFormat) else None
 
-    def _told(self, voice: Voice, strategy: str, pinned: int, dropped: list[int], dropped_tokens: int) -> dict[str, Any]:
+    def _told(self, voice: ServedModel, strategy: str, pinned: int, dropped: list[int], dropped_tokens: int) -> dict[str, Any]:
         return {
             "persona": None if voice.bare else voice.persona.name,
             "strategy": strategy,
@@ -209,32 +209,32 @@ class Planner:
         }
 
 
-def default_sampling() -> Sampling:
+def default_sampling() -> SamplingParams:
     """How personas speak where nobody says otherwise."""
-    return Sampling(temperature=TEMPERATURE, repeat_penalty=REPEAT_PENALTY)
+    return SamplingParams(temperature=TEMPERATURE, repeat_penalty=REPEAT_PENALTY)
 
 
-def _repeated(run: Run, n: int) -> list[Run]:
+def _repeated(run: AnswerRequest, n: int) -> list[AnswerRequest]:
     """`n` answers to one prompt; the first has the seed that was given, the others follow it."""
     sampling, seed = run.sampling, run.sampling.seed
     seeds = [None if seed is None else (seed + at) % SEEDS for at in range(n)]
     return [replace(run, index=run.index + at, sampling=replace(sampling, seed=seeds[at])) for at in range(n)]
 
 
-def _split(request: ChatRequest) -> tuple[str, list[Turn], list[int]]:
+def _split(request: ChatRequest) -> tuple[str, list[PromptTurn], list[int]]:
     """(what the system says, what is said then, the latter's places in the list).
 
     A system message amid the others is read where it stands, as the user's words: formats have no other place for it, and whoever ends
     with one ("[Sum up what happened.]" after an answer) wants it followed, not that answer carried on.
     """
     system: list[str] = []
-    turns: list[Turn] = []
+    turns: list[PromptTurn] = []
     indices: list[int] = []
     for index, message in enumerate(request.messages):
         instructs = message.role in ("system", "developer")
         if instructs and not turns:
             system.append(message.text)
         elif message.text or not instructs:
-            turns.append(Turn("assistant" if message.role == "assistant" else "user", message.text))
+            turns.append(PromptTurn("assistant" if message.role == "assistant" else "user", message.text))
             indices.append(index)
-    return "\n\n".join(filter(None, system)), turns or [Turn("user", "")], indices
+    return "\n\n".join(filter(None, system)), turns or [PromptTurn("user", "")], indices

@@ -7,7 +7,7 @@ from pydantic import AliasChoices, BaseModel, Field, ValidationError, field_vali
 from pydantic_core import PydanticCustomError
 
 from townhall.server.errors import APIError
-from townhall.server.message_parts import Asked, ChatMessage, JSONObjectFormat, JSONSchemaFormat, Listed, TextFormat
+from townhall.server.message_parts import ChatMessage, JSONObjectFormat, JSONSchemaFormat, Listed, RequestModel, TextFormat
 
 Context = Literal["slide", "shift", "summarize", "stop"]
 MAX_STOPS, MAX_STOP, MAX_CHOICES, MAX_TOP = 64, 256, 16, 20
@@ -17,11 +17,11 @@ UNNAMED = ("str", "constrained-str")  # in the places that pydantic names
 StopText = Annotated[str, Field(max_length=MAX_STOP)]
 
 
-class StreamOptions(Asked):
+class StreamOptions(RequestModel):
     include_usage: bool | None = None
 
 
-class Extension(Asked):
+class Extension(RequestModel):
     """Townhall's own: background requests (titles, tags) wait for chats and never take a chat's cache."""
 
     lane: Literal["chat", "background"] = "chat"
@@ -38,7 +38,7 @@ SHAPES = (
 )
 
 
-class Generate(Asked):
+class Generate(RequestModel):
     """What both kinds of completion know."""
 
     @model_validator(mode="before")
@@ -171,7 +171,7 @@ class CompletionRequest(Generate):
         return list(self.prompt)  # type: ignore[arg-type]
 
 
-class TokenizeRequest(Asked):
+class TokenizeRequest(RequestModel):
     """POST /v1/tokenize."""
 
     model: Annotated[str, Field(max_length=256)] | None = None
@@ -179,7 +179,7 @@ class TokenizeRequest(Asked):
     add_special_tokens: bool = True
 
 
-class DetokenizeRequest(Asked):
+class DetokenizeRequest(RequestModel):
     """POST /v1/detokenize."""
 
     model: Annotated[str, Field(max_length=256)] | None = None

@@ -7,37 +7,37 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
-from app.models.llama.logits_processors import Likely
-from townhall.language_model import Tokenizer
-from townhall.server.job_events import Ended, Figures, Said
+from app.models.llama.logits_processors import TokenLogprob
+from townhall.language_model import TextTokenizer
+from townhall.server.job_events import AnswerEnd, RequestFigures, TextEvent
 
 JSON = dict[str, Any]
 
 
-class Reply(ABC):
+class ResponseBuilder(ABC):
     """One reply in the making; the kinds differ in how a choice looks."""
 
     object: str
     chunk: str
     prefix: str
 
-    def __init__(self, model: str, tokenizer: Tokenizer, told: JSON, choices: int, logprobs: bool):
+    def __init__(self, model: str, tokenizer: TextTokenizer, told: JSON, choices: int, logprobs: bool):
         self.id, self.created = f"{self.prefix}-{secrets.token_hex(12)}", int(time.time())
         self.model, self._tokenizer, self._told = model, tokenizer, told
         self._texts = [""] * choices
-        self._likely: list[list[Likely]] = [[] for _ in range(choices)]
+        self._likely: list[list[TokenLogprob]] = [[] for _ in range(choices)]
         self._finish: list[str | None] = [None] * choices
         self._logprobs = logprobs
 
-    def add(self, event: Said | Ended) -> None:
+    def add(self, event: TextEvent | AnswerEnd) -> None:
         """Take what was said into the whole reply."""
-        if isinstance(event, Said):
+        if isinstance(event, TextEvent):
             self._texts[event.index] += event.text
             self._likely[event.index] += event.likely
         else:
             self._finish[event.index] = event.finish_reason
 
-    def whole(self, figures: Figures) -> JSON:
+    def whole(self, figures: RequestFigures) -> JSON:
         """The reply, not streamed."""
         choices = [
             {"index": at, **self._said(text), "logprobs": self._of(likely), "finish_reason": finish}
@@ -49,19 +49,19 @@ class Reply(ABC):
         """The first chunk of a choice, where the kind has one."""
         return None
 
-    def piece(self, event: Said) -> JSON:
+    def piece(self, event: TextEvent) -> JSON:
         """A chunk of text."""
         return self._chunk(event.index, self._delta(event.text), self._of(event.likely), None)
 
-    def end(self, event: Ended) -> JSON:
+    def end(self, event: AnswerEnd) -> JSON:
         """The last chunk of a choice."""
         return self._chunk(event.index, self._delta(""), None, event.finish_reason)
 
-    def usage_chunk(self, figures: Figures) -> JSON:
+    def usage_chunk(self, figures: RequestFigures) -> JSON:
         """After the last choice has ended."""
         return {**self._frame(self.chunk), "choices": [], "usage": usage(figures), "townhall": self.receipt(figures)}
 
-    def receipt(self, figures: Figures) -> JSON:
+    def receipt(self, figures: RequestFigures) -> JSON:
         """What became of the prompt, and which seeds repeat the answers."""
         return {**self._told, "prompt_tokens": figures.prompt_tokens, "seeds": list(figures.seeds)}
 
@@ -81,7 +81,7 @@ class Reply(ABC):
         """A piece of text in the shape of its kind."""
 
     @abstractmethod
-    def _of(self, likely: Sequence[Likely]) -> JSON | None:
+    def _of(self, likely: Sequence[TokenLogprob]) -> JSON | None:
         """Log-probabilities in the shape of its kind; None where nobody asked."""
 
     def _spell(self, token: int) -> bytes:
@@ -90,7 +90,7 @@ class Reply(ABC):
         return data
 
 
-class ChatReply(Reply):
+class ChatResponseBuilder(ResponseBuilder):
     """chat.completion."""
 
     object, chunk, prefix = "chat.completion", "chat.completion.chunk", "chatcmpl"
@@ -106,7 +106,7 @@ class ChatReply(Reply):
     def _delta(self, text: str) -> JSON:
         return {"delta": {"content": text} if text else {}}
 
-    def _of(self, likely: Sequence[Likely]) -> JSON | None:
+    def _of(self, likely: Sequence[TokenLogprob]) -> JSON | None:
         if not self._logprobs:
             return None
         return {
@@ -119,7 +119,7 @@ class ChatReply(Reply):
         return {"token": data.decode("utf-8", "replace"), "bytes": list(data), "logprob": logprob}
 
 
-class TextReply(Reply):
+class TextResponseBuilder(ResponseBuilder):
     """text_completion."""
 
     object, chunk, prefix = "text_completion", "text_completion", "cmpl"
@@ -129,7 +129,7 @@ class TextReply(Reply):
 
     _delta = _said
 
-    def _of(self, likely: Sequence[Likely]) -> JSON | None:
+    def _of(self, likely: Sequence[TokenLogprob]) -> JSON | None:
         if not self._logprobs:
             return None
         tokens = [self._spell(one.token).decode("utf-8", "replace") for one in likely]
@@ -138,7 +138,7 @@ class TextReply(Reply):
         return {"tokens": tokens, "token_logprobs": [one.logprob for one in likely], "top_logprobs": top, "text_offset": offsets}
 
 
-def usage(figures: Figures) -> JSON:
+def usage(figures: RequestFigures) -> JSON:
     """OpenAI's usage object."""
     return {
         "prompt_tokens": figures.prompt_tokens,

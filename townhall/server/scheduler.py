@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 from townhall.language_model import LanguageModel
 from townhall.server.errors import APIError, as_api_error, shutting_down
-from townhall.server.job_events import Event, Failed
-from townhall.server.slots import Lane, Slot, Slots, Wanted
+from townhall.server.job_events import Event, JobFailed
+from townhall.server.slots import Lane, Slot, SlotRequest, Slots
 
 log = logging.getLogger("townhall.server")
 BACKGROUND_TURN = 4  # while chats are active, the background lane has one round in so many
@@ -25,7 +25,7 @@ class Work(Protocol):
     cancelled: bool
 
     @property
-    def wanted(self) -> Wanted: ...
+    def wanted(self) -> SlotRequest: ...
     @property
     def emit(self) -> Callable[[Event], None]: ...
     def steps(self, llama: LanguageModel, slot: Slot) -> Generator[None, None, None]: ...
@@ -197,14 +197,14 @@ class Scheduler:
         """Say why a job ends before its time, if anybody is there to hear it."""
         if not job.cancelled:
             if time.monotonic() > self._ends:
-                job.emit(Failed(shutting_down()))
+                job.emit(JobFailed(shutting_down()))
             else:
-                job.emit(Failed(APIError(408, "the request took longer than this server allows", code="timeout", retry_after=5)))
+                job.emit(JobFailed(APIError(408, "the request took longer than this server allows", code="timeout", retry_after=5)))
         self.finished(job)
 
     def _fail(self, job: Work, error: Exception) -> None:
         told = as_api_error(error)
         if told.status >= 500:
             log.error("a request failed", exc_info=error)
-        job.emit(Failed(told))
+        job.emit(JobFailed(told))
         self.finished(job)

@@ -19,7 +19,7 @@ NOBODY = Persona("Assistant", "")
 
 
 @dataclass(frozen=True)
-class Voice:
+class ServedModel:
     """A model id and who speaks under it."""
 
     id: str
@@ -34,25 +34,25 @@ class Voice:
         return replace(self.persona, style=f"{self.persona.style}\n\n{system}".strip()) if system else self.persona
 
 
-class Voices:
+class ServedModels:
     """Everybody who can be asked, and how their prompts begin."""
 
     def __init__(self, llama: LanguageModel, model_id: str, personas: Sequence[str], format: str):
         self._llama, self._format = llama, format
-        self._voices = {name: Voice(name, load_persona(path)) for name, path in ((persona_id(path), path) for path in personas)}
-        self._voices.setdefault(model_id, Voice(model_id, NOBODY))
+        self._voices = {name: ServedModel(name, load_persona(path)) for name, path in ((persona_id(path), path) for path in personas)}
+        self._voices.setdefault(model_id, ServedModel(model_id, NOBODY))
         self._prompts: OrderedDict[tuple[str, str], Prompt] = OrderedDict()
 
-    def __iter__(self) -> Iterator[Voice]:
+    def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._voices.values())
 
-    def find(self, model: str) -> Voice:
+    def find(self, model: str) -> ServedModel:
         """APIError 404 where there is none."""
         if (voice := self._voices.get(model)) is None:
             raise APIError(404, f"there is no model {model[:100]!r}; /v1/models lists what there is", "model", "model_not_found")
         return voice
 
-    def prompt(self, voice: Voice, system: str = "") -> Prompt:
+    def prompt(self, voice: ServedModel, system: str = "") -> Prompt:
         """How prompts of a voice begin, `system` following the persona's own description."""
         key = (voice.id, system)
         if (prompt := self._prompts.get(key)) is None:
@@ -79,7 +79,7 @@ def persona_id(name_or_path: str) -> str:
     return name_or_path.replace("\\", "/").rsplit("/", 1)[-1].rsplit(".y", 1)[0].lower()
 
 
-class Answers:
+class SampledAnswers:
     """The ids of answers as they were sampled, by their text: a client sends only the text back, and tokenising it anew may differ."""
 
     def __init__(self) -> None:

@@ -9,17 +9,17 @@ from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from townhall.language_model import LanguageModel
-from townhall.prefix_cache import HeadCache
+from townhall.prefix_cache import PrefixCache
 from townhall.server.errors import APIError
 from townhall.server.job import Job
 from townhall.server.job_events import Event
 from townhall.server.metrics import Metrics
-from townhall.server.request_planner import Planned, Planner
+from townhall.server.request_planner import PlannedRequest, Planner
 from townhall.server.scheduler import Scheduler, Work
 from townhall.server.serve_options import ServeOptions
-from townhall.server.served_models import Answers, Voices
+from townhall.server.served_models import SampledAnswers, ServedModels
 from townhall.server.slots import Lane, Slots
-from townhall.server.summaries import Memories, Writing
+from townhall.server.summaries import SummaryStore, SummaryWork
 
 T = TypeVar("T")
 MOST_SLOTS = 16
@@ -37,18 +37,18 @@ class Opened(Protocol):
 class Service:
     """One model behind one queue."""
 
-    def __init__(self, options: ServeOptions, load: Callable[[], Opened], heads: HeadCache | None = None):
+    def __init__(self, options: ServeOptions, load: Callable[[], Opened], heads: PrefixCache | None = None):
         self.options, self._load, self._head_cache = options, load, heads
         self.scheduler = Scheduler(options.limits.queue)
         self.scheduler.finished = self._finished
         self.metrics = Metrics()
-        self.answers = Answers()
+        self.answers = SampledAnswers()
         self.started = time.time()
         self.draining = False
         self.opened: Opened | None = None
-        self._voices: Voices | None = None
+        self._voices: ServedModels | None = None
         self._planner: Planner | None = None
-        self._memories: Memories | None = None
+        self._memories: SummaryStore | None = None
         self._planning = ThreadPoolExecutor(1, thread_name_prefix="planner")
         self.metrics.watch("townhall_waiting", "Requests that wait for a slot.", lambda: self.scheduler.waiting)
         self.metrics.watch("townhall_active", "Requests that take turns on the engine.", lambda: self.scheduler.active)
@@ -71,7 +71,7 @@ class Service:
     def _open(self) -> Slots:
         opened = self._load()
         llama = opened.llama
-        voices = Voices(llama, self.options.model_id, self.options.personas, self.options.format)
+        voices = ServedModels(llama, self.options.model_id, self.options.personas, self.options.format)
         cache = llama.new_cache()
         slots = Slots(llama.new_cache, self.options.slots or _affordable(cache))
         # a prefill pass of every size is made once, so that no first answer waits for it to be set up
@@ -83,7 +83,7 @@ class Service:
                 if self._head_cache:
                     self._head_cache.keep(cache)
             slots.pin(cache)
-        self._memories = Memories(llama, self.options.format, slots, self.scheduler.submit)
+        self._memories = SummaryStore(llama, self.options.format, slots, self.scheduler.submit)
         planner = Planner(llama, voices, self.answers, self._memories, self.options, opened.sampling, cache.capacity)
         self.opened, self._voices, self._planner = opened, voices, planner
         return slots
@@ -93,7 +93,7 @@ class Service:
         return self.scheduler.ready
 
     @property
-    def voices(self) -> Voices:
+    def voices(self) -> ServedModels:
         """APIError 503 while the model is being loaded."""
         if self._voices is None:
             raise APIError(503, "the model is being loaded; try again in a moment", code="loading", retry_after=2)
@@ -112,7 +112,7 @@ class Service:
             raise APIError(503, "the model is being loaded; try again in a moment", code="loading", retry_after=2)
         return await asyncio.get_running_loop().run_in_executor(self._planning, make, self._planner)
 
-    def submit(self, planned: Planned, lane: Lane, events: "asyncio.Queue[Event]", arrived: float) -> Job:
+    def submit(self, planned: PlannedRequest, lane: Lane, events: "asyncio.Queue[Event]", arrived: float) -> Job:
         """Queue the work; what happens to it comes out of `events`. APIError where the queue is full."""
         loop = asyncio.get_running_loop()
 
@@ -158,7 +158,7 @@ class Service:
     def _finished(self, work: Work) -> None:
         if isinstance(work, Job):
             self._count(work)
-        elif isinstance(work, Writing) and self._memories:
+        elif isinstance(work, SummaryWork) and self._memories:
             self._memories.finished(work)
 
     def _count(self, job: Job) -> None:

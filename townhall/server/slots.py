@@ -12,7 +12,7 @@ WORTH = 16  # tokens: fewer are read again rather than copied
 
 
 @dataclass(frozen=True)
-class Head:
+class PersonaPrefix:
     """A persona as the model read it, in host memory."""
 
     tokens: tuple[int, ...]
@@ -30,7 +30,7 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class SlotRequest:
     """A prompt that needs a cache.
 
     `before`: what it was before a context strategy took something out of its middle. `once`: nothing says that it will ever be continued.
@@ -54,7 +54,7 @@ class Slots:
     def __init__(self, new_cache: Callable[[], Any], most: int):
         self._new_cache, self.most = new_cache, most
         self._slots: list[Slot] = []
-        self._heads: list[Head] = []
+        self._heads: list[PersonaPrefix] = []
         self._count = 0
         self.evicted = 0  # conversations that lost their cache to another
 
@@ -64,9 +64,9 @@ class Slots:
 
     def pin(self, cache: Cache) -> None:
         """Keep what `cache` holds as a head that any conversation may begin with."""
-        self._heads.append(Head(tuple(cache.tokens), cache.entries(len(cache.tokens))))
+        self._heads.append(PersonaPrefix(tuple(cache.tokens), cache.entries(len(cache.tokens))))
 
-    def take(self, wanted: Wanted) -> Slot | None:
+    def take(self, wanted: SlotRequest) -> Slot | None:
         """The slot for a prompt, with what could be copied into it; None where all are busy."""
         free = [slot for slot in self._slots if slot.lane == wanted.lane and not slot.busy]
         slot = self._continued(free, wanted) or self._new(wanted.lane)
@@ -105,7 +105,7 @@ class Slots:
     def busy(self) -> int:
         return sum(slot.busy for slot in self._slots)
 
-    def _continued(self, free: Iterable[Slot], wanted: Wanted) -> Slot | None:
+    def _continued(self, free: Iterable[Slot], wanted: SlotRequest) -> Slot | None:
         best, most = None, 0
         for slot in free:
             held = slot.cache.tokens
@@ -125,7 +125,7 @@ class Slots:
         """The background lane's slot, if it is free."""
         return next((slot for slot in self._slots if slot.lane == "background" and not slot.busy), None) or self._new("background")
 
-    def _copy_better(self, slot: Slot, wanted: Wanted, kept: int) -> None:
+    def _copy_better(self, slot: Slot, wanted: SlotRequest, kept: int) -> None:
         """Whatever other cache or head shares more with the prompt than `slot`: its part of it is copied."""
         best, most = None, kept + WORTH
         for other in self._slots:

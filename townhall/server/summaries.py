@@ -7,29 +7,29 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from townhall.context.strategy import ContextStrategy, Plan, Window, fold_ahead
-from townhall.context.summarizer import Scribe
+from townhall.context.strategy import ContextStrategy, Window, WindowPlan, fold_ahead
+from townhall.context.summarizer import Summarizer
 from townhall.incremental_prefill import read
 from townhall.language_model import LanguageModel
 from townhall.message import Exchange, Message
 from townhall.persona import Persona
 from townhall.prompt import Prompt
 from townhall.server.errors import APIError
-from townhall.server.slots import Lane, Slot, Slots, Wanted
-from townhall.transcript import Laid, Standing, plans
+from townhall.server.slots import Lane, Slot, SlotRequest, Slots
+from townhall.transcript import PromptPlan, SummaryCheckpoint, plans
 
 MOST_STANDINGS, MOST_WAITING, MOST_SCRIBES = 1024, 32, 16
 AT_ONCE = 8  # exchanges: a conversation from before this server's start may have hundreds that nobody wrote down
 
 
-class Standings:
+class SummaryCheckpoints:
     """The newest count; any thread may ask."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[bytes, Standing] = OrderedDict()
+        self._known: OrderedDict[bytes, SummaryCheckpoint] = OrderedDict()
         self._lock = threading.Lock()
 
-    def recall(self, head: Sequence[int], exchanges: Sequence[Exchange]) -> Standing | None:
+    def recall(self, head: Sequence[int], exchanges: Sequence[Exchange]) -> SummaryCheckpoint | None:
         """Of the longest beginning of a conversation that stood before."""
         with self._lock:
             if not self._known:
@@ -40,7 +40,7 @@ class Standings:
                     return standing
         return None
 
-    def keep(self, head: Sequence[int], exchanges: Sequence[Exchange], standing: Standing) -> None:
+    def keep(self, head: Sequence[int], exchanges: Sequence[Exchange], standing: SummaryCheckpoint) -> None:
         """How it stands after all of `exchanges`."""
         *_, key = _keys(head, exchanges)
         with self._lock:
@@ -59,15 +59,15 @@ def _keys(head: Sequence[int], exchanges: Sequence[Exchange]) -> Iterator[bytes]
 
 
 @dataclass(eq=False)
-class Writing:
+class SummaryWork:
     """A piece of work for the scheduler: what the next turn would push out is written down, and the conversation's cache made ready for it.
 
     Works in the background lane's slot; nobody waits for it, so nothing is told.
     """
 
-    standings: Standings
+    standings: SummaryCheckpoints
     slots: Slots
-    scribe: Scribe
+    scribe: Summarizer
     prompt: Prompt
     strategy: ContextStrategy
     window: Window
@@ -77,10 +77,10 @@ class Writing:
     cancelled: bool = False
 
     @property
-    def wanted(self) -> Wanted:
+    def wanted(self) -> SlotRequest:
         """The scribe's instructions."""
         head = self.scribe.prompt.head_ids
-        return Wanted(head, len(head), self.lane)
+        return SlotRequest(head, len(head), self.lane)
 
     def emit(self, event: Any) -> None:
         """Nobody listens."""
@@ -104,16 +104,16 @@ class Writing:
                 fold = end.value
         now = left + len(leaving)
         if fold.memory is None:
-            self._keep(Standing(len(self.exchanges), left, now, plan.memory))
+            self._keep(SummaryCheckpoint(len(self.exchanges), left, now, plan.memory))
             return
-        self._keep(Standing(len(self.exchanges), now, now, fold.memory))
+        self._keep(SummaryCheckpoint(len(self.exchanges), now, now, fold.memory))
         yield  # who asked before this was known takes the cache as it is
-        yield from self._reread(llama, plan, Plan(plan.kept[len(leaving) :], (), fold.memory))
+        yield from self._reread(llama, plan, WindowPlan(plan.kept[len(leaving) :], (), fold.memory))
 
-    def _keep(self, standing: Standing) -> None:
+    def _keep(self, standing: SummaryCheckpoint) -> None:
         self.standings.keep(self.prompt.head_ids, self.exchanges, standing)
 
-    def _reread(self, llama: LanguageModel, before: Plan, after: Plan) -> Generator[None, None, None]:
+    def _reread(self, llama: LanguageModel, before: WindowPlan, after: WindowPlan) -> Generator[None, None, None]:
         """The conversation's cache is brought to what its next prompt begins with, where nobody has taken it meanwhile."""
         if not self.prompt.format.turn_by_turn or (slot := self.slots.borrow(self.prompt.before(before))) is None:
             return
@@ -128,19 +128,19 @@ class Writing:
             give_back(slot)
 
 
-class Memories:
+class SummaryStore:
     """One is written at a time; where many conversations wait for theirs, those that waited longest go without."""
 
-    def __init__(self, llama: LanguageModel, format: str, slots: Slots, submit: Callable[[Writing], object]):
-        self.standings = Standings()
+    def __init__(self, llama: LanguageModel, format: str, slots: Slots, submit: Callable[[SummaryWork], object]):
+        self.standings = SummaryCheckpoints()
         self._llama, self._format, self._slots, self._submit = llama, format, slots, submit
-        self._scribes: OrderedDict[tuple[Persona, int], Scribe] = OrderedDict()
-        self._waiting: deque[Callable[[], Writing]] = deque(maxlen=MOST_WAITING)
-        self._current: Writing | None = None
+        self._scribes: OrderedDict[tuple[Persona, int], Summarizer] = OrderedDict()
+        self._waiting: deque[Callable[[], SummaryWork]] = deque(maxlen=MOST_WAITING)
+        self._current: SummaryWork | None = None
         self._closed = False
 
     def after(
-        self, persona: Persona, prompt: Prompt, strategy: ContextStrategy, window: Window, laid: Laid
+        self, persona: Persona, prompt: Prompt, strategy: ContextStrategy, window: Window, laid: PromptPlan
     ) -> Callable[[str, Sequence[int]], None]:
         """What is to be called on the engine's thread with an answer and its ids, once it is complete."""
         turn = laid.turn
@@ -151,13 +151,13 @@ class Memories:
             exchanges = (*laid.exchanges, Exchange(turn, reply))
             bound = min(strategy.memory, window.capacity // 8)
             self._waiting.append(
-                lambda: Writing(self.standings, self._slots, self._scribe(persona, bound), prompt, strategy, window, exchanges)
+                lambda: SummaryWork(self.standings, self._slots, self._scribe(persona, bound), prompt, strategy, window, exchanges)
             )
             self._next()
 
         return answered
 
-    def finished(self, work: Writing) -> None:
+    def finished(self, work: SummaryWork) -> None:
         """On the engine's thread: one is written, or it failed."""
         if work is self._current:
             self._current = None
@@ -178,9 +178,9 @@ class Memories:
         except APIError:  # the queue is full, or the server about to end
             self._current = None
 
-    def _scribe(self, persona: Persona, bound: int) -> Scribe:
+    def _scribe(self, persona: Persona, bound: int) -> Summarizer:
         if (scribe := self._scribes.pop((persona, bound), None)) is None:
-            scribe = Scribe(self._llama, persona, self._format, bound)
+            scribe = Summarizer(self._llama, persona, self._format, bound)
             if len(self._scribes) >= MOST_SCRIBES:
                 self._scribes.popitem(last=False)
         self._scribes[persona, bound] = scribe

@@ -8,11 +8,11 @@ from townhall.language_model import LanguageModel
 from townhall.prompt_fitting import LONGEST_TOKEN
 from townhall.reply import Reply
 from townhall.stream import EdgeTrim
-from townhall.text_completion import Completion
+from townhall.text_completion import TextCompletion
 from townhall.watch.tasks import Asked, Task
 
 if TYPE_CHECKING:
-    from app.models.llama import Sampling
+    from app.models.llama import SamplingParams
 
 
 class Answerer(Protocol):
@@ -31,7 +31,7 @@ class Answerer(Protocol):
         ...
 
 
-class Talk:
+class ConversationAnswerer:
     """Only what follows the first changed token of the file is computed."""
 
     def __init__(self, conversation: Conversation):
@@ -63,10 +63,10 @@ class Talk:
             talk.recall(history)
 
 
-class Continuation:
+class TextAnswerer:
     """The text goes on from its last word. Without `trim` the model's own white space at the end stays."""
 
-    def __init__(self, llama: LanguageModel, sampling: "Sampling", max_tokens: int, context: str = "slide", trim: bool = True):
+    def __init__(self, llama: LanguageModel, sampling: "SamplingParams", max_tokens: int, context: str = "slide", trim: bool = True):
         self.llama, self.sampling, self.max_tokens, self.context, self.trim = llama, sampling, max_tokens, context, trim
         self.cache: Any = llama.new_cache()
         self.last: Reply | None = None
@@ -78,12 +78,12 @@ class Continuation:
     def begin(self, task: Task) -> Generator[str, None, None]:
         # of a book, no more than the window could hold is worth tokenising
         text = task.base[-self.cache.capacity * LONGEST_TOKEN :]
-        return self._pieces(Completion(self.llama, text, self.sampling, self.max_tokens, self.context, self.cache))
+        return self._pieces(TextCompletion(self.llama, text, self.sampling, self.max_tokens, self.context, self.cache))
 
     def rest(self, stopped: Callable[[], bool]) -> None:
         pass
 
-    def _pieces(self, completion: Completion) -> Generator[str, None, None]:
+    def _pieces(self, completion: TextCompletion) -> Generator[str, None, None]:
         trim, pieces = EdgeTrim(begun=True), iter(completion)
         try:
             for piece in pieces:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from townhall.formats.prompt_pieces import Turn
+from townhall.formats.prompt_pieces import PromptTurn
 from townhall.watch.errors import WatchError
 
 DELIM = "\n\n"
@@ -28,21 +28,21 @@ FENCE = "---"
 
 
 @dataclass(frozen=True)
-class Written(Turn):
+class WrittenTurn(PromptTurn):
     """A turn and where it begins: `start` is the index of its cue in the file's text."""
 
     start: int
 
 
 @dataclass(frozen=True)
-class Layout:
+class ChatSyntax:
     """Two speakers' names, and what stands between turns: it begins and ends with a line's end."""
 
     user: str
     persona: str
     delim: str = DELIM
 
-    def turns(self, text: str) -> list[Written]:
+    def turns(self, text: str) -> list[WrittenTurn]:
         """Who said what, in order; `text` has "\\n" for line ends. Words are stripped, of the delimiter too."""
         cues = list(self._cue.finditer(text, front_matter(text)[1]))
         ends = [*(cue.start() for cue in cues[1:]), len(text)]
@@ -55,11 +55,11 @@ class Layout:
         missing = len(self.delim) - len(self.delim.lstrip("\n")) - (len(text) - len(text.rstrip("\n")))
         return "\n" * missing + self.delim.lstrip("\n") + f"{name}: "
 
-    def _turn(self, cue: re.Match[str], words: str) -> Written:
+    def _turn(self, cue: re.Match[str], words: str) -> WrittenTurn:
         words, mark = words.strip(), self.delim.strip()
         if mark and (words == mark or words.endswith(f"\n{mark}")):
             words = words.removesuffix(mark).rstrip()
-        return Written("user" if cue[1] == self.user else "assistant", words, cue.start())
+        return WrittenTurn("user" if cue[1] == self.user else "assistant", words, cue.start())
 
     @cached_property
     def _cue(self) -> re.Pattern[str]:

@@ -10,7 +10,7 @@ from townhall.watch.answerers import Answerer
 MOST_BYTES = 2 << 30  # of all caches
 
 
-class Desk:
+class ConversationPool:
     """`open` makes an answerer; the least recently used ones go when there are more than `most`, or their caches are too large."""
 
     def __init__(self, open: Callable[[Any], Answerer], most: int, most_bytes: int = MOST_BYTES):

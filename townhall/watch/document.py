@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from townhall.watch.errors import Changed, Gone, WatchError
+from townhall.watch.errors import FileChanged, FileGone, WatchError
 
 MAX_BYTES = 4 << 20  # two thousand pages
 BOM = b"\xef\xbb\xbf"
@@ -76,7 +76,7 @@ class Document:
             with self._opened():
                 pass
         except FileNotFoundError:
-            raise Gone from None
+            raise FileGone from None
         except OSError as error:
             raise self._fault("cannot be written", error) from error
 
@@ -88,7 +88,7 @@ class Document:
                 self._compare(fd)
                 self._append(fd, new)
         except FileNotFoundError:
-            raise Gone from None
+            raise FileGone from None
         except OSError as error:
             raise self._fault("cannot be written", error) from error
 
@@ -105,7 +105,7 @@ class Document:
                 os.ftruncate(fd, len(kept))
                 self.data = kept
         except FileNotFoundError:
-            raise Gone from None
+            raise FileGone from None
         except OSError as error:
             raise self._fault("cannot be written", error) from error
         return True
@@ -113,7 +113,7 @@ class Document:
     def leave(self, text: str) -> None:
         """The file was renamed or removed while it was written to: put `text` at its end, wherever it is now."""
         if self._fd is not None:
-            with suppress(OSError, Changed):
+            with suppress(OSError, FileChanged):
                 self._compare(self._fd)
                 self._append(self._fd, text.replace("\n", self.newline).encode())
 
@@ -144,13 +144,13 @@ class Document:
             # somebody saved between our look and our write: the version is theirs, only our piece must leave it
             if now.endswith(new):
                 os.ftruncate(fd, len(now) - len(new))
-            raise Changed
+            raise FileChanged
         self.data = now
         self.seen = _signature(os.fstat(fd))  # of what was written to, which need not be what stands at the path any more
 
     def _compare(self, fd: int) -> None:
         if _whole(fd) != self.data:
-            raise Changed
+            raise FileChanged
 
     @contextmanager
     def _opened(self) -> Iterator[int]:
@@ -166,7 +166,7 @@ class Document:
             fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))  # a pipe must not be waited for
         except FileNotFoundError:
             self.seen = None
-            raise Gone from None
+            raise FileGone from None
         except OSError as error:
             self.seen = self._sign()
             raise self._fault("cannot be read", error) from error

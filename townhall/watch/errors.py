@@ -7,9 +7,9 @@ class WatchError(TownhallError):
     """A file that cannot be answered, or not watched; names it, the fault and the mend."""
 
 
-class Changed(Exception):
+class FileChanged(Exception):
     """Somebody saved the file: what was being written into it belongs to an older version."""
 
 
-class Gone(Changed):
+class FileGone(FileChanged):
     """There is no such file now; an editor that saves by renaming puts another in its place at once."""

@@ -44,11 +44,11 @@ def _told(folders: Sequence[Path], stopped: Callable[[], bool]) -> Iterator[set[
     # watchfiles' own generator begins to listen when it is first waited for, and what was saved just before that would be heard late
     from watchfiles._rust_notify import RustNotify
 
-    class Stop:
+    class StopSignal:
         def is_set(self) -> bool:
             return stopped()
 
-    stop: Any = Stop()
+    stop: Any = StopSignal()
     polling = os.environ.get("WATCHFILES_FORCE_POLLING", "") not in ("", "0", "false", "disable", "disabled")
     with RustNotify([str(folder) for folder in folders], False, polling, POLLING, False, True) as watcher:
         yield set()

@@ -7,7 +7,7 @@ from townhall.watch.document import Document
 INTERVAL = 0.04  # seconds between two writes: as fast as eyes follow, slow enough for an editor that loads the file anew each time
 
 
-class Pen:
+class ReplyWriter:
     """Writes below what stands in `document`; every write may raise Changed. `said` is all that it was given."""
 
     def __init__(self, document: Document, lead: str):

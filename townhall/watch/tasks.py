@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from townhall.transcript import paired
-from townhall.watch.chat_syntax import Layout, Written
+from townhall.watch.chat_syntax import ChatSyntax, WrittenTurn
 
 Asked = tuple[tuple[str, str], ...]  # (question, answer) in turn, the last answer ""
 
 
 @dataclass(frozen=True)
-class Interrupted:
+class InterruptedReply:
     """A reply that a save put an end to: what it was an answer to, and what had been said of it."""
 
     asked: Asked
@@ -28,7 +28,7 @@ class Task:
     said: str = ""  # the reply's first words, which stand in `base`
 
 
-class Reader(Protocol):
+class TaskParser(Protocol):
     """Text in, task out."""
 
     @property
@@ -36,7 +36,7 @@ class Reader(Protocol):
         """Is a task a task, even in a file that nobody has named or touched since?"""
         ...
 
-    def task(self, text: str, interrupted: Interrupted | None = None) -> Task | None:
+    def task(self, text: str, interrupted: InterruptedReply | None = None) -> Task | None:
         """What `text` asks for; None where nothing is to be done. `interrupted`: the save put an end to this reply."""
         ...
 
@@ -61,10 +61,10 @@ class Reader(Protocol):
 class ChatTurns:
     """A conversation: the persona answers when the file ends in a turn of the user's."""
 
-    layout: Layout
+    layout: ChatSyntax
     unmistakable = True
 
-    def task(self, text: str, interrupted: Interrupted | None = None) -> Task | None:
+    def task(self, text: str, interrupted: InterruptedReply | None = None) -> Task | None:
         turns = self.layout.turns(text)
         if not turns or not turns[-1].text:
             return None
@@ -105,7 +105,7 @@ class FreeForm:
     marker: str = ""
     unmistakable = False  # many a text ends in a blank line
 
-    def task(self, text: str, interrupted: Interrupted | None = None) -> Task | None:
+    def task(self, text: str, interrupted: InterruptedReply | None = None) -> Task | None:
         base = text.rstrip()
         if self.marker:
             *above, last = base.rsplit("\n", 1)
@@ -130,6 +130,6 @@ class FreeForm:
         return f"save it with {sign} to have it carried on"
 
 
-def _asked(turns: Sequence[Written]) -> Asked:
+def _asked(turns: Sequence[WrittenTurn]) -> Asked:
     spoken = [turn for turn in turns if turn.text]
     return tuple((question, answer) for _, question, answer in paired(spoken)) if spoken else ()

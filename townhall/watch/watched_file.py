@@ -9,16 +9,16 @@ from typing import Protocol
 
 from ext.tinygrad.errors import TownhallError
 from townhall.watch.answerers import Answerer
-from townhall.watch.conversation_pool import Desk
+from townhall.watch.conversation_pool import ConversationPool
 from townhall.watch.document import Document
-from townhall.watch.errors import Changed, Gone, WatchError
+from townhall.watch.errors import FileChanged, FileGone, WatchError
 from townhall.watch.lock import Lock
-from townhall.watch.reply_writer import Pen
-from townhall.watch.tasks import Interrupted, Reader, Task
+from townhall.watch.reply_writer import ReplyWriter
+from townhall.watch.tasks import InterruptedReply, Task, TaskParser
 
 GRACE = 1.0  # seconds for which a file may be missing or empty before that means anything: editors replace and truncate when they save
 
-Read = Callable[[Path, str], tuple[Hashable, Reader]]  # how a file's text is read, and what its answerer is opened with
+Read = Callable[[Path, str], tuple[Hashable, TaskParser]]  # how a file's text is read, and what its answerer is opened with
 
 
 class Reporter(Protocol):
@@ -30,20 +30,20 @@ class Reporter(Protocol):
     def answered(self, path: Path, answerer: Answerer, stopped: bool) -> None: ...
 
 
-class Attended:
+class WatchedFile:
     """`named`: the file itself was asked for, not the folder that it is in, so that it is helped along and spoken of in any case.
 
     Its own lock is taken with the first reply, where the watcher has none for it.
     """
 
-    def __init__(self, path: Path, read: Read, desk: Desk, reporter: Reporter, stopped: Callable[[], bool], named: bool):
+    def __init__(self, path: Path, read: Read, desk: ConversationPool, reporter: Reporter, stopped: Callable[[], bool], named: bool):
         self.path, self.named, self.failed = path, named, False
         self._place = Path(os.path.abspath(path))
         self._read, self._desk, self._reporter, self._stopped = read, desk, reporter, stopped
         self._document = Document(path)
         self._lock: Lock | None = None
-        self._interrupted: Interrupted | None = None
-        self._reader: Reader | None = None  # of the reply that was begun last
+        self._interrupted: InterruptedReply | None = None
+        self._reader: TaskParser | None = None  # of the reply that was begun last
         self._new, self._known, self._hinted = True, named, False  # known: a conversation, as far as anybody was told
         self._unheard = False  # it stands otherwise than it was left, and nothing has come of that yet
         self._blank: float | None = None  # since when the file is missing or empty
@@ -79,10 +79,10 @@ class Attended:
                 self._answer(reader, task, key)
                 self._unheard = False
                 return 1
-            except Gone:
+            except FileGone:
                 self._absent()
                 return 0
-            except Changed:
+            except FileChanged:
                 continue
             except TownhallError as error:
                 self._interrupted, self._new, self._unheard = None, False, False
@@ -125,11 +125,11 @@ class Attended:
                 self._reporter.complain(f"{self.path} is gone{'; it is watched for' if self.named else ''}")
             self.gone, self._new = True, False
 
-    def _answer(self, reader: Reader, task: Task, key: Hashable) -> None:
+    def _answer(self, reader: TaskParser, task: Task, key: Hashable) -> None:
         """Stream the reply into the file; Changed, with what was said so far in mind, where a save puts an end to it."""
-        document, pen = self._document, Pen(self._document, task.lead)
+        document, pen = self._document, ReplyWriter(self._document, task.lead)
         answerer = self._desk.seat(self.path, key)
-        self._reader, self._interrupted = reader, Interrupted(task.asked, task.said)
+        self._reader, self._interrupted = reader, InterruptedReply(task.asked, task.said)
         pieces = answerer.begin(task)
         self._known = True
         self._reporter.begins(self.path)
@@ -143,11 +143,11 @@ class Attended:
             pieces.close()
             if pen.said or not self._stopped():
                 pen.end(reader.tail(pen.said))
-        except Changed:
-            self._interrupted = Interrupted(task.asked, task.said + pen.said)
+        except FileChanged:
+            self._interrupted = InterruptedReply(task.asked, task.said + pen.said)
             raise
         except KeyboardInterrupt:  # the second Ctrl-C: the model did not come back from its first token
-            with suppress(Changed, TownhallError):
+            with suppress(FileChanged, TownhallError):
                 pen.end(reader.tail(pen.said) if pen.said else "")
             raise
         finally:
@@ -167,7 +167,7 @@ class Attended:
         if not self.named and not self._lock:
             self._lock = Lock(self.path)
 
-    def _help(self, reader: Reader, text: str, once: bool) -> None:
+    def _help(self, reader: TaskParser, text: str, once: bool) -> None:
         """Nobody asks anything: put the cue of a turn where one is missing, and say once what is expected."""
         empty = not text.strip()
         wanted = (empty and (self.named or self.path.suffix == ".chat")) or (self._new and self.named)

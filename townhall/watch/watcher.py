@@ -4,11 +4,11 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from townhall.watch.conversation_pool import Desk
+from townhall.watch.conversation_pool import ConversationPool
 from townhall.watch.errors import WatchError
 from townhall.watch.file_events import notices
 from townhall.watch.lock import Lock
-from townhall.watch.watched_file import Attended, Read, Reporter
+from townhall.watch.watched_file import Read, Reporter, WatchedFile
 
 SUFFIXES = (".chat", ".txt")  # what of a folder is watched
 
@@ -16,12 +16,12 @@ SUFFIXES = (".chat", ".txt")  # what of a folder is watched
 class Watcher:
     """`target` is a file or a folder; nobody else watches it from here to `close`. WatchError where it cannot be watched."""
 
-    def __init__(self, target: Path, read: Read, desk: Desk, reporter: Reporter, stopped: Callable[[], bool]):
+    def __init__(self, target: Path, read: Read, desk: ConversationPool, reporter: Reporter, stopped: Callable[[], bool]):
         self.target, self._reporter, self._stopped = target, reporter, stopped
         self.folder = target.is_dir()
         self._lock = Lock(target)
-        self._make: Callable[[Path], Attended] = lambda path: Attended(path, read, desk, reporter, stopped, named=not self.folder)
-        self._attended: dict[Path, Attended] = {}
+        self._make: Callable[[Path], WatchedFile] = lambda path: WatchedFile(path, read, desk, reporter, stopped, named=not self.folder)
+        self._attended: dict[Path, WatchedFile] = {}
         self._lost = False  # the folder
 
     def once(self) -> int:
@@ -58,7 +58,7 @@ class Watcher:
             if one.gone and self.folder:
                 del self._attended[path]
 
-    def _known(self, path: Path) -> Attended:
+    def _known(self, path: Path) -> WatchedFile:
         if path not in self._attended:
             self._attended[path] = self._make(path)
         return self._attended[path]

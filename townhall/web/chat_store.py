@@ -8,8 +8,8 @@ from townhall.logbook import export
 from townhall.logbook.log_index import Index
 from townhall.logbook.log_reader import read_log
 from townhall.logbook.log_writer import SUFFIX, new_id
-from townhall.web.client import Client, Voice, WebError
-from townhall.web.live_chat import BUSY, Chat
+from townhall.web.client import Client, ModelChoice, WebError
+from townhall.web.live_chat import BUSY, LiveChat
 from townhall.web.safe_markdown import shortened
 
 MOST = 200  # chats that the list names
@@ -18,7 +18,7 @@ LONGEST_NAME = 120  # and of one that can be given
 
 
 @dataclass(frozen=True)
-class Saved:
+class ChatListEntry:
     """A line of the list of chats."""
 
     id: str
@@ -28,24 +28,24 @@ class Saved:
     started: str
 
 
-class Shelf:
+class ChatStore:
     """Ids are names of files in `folder`; nothing else on the disk can be reached through them."""
 
-    def __init__(self, folder: Path, client: Client, voices: list[Voice]):
+    def __init__(self, folder: Path, client: Client, voices: list[ModelChoice]):
         self.folder, self._client, self.voices = folder, client, voices
-        self._open: dict[str, Chat] = {}
+        self._open: dict[str, LiveChat] = {}
 
-    def voice(self, id: str) -> Voice:
+    def voice(self, id: str) -> ModelChoice:
         """By its model id; the first one for an id that is not known."""
         return next((voice for voice in self.voices if voice.id == id), self.voices[0])
 
-    def begin(self, voice: Voice) -> Chat:
+    def begin(self, voice: ModelChoice) -> LiveChat:
         """A chat that is on the disk with its first turn."""
         path = self.folder / f"{new_id()}{SUFFIX}"
-        self._open[path.stem] = chat = Chat(path, voice, self._client)
+        self._open[path.stem] = chat = LiveChat(path, voice, self._client)
         return chat
 
-    def find(self, id: str) -> Chat:
+    def find(self, id: str) -> LiveChat:
         """An open chat, or one from the disk; WebError where there is none."""
         if chat := self._open.get(id):
             return chat
@@ -54,7 +54,7 @@ class Shelf:
         voice = next((voice for voice in self.voices if voice.name == persona), None)
         if voice is None:
             raise WebError(f"This chat was with {persona or 'somebody'}, whom this server does not have; start it with that persona.")
-        self._open[id] = chat = Chat(path, voice, self._client)
+        self._open[id] = chat = LiveChat(path, voice, self._client)
         return chat
 
     @property
@@ -65,7 +65,7 @@ class Shelf:
         except OSError:
             return ""
 
-    def saved(self) -> list[Saved]:
+    def saved(self) -> list[ChatListEntry]:
         """The newest first."""
         index = Index(self.folder)
         try:
@@ -76,7 +76,7 @@ class Shelf:
         for entry in entries:
             name = shortened(export.printable(entry.title or entry.first), LONGEST_NAME)
             if not entry.fault:
-                saved.append(Saved(Path(entry.name).stem, shortened(name, LONGEST), name, entry.persona, entry.started))
+                saved.append(ChatListEntry(Path(entry.name).stem, shortened(name, LONGEST), name, entry.persona, entry.started))
         return saved
 
     def delete(self, id: str) -> None:

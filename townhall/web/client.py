@@ -25,7 +25,7 @@ class ServerGone(WebError):
 
 
 @dataclass(frozen=True)
-class Voice:
+class ModelChoice:
     """Somebody who can be asked: a model id of the server's, and who speaks under it."""
 
     id: str
@@ -42,7 +42,7 @@ class Accepted:
 
 
 @dataclass(frozen=True)
-class Planned:
+class PromptPreview:
     """What the model will see, as the server's `townhall` object has it before the first word."""
 
     told: Mapping[str, Any]
@@ -64,7 +64,7 @@ class Finished:
     told: Mapping[str, Any]
 
 
-Event = Accepted | Planned | Text | Finished
+Event = Accepted | PromptPreview | Text | Finished
 
 
 class Client:
@@ -79,7 +79,7 @@ class Client:
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def voices(self) -> list[Voice]:
+    async def voices(self) -> list[ModelChoice]:
         """GET /v1/models, in the server's order."""
         try:
             reply = await self._http.get("/v1/models")
@@ -112,7 +112,7 @@ class Client:
                         raise WebError(_said(chunk["error"]))
                     if chunk.get("townhall"):
                         told = chunk["townhall"]
-                        yield Planned(told)
+                        yield PromptPreview(told)
                     for choice in chunk["choices"]:
                         reason = choice.get("finish_reason") or reason
                         if text := (choice.get("delta") or {}).get("content"):
@@ -135,12 +135,12 @@ class Client:
         )
 
 
-def voice_of(entry: Mapping[str, Any]) -> Voice:
+def voice_of(entry: Mapping[str, Any]) -> ModelChoice:
     """From an entry of /v1/models; servers of other makes name nothing but an id."""
     id = str(entry["id"])
     told = entry.get("townhall") or {}
     texts = {key: str(told[key]) for key in ("name", "description", "greeting", "user") if told.get(key)}
-    return Voice(id, **{"name": id, **texts}, bare=bool(told.get("bare", not told)))
+    return ModelChoice(id, **{"name": id, **texts}, bare=bool(told.get("bare", not told)))
 
 
 def _message(reply: httpx.Response) -> str:

@@ -5,13 +5,13 @@ from typing import Any
 
 from ext.tinygrad.errors import TownhallError
 from townhall.web import view
-from townhall.web.chat_store import LONGEST_NAME, Shelf
-from townhall.web.client import Voice
+from townhall.web.chat_store import LONGEST_NAME, ChatStore
+from townhall.web.client import ModelChoice
 from townhall.web.gradio_offline import gr
-from townhall.web.live_chat import Chat
+from townhall.web.live_chat import LiveChat
 from townhall.web.safe_markdown import shortened
-from townhall.web.sampling_controls import Asking
-from townhall.web.tab_state import Tab, known
+from townhall.web.sampling_controls import SamplingControls
+from townhall.web.tab_state import TabState, known
 
 Shown = tuple[Any, ...]
 SKIP = gr.skip()
@@ -20,16 +20,16 @@ MOST_NAMED = 24  # characters of a chat's name in a question about it
 SEND, STOP = "Send", "Stop"  # what the one button beside the box says and does
 
 
-class Events:
+class Handlers:
     """All that touches a chat runs on the one loop, so that nothing comes between two of its lines.
 
     `shown` is: version, facts, conversation, header, bar, problem, press, retry, undo, edit, characters, model.
     """
 
-    def __init__(self, shelf: Shelf, first: str):
+    def __init__(self, shelf: ChatStore, first: str):
         self._shelf, self._first = shelf, first
 
-    async def arrive(self, tab: Tab, request: gr.Request) -> Shown:
+    async def arrive(self, tab: TabState, request: gr.Request) -> Shown:
         """A tab opens. Somebody may have been quicker than this request; then it shows what came of that."""
         shows = known(tab, request)
         voice = self._voice(tab)
@@ -39,7 +39,7 @@ class Events:
             return self._shown(tab, None, voice, str(error))
         return self._shown(tab, chat, chat.voice if chat else voice, chat.problem if chat else "")
 
-    async def look(self, tab: Tab, seen: str, request: gr.Request) -> Any:
+    async def look(self, tab: TabState, seen: str, request: gr.Request) -> Any:
         """Once in a while: what another tab or another program did, or what came to the browser too late and stands there in the way."""
         known(tab, request)
         chat = self._open(tab)
@@ -49,7 +49,7 @@ class Events:
             return SKIP
         return self._shown(tab, chat, chat.voice if chat else self._voice(tab), chat.problem or None if chat else None)
 
-    async def press(self, says: str, tab: Tab, request: gr.Request, *said: Any) -> AsyncIterator[Shown]:
+    async def press(self, says: str, tab: TabState, request: gr.Request, *said: Any) -> AsyncIterator[Shown]:
         """The button beside the box does what it said when it was pressed, whatever has come since."""
         if says == STOP:
             yield SKIP, SKIP, *await self.stop(tab)
@@ -58,7 +58,7 @@ class Events:
             yield shown
 
     async def send(
-        self, tab: Tab, request: gr.Request, seen: str, text: str, editing: str, voice_id: str, *settings: Any
+        self, tab: TabState, request: gr.Request, seen: str, text: str, editing: str, voice_id: str, *settings: Any
     ) -> AsyncIterator[Shown]:
         """The message goes out and the answer comes in, piece by piece; while another one is being written it waits in the box.
 
@@ -75,7 +75,7 @@ class Events:
         async for shown in self._asked(tab, chat, words, settings, instead=editing == EDITING, sent=(text, seen)):
             yield shown
 
-    async def retry(self, tab: Tab, *settings: Any) -> AsyncIterator[Shown]:
+    async def retry(self, tab: TabState, *settings: Any) -> AsyncIterator[Shown]:
         """The last question again, and another answer; a draft in the box stays there."""
         chat = self._open(tab)
         if chat and (exchanges := chat.exchanges()):
@@ -83,13 +83,13 @@ class Events:
                 yield shown
 
     async def _asked(
-        self, tab: Tab, chat: Chat, text: str, settings: Shown, instead: bool, sent: tuple[str, str] | None = None
+        self, tab: TabState, chat: LiveChat, text: str, settings: Shown, instead: bool, sent: tuple[str, str] | None = None
     ) -> AsyncIterator[Shown]:
         if chat.live:
             yield SKIP, SKIP, *self._shown(tab, chat, chat.voice, None, briefly=True)
             return
         try:
-            await chat.ask(text, Asking.from_page(*settings), instead)
+            await chat.ask(text, SamplingControls.from_page(*settings), instead)
         except TownhallError as error:
             if tab.chat == chat.id:
                 yield SKIP, SKIP, *self._shown(tab, chat, chat.voice, str(error))
@@ -106,14 +106,14 @@ class Events:
         if tab.chat == chat.id:
             yield SKIP, "", *self._shown(tab, chat, chat.voice, chat.problem)
 
-    async def stop(self, tab: Tab) -> Shown:
+    async def stop(self, tab: TabState) -> Shown:
         """Enough."""
         if (chat := self._open(tab)) is None:
             return (SKIP,) * 12
         await chat.stop()
         return self._shown(tab, chat, chat.voice, chat.problem)
 
-    async def undo(self, tab: Tab, draft: str) -> Shown:
+    async def undo(self, tab: TabState, draft: str) -> Shown:
         """The last exchange goes; its question comes back into an empty box."""
         if (chat := self._open(tab)) is None:
             return (SKIP,) * 13
@@ -123,28 +123,28 @@ class Events:
             return SKIP, *self._shown(tab, chat, chat.voice, str(error))
         return SKIP if draft else question, *self._shown(tab, chat, chat.voice, chat.problem)
 
-    async def edit(self, tab: Tab) -> Shown:
+    async def edit(self, tab: TabState) -> Shown:
         """The last question comes back into the box; sending it replaces the exchange."""
         chat = self._open(tab)
         if chat is None or not (exchanges := chat.exchanges()):
             return (SKIP,) * 14
         return exchanges[-1][0].text, EDITING, *self._shown(tab, chat, chat.voice, chat.problem, editing=True)
 
-    async def new(self, tab: Tab, draft: str, voice_id: str) -> Shown:
+    async def new(self, tab: TabState, draft: str, voice_id: str) -> Shown:
         """An empty page with the same character."""
         tab.take(draft)
         return SKIP, "", *self._shown(tab, None, self._shelf.voice(voice_id))
 
-    async def choose(self, tab: Tab, voice_id: str) -> Shown:
+    async def choose(self, tab: TabState, voice_id: str) -> Shown:
         """Another character: a new chat with that one; a draft stays. Who has gone on to the next one meanwhile is not led back."""
         return SKIP, "", *self._shown(tab, None, self._shelf.voice(voice_id))[:-2], SKIP, voice_id
 
-    async def choose_model(self, tab: Tab, voice_id: str) -> Shown:
+    async def choose_model(self, tab: TabState, voice_id: str) -> Shown:
         """The same, said in the settings."""
         *shown, character, model = await self.choose(tab, voice_id)
         return *shown, model, character
 
-    async def open(self, tab: Tab, draft: str, wanted: str | None) -> Shown:
+    async def open(self, tab: TabState, draft: str, wanted: str | None) -> Shown:
         """A chat of the list."""
         if not wanted:
             return (SKIP,) * 14
@@ -168,19 +168,19 @@ class Events:
         now = self._shelf.stamp
         return (now, *self.list(chosen)) if now != stamp else (SKIP,) * 6
 
-    def pick(self, tab: Tab, chosen: str | None) -> Shown:
+    def pick(self, tab: TabState, chosen: str | None) -> Shown:
         """A chat was chosen: something can be done with it, and a question about another one is void."""
         return *([gr.update(interactive=True)] * 4), *([SKIP] * 6 if chosen and tab.asked == chosen else self.put_away(tab))
 
-    def put_away(self, tab: Tab) -> Shown:
+    def put_away(self, tab: TabState) -> Shown:
         """No question stands open."""
         return self._aside(tab, "", None)
 
-    def ask_title(self, tab: Tab, chosen: str | None) -> Shown:
+    def ask_title(self, tab: TabState, chosen: str | None) -> Shown:
         """How is it to be called?"""
         return self._aside(tab, "renaming", chosen)
 
-    async def rename(self, tab: Tab, chosen: str | None, about: str, title: str) -> Shown:
+    async def rename(self, tab: TabState, chosen: str | None, about: str, title: str) -> Shown:
         """So."""
         try:
             self._shelf.find(about).rename(" ".join(title.split())[:LONGEST_NAME])
@@ -188,11 +188,11 @@ class Events:
             return *([SKIP] * 11), view.problem(str(error))
         return *self.list(chosen), *self.put_away(tab), ""
 
-    def ask_sure(self, tab: Tab, chosen: str | None) -> Shown:
+    def ask_sure(self, tab: TabState, chosen: str | None) -> Shown:
         """Deleting cannot be undone."""
         return self._aside(tab, "deleting", chosen)
 
-    async def delete(self, tab: Tab, chosen: str | None, about: str, voice_id: str) -> Shown:
+    async def delete(self, tab: TabState, chosen: str | None, about: str, voice_id: str) -> Shown:
         """Gone; a tab that shows it begins a new chat."""
         try:
             self._shelf.delete(about)
@@ -202,11 +202,11 @@ class Events:
             shown = self._shown(tab, None, self._shelf.voice(voice_id)) if about == tab.chat else (SKIP,) * 12
         return *self.list(chosen), *self.put_away(tab), *shown
 
-    def export(self, tab: Tab, chosen: str | None) -> Shown:
+    def export(self, tab: TabState, chosen: str | None) -> Shown:
         """Two files to be had."""
         return self._aside(tab, "exports", chosen)
 
-    def _aside(self, tab: Tab, question: str, about: str | None) -> Shown:
+    def _aside(self, tab: TabState, question: str, about: str | None) -> Shown:
         """One question at a time, about the chat that it names: renaming, deleting, exports, the new name, the last word, the id."""
         tab.asked = about or ""
         title = next((one.name for one in self._shelf.saved() if one.id == about), "") if about else ""
@@ -220,10 +220,10 @@ class Events:
             about or "",
         )
 
-    def _voice(self, tab: Tab) -> Voice:
+    def _voice(self, tab: TabState) -> ModelChoice:
         return self._shelf.voice(tab.voice or self._first)
 
-    def _open(self, tab: Tab) -> Chat | None:
+    def _open(self, tab: TabState) -> LiveChat | None:
         if not tab.chat:
             return None
         try:
@@ -232,7 +232,13 @@ class Events:
             return None
 
     def _shown(
-        self, tab: Tab, chat: Chat | None, voice: Voice, problem: str | None = "", briefly: bool = False, editing: bool = False
+        self,
+        tab: TabState,
+        chat: LiveChat | None,
+        voice: ModelChoice,
+        problem: str | None = "",
+        briefly: bool = False,
+        editing: bool = False,
     ) -> Shown:
         """`problem` None leaves what stands there; `briefly` leaves what does not change while a reply is written.
 

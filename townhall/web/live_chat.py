@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from townhall.logbook import log_syntax
-from townhall.logbook.log_reader import Log, Turn, parse, read_log
+from townhall.logbook.log_reader import Log, LogTurn, parse, read_log
 from townhall.logbook.log_writer import LogWriter
-from townhall.web.client import Client, Event, Finished, Planned, Text, Voice, WebError
-from townhall.web.sampling_controls import Asking
+from townhall.web.client import Client, Event, Finished, ModelChoice, PromptPreview, Text, WebError
+from townhall.web.sampling_controls import SamplingControls
 
 Stream = AsyncGenerator[Event, None]
 BRIEF = 0.3  # seconds: a reply that is whole sooner needs no Stop
@@ -22,7 +22,7 @@ BUSY = "A reply is still being written in this chat, perhaps in another tab; sto
 
 
 @dataclass
-class Live:
+class ReplyInProgress:
     """A reply that is being written."""
 
     question: str
@@ -33,12 +33,12 @@ class Live:
     lasting: bool = False  # long enough for somebody to want its end
 
 
-class Chat:
+class LiveChat:
     """`voice` answers. Every turn holds the log's lock while it is being made and no longer, so that others may write between turns."""
 
-    def __init__(self, path: Path, voice: Voice, client: Client):
+    def __init__(self, path: Path, voice: ModelChoice, client: Client):
         self.path, self.voice, self._client = path, voice, client
-        self.live: Live | None = None
+        self.live: ReplyInProgress | None = None
         self.problem = ""  # what went wrong last
         self._count = 0
         self._read: tuple[tuple[int, int], Log] | None = None
@@ -64,9 +64,9 @@ class Chat:
         log = self._read[1]
         return Log(self.path, log.head, log.turns + parse(self._unsaved.encode(), self.path).turns) if self._unsaved else log
 
-    def exchanges(self) -> list[tuple[Turn, Turn | None]]:
+    def exchanges(self) -> list[tuple[LogTurn, LogTurn | None]]:
         """Questions and their answers; None where one never came."""
-        found: list[tuple[Turn, Turn | None]] = []
+        found: list[tuple[LogTurn, LogTurn | None]] = []
         for turn in self.log().turns:
             if turn.role == "user":
                 found.append((turn, None))
@@ -74,12 +74,12 @@ class Chat:
                 found[-1] = (found[-1][0], turn)
         return found
 
-    async def ask(self, text: str, asking: Asking, instead: bool = False) -> None:
+    async def ask(self, text: str, asking: SamplingControls, instead: bool = False) -> None:
         """Begin to answer, `instead` of the last exchange; WebError or LogError where that cannot be, and then nothing has changed."""
         self._lock(asking)
         messages = [*self._messages(instead), {"role": "user", "content": text}]
         stream = self._client.stream({"model": self.voice.id, "messages": messages, **asking.body()})
-        self.live = live = Live(text, stream)  # nothing was awaited since: who comes second is told
+        self.live = live = ReplyInProgress(text, stream)  # nothing was awaited since: who comes second is told
         try:
             await anext(stream)
             if instead:
@@ -133,13 +133,13 @@ class Chat:
                 await asyncio.wait_for(self._changed.wait(), 1.0)
             await asyncio.sleep(max(PACE, took))
 
-    async def _answer(self, live: Live, asking: Asking) -> None:
+    async def _answer(self, live: ReplyInProgress, asking: SamplingControls) -> None:
         finished: Finished | None = None
         try:
             async for event in live.stream:
                 if isinstance(event, Finished):
                     finished = event
-                elif isinstance(event, Planned):
+                elif isinstance(event, PromptPreview):
                     live.told = event.told
                 elif isinstance(event, Text):
                     live.text += event.text
@@ -154,7 +154,7 @@ class Chat:
                 self._append(log_syntax.turn(self._speaker("persona"), live.text, "reply", _facts(finished, live.told, asking, self.voice)))
             self._drop()
 
-    def _last(self, live: Live) -> None:
+    def _last(self, live: ReplyInProgress) -> None:
         """It takes its time."""
         live.lasting = True
         if self.live is live:
@@ -170,7 +170,7 @@ class Chat:
         """Whom the log's own beginning names: a heading with any other name would be no turn in it."""
         return str(self.log().head.get(role) or (self.voice.user if role == "user" else self.voice.name))
 
-    def _head(self, asking: Asking) -> dict[str, Any]:
+    def _head(self, asking: SamplingControls) -> dict[str, Any]:
         settings = {"model": self.voice.id, "context": asking.context, "server": self._client.root}
         return {"id": self.id, "started": _now(), "user": self.voice.user, "persona": self.voice.name, "settings": settings}
 
@@ -181,12 +181,12 @@ class Chat:
             return 0, 0
         return stat.st_size, stat.st_mtime_ns
 
-    def _lock(self, asking: Asking | None) -> None:
+    def _lock(self, asking: SamplingControls | None) -> None:
         """Be the only one who writes; WebError or LogError where somebody else does."""
         if self.live:
             raise WebError(BUSY)
         if not self._unsaved:
-            self._writer = LogWriter(self.path, self._head(asking or Asking()), self._say)
+            self._writer = LogWriter(self.path, self._head(asking or SamplingControls()), self._say)
         self.problem = ""
 
     def _append(self, text: str) -> None:
@@ -212,7 +212,7 @@ class Chat:
         self._changed.set()
 
 
-def _facts(finished: Finished | None, told: Mapping[str, Any], asking: Asking, voice: Voice) -> dict[str, Any]:
+def _facts(finished: Finished | None, told: Mapping[str, Any], asking: SamplingControls, voice: ModelChoice) -> dict[str, Any]:
     """As `townhall chat` notes them, as far as a server tells; of an answer that was stopped nobody counts the tokens."""
     return {
         "at": _now(),

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from townhall.web.chat_store import LONGEST_NAME, Shelf
+from townhall.web.chat_store import LONGEST_NAME, ChatStore
 from townhall.web.gradio_offline import gr
 from townhall.web.growing_list import Choice
-from townhall.web.handlers import SEND, Events
-from townhall.web.sampling_controls import PLAIN, STRATEGIES, Asking
-from townhall.web.tab_state import Tab
+from townhall.web.handlers import SEND, Handlers
+from townhall.web.sampling_controls import PLAIN, STRATEGIES, SamplingControls
+from townhall.web.tab_state import TabState
 from townhall.web.view import names, voices
 
 BRAND = (
@@ -16,11 +16,11 @@ BRAND = (
 )
 
 
-def build(shelf: Shelf, first: str, plain: Asking = PLAIN) -> gr.Blocks:
+def build(shelf: ChatStore, first: str, plain: SamplingControls = PLAIN) -> gr.Blocks:
     """The page over `shelf`; `first` is the model id that a new chat begins with, `plain` what the settings say at first."""
     with gr.Blocks(title="Townhall", analytics_enabled=False, fill_height=True, fill_width=True) as page:
         seen, editing, stamp, about = (gr.Textbox(visible=False) for _ in range(4))
-        tab = gr.State(Tab())
+        tab = gr.State(TabState())
         facts = gr.Markdown(elem_id="facts-box", sanitize_html=False, container=False)
         with gr.Sidebar(width=300, elem_id="side"):
             gr.Markdown(BRAND, sanitize_html=False, elem_id="brand", container=False)
@@ -101,7 +101,7 @@ def build(shelf: Shelf, first: str, plain: Asking = PLAIN) -> gr.Blocks:
         tick, slow = gr.Timer(1.0), gr.Timer(4.0)
 
         shown = [seen, facts, conversation, header, bar, problem, press, retry, undo, edit, characters, model]
-        do = Events(shelf, first)
+        do = Handlers(shelf, first)
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
         said = [tab, seen, box, editing, characters, *settings]
         talk = [box, editing, *shown]

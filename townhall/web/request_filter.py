@@ -42,7 +42,7 @@ HEADERS = {
 }
 
 
-class Shield:
+class RequestFilter:
     """ASGI middleware; `names` are hosts under which the page may be asked for, none: any."""
 
     def __init__(self, app: ASGIApp, names: Collection[str], head: bytes, body: bytes):

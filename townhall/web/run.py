@@ -13,11 +13,11 @@ import uvicorn
 from townhall.server.http_protocol import Protocol
 from townhall.server.server import LOOPBACK, Server, bind, url
 from townhall.server.service import Service
-from townhall.web.client import Client, Voice, WebError
-from townhall.web.sampling_controls import Asking
+from townhall.web.client import Client, ModelChoice, WebError
+from townhall.web.sampling_controls import SamplingControls
 
 
-class Within:
+class LocalServer:
     """A server in this process, on a port of loopback that nobody else has the key to."""
 
     def __init__(self, make: Callable[[str], Service]):
@@ -50,10 +50,10 @@ class Within:
         self._thread.join(2.0)
 
 
-def ask_voices(root: str, key: str | None) -> list[Voice]:
+def ask_voices(root: str, key: str | None) -> list[ModelChoice]:
     """Who is there; WebError where nobody answers."""
 
-    async def ask() -> list[Voice]:
+    async def ask() -> list[ModelChoice]:
         client = Client(root, key)
         try:
             return await client.voices()
@@ -69,19 +69,19 @@ def ask_voices(root: str, key: str | None) -> list[Voice]:
 def show(
     root: str,
     key: str | None,
-    voices: list[Voice],
+    voices: list[ModelChoice],
     first: str,
     folder: Path,
     listener: socket.socket,
     local: bool,
-    plain: Asking,
+    plain: SamplingControls,
     ready: Callable[[], Any],
 ) -> None:
     """Serve the page until a signal."""
-    from townhall.web.chat_store import Shelf
+    from townhall.web.chat_store import ChatStore
     from townhall.web.site import application
 
-    shelf = Shelf(folder, Client(root, key), voices)
+    shelf = ChatStore(folder, Client(root, key), voices)
     host = str(listener.getsockname()[0])
     app = application(shelf, first, (*LOOPBACK, host) if local else (), plain)
     config = uvicorn.Config(

@@ -15,7 +15,7 @@ STRATEGIES = {
 
 
 @dataclass(frozen=True)
-class Asking:
+class SamplingControls:
     """How ids are drawn and what happens to a long talk."""
 
     temperature: float = TEMPERATURE
@@ -38,7 +38,7 @@ class Asking:
         seed: str,
         most: float | None,
         context: str,
-    ) -> "Asking":
+    ) -> "SamplingControls":
         """From what the page's fields hold: every number is a float there, and an empty field is None. WebError for a seed that is none."""
         plain = cls()
         return cls(
@@ -57,7 +57,7 @@ class Asking:
         return {key: value for key, value in vars(self).items() if value is not None}
 
 
-PLAIN = Asking()  # where nobody said otherwise
+PLAIN = SamplingControls()  # where nobody said otherwise
 
 
 def _seed(text: str) -> int | None:

@@ -13,11 +13,11 @@ from starlette.types import ASGIApp
 
 from ext.tinygrad.errors import TownhallError
 from townhall.web.avatars import portrait
-from townhall.web.chat_store import Shelf
+from townhall.web.chat_store import ChatStore
 from townhall.web.gradio_offline import gr
 from townhall.web.page import build
-from townhall.web.request_filter import Shield
-from townhall.web.sampling_controls import PLAIN, Asking
+from townhall.web.request_filter import RequestFilter
+from townhall.web.sampling_controls import PLAIN, SamplingControls
 
 STATIC = Path(__file__).parent / "static"
 KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".md": "text/markdown", ".json": "application/json"}
@@ -28,7 +28,7 @@ HEAD = (
 BODY = '<a class="skip" href="#message">Skip to your message</a><p id="state" class="unseen" role="status"></p>'
 
 
-def application(shelf: Shelf, first: str, names: Collection[str], plain: Asking = PLAIN) -> ASGIApp:
+def application(shelf: ChatStore, first: str, names: Collection[str], plain: SamplingControls = PLAIN) -> ASGIApp:
     """`first` is the model id that a new chat begins with, `names` are hosts under which the page may be asked for; none: any."""
 
     @asynccontextmanager
@@ -62,7 +62,7 @@ def application(shelf: Shelf, first: str, names: Collection[str], plain: Asking 
     theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     off = {"ssr_mode": False, "mcp_server": False, "pwa": False, "enable_monitoring": False, "run_history": False}
     gr.mount_gradio_app(app, build(shelf, first, plain), path="/", footer_links=[], theme=theme, blocked_paths=["/"], **off)
-    return Shield(app, names, HEAD.encode(), BODY.encode())
+    return RequestFilter(app, names, HEAD.encode(), BODY.encode())
 
 
 def _file(name: str, data: bytes) -> Response:

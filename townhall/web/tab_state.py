@@ -7,7 +7,7 @@ from townhall.web.gradio_offline import gr
 
 
 @dataclass
-class Tab:
+class TabState:
     """The chat that a tab of a browser shows: "" where nothing was said yet, None where that is not known.
 
     It is kept here, not asked of the browser, whose word is as old as the last answer that reached it. The page's address, which every
@@ -25,7 +25,7 @@ class Tab:
         self.taken = self.taken[0] + 1, len(words.encode("utf-16-le", "surrogatepass")) // 2
 
 
-def known(tab: Tab, request: gr.Request) -> str:
+def known(tab: TabState, request: gr.Request) -> str:
     """The id of the chat that `tab` shows, by the page's address where it is not known otherwise; "" for none."""
     if tab.chat is None:
         tab.chat = str(request.query_params.get("chat") or "")

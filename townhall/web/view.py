@@ -6,9 +6,9 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from townhall.logbook.log_reader import Turn
-from townhall.web.client import Voice
-from townhall.web.live_chat import Chat
+from townhall.logbook.log_reader import LogTurn
+from townhall.web.client import ModelChoice
+from townhall.web.live_chat import LiveChat
 from townhall.web.safe_markdown import spoken, written
 
 Message = dict[str, Any]
@@ -16,7 +16,7 @@ MOST_SHOWN = 60  # exchanges: browsers take seconds for hundreds
 
 
 @dataclass(frozen=True)
-class Share:
+class WindowShare:
     """A part of the window, in tokens."""
 
     name: str
@@ -24,7 +24,7 @@ class Share:
     says: str
 
 
-def conversation(chat: Chat | None, voice: Voice) -> list[Message]:
+def conversation(chat: LiveChat | None, voice: ModelChoice) -> list[Message]:
     """The greeting, every turn, the reply that is being written; what was forgotten stands below the answer it was forgotten for."""
     said: list[Message] = []
     if voice.greeting:
@@ -59,23 +59,23 @@ def receipt(told: dict[str, Any], before: int) -> str:
     )
 
 
-def shares(told: dict[str, Any], completion: int) -> list[Share]:
+def shares(told: dict[str, Any], completion: int) -> list[WindowShare]:
     """How the window is filled after a reply; the parts add up to the window."""
     window, pinned = int(told.get("window") or 0), int(told.get("pinned_tokens") or 0)
     memory, reserve = int(told.get("memory_tokens") or 0), int(told.get("reserve_tokens") or 0)
     recent = max(0, int(told.get("prompt_tokens") or 0) - pinned - memory + completion)
     free = max(0, window - pinned - memory - recent - reserve)
     parts = [
-        Share("pinned", pinned, "the character, always in view"),
-        Share("memory", memory, "a memory of what was forgotten"),
-        Share("recent", recent, "the talk as the model sees it"),
-        Share("reserve", max(0, window - pinned - memory - recent - free), "kept for the next answer"),
-        Share("free", free, "free"),
+        WindowShare("pinned", pinned, "the character, always in view"),
+        WindowShare("memory", memory, "a memory of what was forgotten"),
+        WindowShare("recent", recent, "the talk as the model sees it"),
+        WindowShare("reserve", max(0, window - pinned - memory - recent - free), "kept for the next answer"),
+        WindowShare("free", free, "free"),
     ]
     return parts
 
 
-def bar(chat: Chat | None) -> str:
+def bar(chat: LiveChat | None) -> str:
     """The context window as a meter and its legend."""
     answers = [answer for _, answer in (chat.exchanges() if chat else ()) if answer and (answer.facts or {}).get("receipt")]
     facts = answers[-1].facts or {} if answers else {}
@@ -98,7 +98,7 @@ def bar(chat: Chat | None) -> str:
     )
 
 
-def header(voice: Voice) -> str:
+def header(voice: ModelChoice) -> str:
     """Who is being talked to."""
     told = escape(voice.description or "The model itself, with no character to play.")
     return (
@@ -107,13 +107,13 @@ def header(voice: Voice) -> str:
     )
 
 
-def voices(all: Sequence[Voice]) -> str:
+def voices(all: Sequence[ModelChoice]) -> str:
     """What the page's own script writes below each name."""
     told = "".join(f'<li data-id="{escape(one.id)}" data-name="{escape(one.name)}">{escape(tagline(one))}</li>' for one in all)
     return f'<ul id="voices" hidden>{told}</ul>'
 
 
-def tagline(voice: Voice) -> str:
+def tagline(voice: ModelChoice) -> str:
     """Who that is, without saying the name again."""
     told = " ".join(voice.description.split()) or "the model itself, with no character to play"
     told = told.removeprefix(f"{voice.name} is ")
@@ -136,7 +136,7 @@ def exports(id: str) -> str:
     return f'<span class="exports">Save as {" ".join(links)}</span>'
 
 
-def facts(chat: Chat | None, voice: Voice, taken: tuple[int, int] = (0, 0)) -> str:
+def facts(chat: LiveChat | None, voice: ModelChoice, taken: tuple[int, int] = (0, 0)) -> str:
     """What the page's own scripts need to know; `taken` as in a `Tab`."""
     saved = chat.id if chat and (chat.live or chat.exchanges()) else ""
     return (
@@ -145,7 +145,7 @@ def facts(chat: Chat | None, voice: Voice, taken: tuple[int, int] = (0, 0)) -> s
     )
 
 
-def _notes(answer: Turn, before: int) -> tuple[str, int]:
+def _notes(answer: LogTurn, before: int) -> tuple[str, int]:
     """(what stands below an answer, how many messages are forgotten now)."""
     facts = answer.facts or {}
     told = facts.get("receipt") or {}
@@ -159,6 +159,6 @@ def _message(role: str, content: str) -> Message:
     return {"role": role, "content": content}
 
 
-def names(voices: Sequence[Voice]) -> list[tuple[str, str]]:
+def names(voices: Sequence[ModelChoice]) -> list[tuple[str, str]]:
     """(what stands in a list, model id)."""
     return [(voice.name, voice.id) for voice in voices]

@@ -6,11 +6,11 @@ from ext.tinygrad.toolchain import prepare_environment
 
 if TYPE_CHECKING:
     from app.models.llama.llama import Llama
-    from app.models.llama.sampling_params import Sampling
+    from app.models.llama.sampling_params import SamplingParams
 
 prepare_environment()  # CPU=1, GPU=1 and the compiler's place must be settled before tinygrad is imported
 
-__all__ = ["Llama", "Sampling"]
+__all__ = ["Llama", "SamplingParams"]
 
 
 def __getattr__(name: str) -> Any:
@@ -23,7 +23,7 @@ def __getattr__(name: str) -> Any:
         globals()[name] = Llama  # once: what is alive by the next time is not to be frozen
         return Llama
     if name == "Sampling":
-        from app.models.llama.sampling_params import Sampling
+        from app.models.llama.sampling_params import SamplingParams
 
-        return Sampling
+        return SamplingParams
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from app.models.llama import rope_scaling
-from app.models.llama.config_reader import MAX_LAYERS, ConfigError, Reader
+from app.models.llama.config_reader import MAX_LAYERS, ConfigError, MetadataReader
 from app.models.llama.sanitize import quoted
 
 __all__ = ["ConfigError", "LlamaConfig"]
@@ -56,7 +56,7 @@ class LlamaConfig:
         if not isinstance(architecture, str) or architecture not in SUPPORTED_ARCHITECTURES:
             named = "names no architecture" if architecture is None else f"has the architecture {quoted(architecture)}"
             raise ConfigError(f"{path} {named}; Townhall runs {', '.join(SUPPORTED_ARCHITECTURES)}")
-        read = Reader(metadata, f"{architecture}.", path)
+        read = MetadataReader(metadata, f"{architecture}.", path)
         read.require(*REQUIRED)
         if (experts := read.scalar("expert_count", 0)) != 0:
             raise read.unsupported(f"a mixture of {quoted(experts)} experts")
@@ -91,7 +91,7 @@ class LlamaConfig:
     @classmethod
     def from_hf(cls, config: Mapping[str, Any], vocab_size: int, path: Path | str) -> "LlamaConfig":
         """From a config.json; `vocab_size` is what the embedding has. ConfigError as above."""
-        read = Reader(config, "", path, "use a plain LLaMA's checkpoint")
+        read = MetadataReader(config, "", path, "use a plain LLaMA's checkpoint")
         if (kind := config.get("model_type")) not in HF_MODEL_TYPES:
             raise read.fail(f"has the model type {quoted(kind)}, where Townhall runs {' and '.join(HF_MODEL_TYPES)}")
         read.require(*HF_REQUIRED)
@@ -111,9 +111,9 @@ class LlamaConfig:
             raise read.fail(f"gives rope_scaling as {quoted(scaling)}")
         theta = read.rope_base("rope_theta")
         if "rope_theta" in scaling:  # where transformers 5 keeps it
-            theta = Reader(scaling, "", path, read.mend).rope_base("rope_theta")
+            theta = MetadataReader(scaling, "", path, read.mend).rope_base("rope_theta")
         source = scaling if "partial_rotary_factor" in scaling else config
-        share = Reader(source, "", path, read.mend).positive("partial_rotary_factor", default=1.0)
+        share = MetadataReader(source, "", path, read.mend).positive("partial_rotary_factor", default=1.0)
         rope_dim = read.rope_dim(int(head_dim * min(share, 2.0)), head_dim)
         context, window = read.context("max_position_embeddings", "sliding_window", default=2048)
         factors, scale = rope_scaling.from_hf(scaling, rope_dim, theta, context, read.fail)
@@ -140,7 +140,7 @@ class LlamaConfig:
     @classmethod
     def from_meta(cls, params: Mapping[str, Any], hidden_dim: int, vocab_size: int, tied: bool, path: Path | str) -> "LlamaConfig":
         """From Meta's params.json, which leaves the widths to the tensors. ConfigError as above."""
-        read = Reader(params, "", path, "use the params.json that belongs to these weights")
+        read = MetadataReader(params, "", path, "use the params.json that belongs to these weights")
         read.require(*META_REQUIRED)
         if "moe" in params:
             raise read.unsupported("a mixture of experts")
@@ -200,7 +200,7 @@ def _tokens(metadata: Mapping[str, Any], path: Path | str) -> int:
     return len(tokens)
 
 
-def _gguf_scaling(read: Reader, rope_dim: int, theta: float) -> tuple[tuple[float, ...], float]:
+def _gguf_scaling(read: MetadataReader, rope_dim: int, theta: float) -> tuple[tuple[float, ...], float]:
     """Factors and scale of what llama.cpp writes; an unknown scheme is refused by name, never ignored."""
     kind = read.scalar("rope.scaling.type", "none")
     attention = read.positive("rope.scaling.attn_factor", default=1.0) * read.positive("rope.scaling.yarn_attn_factor", default=1.0)

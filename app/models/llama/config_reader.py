@@ -20,7 +20,7 @@ class ConfigError(TownhallError):
     """Metadata that describes no model Townhall can run."""
 
 
-class Reader:
+class MetadataReader:
     """The values below one prefix."""
 
     def __init__(

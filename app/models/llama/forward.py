@@ -31,7 +31,7 @@ class CompileFailure(TownhallError):
         )
 
 
-class Graph:
+class CapturedGraph:
     """One piece of a pass, captured at its first use or kept from an earlier start; `inputs` are the buffers that it works on.
 
     Each replay may have other inputs. A buffer that it uses and that is none of them is the same for ever, and keeps the graph from being
@@ -88,10 +88,10 @@ class Pass:
         self.position = UOp.variable(POSITION, 0, min(capacity - 1, model.rope.shape[0] - T))
         self.ids = buffers.upload(np.zeros(T, np.int32), device)
         self.x = buffers.upload(np.zeros((T, model.config.dim), np.float32), device)
-        self._blocks: dict[tuple, Graph] = {}
-        self._embed = Graph("embed", lambda _: _overwrite(self.x, model.embed(self.ids)), self.position)
-        self._head = Graph("head", lambda _: self._logits_and_largest(), self.position) if with_logits else None
-        self._steps: WeakKeyDictionary[KVCache, Composite | list[tuple[Graph, list[Tensor]]]] = WeakKeyDictionary()
+        self._blocks: dict[tuple, CapturedGraph] = {}
+        self._embed = CapturedGraph("embed", lambda _: _overwrite(self.x, model.embed(self.ids)), self.position)
+        self._head = CapturedGraph("head", lambda _: self._logits_and_largest(), self.position) if with_logits else None
+        self._steps: WeakKeyDictionary[KVCache, Composite | list[tuple[CapturedGraph, list[Tensor]]]] = WeakKeyDictionary()
 
     def __call__(self, ids: Sequence[int], start_pos: int, cache: KVCache) -> None:
         """Run over ids at start_pos; the caller keeps count of what is in the cache."""
@@ -127,18 +127,18 @@ class Pass:
         assert self._head is not None
         return self._head.results[1] if len(self._head.results) > 1 else None
 
-    def _prepare(self, cache: KVCache, start_pos: int) -> Composite | list[tuple[Graph, list[Tensor]]]:
+    def _prepare(self, cache: KVCache, start_pos: int) -> Composite | list[tuple[CapturedGraph, list[Tensor]]]:
         """The pieces in their order with this cache's buffers, as one native call where the device has such a thing."""
         steps = [(self._embed, [self.ids, self.x, *self.model.tok_embeddings.tensors])]
         for i, (block, layer) in enumerate(zip(self.model.blocks, cache.layers, strict=True)):
             inputs = [self.x, layer.k, layer.v, self.model.rope, *block.tensors]
             if (graph := self._blocks.get(block.layout)) is None:
                 name = f"block {len(self._blocks)}"
-                graph = self._blocks[block.layout] = Graph(name, self._block_function(i, layer), self.position)
+                graph = self._blocks[block.layout] = CapturedGraph(name, self._block_function(i, layer), self.position)
             steps.append((graph, inputs))
         if self._head is not None:
             steps.append((self._head, [self.x, self.model.norm, *self.model.output.tensors]))
-        missing: dict[str, tuple[Graph, list[Tensor]]] = {}
+        missing: dict[str, tuple[CapturedGraph, list[Tensor]]] = {}
         for graph, inputs in steps:
             if not graph.ready:
                 missing.setdefault(graph.name, (graph, inputs))  # of several layers the first, whose block it was made of
@@ -147,7 +147,7 @@ class Pass:
         self._steps[cache] = compose([(graph.kept or graph.jit, inputs) for graph, inputs in steps]) or steps
         return self._steps[cache]
 
-    def _make_ready(self, missing: dict[str, tuple[Graph, list[Tensor]]], cache: KVCache, start_pos: int) -> None:
+    def _make_ready(self, missing: dict[str, tuple[CapturedGraph, list[Tensor]]], cache: KVCache, start_pos: int) -> None:
         """From the disk, all of them, or by capturing: what that computes is computed again in its turn, from the right input then."""
         rows, kind = cache.layers[0].k.shape, cache.layers[0].k.dtype
         files = GraphCache(self.model, self.x.device, self.T, self.position, self._head is not None, rows, kind, self.model.rope.shape)

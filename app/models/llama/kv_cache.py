@@ -11,7 +11,7 @@ from tinygrad.dtype import DType
 
 from app.models.llama import snapshot
 from app.models.llama.config import LlamaConfig
-from app.models.llama.kv_shift import Mover, Shifter
+from app.models.llama.kv_shift import KeyRotation, Shifter
 from ext.tinygrad import buffers
 from ext.tinygrad.kernels.cpu import memory
 
@@ -52,7 +52,7 @@ class KVCache:
         self.layers = tuple(LayerCache(k, v) for k, v in zip(tensors[::2], tensors[1::2], strict=True))
         self._lifted: list[Tensor] = []  # keys at position zero, float32; made at the first remove
         self._lifted_tokens = 0  # positions below this one have theirs
-        self._mover: Mover | None = None
+        self._mover: KeyRotation | None = None
 
     def _zeros(self, n: int, dtype: DType, device: str) -> list[Tensor]:
         # zeros, because a masked score of uninitialised memory could still be a NaN
@@ -99,7 +99,7 @@ class KVCache:
             self._lifted_tokens = min(self._lifted_tokens, start)
         del self.tokens[start:stop]
 
-    def prepare_remove(self) -> Mover:
+    def prepare_remove(self) -> KeyRotation:
         """Do now what the first remove would have to set up; what is held stays as it is."""
         if self._mover is None:
             self._lifted = self._zeros(len(self.layers), dtypes.float32, self.layers[0].k.device)

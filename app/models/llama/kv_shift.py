@@ -56,7 +56,7 @@ class _LayerGraph:
         return one_by_one
 
 
-class Mover:
+class KeyRotation:
     """Moves the entries of one cache: `lift` and `move` over all of its layers."""
 
     def __init__(self, lift: Callable[[Mapping[str, int]], None], move: Callable[[Mapping[str, int]], None]):
@@ -92,11 +92,11 @@ class Shifter:
         self._lift = _LayerGraph(lift, ("start",), rows)
         self._move = _LayerGraph(move, ("source", "target"), rows)
 
-    def over(self, layers: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Mover:
+    def over(self, layers: Sequence[tuple[Tensor, Tensor, Tensor]]) -> KeyRotation:
         """For a cache of these (k, v, lifted): (KvH, rows, Hd) each, lifted in float32. What the cache holds is left as it is."""
         # the last rows are there for padding only and hold nothing that counts
         unused = self.rows - CHUNK
-        return Mover(
+        return KeyRotation(
             self._lift.over([(k, lifted, self.rope) for k, _, lifted in layers], unused),
             self._move.over([(k, v, lifted, self.rope) for k, v, lifted in layers], unused, unused),
         )

@@ -25,7 +25,7 @@ from app.models.llama.footprint import Footprint, check_fit
 from app.models.llama.generation import Draw, Generation
 from app.models.llama.kv_cache import KVCache
 from app.models.llama.kv_shift import Shifter
-from app.models.llama.sampler import Sampler, Sampling
+from app.models.llama.sampler import Sampler, SamplingParams
 from app.models.llama.tokenizers.tokenizer import Tokenizer
 from app.models.llama.transformer import Transformer, rope_angles
 from app.models.llama.weight_cache import WeightCache
@@ -35,7 +35,7 @@ from ext.tinygrad.deferred_imports import paused_collector
 from ext.tinygrad.kernels import kernels_for
 from ext.tinygrad.kernels.protocol import Kernels, Tunable
 
-__all__ = ["ContextOverflow", "Generation", "KVCache", "Llama", "PrefillStats", "Sampling"]
+__all__ = ["ContextOverflow", "Generation", "KVCache", "Llama", "PrefillStats", "SamplingParams"]
 
 Progress = Callable[[int, int], None]  # (done, total)
 FIRST_TUNE = 2.0  # seconds
@@ -147,7 +147,7 @@ class Llama:
         self,
         ids: list[int],
         max_tokens: int,
-        sampling: Sampling | Draw = Sampling(temperature=0),
+        sampling: SamplingParams | Draw = SamplingParams(temperature=0),
         cache: KVCache | None = None,
         stop_ids: frozenset[int] | None = None,
     ) -> Generation:
@@ -161,7 +161,7 @@ class Llama:
             raise ContextOverflow(len(ids), self.max_context)
         stops = self.tokenizer.stop_ids if stop_ids is None else stop_ids
         cache = self.new_cache() if cache is None else cache
-        draw = Sampler(sampling) if isinstance(sampling, Sampling) else sampling
+        draw = Sampler(sampling) if isinstance(sampling, SamplingParams) else sampling
         return Generation(self.engine, cache, list(ids), draw, max_tokens, stops, self._undecodable)
 
     def logits(self, ids: list[int]) -> np.ndarray:

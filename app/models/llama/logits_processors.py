@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from app.models.llama.sampler import Sampler
-from app.models.llama.sampling_params import Sampling
+from app.models.llama.sampling_params import SamplingParams
 
 
 class Grammar(Protocol):
@@ -24,7 +24,7 @@ class Grammar(Protocol):
 
 
 @dataclass(frozen=True)
-class Steering:
+class LogitsProcessors:
     """How logits are changed, in the terms of OpenAI's API; penalties count what was sampled, not the prompt."""
 
     bias: Mapping[int, float] = field(default_factory=dict)  # added to an id's logit
@@ -33,7 +33,7 @@ class Steering:
 
 
 @dataclass(frozen=True)
-class Likely:
+class TokenLogprob:
     """An id and its log-probability under the bent logits at temperature 1; `top` are the likeliest, falling."""
 
     token: int
@@ -41,11 +41,16 @@ class Likely:
     top: tuple[tuple[int, float], ...] = ()
 
 
-class SteeredSampler:
+class SamplerChain:
     """Draws as `Sampler` does, from logits that were bent first; `likely` has an entry for each id where `top` is not None."""
 
     def __init__(
-        self, sampling: Sampling, steering: Steering, prompt_tokens: int, grammar: Grammar | None = None, top: int | None = None
+        self,
+        sampling: SamplingParams,
+        steering: LogitsProcessors,
+        prompt_tokens: int,
+        grammar: Grammar | None = None,
+        top: int | None = None,
     ) -> None:
         self._sampler, self._steering, self._prompt_tokens = Sampler(sampling), steering, prompt_tokens
         self._grammar, self._top = grammar, top
@@ -53,7 +58,7 @@ class SteeredSampler:
         self._bias = np.array([steering.bias[n] for n in sorted(steering.bias)], np.float32)
         self._said: Counter[int] = Counter()
         self._counted = prompt_tokens
-        self.likely: list[Likely] = []
+        self.likely: list[TokenLogprob] = []
 
     @property
     def seed(self) -> int:
@@ -72,7 +77,7 @@ class SteeredSampler:
 
     def enough(self, recent: Sequence[int]) -> int | None:
         """As the sampler's; None where logits are bent, or looked at."""
-        bent = self._steering != Steering() or self._grammar or self._top is not None
+        bent = self._steering != LogitsProcessors() or self._grammar or self._top is not None
         return None if bent else self._sampler.enough(recent)
 
     def draw_from(self, ids: list[int], scores: list[float], recent: Sequence[int]) -> int:
@@ -81,7 +86,7 @@ class SteeredSampler:
 
     def _bend(self, logits: np.ndarray, recent: Sequence[int]) -> np.ndarray:
         steering = self._steering
-        if steering == Steering() and not self._grammar:
+        if steering == LogitsProcessors() and not self._grammar:
             return logits
         logits = logits.copy()
         logits[self._biased] += self._bias
@@ -97,11 +102,11 @@ class SteeredSampler:
         return logits
 
 
-def likely(logits: np.ndarray, token: int, top: int) -> Likely:
+def likely(logits: np.ndarray, token: int, top: int) -> TokenLogprob:
     """The log-probability of `token`, and the `top` largest; what cannot come at all is not among them."""
     largest = float(logits.max())
     total = largest + float(np.log(np.sum(np.exp(logits - np.float32(largest)), dtype=np.float64)))
     ids = np.argpartition(logits, -top)[-top:] if 0 < top < logits.size else np.arange(logits.size if top else 0)
     ids = ids[np.argsort(-logits[ids], kind="stable")]
     best = tuple((int(n), float(logits[n]) - total) for n in ids if logits[n] > -np.inf)
-    return Likely(token, float(logits[token]) - total, best)
+    return TokenLogprob(token, float(logits[token]) - total, best)

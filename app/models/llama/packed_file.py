@@ -29,7 +29,7 @@ MOST_HEADER = 1 << 24
 
 
 @dataclass(frozen=True)
-class Entry:
+class PackedEntry:
     """One packed matrix."""
 
     format: str
@@ -56,7 +56,7 @@ class Packed:
 class PackedFile:
     """A file being read into huge pages, or checked where it is mapped."""
 
-    def __init__(self, file: BinaryIO, start: int, nbytes: int, entries: dict[str, Entry], digests: list[str], in_place: bool):
+    def __init__(self, file: BinaryIO, start: int, nbytes: int, entries: dict[str, PackedEntry], digests: list[str], in_place: bool):
         self.entries, self._digests = entries, digests
         if in_place:
             self._data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)[start : start + nbytes]
@@ -80,7 +80,7 @@ class PackedFile:
             file.close()
             return None
 
-    def bytes_of(self, entry: Entry) -> np.ndarray | None:
+    def bytes_of(self, entry: PackedEntry) -> np.ndarray | None:
         """The entry's packed bytes, as soon as they are there; None where they are damaged."""
         pieces = range(entry.start // PIECE, -(-entry.stop // PIECE))
         for piece in pieces:
@@ -122,7 +122,7 @@ def _digest(data: np.ndarray) -> str:
     return total.hexdigest()
 
 
-def _read_header(file: BinaryIO) -> tuple[int, int, dict[str, Entry], list[str]]:
+def _read_header(file: BinaryIO) -> tuple[int, int, dict[str, PackedEntry], list[str]]:
     """(where the packed bytes begin, how many they are, what lies where, digests); ValueError and its kin for anything else."""
     prefix = file.read(len(MAGIC) + 8 + 16)
     if not prefix.startswith(MAGIC):
@@ -134,7 +134,7 @@ def _read_header(file: BinaryIO) -> tuple[int, int, dict[str, Entry], list[str]]
     if hashlib.blake2b(text, digest_size=16).digest() != prefix[-16:]:
         raise ValueError("the header is damaged")
     header: Mapping[str, Any] = json.loads(text)
-    entries = {name: Entry(e[0], (e[1], e[2]), *e[3:]) for name, e in header["entries"].items()}
+    entries = {name: PackedEntry(e[0], (e[1], e[2]), *e[3:]) for name, e in header["entries"].items()}
     start, nbytes = _align(len(prefix) + length, PAGE), int(header["nbytes"])
     if os.fstat(file.fileno()).st_size != start + nbytes or len(header["digests"]) != -(-nbytes // PIECE):
         raise ValueError("the file is truncated")

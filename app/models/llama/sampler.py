@@ -7,16 +7,16 @@ from itertools import accumulate
 
 import numpy as np
 
-from app.models.llama.sampling_params import Sampling, SamplingError
+from app.models.llama.sampling_params import SamplingError, SamplingParams
 from ext.tinygrad.top_k import MOST, TopK
 
-__all__ = ["Sampler", "Sampling", "SamplingError"]
+__all__ = ["Sampler", "SamplingParams", "SamplingError"]
 
 
 class Sampler:
     """Draws ids one after another from one stream of random numbers: the same seed and logits give the same ids."""
 
-    def __init__(self, sampling: Sampling) -> None:
+    def __init__(self, sampling: SamplingParams) -> None:
         self.sampling = sampling
         # drawn here, so that a text can be told the seed that repeats it
         self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if sampling.seed is None else sampling.seed

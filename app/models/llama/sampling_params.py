@@ -11,7 +11,7 @@ class SamplingError(TownhallError):
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplingParams:
     """How ids are drawn; out-of-range values raise SamplingError."""
 
     temperature: float = 0.7  # 0: always the likeliest id

@@ -19,7 +19,7 @@ from ext.tinygrad.graph.profile import KernelTime
 
 
 @dataclass(frozen=True)
-class Change:
+class ArgumentUpdate:
     """An argument that each replay sets: values[value] + addend (a variable, or where an input buffer is and an offset into it)."""
 
     argument: int
@@ -82,7 +82,7 @@ class NativeGraphRunner(GraphRunner):
         self.values = array("q", [0]) * max(1, len(self.vars) + len(self.slots))
         self.graph = self.assemble(self.launches)
 
-    def launch(self, ast: UOp, bufs: list[Any], runtime: Any, arguments: list[int], changes: list[Change], nbytes: int) -> Any:
+    def launch(self, ast: UOp, bufs: list[Any], runtime: Any, arguments: list[int], changes: list[ArgumentUpdate], nbytes: int) -> Any:
         """A call, given these 64-bit words (buffers, then variables) and buffers of nbytes in all, as assemble() takes it."""
         raise NotImplementedError
 
@@ -127,10 +127,10 @@ class NativeGraphRunner(GraphRunner):
                 if (slot := param_slot(arg_uops[position])) is not None:
                     # a view of an input: what changes is where the input begins
                     addend = arguments[-1] - self.place(input_uops[slot].buffer)
-                    changes.append(Change(argument, len(self.vars) + value_of.setdefault(slot, len(value_of)), addend))
+                    changes.append(ArgumentUpdate(argument, len(self.vars) + value_of.setdefault(slot, len(value_of)), addend))
             for variable in info.vars if info else ():
                 if variable.expr in self.vars:
-                    changes.append(Change(len(arguments), self.vars.index(variable.expr)))
+                    changes.append(ArgumentUpdate(len(arguments), self.vars.index(variable.expr)))
                 arguments.append(device_vars.get(variable.expr, 0))
             nbytes = sum({self.place(resolved[p].buffer): bufs[p].nbytes for p in positions}.values())
             launches.append(self.launch(ast, bufs, runtime, arguments, changes, nbytes))

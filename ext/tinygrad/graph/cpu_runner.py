@@ -12,8 +12,8 @@ from tinygrad.engine.realize import get_call_arg_uops
 from tinygrad.uop.ops import Ops
 
 from ext.tinygrad.graph import native
-from ext.tinygrad.graph.captured import Change, NativeGraphRunner, kernel_name
-from ext.tinygrad.graph.launch_plan import Launch, Plan
+from ext.tinygrad.graph.captured import ArgumentUpdate, NativeGraphRunner, kernel_name
+from ext.tinygrad.graph.launch_plan import LaunchPlan, PooledLaunch
 from ext.tinygrad.graph.pool import current_pool, retire
 from ext.tinygrad.graph.profile import KernelTime
 
@@ -53,8 +53,8 @@ def address(buffer: Any) -> int:
 class PoolGraph:
     """A plan that the process's threads run; a call returns when everything is computed."""
 
-    def __init__(self, launches: Sequence[Launch]):
-        self.plan = Plan(list(launches))
+    def __init__(self, launches: Sequence[PooledLaunch]):
+        self.plan = LaunchPlan(list(launches))
         weakref.finalize(self, retire, self.plan.address, self.plan.memory).atexit = False
 
     def __call__(self, values: int) -> None:
@@ -85,9 +85,11 @@ class CPUGraphRunner(NativeGraphRunner):
     assemble = staticmethod(PoolGraph)
     why_not = staticmethod(why_not)
 
-    def launch(self, ast: UOp, bufs: list[Any], runtime: Any, arguments: list[int], changes: list[Change], nbytes: int) -> Launch:
+    def launch(
+        self, ast: UOp, bufs: list[Any], runtime: Any, arguments: list[int], changes: list[ArgumentUpdate], nbytes: int
+    ) -> PooledLaunch:
         if ast.op is Ops.COPY:
             arguments = [*arguments, bufs[0].nbytes]
-            return Launch(native.function_address("memcpy"), arguments, changes, name="copy", nbytes=nbytes)
+            return PooledLaunch(native.function_address("memcpy"), arguments, changes, name="copy", nbytes=nbytes)
         core_slot, cores = runtime.runtimevars.get("core_id"), ast.arg.global_size[0]
-        return Launch(runtime.addr, arguments, changes, core_slot, cores, kernel_name(ast), nbytes)
+        return PooledLaunch(runtime.addr, arguments, changes, core_slot, cores, kernel_name(ast), nbytes)

@@ -21,7 +21,7 @@ from tinygrad.runtime.ops_cuda import CUDADevice
 from ext.tinygrad.cuda_errors import NO_MEMORY, check, out_of_memory
 from ext.tinygrad.graph import native
 from ext.tinygrad.graph.debug_log import say
-from ext.tinygrad.graph.driver_runner import Launch
+from ext.tinygrad.graph.driver_runner import DriverLaunch
 from ext.tinygrad.graph.profile import KernelTime
 
 SOURCE = Path(__file__).with_name("cuda_queue.c")
@@ -52,12 +52,12 @@ class _Graph(ctypes.Structure):
     )]  # fmt: skip
 
 
-class Queue:
+class CUDAQueue:
     """The launches as one instantiated CUDA graph, each kernel after the one before it.
 
     Making one or calling it raises OutOfDeviceMemory, or CUDARefusal for whatever else the driver refuses."""
 
-    def __init__(self, device: CUDADevice, launches: Sequence[Launch], events: Sequence[Any] = ()):
+    def __init__(self, device: CUDADevice, launches: Sequence[DriverLaunch], events: Sequence[Any] = ()):
         """`events`: to be recorded before the first kernel and after each."""
         self.device, self.launches = device, tuple(launches)
         self._words = array("Q", [word & WORD for launch in launches for word in launch.arguments] or [0])
@@ -96,7 +96,7 @@ class Queue:
         try:
             for event in events:
                 self._check(cu.cuEventCreate(ctypes.byref(event), 0))
-            timed = Queue(self.device, self.launches, events)
+            timed = CUDAQueue(self.device, self.launches, events)
             for _ in range(replays):
                 timed(values)
                 self.device.synchronize()

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ext.tinygrad.graph.cuda_queue import Queue
+from ext.tinygrad.graph.cuda_queue import CUDAQueue
 from ext.tinygrad.graph.driver_runner import DriverGraphRunner
 
 
@@ -16,4 +16,4 @@ class CUDAGraphRunner(DriverGraphRunner):
     """One captured graph of kernels of one CUDA device."""
 
     place = staticmethod(address)
-    queue = Queue
+    queue = CUDAQueue

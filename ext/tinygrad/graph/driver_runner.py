@@ -11,11 +11,11 @@ from tinygrad.engine.jit import GraphRunner
 from tinygrad.engine.realize import get_call_arg_uops
 from tinygrad.uop.ops import Ops
 
-from ext.tinygrad.graph.captured import Change, NativeGraph, NativeGraphRunner
+from ext.tinygrad.graph.captured import ArgumentUpdate, NativeGraph, NativeGraphRunner
 
 
 @dataclass(frozen=True)
-class Launch:
+class DriverLaunch:
     """One kernel with its arguments in the order of its parameters: 64-bit words (where a buffer is, or a number) of which `sizes` bytes
     count."""
 
@@ -25,7 +25,7 @@ class Launch:
     local: tuple[int, ...]  # of a work-group
     arguments: Sequence[int]
     sizes: Sequence[int]
-    changes: Sequence[Change] = ()
+    changes: Sequence[ArgumentUpdate] = ()
     nbytes: int = 0  # of the buffers it is given; for people
 
     @property
@@ -53,16 +53,18 @@ class DriverGraphRunner(NativeGraphRunner):
     why_not = staticmethod(why_not)
     queue: type  # (opened device, launches) -> a NativeGraph
 
-    def assemble(self, launches: Sequence[Launch]) -> NativeGraph:
+    def assemble(self, launches: Sequence[DriverLaunch]) -> NativeGraph:
         queue: NativeGraph = self.queue(self.opened, launches)
         return queue
 
-    def launch(self, ast: UOp, bufs: list[Any], runtime: Any, arguments: list[int], changes: list[Change], nbytes: int) -> Launch:
+    def launch(
+        self, ast: UOp, bufs: list[Any], runtime: Any, arguments: list[int], changes: list[ArgumentUpdate], nbytes: int
+    ) -> DriverLaunch:
         info = ast.arg
         # a signature tells (name, slot, dtype, shape) of every parameter; slots are in the order of `arguments`
         slots = [slot for _, slot, _, _ in runtime.signature]
         sizes = [8 if slot < len(info.globals) else dtype.itemsize for _, slot, dtype, _ in runtime.signature]
-        changes = [Change(slots.index(change.argument), change.value, change.addend) for change in changes]
+        changes = [ArgumentUpdate(slots.index(change.argument), change.value, change.addend) for change in changes]
         local = tuple(info.local_size) if info.local_size is not None else (1,) * len(info.global_size)
         size = tuple(int(groups * items) for groups, items in zip(info.global_size, local))
-        return Launch(runtime, info.function_name, size, local, [arguments[slot] for slot in slots], sizes, changes, nbytes)
+        return DriverLaunch(runtime, info.function_name, size, local, [arguments[slot] for slot in slots], sizes, changes, nbytes)

@@ -6,20 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ext.tinygrad.graph import native
-from ext.tinygrad.graph.captured import Change
+from ext.tinygrad.graph.captured import ArgumentUpdate
 
 NO_CORE = (1 << 64) - 1  # Kernel.core_slot of a kernel without core_id
 
 
 @dataclass(frozen=True)
-class Launch:
+class PooledLaunch:
     """One kernel: the code at `entry` called with 64-bit `arguments`.
 
     With a core_slot it is called once for each core id 0..cores-1 in that argument, in any order and at the same time."""
 
     entry: int
     arguments: Sequence[int]
-    changes: Sequence[Change] = ()
+    changes: Sequence[ArgumentUpdate] = ()
     core_slot: int | None = None
     cores: int = 1
     # for people
@@ -28,10 +28,10 @@ class Launch:
 
 
 @dataclass
-class Plan:
+class LaunchPlan:
     """Owns the memory behind one native Graph; `address` is what Pool.replay takes."""
 
-    launches: list[Launch]
+    launches: list[PooledLaunch]
     memory: list[object] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
@@ -54,7 +54,7 @@ class Plan:
             steps.extend((first, count, -(-cores // chunk), chunk))
         if len(steps) // 4 >= native.MOST_STEPS:
             raise native.Unsupported(f"a graph of {len(self.launches)} kernels is too long for one native call")
-        graph = native.Graph(
+        graph = native.NativeGraphStruct(
             self._keep(kernels), self._keep(steps), self._keep(patches), len(self.launches), len(steps) // 4, len(patches) // 3,
             any(launch.cores > 1 for launch in self.launches), 0, 1_000_000,
         )  # fmt: skip
@@ -69,7 +69,7 @@ class Plan:
         return words.buffer_info()[0]
 
 
-def group(launches: Sequence[Launch]) -> list[tuple[int, int, int]]:
+def group(launches: Sequence[PooledLaunch]) -> list[tuple[int, int, int]]:
     """(first kernel, how many, tasks): kernels in a row with one task each are one step, done by one thread without a word to others."""
     steps: list[tuple[int, int, int]] = []
     for index, launch in enumerate(launches):

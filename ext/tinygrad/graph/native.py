@@ -38,7 +38,7 @@ class Op(IntEnum):
     SIZE = 4
 
 
-class Slot(ctypes.Structure):
+class ArgumentSlot(ctypes.Structure):
     _fields_ = [("futex", u64), ("stolen_ns", u64), ("reading", u64), ("tasks", u64), ("parks", u64), ("_pad", u64 * 11)]
 
 
@@ -52,11 +52,11 @@ class PoolState(ctypes.Structure):
         ("monotonic_clock", u64), ("cpu_clock", u64), ("futex_number", u64), ("spin_ns", u64), ("adaptive", u64), ("_pad2", u64 * 5),
         ("busy", u64), ("helpers", u64), ("wall_ns", u64), ("stolen_ns", u64), ("backoff_ns", u64), ("resume_at", u64), ("calm_ns", u64),
         ("mark", u64), ("runs", u64), ("solo_runs", u64), ("drops", u64), ("returns", u64), ("_pad3", u64 * 4),
-        ("slots", Slot * 64),
+        ("slots", ArgumentSlot * 64),
     ]  # fmt: skip
 
 
-class Graph(ctypes.Structure):
+class NativeGraphStruct(ctypes.Structure):
     """`Graph` of replay.c."""
 
     _fields_ = [(name, u64) for name in (

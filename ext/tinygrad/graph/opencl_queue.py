@@ -16,7 +16,7 @@ from tinygrad.runtime.ops_cl import CLDevice, check, checked
 
 from ext.tinygrad.graph import native
 from ext.tinygrad.graph.debug_log import say
-from ext.tinygrad.graph.driver_runner import Launch
+from ext.tinygrad.graph.driver_runner import DriverLaunch
 from ext.tinygrad.graph.profile import KernelTime
 from ext.tinygrad.opencl_errors import refused
 
@@ -34,12 +34,12 @@ class _Graph(ctypes.Structure):
     _fields_ = [(name, u64) for name in ("queue", "set_arg", "enqueue", "n_launches", "n_patches", "launches", "patches")]
 
 
-class Queue:
+class OpenCLQueue:
     """The launches in their order, each a cl_kernel of its own, so that nothing has to be set again but what changes.
 
     A call raises OutOfDeviceMemory, or RuntimeError with the driver's word for whatever else it refuses."""
 
-    def __init__(self, device: CLDevice, launches: Sequence[Launch]):
+    def __init__(self, device: CLDevice, launches: Sequence[DriverLaunch]):
         self.device, self.launches = device, tuple(launches)
         self.kernels = [_kernel(launch) for launch in launches]
         handles = [ctypes.cast(kernel, ctypes.c_void_p).value or 0 for kernel in self.kernels]  # the driver's own words
@@ -105,7 +105,7 @@ def _three(sizes: Sequence[int]) -> tuple[int, ...]:
     return (*sizes, *[1] * (3 - len(sizes)))
 
 
-def _kernel(launch: Launch) -> Any:
+def _kernel(launch: DriverLaunch) -> Any:
     kernel = checked(cl.clCreateKernel(launch.program.program, launch.name.encode(), status := ctypes.c_int32()), status)
     for i, (argument, size) in enumerate(zip(launch.arguments, launch.sizes, strict=True)):
         check(cl.clSetKernelArg(kernel, i, size, ctypes.byref(ctypes.c_int64(argument))))  # the low bytes come first

@@ -10,7 +10,7 @@ from tinygrad.uop.ops import Ops
 
 from ext.tinygrad.graph import driver_runner
 from ext.tinygrad.graph.driver_runner import DriverGraphRunner
-from ext.tinygrad.graph.opencl_queue import Queue
+from ext.tinygrad.graph.opencl_queue import OpenCLQueue
 
 
 def why_not(batch_devs: list[Compiled], call: UOp) -> str | None:
@@ -33,4 +33,4 @@ class CLGraphRunner(DriverGraphRunner):
 
     place = staticmethod(handle)
     why_not = staticmethod(why_not)
-    queue = Queue
+    queue = OpenCLQueue

@@ -25,11 +25,11 @@ from tinygrad.runtime.ops_cpu import CPUProgram
 from tinygrad.uop.ops import Ops, buffers
 
 from ext.tinygrad.graph import native
-from ext.tinygrad.graph.captured import Change
+from ext.tinygrad.graph.captured import ArgumentUpdate
 from ext.tinygrad.graph.cpu_runner import CPUGraphRunner, PoolGraph, address
 from ext.tinygrad.graph.debug_log import say
 from ext.tinygrad.graph.jit_replay import why_not
-from ext.tinygrad.graph.launch_plan import Launch
+from ext.tinygrad.graph.launch_plan import PooledLaunch
 from ext.tinygrad.kernels.cpu import memory
 from ext.tinygrad.startup_cache import compiler_identity
 
@@ -45,7 +45,7 @@ class StoredGraph:
 
     vars: list[str]
     slots: list[int]
-    launches: list[Launch]
+    launches: list[PooledLaunch]
     results: list[Tensor | None]  # what the captured function returned; None for what it stored into an input
     memory: tuple[Any, ...]  # kernels and intermediate buffers
 
@@ -151,7 +151,7 @@ def _graph(graph: Mapping[str, Any], programs: Sequence[CPUProgram]) -> StoredGr
     for kernel, name, stored, changes, core_slot, cores, nbytes in graph["launches"]:
         entry = native.function_address("memcpy") if kernel == COPY else programs[kernel].addr
         arguments = [starts[a[0]] + a[1] if isinstance(a, list) else a for a in stored]
-        launches.append(Launch(entry, arguments, [Change(*change) for change in changes], core_slot, cores, name, nbytes))
+        launches.append(PooledLaunch(entry, arguments, [ArgumentUpdate(*change) for change in changes], core_slot, cores, name, nbytes))
     results: list[Tensor | None] = []
     for result in graph["results"]:
         if result is None:

@@ -11,11 +11,11 @@ def kernels_for(device: str) -> Kernels:
 
     A device that should have them and cannot use them says why on stderr.
     """
-    from ext.tinygrad.kernels.reference import TwinKernels
+    from ext.tinygrad.kernels.reference import ReferenceKernels
 
     kind = device.split(":")[0]
     if os.environ.get("KERNELS", "1") == "0" or kind not in ("CPU", "CL", "CUDA"):
-        return TwinKernels()
+        return ReferenceKernels()
     if kind in ("CL", "CUDA"):
         from ext.tinygrad.kernels.gpu.kernel_choice import kernels_on
 
@@ -25,4 +25,4 @@ def kernels_for(device: str) -> Kernels:
     if (reason := CPUKernels.available()) is None:
         return CPUKernels()
     print(f"townhall: the CPU kernels cannot serve ({reason}); running on tinygrad's generated code", file=sys.stderr)
-    return TwinKernels()
+    return ReferenceKernels()

@@ -27,7 +27,7 @@ def store(cache: Tensor, new: Tensor, start_pos: int | UOp) -> Tensor:
     return Tensor(cache.uop.after(window.uop.store(new.transpose(0, 1).cast(cache.dtype).uop)))
 
 
-class TwinKernels:
+class ReferenceKernels:
     """Every operation in Tensor algebra; each ends in a buffer, so that layers share the few kernels that tinygrad generates."""
 
     name = "tinygrad"

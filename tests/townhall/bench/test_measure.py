@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from townhall.bench import measure, plot, report
-from townhall.bench.measure import Case, Plan, Result
+from townhall.bench.measure import BenchPlan, Case, Result
 
 ABOUT = {"context_length": 8192, "decode_weight_bytes": 100_000_000, "kv_bytes_per_position": 20_000, "runtime": "scripted"}
 
@@ -63,14 +63,14 @@ def test_a_case_that_runs_out_of_time_has_one_sample_of_each_at_least():
 
 
 def test_contexts_beyond_the_model_are_left_out():
-    cases = measure.cases_of(Plan(Path(), True, (2, 1)), context_length=600)
+    cases = measure.cases_of(BenchPlan(Path(), True, (2, 1)), context_length=600)
     assert {case.context for case in cases if case.kind == "decode"} == {32, 512}
     assert [case.threads for case in cases if case.kind == "prefill"] == [2, 1]
     assert [case.context for case in cases if case.busy] == [32, 512]
 
 
 def test_one_thread_has_no_crowded_case():
-    assert not any(case.busy for case in measure.cases_of(Plan(Path(), True, (1,)), 8192))
+    assert not any(case.busy for case in measure.cases_of(BenchPlan(Path(), True, (1,)), 8192))
 
 
 def test_bandwidth_counts_weights_and_the_cache_that_decode_reads():
@@ -84,7 +84,7 @@ def test_bandwidth_counts_weights_and_the_cache_that_decode_reads():
 
 
 def test_a_run_is_told_saved_and_drawn(diary, model, tmp_path):
-    results = measure.run(Plan(model, True, (2,), alternations=2, busy=False, starts=0), say=lambda text: None)
+    results = measure.run(BenchPlan(model, True, (2,), alternations=2, busy=False, starts=0), say=lambda text: None)
     assert [entry for entry in diary if entry[1] == "close"] == [("llama.cpp", "close"), ("townhall", "close")]
     text = report.table(results)
     assert "default 50 µs, 1.0%" in text
@@ -97,6 +97,6 @@ def test_a_run_is_told_saved_and_drawn(diary, model, tmp_path):
 
 
 def test_alone_there_is_no_ratio(diary, model):
-    results = measure.run(Plan(model, False, (1,), alternations=1, starts=0), say=lambda text: None)
+    results = measure.run(BenchPlan(model, False, (1,), alternations=1, starts=0), say=lambda text: None)
     assert all("ratio" not in case for case in results["cases"])
     assert "llama.cpp" not in report.table(results)

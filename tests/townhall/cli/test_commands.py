@@ -11,7 +11,7 @@ import pytest
 from tests.townhall.fake import FakeBackend, FakeLlama
 from townhall.cli import commands
 from townhall.cli.chat_options import ChatOptions
-from townhall.cli.chat_state import Talk
+from townhall.cli.chat_state import ChatState
 from townhall.cli.main import main
 from townhall.cli.model_loading import Loaded, resampled
 from townhall.cli.session import Session
@@ -39,7 +39,7 @@ class Desk:
             return Loaded(llama, wanted.sampling(), FakeBackend(), path=wanted.model)
 
         settings = {"model": "fake:echo", "log_to": folder} | options
-        self.session = Session(Talk(ChatOptions(**settings), ModelCache(load, resampled)))
+        self.session = Session(ChatState(ChatOptions(**settings), ModelCache(load, resampled)))
         capfd.readouterr()
 
     @property
@@ -142,7 +142,7 @@ def test_an_edited_message_takes_the_place_of_the_last(desk, monkeypatch):
     code, out, err = mine.type("/edit")
     assert (code, out) == (2, []) and "in a pipe /edit takes the new text" in err[0]
     monkeypatch.setattr(sys, "stdin", type("Terminal", (), {"isatty": lambda self: True})())
-    assert commands.run(mine.talk, "/edit") == commands.Outcome(line="And?", instead=1)
+    assert commands.run(mine.talk, "/edit") == commands.CommandResult(line="And?", instead=1)
 
 
 def test_a_message_that_cannot_be_asked_leaves_the_old_one(desk):

@@ -5,7 +5,7 @@ import pytest
 
 from townhall.context.receipt import Receipt
 from townhall.context.registry import STRATEGIES, open_strategy
-from townhall.context.strategy import Plan, Window
+from townhall.context.strategy import Window, WindowPlan
 from townhall.context.usage import Usage
 from townhall.errors import ContextError
 from townhall.message import Exchange, Message
@@ -16,7 +16,7 @@ WINDOW = Window(capacity=1000, pinned=200, reserve=100)  # a budget of 700
 def plan(*sizes):
     """Exchanges of so many tokens each, half of them the question's."""
     ids = count()
-    return Plan(
+    return WindowPlan(
         tuple(
             Exchange(Message(next(ids), "user", "", (0,) * (size // 2)), Message(next(ids), "assistant", "", (0,) * (size - size // 2)))
             for size in sizes
@@ -54,11 +54,11 @@ def test_slide_drops_whole_exchanges_oldest_first_and_a_quarter_of_the_window_at
 
 
 def test_slide_pays_rarely():
-    strategy, current, overflows = open_strategy("slide"), Plan(()), 0
+    strategy, current, overflows = open_strategy("slide"), WindowPlan(()), 0
     for _ in range(1000):
         chosen = strategy.choose(WINDOW, current, 20)
         overflows += bool(chosen.dropped)
-        current = Plan((*chosen.kept, *plan(50).kept))
+        current = WindowPlan((*chosen.kept, *plan(50).kept))
     assert overflows <= 1000 * 50 / 250
 
 

@@ -1,6 +1,6 @@
 from tests.townhall.fake import FakeTokenizer
 from townhall.formats.chat_log import ChatLog
-from townhall.formats.prompt_pieces import Turn
+from townhall.formats.prompt_pieces import PromptTurn
 from townhall.persona import Example, Persona
 from townhall.prompt import Prompt
 
@@ -14,7 +14,7 @@ def text(pieces):
 
 def test_the_page_reads_as_a_log():
     log = ChatLog(PERSONA)
-    assert text(log.whole([Turn("user", "Hi"), Turn("assistant", "Yo."), Turn("user", "Bye")])) == (
+    assert text(log.whole([PromptTurn("user", "Hi"), PromptTurn("assistant", "Yo."), PromptTurn("user", "Bye")])) == (
         "Stacy raps. Be brief.\n\n<CHAT LOG>\n"
         "User: Your name?\nStacy: Stacy. [EOS]\nUser: 2 + 2?\nStacy: 4. [EOS]\n"
         "User: Hi\nStacy: Yo. [EOS]\nUser: Bye\nStacy:"
@@ -33,7 +33,7 @@ def test_every_prompt_ends_with_the_reply_cue_and_leaves_its_space_to_the_answer
 def test_the_parts_are_the_tokens_of_the_page_as_a_whole():
     tokenizer = FakeTokenizer(chat_template=None)
     prompt = Prompt(ChatLog(PERSONA), tokenizer)
-    page = text(prompt.format.whole([Turn("user", "Hi"), Turn("assistant", "Yo."), Turn("user", "Bye")]))
+    page = text(prompt.format.whole([PromptTurn("user", "Hi"), PromptTurn("assistant", "Yo."), PromptTurn("user", "Bye")]))
     parts = [*prompt.head_ids, *prompt.turn_ids("Hi"), *prompt.words(" Yo."), *prompt.close_ids, *prompt.turn_ids("Bye")]
     assert parts == tokenizer.encode(page)
 

@@ -1,10 +1,10 @@
 import pytest
 
 from tests.townhall.fake import CHATML, FakeTokenizer
-from townhall.context.strategy import Plan
+from townhall.context.strategy import WindowPlan
 from townhall.errors import TemplateError
 from townhall.formats.chat_template import ChatTemplate
-from townhall.formats.prompt_pieces import Turn
+from townhall.formats.prompt_pieces import PromptTurn
 from townhall.message import Exchange, Message
 from townhall.persona import Example, Persona
 from townhall.prompt import Prompt
@@ -63,7 +63,7 @@ def page(prompt, exchanges, question):
     for index, (asked, said) in enumerate(exchanges):
         answer = Message(2 * index + 1, "assistant", said, (*prompt.words(said), *prompt.close_ids))
         messages.append(Exchange(Message(2 * index, "user", asked, prompt.turn_ids(asked)), answer))
-    return prompt.ids(Plan(tuple(messages)), Message(99, "user", question, prompt.turn_ids(question)))
+    return prompt.ids(WindowPlan(tuple(messages)), Message(99, "user", question, prompt.turn_ids(question)))
 
 
 def test_chatml_is_learnt_turn_by_turn():
@@ -84,7 +84,7 @@ def test_a_models_own_system_message_never_shows_up_beside_the_persona():
 def test_the_parts_make_up_the_page_that_the_template_renders_whole(source):
     template = open_template(source)
     assert template.turn_by_turn
-    whole = rendered(template.whole([Turn("user", "Hi"), Turn("assistant", "Yo."), Turn("user", "Bye")]))
+    whole = rendered(template.whole([PromptTurn("user", "Hi"), PromptTurn("assistant", "Yo."), PromptTurn("user", "Bye")]))
     lead = " " if source in (LLAMA2, MISTRAL) else ""  # the model's own to sample
     parts = [*template.head(), *template.turn("Hi")]
     assert rendered(parts) + lead + "Yo." + rendered([*template.close(), *template.turn("Bye")]) == whole
@@ -107,7 +107,7 @@ def test_where_a_turn_depends_on_the_others_the_whole_is_rendered_each_time(sour
     tokenizer = FakeTokenizer(source)
     prompt = Prompt(template, tokenizer)
     ids = page(prompt, [("Hi", "Yo.")], "Bye")
-    direct = rendered(template.whole([Turn("user", "Hi"), Turn("assistant", "Yo."), Turn("user", "Bye")]))
+    direct = rendered(template.whole([PromptTurn("user", "Hi"), PromptTurn("assistant", "Yo."), PromptTurn("user", "Bye")]))
     assert tokenizer.show(ids).replace("<s>", "") == direct.replace("<s>", "")
     assert ids[: len(prompt.head_ids)] == list(prompt.head_ids)
 

@@ -7,16 +7,16 @@ import sys
 
 import pytest
 
-from app.models.llama.sampling_params import Sampling
+from app.models.llama.sampling_params import SamplingParams
 from tests.townhall.cli.test_keeping import townhall as chat
 from tests.townhall.test_conversation import PERSONA
 from townhall.cli.main import main
 from townhall.conversation import Conversation
 from townhall.fake.script import open_fake
 from townhall.logbook.log_reader import read_log
-from townhall.logbook.logged_chat import Keeper
+from townhall.logbook.logged_chat import LoggedChat
 from townhall.logbook.recording_model import RecordedModel
-from townhall.logbook.replayer import Outcome, RehearsedModel
+from townhall.logbook.replayer import RehearsedModel, ReplayResult
 from townhall.logbook.replayer import replay as go_through
 
 SCRIPT = "replies:\n- One two three.\n- Four five.\n- {text: 'Six seven eight nine. ', pause: 0.0}\n- ''\n- Ten.\n"
@@ -107,8 +107,8 @@ def test_an_answer_that_was_interrupted_is_repeated_as_far_as_it_went(tmp_path):
     """In one process, so that the turn after it stands on what was shown of it."""
     model = open_fake("fake:script=" + write_script(tmp_path, "replies: [One two three four five., Well then.]"))
     recorded = RecordedModel(model)
-    conversation = Conversation(recorded, PERSONA, sampling=Sampling())
-    keeper = Keeper.begin(tmp_path / "a.md", recorded, PERSONA, {}, {})
+    conversation = Conversation(recorded, PERSONA, sampling=SamplingParams())
+    keeper = LoggedChat.begin(tmp_path / "a.md", recorded, PERSONA, {}, {})
     for text, pieces in (("Go", 3), ("And?", None), ("Never mind", 0)):
         reply = conversation.reply(text)
         keeper.asked(text)
@@ -123,7 +123,7 @@ def test_an_answer_that_was_interrupted_is_repeated_as_far_as_it_went(tmp_path):
     ]
     rehearsed = RehearsedModel(open_fake("fake:script=" + str(tmp_path / "s.yaml")))
     again = Conversation(rehearsed, PERSONA)
-    assert go_through(log, rehearsed, again) == Outcome(2, 6)
+    assert go_through(log, rehearsed, again) == ReplayResult(2, 6)
     assert [e.reply.text for e in again.exchanges] == ["One two three", "Well then."]
 
 

@@ -10,7 +10,7 @@ from tests.townhall.fake import FakeLlama
 from tests.townhall.logbook.test_log_syntax import HEAD
 from tests.townhall.test_conversation import ask, talk
 from townhall.logbook import log_syntax, restore
-from townhall.logbook.log_reader import Turn, parse
+from townhall.logbook.log_reader import LogTurn, parse
 
 PATH = Path("talk.md")
 UNDO, RESET, RESUME = (log_syntax.comment(kind) + "\n" for kind in ("undo", "reset", "resume"))
@@ -60,7 +60,7 @@ def test_a_comment_that_was_torn_takes_nothing_back_and_loses_nothing():
 @given(st.lists(st.sampled_from([said("a", "1"), said("b", ""), UNDO, RESET, RESUME, log_syntax.turn("User", "c", "user", {}), "junk\n"])))
 def test_turns_that_stand_and_turns_that_were_taken_are_all_there_is(parts):
     log = parse(spell(*parts), PATH)
-    assert sorted(turn.line for turn in (*log.turns, *log.taken)) == [event.line for event in log.events if isinstance(event, Turn)]
+    assert sorted(turn.line for turn in (*log.turns, *log.taken)) == [event.line for event in log.events if isinstance(event, LogTurn)]
     since = restore.standing(log.events)
     assert since == log.turns[len(log.turns) - len(since) :] or RESET in parts
 
@@ -74,7 +74,7 @@ def test_answers_keep_their_ids_and_others_are_not_believed():
     assert restore.sampled(conversation, turn) == ids and turn.facts["said_in"] == "x"
 
     def changed(text=turn.text, **facts):
-        return restore.sampled(conversation, Turn("Stacy", "assistant", text, 1, turn.facts | facts))
+        return restore.sampled(conversation, LogTurn("Stacy", "assistant", text, 1, turn.facts | facts))
 
     assert changed() == ids and changed(text="Rome.") is None
     assert changed(identity={"model": "another"}) is None and changed(identity=3) is None

@@ -4,13 +4,13 @@ import threading
 
 import pytest
 
-from app.models.llama.sampling_params import Sampling
+from app.models.llama.sampling_params import SamplingParams
 from tests.townhall.fake import FailingGeneration, FakeLlama
 from townhall.persona import Persona
 from townhall.prompt import Prompt
 from townhall.server.errors import APIError
-from townhall.server.job import Job, Run
-from townhall.server.job_events import Done, Ended, Failed, Said
+from townhall.server.job import AnswerRequest, Job
+from townhall.server.job_events import AnswerEnd, JobDone, JobFailed, TextEvent
 from townhall.server.scheduler import Scheduler
 from townhall.server.slots import Slots
 from townhall.template import open_format
@@ -46,7 +46,7 @@ class Hall:
 
     def submit(self, word, lane="chat", **settings):
         ids = self.prompt.turn_ids(word)
-        run = Run(0, self.prompt, ids, Sampling(), 100, (), self.llama.tokenizer.stop_ids)
+        run = AnswerRequest(0, self.prompt, ids, SamplingParams(), 100, (), self.llama.tokenizer.stop_ids)
         job = Job([run], lambda event: self.tell(event, word), lambda text, ids: None, lane, **settings)
         self.scheduler.submit(job)
         return job
@@ -59,10 +59,10 @@ class Hall:
             assert self.changed.wait_for(lambda: condition(self.events), 20), self.events
 
     def said(self, name):
-        return "".join(event.text for who, event in self.events if who == name and isinstance(event, Said))
+        return "".join(event.text for who, event in self.events if who == name and isinstance(event, TextEvent))
 
     def ended(self, name):
-        return [event for who, event in self.events if who == name and isinstance(event, Done | Failed)]
+        return [event for who, event in self.events if who == name and isinstance(event, JobDone | JobFailed)]
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_a_request_beyond_the_slots_waits_for_one(hall):
         here.submit(name)
     here.allow(100)
     here.until(lambda events: here.ended("three"))
-    order = [name for name, event in here.events if isinstance(event, Ended)]
+    order = [name for name, event in here.events if isinstance(event, AnswerEnd)]
     assert order == ["one", "two", "three"]
 
 

@@ -1,7 +1,7 @@
 """Which cache a prompt continues."""
 
 from tests.townhall.fake import FakeCache
-from townhall.server.slots import Slots, Wanted, common_prefix
+from townhall.server.slots import SlotRequest, Slots, common_prefix
 
 HEAD = list(range(100, 150))
 
@@ -14,7 +14,7 @@ def pool(most=2):
 
 def hold(slots, ids, lane="chat", before=(), once=False):
     """Take a slot for a prompt, fill it as the engine would, and give it back; → the slot and what of the prompt was there."""
-    slot = slots.take(Wanted(ids, len(HEAD), lane, before, once))
+    slot = slots.take(SlotRequest(ids, len(HEAD), lane, before, once))
     cached = common_prefix(slot.cache.tokens, ids)
     slot.cache.tokens = list(ids)
     slots.give_back(slot)
@@ -61,12 +61,12 @@ def test_a_branch_that_shares_little_copies_it_and_leaves_the_other_be():
 
 def test_a_busy_slot_lends_its_prefix_and_nothing_else():
     slots = pool()
-    busy = slots.take(Wanted([*HEAD, *range(1, 40)], len(HEAD)))
+    busy = slots.take(SlotRequest([*HEAD, *range(1, 40)], len(HEAD)))
     busy.cache.tokens = [*HEAD, *range(1, 40)]
     other, cached = hold(slots, [*HEAD, *range(1, 40), 5])
     assert other is not busy and cached == len(HEAD) + 39
     other.busy = True
-    assert slots.take(Wanted([*HEAD, 3], len(HEAD))) is None
+    assert slots.take(SlotRequest([*HEAD, 3], len(HEAD))) is None
 
 
 def test_the_background_lane_has_a_slot_of_its_own():
@@ -91,8 +91,8 @@ def test_what_is_asked_once_puts_no_conversation_out():
 def test_what_is_asked_once_waits_for_a_slot_as_everybody_does():
     slots = pool(most=1)
     hold(slots, [*HEAD, *range(1, 40)])
-    slots.take(Wanted([*HEAD, *range(1, 40), 6], len(HEAD)))
-    assert slots.take(Wanted([*HEAD, 77], len(HEAD), once=True)) is None
+    slots.take(SlotRequest([*HEAD, *range(1, 40), 6], len(HEAD)))
+    assert slots.take(SlotRequest([*HEAD, 77], len(HEAD), once=True)) is None
 
 
 def test_what_is_asked_once_takes_a_slot_that_nobody_has():
@@ -107,5 +107,5 @@ def test_a_prompt_whose_middle_was_let_go_finds_the_slot_that_had_it():
     told = [*HEAD, *range(1, 90)]
     first, _ = hold(slots, told)
     hold(slots, [*HEAD, *range(200, 220)])
-    slot = slots.take(Wanted([*HEAD, *range(30, 90), 99], len(HEAD), before=[*told, 99]))
+    slot = slots.take(SlotRequest([*HEAD, *range(30, 90), 99], len(HEAD), before=[*told, 99]))
     assert slot is first

@@ -8,10 +8,10 @@ import httpx
 import pytest
 
 from tests.townhall.fake import FakeLlama
-from townhall.fake.model import Line
+from townhall.fake.model import ScriptedReply
 from townhall.server.api import stream
-from townhall.server.job_events import Done, Ended, Figures, Said
-from townhall.server.responses import ChatReply
+from townhall.server.job_events import AnswerEnd, JobDone, RequestFigures, TextEvent
+from townhall.server.responses import ChatResponseBuilder
 
 
 def frames(server, path="/chat/completions", lines=None, **fields):
@@ -55,7 +55,7 @@ def test_usage_comes_last_and_only_where_it_was_asked_for(serve):
 
 @pytest.mark.parametrize("path", ["/chat/completions", "/completions"])
 def test_a_stop_string_is_never_shown_in_whole_or_in_part(serve, path):
-    tokens = Line(tokens=("One", " two", " ST", "O", "P", " three"))
+    tokens = ScriptedReply(tokens=("One", " two", " ST", "O", "P", " three"))
     chunks = frames(serve(FakeLlama(lambda prompt: [*tokens.tokens])), path, stop=["STOP", "never"])
     assert said(chunks).rstrip() == "One two" and chunks[-1]["choices"][0]["finish_reason"] == "stop"
     assert all("S" not in said([chunk]) for chunk in chunks)
@@ -83,11 +83,11 @@ def test_a_failure_in_mid_stream_is_told(serve):
 
 def test_a_stream_that_is_behind_lets_others_have_the_loop():
     """A client's going is heard of there, and until then one writes to a connection that is gone."""
-    reply = ChatReply("stacy", FakeLlama().tokenizer, {}, 1, False)
+    reply = ChatResponseBuilder("stacy", FakeLlama().tokenizer, {}, 1, False)
 
     async def behind() -> list[int]:
         events, frames, heard = asyncio.Queue(), [], []
-        for event in [*[Said(0, "la ")] * 100, Ended(0, "stop"), Done(Figures(1, 0, 100, 0.1, 0.1))]:
+        for event in [*[TextEvent(0, "la ")] * 100, AnswerEnd(0, "stop"), JobDone(RequestFigures(1, 0, 100, 0.1, 0.1))]:
             events.put_nowait(event)
         asyncio.get_running_loop().call_soon(lambda: heard.append(len(frames)))
         async for frame in stream(events, reply, False, 1, 10.0):

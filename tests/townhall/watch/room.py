@@ -8,7 +8,7 @@ from pathlib import Path
 
 from townhall.cli.model_loading import Loaded
 from townhall.cli.watch_runner import Watching, WatchOptions
-from townhall.fake.model import FakeBackend, FakeModel, Line
+from townhall.fake.model import FakeBackend, FakeModel, ScriptedReply
 from townhall.fake.script import echo
 from townhall.watch.watcher import Watcher
 
@@ -27,7 +27,7 @@ def eventually(holds, what="it"):
 
 def slow_echo(prompt):
     """The question, and a long tale, a word every few milliseconds."""
-    return Line(f"{echo(prompt).text} {TALE}the end.", pause=0.004)
+    return ScriptedReply(f"{echo(prompt).text} {TALE}the end.", pause=0.004)
 
 
 class Room(Watching):

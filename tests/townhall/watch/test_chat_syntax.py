@@ -2,10 +2,10 @@
 
 import pytest
 
-from townhall.watch.chat_syntax import Layout, delimiter, front_matter, refuse_open_front_matter
+from townhall.watch.chat_syntax import ChatSyntax, delimiter, front_matter, refuse_open_front_matter
 from townhall.watch.errors import WatchError
 
-LAYOUT = Layout("User", "Stacy")
+LAYOUT = ChatSyntax("User", "Stacy")
 
 
 def said(text, layout=LAYOUT):
@@ -49,11 +49,11 @@ def test_a_line_with_a_speakers_name_begins_a_turn(text, turns):
     ],
 )
 def test_only_what_is_missing_of_the_delimiter_is_written(text, delim, cue):
-    assert Layout("User", "Stacy", delim).cue(text, "User") == cue
+    assert ChatSyntax("User", "Stacy", delim).cue(text, "User") == cue
 
 
 def test_a_delimiter_that_can_be_seen_is_no_part_of_what_was_said():
-    layout = Layout("User", "Stacy", delimiter("* * *"))
+    layout = ChatSyntax("User", "Stacy", delimiter("* * *"))
     text = "User: Hi"
     for name, words in (("Stacy", "Ho"), ("User", "And *?")):
         text += layout.cue(text, name) + words

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tests.townhall.watch.room import SAVES, TALE, Room, by_rename, by_truncating, eventually, in_place, slow_echo, watched
-from townhall.fake.model import Line
+from townhall.fake.model import ScriptedReply
 from townhall.watch import document, file_events, watched_file
 from townhall.watch.errors import WatchError
 from townhall.watch.lock import Lock
@@ -341,7 +341,7 @@ def test_nobody_ever_sees_half_a_character_or_two_versions_mixed(path):
     path.write_text("User: One")
     reader = threading.Thread(target=look)
     reader.start()
-    with watched(path, lambda prompt: Line("größe 你好🙂 " * 200 + "end", pause=0.0005), max_context=4096, count=2000):
+    with watched(path, lambda prompt: ScriptedReply("größe 你好🙂 " * 200 + "end", pause=0.0005), max_context=4096, count=2000):
         reads(path, whole)
     done.set()
     reader.join()
@@ -417,7 +417,7 @@ def test_the_end_of_the_watch_leaves_the_file_in_order(path):
 def test_the_raw_continuation_may_speak_for_the_user(path, trim, tail):
     path.write_text("User: Hi")
     answer = " Ho. \nUser: And you?\n"
-    with watched(path, lambda prompt: Line(answer), trim=trim, format="chat_log") as room:
+    with watched(path, lambda prompt: ScriptedReply(answer), trim=trim, format="chat_log") as room:
         reads(path, f"User: Hi\n\nStacy: {tail}{'' if trim else chr(10)}{chr(10) * 2 if trim else ''}User: ")
     assert len(room.replies) == 1
 
@@ -425,7 +425,7 @@ def test_the_raw_continuation_may_speak_for_the_user(path, trim, tail):
 def test_free_form_text_goes_on_where_its_last_word_ends(tmp_path):
     path = tmp_path / "story.txt"
     path.write_text("Once upon a time there was\n")
-    with watched(path, lambda prompt: Line(" a king.\n\nHe was old. \n\n"), raw=True) as room:
+    with watched(path, lambda prompt: ScriptedReply(" a king.\n\nHe was old. \n\n"), raw=True) as room:
         eventually(lambda: room.lines)
         assert room.lines == [f"{path}: save it with a blank line at its end to have it carried on"]
         path.write_text("Once upon a time there was\n\n")
@@ -438,7 +438,7 @@ def test_free_form_text_goes_on_where_its_last_word_ends(tmp_path):
 def test_a_marker_may_say_that_the_text_goes_on(tmp_path):
     path = tmp_path / "story.txt"
     path.write_text("Once upon a time\n\n")
-    with watched(path, lambda prompt: Line(" there was."), raw=True, delim="[...]"):
+    with watched(path, lambda prompt: ScriptedReply(" there was."), raw=True, delim="[...]"):
         path.write_text("Once upon a time\n\n[...]\n")
         reads(path, "Once upon a time there was.\n")
 
@@ -448,7 +448,7 @@ def test_of_a_folder_watched_in_free_form_only_what_is_saved_is_carried_on(tmp_p
     old, new = tmp_path / "old.txt", tmp_path / "new.txt"
     for path in (old, new):
         path.write_text("It was\n\n")
-    with watched(tmp_path, lambda prompt: Line(" so."), raw=True) as room:
+    with watched(tmp_path, lambda prompt: ScriptedReply(" so."), raw=True) as room:
         eventually(lambda: len(room.watcher._attended) == 2 and not any(one._new for one in room.watcher._attended.values()))
         new.write_text("It was, again\n\n")
         reads(new, "It was, again so.\n")

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from tests.townhall.server.running import OPTIONS, Opened, Running
-from townhall.fake.model import FakeBackend, FakeModel, Line
+from townhall.fake.model import FakeBackend, FakeModel, ScriptedReply
 from townhall.server.request_planner import default_sampling
-from townhall.web.chat_store import Shelf
-from townhall.web.client import Client, Voice
+from townhall.web.chat_store import ChatStore
+from townhall.web.client import Client, ModelChoice
 
-STACY = Voice("stacy", "Stacy", "A rapper.", "Yo!")
+STACY = ModelChoice("stacy", "Stacy", "A rapper.", "Yo!")
 
 
 @pytest.fixture
@@ -29,8 +29,8 @@ def house() -> Iterator[Callable[..., Running]]:
     """house(*lines, max_context=…): a server that says these lines in turn."""
     running: list[Running] = []
 
-    def start(*lines: Line | str, max_context: int = 1024, **options: Any) -> Running:
-        said = [line if isinstance(line, Line) else Line(line) for line in lines or ("Fine.",)]
+    def start(*lines: ScriptedReply | str, max_context: int = 1024, **options: Any) -> Running:
+        said = [line if isinstance(line, ScriptedReply) else ScriptedReply(line) for line in lines or ("Fine.",)]
         count = iter(range(1 << 20))
         model = FakeModel(lambda prompt: said[next(count) % len(said)], max_context)
         running.append(Running(lambda: Opened(model, default_sampling(), FakeBackend()), replace(OPTIONS, **options)))
@@ -42,10 +42,12 @@ def house() -> Iterator[Callable[..., Running]]:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Callable[..., Shelf]:
+def shelf(tmp_path: Path) -> Callable[..., ChatStore]:
     """shelf(root): chats in a folder that is not there yet."""
 
-    def make(root: str, key: str | None = None) -> Shelf:
-        return Shelf(tmp_path / "logs", Client(root, key), [STACY, Voice("gary", "Gary"), Voice("double", "double", bare=True)])
+    def make(root: str, key: str | None = None) -> ChatStore:
+        return ChatStore(
+            tmp_path / "logs", Client(root, key), [STACY, ModelChoice("gary", "Gary"), ModelChoice("double", "double", bare=True)]
+        )
 
     return make

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.townhall.web.test_live_chat import PLAIN, answered
-from townhall.fake.model import Line
+from townhall.fake.model import ScriptedReply
 from townhall.logbook.log_index import Index
 from townhall.web.client import WebError
 
@@ -46,7 +46,7 @@ def test_exports_hold_the_talk_and_no_path_of_this_machine(kept):
 
 
 def test_deleting_is_for_good_but_not_while_a_reply_is_written(run, house, shelf):
-    chats = shelf(house(Line("a b c", pause=0.05)).root)
+    chats = shelf(house(ScriptedReply("a b c", pause=0.05)).root)
     chat = chats.begin(chats.voice("stacy"))
 
     async def story():

@@ -5,8 +5,8 @@ import socket
 
 import pytest
 
-from townhall.fake.model import Line
-from townhall.web.client import Accepted, Client, Finished, Planned, ServerGone, Text, WebError, voice_of
+from townhall.fake.model import ScriptedReply
+from townhall.web.client import Accepted, Client, Finished, PromptPreview, ServerGone, Text, WebError, voice_of
 
 
 def ask(client, text="Hello", **fields):
@@ -38,7 +38,7 @@ def test_a_server_of_another_make_names_ids_alone():
 def test_an_answer_comes_in_pieces_and_ends_with_its_figures(house):
     first, plan, *others, last = ask(Client(house("One two three.").root), seed=5)
     pieces = [event for event in others if isinstance(event, Text)]
-    assert isinstance(first, Accepted) and isinstance(plan, Planned)
+    assert isinstance(first, Accepted) and isinstance(plan, PromptPreview)
     assert plan.told["prompt_tokens"] == last.told["prompt_tokens"] == last.usage["prompt_tokens"]
     assert "".join(piece.text for piece in pieces) == "One two three." and len(pieces) > 2
     assert isinstance(last, Finished) and last.reason == "stop"
@@ -90,7 +90,7 @@ def test_a_server_that_dies_in_the_middle_is_one_sentence():
 
 
 def test_hanging_up_frees_the_slot(house):
-    server = house(Line("word " * 400, pause=0.01))
+    server = house(ScriptedReply("word " * 400, pause=0.01))
 
     async def story():
         stream = Client(server.root).stream({"model": "stacy", "messages": [{"role": "user", "content": "Go"}]})

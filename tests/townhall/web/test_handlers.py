@@ -6,11 +6,11 @@ import pytest
 
 pytest.importorskip("gradio", reason="the extra `web` is not installed")
 
-from townhall.fake.model import Line
+from townhall.fake.model import ScriptedReply
 from townhall.web.gradio_offline import gr
-from townhall.web.handlers import SEND, STOP, Events
+from townhall.web.handlers import SEND, STOP, Handlers
 from townhall.web.sampling_controls import PLAIN
-from townhall.web.tab_state import Tab
+from townhall.web.tab_state import TabState
 
 SETTINGS = (PLAIN.temperature, PLAIN.top_p, PLAIN.top_k, PLAIN.min_p, PLAIN.repeat_penalty, "3", PLAIN.max_tokens, PLAIN.context)
 
@@ -18,7 +18,7 @@ SETTINGS = (PLAIN.temperature, PLAIN.top_p, PLAIN.top_k, PLAIN.min_p, PLAIN.repe
 @pytest.fixture
 def events(house, shelf):
     """events(*lines): over a server that says these lines in turn."""
-    return lambda *lines: Events(shelf(house(*lines).root), "stacy")
+    return lambda *lines: Handlers(shelf(house(*lines).root), "stacy")
 
 
 def at(chat):
@@ -34,7 +34,7 @@ async def all_of(shown):
 
 
 def test_pressing_twice_asks_once_and_says_nothing_of_it(run, events):
-    do, tab = events(Line("a b c", pause=0.02)), Tab("")
+    do, tab = events(ScriptedReply("a b c", pause=0.02)), TabState("")
 
     async def story():
         send = [all_of(do.press(SEND, tab, PLACE, "", "One?", "", "stacy", *SETTINGS)) for _ in "12"]
@@ -47,7 +47,7 @@ def test_pressing_twice_asks_once_and_says_nothing_of_it(run, events):
 
 
 def test_a_press_does_what_the_button_said_and_not_what_it_says_by_then(run, events):
-    do, tab = events("Fine."), Tab("")
+    do, tab = events("Fine."), TabState("")
 
     async def story():
         await all_of(do.press(SEND, tab, PLACE, "", "One?", "", "stacy", *SETTINGS))
@@ -58,7 +58,7 @@ def test_a_press_does_what_the_button_said_and_not_what_it_says_by_then(run, eve
 
 
 def test_a_tab_that_left_is_shown_no_more_of_the_reply_which_goes_on(run, events):
-    do, tab = events(Line("a b c d e f g h", pause=0.05)), Tab("")
+    do, tab = events(ScriptedReply("a b c d e f g h", pause=0.05)), TabState("")
 
     async def story():
         shown = do.press(SEND, tab, PLACE, "", "One?", "", "stacy", *SETTINGS)
@@ -75,7 +75,7 @@ def test_a_tab_that_left_is_shown_no_more_of_the_reply_which_goes_on(run, events
 
 
 def test_what_came_to_the_browser_too_late_is_put_right(run, events):
-    do, tab = events("Fine."), Tab("")
+    do, tab = events("Fine."), TabState("")
 
     async def story():
         await all_of(do.press(SEND, tab, PLACE, "", "One?", "", "stacy", *SETTINGS))
@@ -88,7 +88,7 @@ def test_what_came_to_the_browser_too_late_is_put_right(run, events):
 
 
 def test_a_message_may_be_quicker_than_the_arrival_of_its_tab(run, events):
-    do, tab, second = events("Fine.", "Also."), Tab(), Tab()
+    do, tab, second = events("Fine.", "Also."), TabState(), TabState()
 
     async def story():
         await all_of(do.press(SEND, tab, PLACE, "", "One?", "", "stacy", *SETTINGS))
@@ -101,11 +101,11 @@ def test_a_message_may_be_quicker_than_the_arrival_of_its_tab(run, events):
 
 
 def test_a_tab_that_nobody_remembers_says_itself_what_it_shows(run, events):
-    do, tab = events("Fine."), Tab("")
+    do, tab = events("Fine."), TabState("")
 
     async def story():
         await all_of(do.press(SEND, tab, PLACE, "", "One?", "", "stacy", *SETTINGS))
-        stranger = Tab()
+        stranger = TabState()
         await do.look(stranger, do._open(tab).version, at(tab.chat))
         return stranger
 
@@ -113,7 +113,7 @@ def test_a_tab_that_nobody_remembers_says_itself_what_it_shows(run, events):
 
 
 def test_deleting_takes_the_chat_that_the_question_named(run, events):
-    do, one, other = events("Fine."), Tab(""), Tab("")
+    do, one, other = events("Fine."), TabState(""), TabState("")
 
     async def story():
         await all_of(do.press(SEND, one, PLACE, "", "One?", "", "stacy", *SETTINGS))
@@ -127,7 +127,7 @@ def test_deleting_takes_the_chat_that_the_question_named(run, events):
 
 
 def test_pressing_twice_around_a_whole_reply_asks_once_and_what_was_added_meanwhile_is_a_message(run, events):
-    do, tab = events("Fine."), Tab("")
+    do, tab = events("Fine."), TabState("")
 
     async def story():
         for text in ("One?", "One?", "One? Two?"):  # nothing of what came of it has reached the browser
@@ -143,7 +143,7 @@ def test_pressing_twice_around_a_whole_reply_asks_once_and_what_was_added_meanwh
 
 
 def test_a_box_is_relieved_of_the_taken_words_in_the_units_of_browsers(run, events):
-    do, tab = events("Fine."), Tab("")
+    do, tab = events("Fine."), TabState("")
 
     async def story():
         await all_of(do.press(SEND, tab, PLACE, "", "Hi 🙂", "", "stacy", *SETTINGS))
@@ -153,7 +153,7 @@ def test_a_box_is_relieved_of_the_taken_words_in_the_units_of_browsers(run, even
 
 
 def test_a_tab_that_was_forgotten_takes_no_number_that_its_page_has_heard(run, events):
-    do, tab, forgotten = events("Fine.", "Also."), Tab(), Tab()
+    do, tab, forgotten = events("Fine.", "Also."), TabState(), TabState()
 
     async def story():
         for one, text in ((tab, "One?"), (forgotten, "Two?")):
@@ -164,7 +164,7 @@ def test_a_tab_that_was_forgotten_takes_no_number_that_its_page_has_heard(run, e
 
 
 def test_a_question_that_was_quicker_than_the_choice_of_its_chat_stays_open(run, events):
-    do, tab = events("Fine."), Tab("")
+    do, tab = events("Fine."), TabState("")
 
     async def story():
         await all_of(do.press(SEND, tab, PLACE, "", "One?", "", "stacy", *SETTINGS))
@@ -176,7 +176,7 @@ def test_a_question_that_was_quicker_than_the_choice_of_its_chat_stays_open(run,
 
 
 def test_nothing_but_another_voice_touches_the_list_in_which_somebody_chooses(run, events):
-    do, tab = events("Fine."), Tab()
+    do, tab = events("Fine."), TabState()
 
     async def story():
         arrived = await do.arrive(tab, PLACE)
@@ -192,7 +192,7 @@ def test_nothing_but_another_voice_touches_the_list_in_which_somebody_chooses(ru
 
 
 def test_a_name_is_written_anew_from_all_of_it_and_not_from_what_the_list_has_room_for(run, events):
-    do, tab = events("Fine."), Tab("")
+    do, tab = events("Fine."), TabState("")
     name = "A name of five dozen letters and more, which the list cuts off"
 
     async def story():

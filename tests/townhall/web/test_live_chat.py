@@ -6,14 +6,14 @@ import fcntl
 import pytest
 
 from townhall.errors import LogError
-from townhall.fake.model import Line
+from townhall.fake.model import ScriptedReply
 from townhall.logbook import log_syntax
 from townhall.logbook.log_reader import read_log
-from townhall.web.chat_store import Shelf
+from townhall.web.chat_store import ChatStore
 from townhall.web.client import Client, WebError
-from townhall.web.sampling_controls import Asking
+from townhall.web.sampling_controls import SamplingControls
 
-PLAIN = Asking(seed=3)
+PLAIN = SamplingControls(seed=3)
 
 
 async def answered(chat, text, asking=PLAIN, **named):
@@ -56,7 +56,7 @@ def test_the_model_hears_the_whole_talk(run, house, shelf):
 
 
 def test_stopping_keeps_what_was_said_and_frees_the_slot(run, house, shelf):
-    server = house(Line("word " * 400, pause=0.01))
+    server = house(ScriptedReply("word " * 400, pause=0.01))
     chats = shelf(server.root)
     chat = chats.begin(chats.voice("stacy"))
 
@@ -75,7 +75,7 @@ def test_stopping_keeps_what_was_said_and_frees_the_slot(run, house, shelf):
 
 
 def test_stopping_at_once_keeps_the_question_alone_and_frees_the_slot(run, house, shelf):
-    server = house(Line("word " * 400, pause=0.01))
+    server = house(ScriptedReply("word " * 400, pause=0.01))
     chats = shelf(server.root)
     chat = chats.begin(chats.voice("stacy"))
 
@@ -89,7 +89,7 @@ def test_stopping_at_once_keeps_the_question_alone_and_frees_the_slot(run, house
 
 
 def test_a_second_question_while_a_reply_is_written_is_told_and_changes_nothing(run, house, shelf):
-    chats = shelf(house(Line("a b c", pause=0.05)).root)
+    chats = shelf(house(ScriptedReply("a b c", pause=0.05)).root)
     chat = chats.begin(chats.voice("stacy"))
 
     async def story():
@@ -106,7 +106,7 @@ def test_a_second_question_while_a_reply_is_written_is_told_and_changes_nothing(
 
 
 def test_two_questions_at_the_same_moment_are_one(run, house, shelf):
-    chats = shelf(house(Line("a b c", pause=0.02)).root)
+    chats = shelf(house(ScriptedReply("a b c", pause=0.02)).root)
     chat = chats.begin(chats.voice("stacy"))
 
     async def story():
@@ -141,7 +141,7 @@ def test_a_question_that_the_server_refuses_is_not_kept(run, house, shelf):
     chat = chats.begin(chats.voice("stacy"))
     run(answered(chat, "Fits."))
     with pytest.raises(WebError, match="does not fit into the window"):
-        run(chat.ask("word " * 600, Asking(context="stop"), instead=True))
+        run(chat.ask("word " * 600, SamplingControls(context="stop"), instead=True))
     assert said(chat) == [("Fits.", "Fine.")] and chat.live is None
 
 
@@ -193,7 +193,7 @@ def test_a_log_in_which_the_user_has_a_name_goes_on_under_it(run, house, shelf, 
 def test_a_disk_that_takes_nothing_costs_nobody_the_talk(run, house, shelf, tmp_path):
     blocked = tmp_path / "blocked"
     blocked.write_text("a file where a folder should be")
-    chats = Shelf(blocked / "logs", Client(house("One.", "Two.").root), shelf("http://127.0.0.1:9").voices)
+    chats = ChatStore(blocked / "logs", Client(house("One.", "Two.").root), shelf("http://127.0.0.1:9").voices)
     chat = chats.begin(chats.voices[0])
     run(answered(chat, "First?"))
     assert "not being kept" in chat.problem and said(chat) == [("First?", "One.")]
@@ -206,7 +206,7 @@ def test_a_disk_that_takes_nothing_costs_nobody_the_talk(run, house, shelf, tmp_
 @pytest.mark.parametrize("brief, stoppable", [(0.0, True), (3600.0, False)])
 def test_only_a_reply_that_takes_its_time_offers_its_end(run, house, shelf, monkeypatch, brief, stoppable):
     monkeypatch.setattr("townhall.web.live_chat.BRIEF", brief)
-    chats = shelf(house(Line("a b c d e", pause=0.05)).root)
+    chats = shelf(house(ScriptedReply("a b c d e", pause=0.05)).root)
     chat = chats.begin(chats.voice("stacy"))
     seen = []
 

@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("gradio", reason="the extra `web` is not installed")
 
-from townhall.web.chat_store import Shelf
-from townhall.web.client import Client, Voice
+from townhall.web.chat_store import ChatStore
+from townhall.web.client import Client, ModelChoice
 from townhall.web.site import application
 
 BASE = "http://127.0.0.1"
@@ -18,8 +18,8 @@ BASE = "http://127.0.0.1"
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site") / "logs"
-    voices = [Voice("stacy", "Stacy", "A <b>rapper</b>.", "Yo!"), Voice("gary", "Gary")]
-    return application(Shelf(folder, Client("http://127.0.0.1:9"), voices), "stacy", ("127.0.0.1", "localhost"))
+    voices = [ModelChoice("stacy", "Stacy", "A <b>rapper</b>.", "Yo!"), ModelChoice("gary", "Gary")]
+    return application(ChatStore(folder, Client("http://127.0.0.1:9"), voices), "stacy", ("127.0.0.1", "localhost"))
 
 
 @pytest.fixture

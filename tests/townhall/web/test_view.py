@@ -8,7 +8,7 @@ import pytest
 from townhall.logbook import log_syntax
 from townhall.web import view
 from townhall.web.avatars import FOLDER, portrait
-from townhall.web.client import Voice
+from townhall.web.client import ModelChoice
 
 TOLD = {"window": 1024, "pinned_tokens": 194, "memory_tokens": 40, "reserve_tokens": 256, "prompt_tokens": 400, "strategy": "slide"}
 
@@ -36,13 +36,13 @@ def test_what_was_forgotten_is_told_once():
 
 
 def test_foreign_words_are_never_html():
-    evil = Voice('x"><script>', "<b>Eve</b>", "<img src=x onerror=y>", "<script>hi</script>")
+    evil = ModelChoice('x"><script>', "<b>Eve</b>", "<img src=x onerror=y>", "<script>hi</script>")
     shown = view.header(evil) + view.facts(None, evil) + view.problem("<i>") + str(view.conversation(None, evil))
     assert not re.search(r"<(script|b>|i>|img src=x)", shown)
 
 
 def test_an_empty_page_has_a_greeting_and_a_meter():
-    voice = Voice("stacy", "Stacy", "", "Yo!")
+    voice = ModelChoice("stacy", "Stacy", "", "Yo!")
     assert view.conversation(None, voice) == [{"role": "assistant", "content": "Yo!"}]
     assert 'role="meter"' in view.bar(None) and 'aria-label="Context window"' in view.bar(None)
 

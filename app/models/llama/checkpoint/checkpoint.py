@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredMatrix:
     """A tensor's ggml type, shape and bytes on disk."""
 
     type: str
@@ -74,7 +74,7 @@ class Checkpoint(Protocol):
         """The files that hold the weights."""
         ...
 
-    def stored(self, name: str) -> "Stored":
+    def stored(self, name: str) -> "StoredMatrix":
         """How the file keeps a tensor."""
         ...
 

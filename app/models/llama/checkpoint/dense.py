@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from app.models.llama.checkpoint.checkpoint import Stored, expected_shapes, refuse_surplus_tokens
+from app.models.llama.checkpoint.checkpoint import StoredMatrix, expected_shapes, refuse_surplus_tokens
 from app.models.llama.checkpoint.errors import CheckpointError
 from app.models.llama.checkpoint.stored_tensor import FLOATS, StoredTensor
 from app.models.llama.config import LlamaConfig
@@ -98,9 +98,9 @@ class DenseCheckpoint:
     def nbytes(self) -> int:
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
-    def stored(self, name: str) -> Stored:
+    def stored(self, name: str) -> StoredMatrix:
         tensor = self.tensors[name]
-        return Stored(tensor.type, tensor.shape, tensor.nbytes)
+        return StoredMatrix(tensor.type, tensor.shape, tensor.nbytes)
 
     def token_roles(self) -> dict[str, dict[str, list[int]]]:
         return self.tokenizer_files.said

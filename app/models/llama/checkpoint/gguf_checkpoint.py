@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from app.models.llama.checkpoint.checkpoint import Stored, expected_shapes, refuse_surplus_tokens
+from app.models.llama.checkpoint.checkpoint import StoredMatrix, expected_shapes, refuse_surplus_tokens
 from app.models.llama.checkpoint.errors import CheckpointError
 from app.models.llama.checkpoint.ggml import QuantType as T
 from app.models.llama.checkpoint.gguf import OTHER_TYPE, GGUFFile, TensorInfo
@@ -112,9 +112,9 @@ class GGUFCheckpoint:
     def files(self) -> list[Path]:
         return [part.path for part in self.parts]
 
-    def stored(self, name: str) -> Stored:
+    def stored(self, name: str) -> StoredMatrix:
         _, info = self._tensors[name]
-        return Stored(info.type.name, info.shape, info.nbytes)
+        return StoredMatrix(info.type.name, info.shape, info.nbytes)
 
     def token_roles(self) -> dict[str, dict[str, list[int]]]:
         keys = {"bos": "bos", "eos": "eos", "eot": "eot", "eom": "eom", "pad": "padding"}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import gguf
 import numpy as np
 
-from app.models.llama.checkpoint.checkpoint import Checkpoint, Stored
+from app.models.llama.checkpoint.checkpoint import Checkpoint, StoredMatrix
 from app.models.llama.checkpoint.cores import cores
 from app.models.llama.checkpoint.encode import encoded
 from app.models.llama.checkpoint.stored_tensor import FLOATS
@@ -47,9 +47,9 @@ class Int8Checkpoint:
     def nbytes(self) -> int:
         return sum(self.stored(name).nbytes for name in self.tensor_names)
 
-    def stored(self, name: str) -> Stored:
+    def stored(self, name: str) -> StoredMatrix:
         stored = self.source.stored(name)
-        return Stored(Q8_0.name, stored.shape, math.prod(stored.shape) // BLOCK * BLOCK_BYTES) if name in self.quantised else stored
+        return StoredMatrix(Q8_0.name, stored.shape, math.prod(stored.shape) // BLOCK * BLOCK_BYTES) if name in self.quantised else stored
 
     def matrix(self, name: str, wanted: slice = slice(None)) -> QuantMatrix:
         """Quantised whenever it is asked for: a copy in memory, a few million weights at a time, on all cores."""

@@ -24,13 +24,13 @@ class ChecksumError(TownhallError):
 
 
 @dataclass(frozen=True)
-class Entry:
+class Checksum:
     algorithm: str
     digest: str
     name: str
 
 
-def read_list(path: Path) -> list[Entry]:
+def read_list(path: Path) -> list[Checksum]:
     """The lines of a list; `path` may also be the name of a published one. ChecksumError, with the line, for anything else."""
     path = PUBLISHED.get(str(path), path)
     if not path.is_file():
@@ -46,16 +46,16 @@ def read_list(path: Path) -> list[Entry]:
         match = LINE.fullmatch(line)
         if match is None or len(match[1]) not in ALGORITHMS or not match[2].isprintable():
             raise ChecksumError(f"{path}, line {n}, reads {quoted(line)}; a digest, two spaces and a file name are needed")
-        entries.append(Entry(ALGORITHMS[len(match[1])], match[1].lower(), match[2]))
+        entries.append(Checksum(ALGORITHMS[len(match[1])], match[1].lower(), match[2]))
     if not entries:
         raise ChecksumError(f"{path} lists no files; pass a list of checksums")
     return entries
 
 
-def verify(entries: Sequence[Entry], root: Path, on_bytes: OnBytes = lambda n: None) -> list[tuple[Entry, str]]:
+def verify(entries: Sequence[Checksum], root: Path, on_bytes: OnBytes = lambda n: None) -> list[tuple[Checksum, str]]:
     """Each entry with "OK", "FAILED" or "missing"; files are read in parallel."""
 
-    def check(entry: Entry) -> tuple[Entry, str]:
+    def check(entry: Checksum) -> tuple[Checksum, str]:
         path = root / entry.name
         if not path.is_file():
             return entry, "missing"

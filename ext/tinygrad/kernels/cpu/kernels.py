@@ -12,7 +12,7 @@ from ext.tinygrad.kernels.cpu.program import launch
 from ext.tinygrad.kernels.cpu.source import matmul_source, plain_source
 from ext.tinygrad.kernels.cpu.weight import CPUWeight
 from ext.tinygrad.kernels.matrix import QuantMatrix
-from ext.tinygrad.kernels.reference import TwinKernels, rotate, store
+from ext.tinygrad.kernels.reference import ReferenceKernels, rotate, store
 
 # Tasks are what threads share out. Their number follows from shapes alone, so that results never depend on how many threads there are.
 TASK_WEIGHTS = 160  # bytes of weights a decode task should read for each column: it norms and quantises the activations again, at 3 %
@@ -82,7 +82,7 @@ class CPUKernels:
     def attend(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: int | UOp) -> Tensor:
         (T, heads, head_dim), (kv_heads, rows, _) = q.shape, cache_k.shape
         if head_dim % GROUP:
-            return TwinKernels().attend(q, cache_k, cache_v, start_pos)
+            return ReferenceKernels().attend(q, cache_k, cache_v, start_pos)
         macros: dict[str, object] = {
             "TOKENS": T,
             "HEADS": heads // kv_heads,

@@ -9,7 +9,7 @@ from ext.tinygrad.kernels.gpu.cpu_driver import CPUDriverKernels
 from ext.tinygrad.kernels.gpu.kernels import GPUKernels
 from ext.tinygrad.kernels.gpu.tuning import Tuning
 from ext.tinygrad.kernels.protocol import Kernels
-from ext.tinygrad.kernels.reference import TwinKernels
+from ext.tinygrad.kernels.reference import ReferenceKernels
 from ext.tinygrad.opencl import info_of
 
 
@@ -23,4 +23,4 @@ def kernels_on(device: str) -> Kernels:
     if (reason := CPUDriverKernels.obstacle(device)) is None:
         return CPUDriverKernels()
     print(f"townhall: the CPU kernels cannot serve {device} ({reason}); running on tinygrad's generated code", file=sys.stderr)
-    return TwinKernels()
+    return ReferenceKernels()

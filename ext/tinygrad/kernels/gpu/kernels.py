@@ -21,7 +21,7 @@ from ext.tinygrad.kernels.gpu.tuner import LAYERS, Tuner, candidates
 from ext.tinygrad.kernels.gpu.tuning import DecodeShape, Tuning
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.protocol import OneTokenProduct
-from ext.tinygrad.kernels.reference import TwinKernels
+from ext.tinygrad.kernels.reference import ReferenceKernels
 
 PREFILL_ITEMS, PREFILL_SLOTS = 256, 4  # items and groups of rows of a prefill tile, as prefill.h is written
 QUERIES = 16  # tokens of an attention tile; eight items share each
@@ -80,7 +80,7 @@ class GPUKernels:
     def attend(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: int | UOp) -> Tensor:
         (T, heads, head_dim), (kv_heads, _, _) = q.shape, cache_k.shape
         if head_dim % 4:
-            return TwinKernels().attend(q, cache_k, cache_v, start_pos)
+            return ReferenceKernels().attend(q, cache_k, cache_v, start_pos)
         macros: dict[str, object] = {
             "HEADS_PER_KV": heads // kv_heads,
             "HEADS_IN_ALL": heads,

@@ -12,11 +12,11 @@ from ext.tinygrad.kernels.cpu.kernels import CPUKernels
 from ext.tinygrad.kernels.gpu.kernels import GPUKernels
 from ext.tinygrad.kernels.gpu.tuning import Tuning
 from ext.tinygrad.kernels.protocol import Kernels
-from ext.tinygrad.kernels.reference import TwinKernels
+from ext.tinygrad.kernels.reference import ReferenceKernels
 from tests.reference.tiny import make_tiny_gguf
 
 KERNELS: dict[str, Callable[[str], Kernels]] = {
-    "twins": lambda device: TwinKernels(),
+    "twins": lambda device: ReferenceKernels(),
     "fused": kernels_for,
     "gpu": lambda device: GPUKernels(Tuning("gpu", units=16, most_items=256, local_bytes=32 << 10)),  # as for a GPU
 }

@@ -17,7 +17,7 @@ from app.models.llama.checkpoint.conversion import FILE_TYPES, convert
 from app.models.llama.checkpoint.names import gguf_from_canonical
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.quantize_k import quantize_q4_k
-from ext.tinygrad.kernels.reference import TwinKernels
+from ext.tinygrad.kernels.reference import ReferenceKernels
 from tests.reference import llama_numpy
 from tests.reference.tiny import make_tiny_gguf
 from tests.reference.tiny_formats import tiny_weights, write_hf, write_meta
@@ -29,7 +29,7 @@ WIDE = {"dim": 256, "hidden_dim": 256, "head_dim": 64}  # rows that fill the blo
 
 
 def logits(path: Path) -> np.ndarray:
-    return Llama.load(path, 64, device="CPU", kernels=TwinKernels()).logits(IDS)
+    return Llama.load(path, 64, device="CPU", kernels=ReferenceKernels()).logits(IDS)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.models.llama import Llama, Sampling
+from app.models.llama import Llama, SamplingParams
 from tests.reference import llama_numpy
 from tests.reference.compare import log_softmax
 from tests.reference.cuda_emulator.emulator import CUDAEmulator
@@ -76,11 +76,15 @@ def test_a_shifted_cache_answers_as_the_cpus(load: Callable[..., Llama]) -> None
 
 @pytest.mark.parametrize(
     "sampling",
-    [Sampling(temperature=0), Sampling(temperature=1.5, top_k=40, seed=3), Sampling(top_k=20, repeat_penalty=1.3, repeat_last_n=8, seed=1)],
+    [
+        SamplingParams(temperature=0),
+        SamplingParams(temperature=1.5, top_k=40, seed=3),
+        SamplingParams(top_k=20, repeat_penalty=1.3, repeat_last_n=8, seed=1),
+    ],
     ids=["greedy", "top-k", "penalty"],
 )
 def test_ids_drawn_from_the_devices_ranking_are_those_of_all_logits(
-    sampling: Sampling, load: Callable[..., Llama], monkeypatch: pytest.MonkeyPatch
+    sampling: SamplingParams, load: Callable[..., Llama], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     llama = load("Q4_0")
     assert llama.model.kernels.most_largest  # type: ignore[attr-defined]

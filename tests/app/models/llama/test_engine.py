@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.models.llama import Llama, Sampling, engine
+from app.models.llama import Llama, SamplingParams, engine
 from app.models.llama.engine import CHUNKS, LONGEST, ContextOverflow, chunk_for, chunks_of
 from app.models.llama.forward import Pass
-from ext.tinygrad.kernels.reference import TwinKernels
+from ext.tinygrad.kernels.reference import ReferenceKernels
 from tests.reference import llama_numpy
 
 Load = Callable[..., Llama]
@@ -126,11 +126,11 @@ def test_a_large_pass_is_taken_where_the_cache_has_rows_for_it(tokens: int, seco
 
 
 def test_a_kernel_set_has_the_chunks_that_it_names_as_far_as_a_cache_holds_them(tiny_llama: Load) -> None:
-    class Large(TwinKernels):
+    class Large(ReferenceKernels):
         chunks = (512, 128, 32)
 
     assert chunks_of(Large(), 512) == (512, 128, 32) and chunks_of(Large(), 511) == (128, 32)
-    assert chunks_of(TwinKernels(), 1000) == CHUNKS == tiny_llama().engine.chunks
+    assert chunks_of(ReferenceKernels(), 1000) == CHUNKS == tiny_llama().engine.chunks
 
 
 def test_a_slow_model_reads_in_shorter_passes_until_it_is_fast_again(tiny_llama: Load, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,6 +239,6 @@ def test_the_same_seed_gives_the_same_text(tiny_llama: Load) -> None:
     llama = tiny_llama()
 
     def text(seed: int) -> list[int]:
-        return list(llama.generate(IDS[:20], 20, Sampling(temperature=1.0, seed=seed), stop_ids=NO_STOPS))
+        return list(llama.generate(IDS[:20], 20, SamplingParams(temperature=1.0, seed=seed), stop_ids=NO_STOPS))
 
     assert text(1) == text(1) != text(2)

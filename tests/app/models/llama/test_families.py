@@ -10,7 +10,7 @@ import pytest
 from app.models.llama import Llama
 from app.models.llama.checkpoint import CheckpointError, open_checkpoint
 from app.models.llama.checkpoint.inspection import inspect
-from ext.tinygrad.kernels.reference import TwinKernels
+from ext.tinygrad.kernels.reference import ReferenceKernels
 from tests.reference import llama_numpy
 from tests.reference.tiny import make_tiny_gguf
 from tests.reference.tiny_formats import tiny_weights, write_hf, write_meta
@@ -49,7 +49,7 @@ def test_chinese_llamas_larger_vocabulary_on_the_old_weights_is_refused(tmp_path
     folder = write_hf(tmp_path / "chinese", tiny_weights())
     (folder / "added_tokens.json").write_text(json.dumps({f"字{n}": len(TOKENS) + n for n in range(20)}))
     with pytest.raises(CheckpointError, match="has 372 tokens but only 352 rows in its embedding; use the tokenizer that belongs"):
-        Llama.load(folder, 64, device="CPU", kernels=TwinKernels())
+        Llama.load(folder, 64, device="CPU", kernels=ReferenceKernels())
     path = make_tiny_gguf(tmp_path / "more.gguf", overrides={"tokenizer.ggml.tokens": [*TOKENS, "more"]})
     with pytest.raises(CheckpointError, match="has 353 tokens but only 352 rows"):
         open_checkpoint(path)
@@ -112,5 +112,5 @@ def test_types_that_the_gguf_package_only_reads_load(kind: str, tmp_path: Path) 
     assert np.abs(loaded - stored).max() <= (1e-9 if exact else np.abs(stored).max() / 127 / 1.9)
     assert inspect(checkpoint)["requantised"] == ([] if exact else [kind])
     expected = llama_numpy.logits(IDS, *llama_numpy.read_gguf(path))
-    ours = Llama.load(path, 64, device="CPU", kernels=TwinKernels()).logits(IDS)
+    ours = Llama.load(path, 64, device="CPU", kernels=ReferenceKernels()).logits(IDS)
     np.testing.assert_allclose(ours, expected, atol=(2e-3 if exact else 2e-2) * np.abs(expected).max())

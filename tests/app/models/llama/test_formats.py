@@ -12,7 +12,7 @@ import pytest
 from app.models.llama import Llama
 from app.models.llama.checkpoint import CheckpointError, open_checkpoint
 from app.models.llama.config import ConfigError
-from ext.tinygrad.kernels.reference import TwinKernels
+from ext.tinygrad.kernels.reference import ReferenceKernels
 from tests.reference.tiny import make_tiny_gguf
 from tests.reference.tiny_formats import CONTEXT, hf_config, tiny_weights, write_hf, write_meta, write_split
 from tests.reference.words import TOKENS
@@ -21,7 +21,7 @@ IDS = [5, 90, 17, 17, 0, 63, 2, 300]
 
 
 def logits(path: Path) -> np.ndarray:
-    return Llama.load(path, 64, device="CPU", kernels=TwinKernels()).logits(IDS)
+    return Llama.load(path, 64, device="CPU", kernels=ReferenceKernels()).logits(IDS)
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +239,7 @@ def test_ids_beyond_the_tokenizer_are_never_sampled(tmp_path: Path) -> None:
     weights = tiny_weights(vocab_size=len(TOKENS) + 32)
     weights["output.weight"][len(TOKENS) :] = 40 * weights["output.weight"][7]
     weights["output.weight"][len(TOKENS) + 1 :: 2] *= -1  # one of them is large, whatever the sign
-    llama = Llama.load(write_hf(tmp_path / "hf", weights), 64, device="CPU", kernels=TwinKernels())
+    llama = Llama.load(write_hf(tmp_path / "hf", weights), 64, device="CPU", kernels=ReferenceKernels())
     assert (llama.logits(IDS).argmax(-1) >= len(TOKENS)).all()
     assert all(token < len(TOKENS) for token in llama.generate(IDS, 20, stop_ids=frozenset()))
 

@@ -10,7 +10,7 @@ from app.models.llama import Llama
 from app.models.llama.checkpoint import open_checkpoint
 from app.models.llama.checkpoint.conversion import convert
 from app.models.llama.checkpoint.int8 import Int8Checkpoint
-from ext.tinygrad.kernels.reference import TwinKernels
+from ext.tinygrad.kernels.reference import ReferenceKernels
 from tests.reference.tiny import make_tiny_gguf
 from tests.reference.tiny_formats import tiny_weights, write_hf, write_meta
 
@@ -30,8 +30,8 @@ def test_quantising_at_load_is_converting_to_q8_0_first(write: Callable[..., Pat
 def test_a_model_quantised_at_load_answers_as_the_converted_one(tmp_path: Path) -> None:
     folder = write_meta(tmp_path / "model", tiny_weights(), kind="F16")
     file = convert(open_checkpoint(folder), tmp_path / "q8.gguf", "q8_0")
-    now = Llama.load(folder, 64, device="CPU", kernels=TwinKernels(), quantize=True)
-    then = Llama.load(file, 64, device="CPU", kernels=TwinKernels())
+    now = Llama.load(folder, 64, device="CPU", kernels=ReferenceKernels(), quantize=True)
+    then = Llama.load(file, 64, device="CPU", kernels=ReferenceKernels())
     assert now.quantised == 16
     np.testing.assert_array_equal(now.logits(IDS), then.logits(IDS))
 

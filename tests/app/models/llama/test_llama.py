@@ -9,7 +9,7 @@ import pytest
 from app.models.llama import Llama
 from app.models.llama.checkpoint import CheckpointError
 from app.models.llama.config import ConfigError
-from ext.tinygrad.kernels.reference import TwinKernels
+from ext.tinygrad.kernels.reference import ReferenceKernels
 from tests.reference.compare import Reference, overall
 
 
@@ -44,7 +44,7 @@ class TestDefaultModelAgainstFloat32:
 
     @pytest.mark.slow
     def test_the_plain_tensor_path_is_float32_but_for_its_cache(self, default_model: Path) -> None:
-        llama, stored = Llama.load(default_model, kernels=TwinKernels()), Reference.load()
+        llama, stored = Llama.load(default_model, kernels=ReferenceKernels()), Reference.load()
         top1, kl = overall(llama.logits, stored)
         assert top1 >= 0.995
         assert kl < 1e-4

@@ -3,28 +3,28 @@
 import numpy as np
 import pytest
 
-from app.models.llama.logits_processors import SteeredSampler, Steering, likely
-from app.models.llama.sampling_params import Sampling
+from app.models.llama.logits_processors import LogitsProcessors, SamplerChain, likely
+from app.models.llama.sampling_params import SamplingParams
 
-GREEDY = Sampling(temperature=0)
+GREEDY = SamplingParams(temperature=0)
 LOGITS = np.array([1.0, 3.0, 2.0, 0.5], np.float32)
 
 
 def test_a_bias_is_added_and_the_logits_stay_as_they_were() -> None:
     logits = LOGITS.copy()
-    assert SteeredSampler(GREEDY, Steering({0: 2.5}), 1)(logits, [9]) == 0
-    assert SteeredSampler(GREEDY, Steering({1: -100.0}), 1)(logits, [9]) == 2
+    assert SamplerChain(GREEDY, LogitsProcessors({0: 2.5}), 1)(logits, [9]) == 0
+    assert SamplerChain(GREEDY, LogitsProcessors({1: -100.0}), 1)(logits, [9]) == 2
     assert (logits == LOGITS).all()
 
 
 def test_penalties_count_what_was_sampled_and_not_the_prompt() -> None:
-    frequency = SteeredSampler(GREEDY, Steering(frequency_penalty=0.6), 2)
+    frequency = SamplerChain(GREEDY, LogitsProcessors(frequency_penalty=0.6), 2)
     history = [1, 1]
     for expected in (1, 1, 2, 1):  # 3.0, 2.4, 1.8 < 2.0, 1.8 > 1.4
         token = frequency(LOGITS, history)
         assert token == expected
         history.append(token)
-    presence = SteeredSampler(GREEDY, Steering(presence_penalty=1.5), 1)
+    presence = SamplerChain(GREEDY, LogitsProcessors(presence_penalty=1.5), 1)
     assert [presence(LOGITS, [0]), presence(LOGITS, [0, 1]), presence(LOGITS, [0, 1, 2])] == [1, 2, 1]  # 3.0; 2.0 > 1.5; 1.5 > 0.5, 1.0
 
 
@@ -45,7 +45,7 @@ class Only:
 
 def test_a_grammar_decides_what_may_come_and_is_told_what_came() -> None:
     grammar = Only(2, 0)
-    sampler = SteeredSampler(Sampling(temperature=1.0, seed=1), Steering(), 1, grammar)
+    sampler = SamplerChain(SamplingParams(temperature=1.0, seed=1), LogitsProcessors(), 1, grammar)
     assert [sampler(LOGITS, [9]), sampler(LOGITS, [9, 2])] == [2, 0] == grammar.taken
 
 
@@ -60,8 +60,8 @@ def test_log_probabilities_are_those_of_the_softmax() -> None:
 
 
 def test_every_id_drawn_is_told_of_where_that_was_asked_for() -> None:
-    sampler = SteeredSampler(Sampling(temperature=1.0, seed=3), Steering(), 1, top=1)
+    sampler = SamplerChain(SamplingParams(temperature=1.0, seed=3), LogitsProcessors(), 1, top=1)
     drawn = [sampler(LOGITS, [9]) for _ in range(5)]
     assert [entry.token for entry in sampler.likely] == drawn and sampler.seed == 3
-    silent = SteeredSampler(Sampling(temperature=1.0, seed=3), Steering(), 1)
+    silent = SamplerChain(SamplingParams(temperature=1.0, seed=3), LogitsProcessors(), 1)
     assert [silent(LOGITS, [9]) for _ in range(5)] == drawn and not silent.likely

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.models.llama.sampler import Sampler, Sampling, SamplingError, largest
+from app.models.llama.sampler import Sampler, SamplingError, SamplingParams, largest
 from ext.tinygrad import top_k
 
 # probabilities 0.4 0.3 0.2 0.1 of the ids 2 0 3 1
@@ -15,13 +15,13 @@ NEUTRAL: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p"
 
 def draws(n: int = 4000, recent: list[int] | None = None, **changes: Any) -> np.ndarray:
     """How often each of the four ids came, as shares."""
-    sampler = Sampler(Sampling(**NEUTRAL | changes))
+    sampler = Sampler(SamplingParams(**NEUTRAL | changes))
     counts = np.bincount([sampler(LOGITS, recent or []) for _ in range(n)], minlength=4)
     return counts / n
 
 
 def test_temperature_zero_is_argmax_whatever_else_is_set() -> None:
-    sampler = Sampler(Sampling(temperature=0, top_k=3, top_p=0.1, min_p=0.5))
+    sampler = Sampler(SamplingParams(temperature=0, top_k=3, top_p=0.1, min_p=0.5))
     assert [sampler(LOGITS, [2, 2, 2]) for _ in range(5)] == [2] * 5
 
 
@@ -37,7 +37,7 @@ def test_low_temperature_sharpens_and_high_flattens() -> None:
 
 
 def test_a_tiny_temperature_does_not_overflow() -> None:
-    sampler = Sampler(Sampling(temperature=1e-30, seed=0))
+    sampler = Sampler(SamplingParams(temperature=1e-30, seed=0))
     with np.errstate(all="raise", under="ignore"):
         assert sampler(np.array([500.0, 1000.0, -1000.0], np.float32), []) == 1
 
@@ -70,7 +70,7 @@ def test_top_p_and_min_p_look_at_probabilities_before_the_temperature() -> None:
 
 def test_repeat_penalty_divides_positive_and_multiplies_negative_logits_once() -> None:
     logits = np.array([2.0, 1.5, -1.0, -1.5], np.float32)
-    sampler = Sampler(Sampling(temperature=0, repeat_penalty=2.0))
+    sampler = Sampler(SamplingParams(temperature=0, repeat_penalty=2.0))
     assert sampler(logits, [0]) == 1  # 2.0 → 1.0
     assert sampler(logits, [0, 0, 1]) == 0  # 1.0 and 0.75: 0 counts once
     np.testing.assert_array_equal(logits, np.array([2.0, 1.5, -1.0, -1.5], np.float32))
@@ -80,7 +80,7 @@ def test_repeat_penalty_divides_positive_and_multiplies_negative_logits_once() -
 @pytest.mark.parametrize("last_n, chosen", [(0, 0), (1, 0), (2, 1), (64, 1), (-1, 1)])
 def test_repeat_penalty_looks_back_only_so_far(last_n: int, chosen: int) -> None:
     logits = np.array([2.0, 1.5, -9.0], np.float32)
-    assert Sampler(Sampling(temperature=0, repeat_penalty=2.0, repeat_last_n=last_n))(logits, [0, 2]) == chosen
+    assert Sampler(SamplingParams(temperature=0, repeat_penalty=2.0, repeat_last_n=last_n))(logits, [0, 2]) == chosen
 
 
 def test_the_same_seed_draws_the_same_ids_and_another_does_not() -> None:
@@ -88,7 +88,7 @@ def test_the_same_seed_draws_the_same_ids_and_another_does_not() -> None:
     steps = [random.standard_normal(1000).astype(np.float32) for _ in range(30)]
 
     def run(seed: int | None) -> tuple[list[int], int]:
-        sampler = Sampler(Sampling(seed=seed))
+        sampler = Sampler(SamplingParams(seed=seed))
         return [sampler(logits, []) for logits in steps], sampler.seed
 
     assert run(7)[0] == run(7)[0] != run(8)[0]
@@ -99,12 +99,12 @@ def test_the_same_seed_draws_the_same_ids_and_another_does_not() -> None:
 def test_masked_ids_are_never_drawn() -> None:
     logits = np.full(50, -np.inf, np.float32)
     logits[[3, 9]] = 1.0
-    sampler = Sampler(Sampling(temperature=5.0, top_k=0, top_p=1.0, seed=0))
+    sampler = Sampler(SamplingParams(temperature=5.0, top_k=0, top_p=1.0, seed=0))
     assert {sampler(logits, []) for _ in range(200)} == {3, 9}
 
 
-@pytest.mark.parametrize("sampling", [Sampling(temperature=0), Sampling(seed=0), Sampling(seed=0, top_k=0, min_p=0.1)])
-def test_a_damaged_models_nan_still_ends_in_an_id(sampling: Sampling) -> None:
+@pytest.mark.parametrize("sampling", [SamplingParams(temperature=0), SamplingParams(seed=0), SamplingParams(seed=0, top_k=0, min_p=0.1)])
+def test_a_damaged_models_nan_still_ends_in_an_id(sampling: SamplingParams) -> None:
     with np.errstate(all="ignore"):
         assert 0 <= Sampler(sampling)(np.full(100, np.nan, np.float32), [1]) < 100
 
@@ -117,7 +117,7 @@ def test_the_whole_vocabulary_stays_in_float32(monkeypatch: pytest.MonkeyPatch) 
         return cumsum(values)
 
     monkeypatch.setattr(np, "cumsum", watched)
-    Sampler(Sampling(seed=0, top_k=0, min_p=0.01))(np.linspace(0, 1, 100, dtype=np.float32), [1])
+    Sampler(SamplingParams(seed=0, top_k=0, min_p=0.01))(np.linspace(0, 1, 100, dtype=np.float32), [1])
     assert kinds == {np.dtype(np.float32)}
 
 
@@ -140,7 +140,7 @@ def test_the_whole_vocabulary_stays_in_float32(monkeypatch: pytest.MonkeyPatch) 
 def test_a_setting_out_of_range_is_named_as_its_flag(setting: dict[str, Any]) -> None:
     flag = next(iter(setting)).replace("_", "-")
     with pytest.raises(SamplingError, match=f"--{flag} .*; pass "):
-        Sampling(**setting)
+        SamplingParams(**setting)
 
 
 @pytest.mark.parametrize("size", [1, 63, 64, 6_401, 49_152])
@@ -178,7 +178,7 @@ def test_without_c_the_same_ids_are_drawn(changes: dict[str, Any], monkeypatch: 
     steps[7][42] = 90.0  # one id is left: nothing is drawn for it, on either way
 
     def run() -> list[int]:
-        sampler, ids = Sampler(Sampling(**{"seed": 5} | changes)), list[int]()
+        sampler, ids = Sampler(SamplingParams(**{"seed": 5} | changes)), list[int]()
         for logits in steps:
             ids.append(sampler(logits, [*np.argsort(-logits)[::3][:50].tolist(), *ids]))
         return ids

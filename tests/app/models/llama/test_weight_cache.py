@@ -19,7 +19,7 @@ from ext.tinygrad.kernels.cpu.kernels import CPUKernels
 from ext.tinygrad.kernels.gpu.kernels import GPUKernels
 from ext.tinygrad.kernels.gpu.tuning import Tuning
 from ext.tinygrad.kernels.matrix import QuantMatrix
-from ext.tinygrad.kernels.reference import TwinKernels
+from ext.tinygrad.kernels.reference import ReferenceKernels
 from tests.reference.tiny import make_tiny_gguf
 
 IDS = [5, 90, 17, 17, 0, 63, 2, 300]
@@ -208,7 +208,7 @@ def test_weight_cache_0_leaves_the_disk_alone(checkpoint, own_cache, monkeypatch
 
 
 def test_other_kernel_sets_are_not_cached(checkpoint, own_cache):
-    cache = WeightCache(checkpoint, TwinKernels(), "CPU")
+    cache = WeightCache(checkpoint, ReferenceKernels(), "CPU")
     cache.matrix(NAMES[0])
     cache.close()
     assert not own_cache.exists()

@@ -73,10 +73,10 @@ def compiled(source: str) -> Any:
 
 
 def slow_last_task() -> Any:
-    from ext.tinygrad.graph.launch_plan import Launch, Plan
+    from ext.tinygrad.graph.launch_plan import LaunchPlan, PooledLaunch
 
     program = compiled(SLOW)
-    plan = Plan([Launch(program.addr, [0], core_slot=0, cores=2)])
+    plan = LaunchPlan([PooledLaunch(program.addr, [0], core_slot=0, cores=2)])
     plan.memory.append(program)
     return plan
 
@@ -85,7 +85,7 @@ class Chain:
     """A native graph that tinygrad did not capture: PAIR_SUMS `length` times, in `tasks` tasks or one, there and back between buffers."""
 
     def __init__(self, tasks: int = 6, length: int = 20):
-        from ext.tinygrad.graph.launch_plan import Launch, Plan
+        from ext.tinygrad.graph.launch_plan import LaunchPlan, PooledLaunch
 
         # also as one task: the same sums in a loop
         whole = "void whole(unsigned *out, const unsigned *in, unsigned tasks) {\n"
@@ -98,9 +98,11 @@ class Chain:
             out, source = (second, first) if index % 2 == 0 else (first, second)
             alone = index % 5 >= 3
             launches.append(
-                Launch(self.programs[alone].addr, [out, source, tasks, 0], core_slot=None if alone else 3, cores=1 if alone else tasks)
+                PooledLaunch(
+                    self.programs[alone].addr, [out, source, tasks, 0], core_slot=None if alone else 3, cores=1 if alone else tasks
+                )
             )
-        self.plan, self.tasks, self.length = Plan(launches), tasks, length
+        self.plan, self.tasks, self.length = LaunchPlan(launches), tasks, length
         self.values = array("q", [0])
 
     def replay(self, pool) -> list[int]:

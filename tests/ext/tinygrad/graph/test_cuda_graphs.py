@@ -14,7 +14,7 @@ from tinygrad.engine.jit import create_graph_call
 from tinygrad.engine.realize import graph_cache
 
 from ext.tinygrad.buffers import read, upload, write
-from ext.tinygrad.cuda_errors import CUDARefusal, OutOfDeviceMemory
+from ext.tinygrad.cuda_errors import CUDAError, OutOfCUDAMemory
 from ext.tinygrad.graph import install_on
 from ext.tinygrad.graph.compose import Composite, compose
 from ext.tinygrad.kernels.gpu.launch import launch
@@ -142,7 +142,7 @@ def test_a_node_that_the_driver_did_not_set_is_set_by_the_next_replay(driver: Dr
     composite = layers.composite()
     layers.check(3, lambda: composite({"start_pos": 3}))
     driver.refuses["cuGraphExecKernelNodeSetParams"] = INVALID_VALUE
-    with pytest.raises(CUDARefusal, match="CUDA error 1"):
+    with pytest.raises(CUDAError, match="CUDA error 1"):
         composite({"start_pos": 5})
     assert driver.during(lambda: layers.check(5, lambda: composite({"start_pos": 5}))) == (LAYERS, 1)
 
@@ -197,14 +197,14 @@ def test_no_room_for_a_graph_is_a_sentence_and_kept_buffers_are_given_up_first(m
     composite = layers.composite()
     layers.check(3, lambda: composite({"start_pos": 3}))
     monkeypatch.setattr(cu, "cuGraphInstantiate_v2", lambda *_: OUT_OF_MEMORY)
-    with pytest.raises(OutOfDeviceMemory, match=r"CUDA .* refuses memory: .* available; lower --max-context"):
+    with pytest.raises(OutOfCUDAMemory, match=r"CUDA .* refuses memory: .* available; lower --max-context"):
         layers.composite()
 
 
 def test_a_launch_that_the_driver_refuses_is_a_sentence(driver: Driver) -> None:
     layers = Layers()
     composite = layers.composite()
-    for status, kind, words in ((OUT_OF_MEMORY, OutOfDeviceMemory, "refuses memory"), (719, CUDARefusal, "a kernel failed on the card")):
+    for status, kind, words in ((OUT_OF_MEMORY, OutOfCUDAMemory, "refuses memory"), (719, CUDAError, "a kernel failed on the card")):
         driver.refuses["cuGraphLaunch"] = status
         with pytest.raises(kind, match=words):
             composite({"start_pos": 5})

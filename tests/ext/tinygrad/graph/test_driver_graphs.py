@@ -237,11 +237,11 @@ def test_what_opencl_refuses_is_an_error() -> None:
         describe_device("CL")
     except BackendError as error:
         pytest.skip(str(error))
-    from ext.tinygrad.graph.driver_runner import Launch
-    from ext.tinygrad.graph.opencl_queue import Queue
+    from ext.tinygrad.graph.driver_runner import DriverLaunch
+    from ext.tinygrad.graph.opencl_queue import OpenCLQueue
 
     opened = Device["CL"]
     program = opened.runtime(TinyELF(b"__kernel void nothing(__global int* a) { a[0] = 1; }", "nothing", opened.renderer.target, ()))
-    queue, values = Queue(opened, [Launch(program, "nothing", (1,), (1,), [], [])]), array("q", [0])
+    queue, values = OpenCLQueue(opened, [DriverLaunch(program, "nothing", (1,), (1,), [], [])]), array("q", [0])
     with pytest.raises(RuntimeError, match="CL_INVALID_KERNEL_ARGS"):
         queue(values.buffer_info()[0])

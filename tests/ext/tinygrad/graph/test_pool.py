@@ -181,9 +181,9 @@ def test_a_system_that_grants_no_threads_is_served_by_the_calling_one(pool, monk
 
 
 def test_kernels_with_one_task_in_a_row_are_one_step():
-    from ext.tinygrad.graph.launch_plan import Launch, group
+    from ext.tinygrad.graph.launch_plan import PooledLaunch, group
 
-    launches = [Launch(0, [0], core_slot=None if cores == 1 else 0, cores=cores) for cores in (1, 1, 4, 2, 1, 1, 1, 3)]
+    launches = [PooledLaunch(0, [0], core_slot=None if cores == 1 else 0, cores=cores) for cores in (1, 1, 4, 2, 1, 1, 1, 3)]
     assert group(launches) == [(0, 2, 1), (2, 1, 4), (3, 1, 2), (4, 3, 1), (7, 1, 3)]
 
 

@@ -10,11 +10,11 @@ from ext.tinygrad.kernels.cpu.kernels import CPUKernels
 from ext.tinygrad.kernels.lanes import DenseWeight, LaneWeight
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.protocol import rope_table
-from ext.tinygrad.kernels.reference import TwinKernels
+from ext.tinygrad.kernels.reference import ReferenceKernels
 from tests.ext.tinygrad.kernels.test_blocks import random_matrix
 from tests.reference import llama_numpy
 
-TWINS = TwinKernels()
+TWINS = ReferenceKernels()
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
@@ -118,7 +118,7 @@ def test_buffers_are_written_and_read_whole(shape: tuple[int, ...], device: str)
 
 def test_kernels_0_leaves_the_fused_kernels_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KERNELS", "0")
-    assert isinstance(kernels_for("CPU"), TwinKernels)
+    assert isinstance(kernels_for("CPU"), ReferenceKernels)
 
 
 def test_a_cpu_that_cannot_run_the_fused_kernels_says_why_and_gets_the_twins(
@@ -126,5 +126,5 @@ def test_a_cpu_that_cannot_run_the_fused_kernels_says_why_and_gets_the_twins(
 ) -> None:
     monkeypatch.delenv("KERNELS", raising=False)
     monkeypatch.setattr(CPUKernels, "available", staticmethod(lambda: "no vector unit"))
-    assert isinstance(kernels_for("CPU"), TwinKernels)
+    assert isinstance(kernels_for("CPU"), ReferenceKernels)
     assert "no vector unit" in capsys.readouterr().err

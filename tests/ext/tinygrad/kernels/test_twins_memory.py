@@ -11,10 +11,10 @@ from tinygrad.uop.ops import Ops
 
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.protocol import rope_table
-from ext.tinygrad.kernels.reference import TwinKernels
+from ext.tinygrad.kernels.reference import ReferenceKernels
 
 DEVICE, DIM, HIDDEN, VOCAB, HEAD_DIM, ROWS = "NULL", 256, 512, 1024, 32, 64
-TWINS = TwinKernels()
+TWINS = ReferenceKernels()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -9,7 +9,7 @@ from ext.tinygrad.buffers import read
 from ext.tinygrad.kernels.cpu.kernels import CPUKernels
 from ext.tinygrad.kernels.cpu.weight import CPUWeight
 from ext.tinygrad.kernels.protocol import rope_table
-from ext.tinygrad.kernels.reference import TwinKernels
+from ext.tinygrad.kernels.reference import ReferenceKernels
 
 KERNELS, EPS = CPUKernels(), 1e-5
 TYPES = ["F32", "F16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"]
@@ -33,9 +33,9 @@ def test_linear_residual(type: str, T: int) -> None:
     oracles.assert_close(out, residual + oracles.matmul(x, matrix))
 
 
-@pytest.mark.parametrize("kernels", [KERNELS, TwinKernels()], ids=lambda kernels: kernels.name)
+@pytest.mark.parametrize("kernels", [KERNELS, ReferenceKernels()], ids=lambda kernels: kernels.name)
 @pytest.mark.parametrize("T", [1, 8])
-def test_linear_residual_into_a_buffer_that_is_there(kernels: CPUKernels | TwinKernels, T: int) -> None:
+def test_linear_residual_into_a_buffer_that_is_there(kernels: CPUKernels | ReferenceKernels, T: int) -> None:
     rng = np.random.default_rng(T)
     matrix, x, residual = oracles.random_matrix(rng, "Q4_1", 75, 512), floats(rng, T, 512), floats(rng, T, 75)
     target, weight = put(np.full((T, 75), np.nan, np.float32)), kernels.pack(matrix, "CPU")
@@ -123,7 +123,7 @@ def test_a_layer_is_close_to_its_twin(type: str, T: int, head_dim: int) -> None:
     matrices = {n: oracles.random_matrix(rng, type, *s) for n, s in shapes.items()}
     x, norm, caches = floats(rng, T, dim), floats(rng, dim), [floats(rng, kv_heads, rows, head_dim) for _ in range(2)]
     outs = []
-    for kernels in (KERNELS, TwinKernels()):
+    for kernels in (KERNELS, ReferenceKernels()):
         w = {n: kernels.pack(m, "CPU") for n, m in matrices.items()}
         stored = [Tensor(c, device="CPU").cast(dtypes.float16).contiguous().realize() for c in caches]
         q, k, v = kernels.norm_qkv(

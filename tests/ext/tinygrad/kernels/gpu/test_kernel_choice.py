@@ -11,7 +11,7 @@ from ext.tinygrad.kernels.gpu import cpu_driver, kernel_choice, trial
 from ext.tinygrad.kernels.gpu.cpu_driver import CPUDriverKernels, wrap
 from ext.tinygrad.kernels.gpu.kernels import GPUKernels
 from ext.tinygrad.kernels.gpu.tuning import Tuning
-from ext.tinygrad.kernels.reference import TwinKernels
+from ext.tinygrad.kernels.reference import ReferenceKernels
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def test_a_driver_on_the_cpu_runs_the_cpu_kernels_own_sources() -> None:
 
 def test_kernels_0_leaves_them_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KERNELS", "0")
-    assert isinstance(kernels_for("CL"), TwinKernels)
+    assert isinstance(kernels_for("CL"), ReferenceKernels)
 
 
 def test_kernels_for_any_device_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,7 +54,7 @@ def test_a_driver_that_computes_something_else_is_found_out() -> None:
 
 def test_a_driver_that_cannot_take_them_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(cpu_driver, "wrap", another_compiler)
-    assert isinstance(kernels_for("CL"), TwinKernels)
+    assert isinstance(kernels_for("CL"), ReferenceKernels)
     assert "CL (its compiler does not take them)" in capsys.readouterr().err
 
 

@@ -20,7 +20,7 @@ from ext.tinygrad.kernels.gpu.kernels import GPUKernels
 from ext.tinygrad.kernels.gpu.tuning import Tuning
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.protocol import Kernels, rope_table
-from ext.tinygrad.kernels.reference import TwinKernels
+from ext.tinygrad.kernels.reference import ReferenceKernels
 from tests.reference.cuda_emulator.fixtures import cuda_emulator  # noqa: F401
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "cpu"))
@@ -267,7 +267,7 @@ def test_a_layer_is_its_twin_on_the_same_device(gpu: GPU, T: int) -> None:
     matrices = [oracles.random_matrix(rng, "Q4_1", *shape) for shape in shapes]
     x, norm, outs = floats(rng, T, dim), floats(rng, dim), []
     set_: Kernels
-    for set_ in (gpu.kernels, TwinKernels()):
+    for set_ in (gpu.kernels, ReferenceKernels()):
         wq, wk, wv, wo = (set_.pack(m, gpu.device) for m in matrices)
         stored = [gpu.put(np.zeros((kv_heads, rows, head_dim), np.float16)) for _ in range(2)]
         q, k, v = set_.norm_qkv(gpu.put(x), gpu.put(norm), EPS, wq, wk, wv, gpu.put(rope_table(rows, head_dim, head_dim, 1e4)), *stored, at)
