@@ -90,7 +90,7 @@ class Bench:
         import numpy as np
         from tinygrad.device import Device
 
-        from ext.tinygrad.kernels.cpu.kernels import CPUKernels
+        from ext.tinygrad.kernels.cpu.cpu_kernels import CPUKernels
 
         self.options, self.shape, self.np = options, SHAPES[options.shape], np
         self.kernels = CPUKernels()

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from townhall.fake.model import FakeBackend, FakeCache, FakeGeneration, FakeModel, FakeOverflow, FakeStats, ScriptedReply
-from townhall.fake.tokenizer import CHATML, SPECIALS, FakeTokenizer
+from townhall.fake.fake_model import FakeBackend, FakeCache, FakeGeneration, FakeModel, FakeOverflow, FakeStats, ScriptedReply
+from townhall.fake.fake_tokenizer import CHATML, SPECIALS, FakeTokenizer
 
 __all__ = ["CHATML", "SPECIALS", "FakeBackend", "FakeCache", "FakeGeneration", "FakeLlama", "FakeOverflow", "FakeStats", "FakeTokenizer"]
 

@@ -11,7 +11,7 @@ from click.shell_completion import CompletionItem
 from townhall.cli.chat_options import ChatOptions
 from townhall.context.registry import STRATEGIES
 from townhall.conversation import MAX_REPLY, REPEAT_PENALTY, TEMPERATURE
-from townhall.settings import Setting, resolve
+from townhall.settings_files import Setting, resolve
 from townhall.template import FORMATS
 
 
@@ -23,7 +23,7 @@ def _complete_personas(ctx: click.Context, param: click.Parameter, incomplete: s
 
 
 def _complete_settings(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from townhall.settings import list_settings
+    from townhall.settings_files import list_settings
 
     named = [CompletionItem(name) for name in list_settings() if name.startswith(incomplete)]
     return [*named, CompletionItem(incomplete, type="file")]

@@ -21,7 +21,7 @@ def open_index(folder: Path | None, anew: bool = False) -> "Index":
     from townhall.cli.chat_options import ChatOptions
     from townhall.logbook.log_index import Index
     from townhall.logbook.logged_chat import default_folder
-    from townhall.settings import resolve
+    from townhall.settings_files import resolve
 
     if folder is None:
         named = resolve(vars(ChatOptions()))["log_to"].value

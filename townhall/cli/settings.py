@@ -22,7 +22,7 @@ Examples:
 @click.pass_context
 def settings(ctx: click.Context, /, config: tuple[str, ...], **flags: Any) -> None:
     from townhall.errors import SettingsError
-    from townhall.settings import OWN, user_folder
+    from townhall.settings_files import OWN, user_folder
     from townhall.settings_schema import Settings, fault
 
     resolved = {key: setting for key, setting in resolve_flags(ctx, config, flags).items() if key in Settings.model_fields}

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from townhall.errors import ModelError
-from townhall.fake.model import FakeModel, ScriptedReply
+from townhall.fake.fake_model import FakeModel, ScriptedReply
 from townhall.yaml_file import Fields, YamlFile
 
 PREFIX = "fake:"

@@ -18,8 +18,8 @@ from app.models.llama.checkpoint.read_ahead import ReadAhead
 from app.models.llama.checkpoint.stored_tensor import FLOATS
 from app.models.llama.packed_file import Packed, PackedFile
 from ext.tinygrad import cache_files, sigbus
+from ext.tinygrad.kernels.cpu.cpu_kernels import CPUKernels
 from ext.tinygrad.kernels.cpu.formats import FORMATS, VERSION
-from ext.tinygrad.kernels.cpu.kernels import CPUKernels
 from ext.tinygrad.kernels.cpu.weight import CPUWeight
 from ext.tinygrad.kernels.protocol import Kernels, PackedWeight
 

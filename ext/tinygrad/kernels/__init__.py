@@ -20,7 +20,7 @@ def kernels_for(device: str) -> Kernels:
         from ext.tinygrad.kernels.gpu.kernel_choice import kernels_on
 
         return kernels_on(device)
-    from ext.tinygrad.kernels.cpu.kernels import CPUKernels
+    from ext.tinygrad.kernels.cpu.cpu_kernels import CPUKernels
 
     if (reason := CPUKernels.available()) is None:
         return CPUKernels()

@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from townhall.cli.main import main
-from townhall.settings import user_folder
+from townhall.settings_files import user_folder
 
 ADA = "name: Ada\ndescription: You count.\n"
 FILE = """\

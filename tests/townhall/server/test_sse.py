@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.townhall.fake import FakeLlama
-from townhall.fake.model import ScriptedReply
+from townhall.fake.fake_model import ScriptedReply
 from townhall.server.api import stream
 from townhall.server.job_events import AnswerEnd, JobDone, RequestFigures, TextEvent
 from townhall.server.responses import ChatResponseBuilder

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from townhall.cli.model_loading import Loaded
 from townhall.cli.watch_runner import Watching, WatchOptions
-from townhall.fake.model import FakeBackend, FakeModel, ScriptedReply
+from townhall.fake.fake_model import FakeBackend, FakeModel, ScriptedReply
 from townhall.fake.script import echo
 from townhall.watch.watcher import Watcher
 

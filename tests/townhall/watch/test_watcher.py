@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tests.townhall.watch.room import SAVES, TALE, Room, by_rename, by_truncating, eventually, in_place, slow_echo, watched
-from townhall.fake.model import ScriptedReply
+from townhall.fake.fake_model import ScriptedReply
 from townhall.watch import document, file_events, watched_file
 from townhall.watch.errors import WatchError
 from townhall.watch.lock import Lock

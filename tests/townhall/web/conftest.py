@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.townhall.server.running import OPTIONS, Opened, Running
-from townhall.fake.model import FakeBackend, FakeModel, ScriptedReply
+from townhall.fake.fake_model import FakeBackend, FakeModel, ScriptedReply
 from townhall.server.request_planner import default_sampling
 from townhall.web.chat_store import ChatStore
 from townhall.web.client import Client, ModelChoice

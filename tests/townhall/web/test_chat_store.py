@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.townhall.web.test_live_chat import PLAIN, answered
-from townhall.fake.model import ScriptedReply
+from townhall.fake.fake_model import ScriptedReply
 from townhall.logbook.log_index import Index
 from townhall.web.client import WebError
 

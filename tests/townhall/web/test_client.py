@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from townhall.fake.model import ScriptedReply
+from townhall.fake.fake_model import ScriptedReply
 from townhall.web.client import Accepted, Client, Finished, PromptPreview, ServerGone, Text, WebError, voice_of
 
 

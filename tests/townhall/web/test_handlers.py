@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("gradio", reason="the extra `web` is not installed")
 
-from townhall.fake.model import ScriptedReply
+from townhall.fake.fake_model import ScriptedReply
 from townhall.web.gradio_offline import gr
 from townhall.web.handlers import SEND, STOP, Handlers
 from townhall.web.sampling_controls import PLAIN

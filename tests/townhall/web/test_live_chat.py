@@ -6,7 +6,7 @@ import fcntl
 import pytest
 
 from townhall.errors import LogError
-from townhall.fake.model import ScriptedReply
+from townhall.fake.fake_model import ScriptedReply
 from townhall.logbook import log_syntax
 from townhall.logbook.log_reader import read_log
 from townhall.web.chat_store import ChatStore

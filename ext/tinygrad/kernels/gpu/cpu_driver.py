@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from tinygrad import Tensor, UOp
 
-from ext.tinygrad.kernels.cpu.kernels import CPUKernels
+from ext.tinygrad.kernels.cpu.cpu_kernels import CPUKernels
 from ext.tinygrad.kernels.gpu.launch import launch
 from ext.tinygrad.kernels.gpu.trial import obstacle
 

@@ -6,7 +6,7 @@ import sys
 from tinygrad.device import Device
 
 from ext.tinygrad.kernels.gpu.cpu_driver import CPUDriverKernels
-from ext.tinygrad.kernels.gpu.kernels import GPUKernels
+from ext.tinygrad.kernels.gpu.gpu_kernels import GPUKernels
 from ext.tinygrad.kernels.gpu.tuning import Tuning
 from ext.tinygrad.kernels.protocol import Kernels
 from ext.tinygrad.kernels.reference import ReferenceKernels

@@ -39,7 +39,7 @@ def seconds(device: str, launches: Callable[[], Sequence[Tensor]], clock: Callab
 def decode_rate(device: str) -> float:
     """Bytes of weights a second that products of one token read there: random Q4_0 matrices of 4096 x 4096, one after another."""
     from ext.tinygrad.kernels.cpu.weight import CPUWeight
-    from ext.tinygrad.kernels.gpu.kernels import GPUKernels
+    from ext.tinygrad.kernels.gpu.gpu_kernels import GPUKernels
     from ext.tinygrad.kernels.gpu.tuning import Tuning
 
     kernels, random, form = GPUKernels(Tuning.of(device)), np.random.default_rng(0), FORMATS["q4_0"]

@@ -11,7 +11,7 @@ import numpy as np
 from tinygrad.device import CompileError
 
 from ext.tinygrad.buffers import upload
-from ext.tinygrad.kernels.cpu.source import plain_source
+from ext.tinygrad.kernels.cpu.cpu_source import plain_source
 from ext.tinygrad.kernels.gpu.launch import launch
 
 # a CPU without these would run the kernels' plain C, where the generic OpenCL kernels are as good

@@ -17,7 +17,7 @@ from tinygrad import Tensor
 from ext.tinygrad import cache_files
 from ext.tinygrad.errors import TownhallError
 from ext.tinygrad.graph.debug_log import say
-from ext.tinygrad.kernels.gpu.source import FOLDER
+from ext.tinygrad.kernels.gpu.gpu_source import FOLDER
 from ext.tinygrad.kernels.gpu.timing import seconds
 from ext.tinygrad.kernels.gpu.tuning import DecodeShape, Tuning
 

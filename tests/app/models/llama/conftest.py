@@ -8,8 +8,8 @@ import pytest
 
 from app.models.llama import Llama
 from ext.tinygrad.kernels import kernels_for
-from ext.tinygrad.kernels.cpu.kernels import CPUKernels
-from ext.tinygrad.kernels.gpu.kernels import GPUKernels
+from ext.tinygrad.kernels.cpu.cpu_kernels import CPUKernels
+from ext.tinygrad.kernels.gpu.gpu_kernels import GPUKernels
 from ext.tinygrad.kernels.gpu.tuning import Tuning
 from ext.tinygrad.kernels.protocol import Kernels
 from ext.tinygrad.kernels.reference import ReferenceKernels

@@ -14,7 +14,7 @@ from app.models.llama.engine import CHUNKS
 from app.models.llama.footprint import DoesNotFit, Footprint
 from app.models.llama.llama import cache_rows
 from ext.tinygrad.kernels.cpu.packing import pack
-from ext.tinygrad.kernels.gpu.kernels import GPUKernels
+from ext.tinygrad.kernels.gpu.gpu_kernels import GPUKernels
 from ext.tinygrad.kernels.gpu.tuning import Tuning
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from tests.reference.tiny import make_tiny_gguf

@@ -9,7 +9,7 @@ import pytest
 from app.models.llama import Llama
 from app.models.llama.forward import CompileFailure
 from ext.tinygrad.graph import installation
-from ext.tinygrad.kernels.cpu.kernels import CPUKernels
+from ext.tinygrad.kernels.cpu.cpu_kernels import CPUKernels
 from tests.reference.tiny import make_tiny_gguf
 
 IDS = [(7 * i + 3) % 250 for i in range(150)]  # a chunk of every size

@@ -15,8 +15,8 @@ from app.models.llama import Llama, packed_file, weight_cache
 from app.models.llama.checkpoint import open_checkpoint
 from app.models.llama.weight_cache import WeightCache
 from ext.tinygrad import cache_files
-from ext.tinygrad.kernels.cpu.kernels import CPUKernels
-from ext.tinygrad.kernels.gpu.kernels import GPUKernels
+from ext.tinygrad.kernels.cpu.cpu_kernels import CPUKernels
+from ext.tinygrad.kernels.gpu.gpu_kernels import GPUKernels
 from ext.tinygrad.kernels.gpu.tuning import Tuning
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.reference import ReferenceKernels
@@ -147,7 +147,7 @@ def test_who_leaves_waits_for_a_small_file_and_leaves_nothing_of_a_large_one(che
 from pathlib import Path
 from app.models.llama import packed_file, weight_cache
 from app.models.llama.checkpoint import open_checkpoint
-from ext.tinygrad.kernels.cpu.kernels import CPUKernels
+from ext.tinygrad.kernels.cpu.cpu_kernels import CPUKernels
 weight_cache.folder = lambda: Path({str(own_cache)!r})
 weight_cache.WORTH_IT, weight_cache.SOON_WRITTEN, packed_file.PIECE = 0, {awaited}, 1 << 12
 cache = weight_cache.WeightCache(open_checkpoint({str(checkpoint.path)!r}), CPUKernels(), "CPU")

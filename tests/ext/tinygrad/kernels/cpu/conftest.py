@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # oracles and programs are share
 
 @pytest.fixture(autouse=True, scope="package")
 def _needs_the_kernels() -> None:
-    from ext.tinygrad.kernels.cpu.kernels import CPUKernels
+    from ext.tinygrad.kernels.cpu.cpu_kernels import CPUKernels
 
     if reason := CPUKernels.available():
         pytest.skip(reason)

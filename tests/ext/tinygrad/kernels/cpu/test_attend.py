@@ -5,7 +5,7 @@ import oracles
 import pytest
 from tinygrad import Tensor, UOp
 
-from ext.tinygrad.kernels.cpu.kernels import CPUKernels
+from ext.tinygrad.kernels.cpu.cpu_kernels import CPUKernels
 
 KERNELS = CPUKernels()
 ROWS = 150

@@ -6,7 +6,7 @@ import oracles
 import pytest
 from tinygrad import Tensor, dtypes
 
-from ext.tinygrad.kernels.cpu.kernels import CPUKernels
+from ext.tinygrad.kernels.cpu.cpu_kernels import CPUKernels
 from ext.tinygrad.kernels.cpu.weight import CPUWeight
 from ext.tinygrad.kernels.protocol import rope_table
 

@@ -65,7 +65,7 @@ def test_the_address_sanitizer_can_watch_the_kernels() -> None:
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the target is x86")
 def test_a_cpu_without_avx2_is_told_so() -> None:
-    code = "from ext.tinygrad.kernels.cpu.kernels import CPUKernels; print(CPUKernels.available())"
+    code = "from ext.tinygrad.kernels.cpu.cpu_kernels import CPUKernels; print(CPUKernels.available())"
     assert on_target("x86_64,x86-64-v2", "-c", code).stdout.strip() == "this CPU has no AVX2, FMA, F16C"
 
 

@@ -8,8 +8,8 @@ from tinygrad import Tensor, dtypes
 
 from ext.tinygrad.kernels.cpu.formats import FORMATS, Format
 from ext.tinygrad.kernels.cpu.weight import CPUWeight
-from ext.tinygrad.kernels.gpu import kernels
-from ext.tinygrad.kernels.gpu.kernels import GPUKernels
+from ext.tinygrad.kernels.gpu import gpu_kernels
+from ext.tinygrad.kernels.gpu.gpu_kernels import GPUKernels
 from ext.tinygrad.kernels.gpu.tuning import Tuning
 
 Sources = dict[str, tuple[str, str]]  # by what they serve: (source, entry)
@@ -23,7 +23,7 @@ def recorded(into: list[tuple[str, str]]) -> Iterator[None]:
         into.append((source, entry))
         return list(outputs)
 
-    with patch.object(kernels, "launch", launch):
+    with patch.object(gpu_kernels, "launch", launch):
         yield
 
 

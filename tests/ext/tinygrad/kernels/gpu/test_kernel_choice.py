@@ -9,7 +9,7 @@ from tinygrad import Device
 from ext.tinygrad.kernels import kernels_for
 from ext.tinygrad.kernels.gpu import cpu_driver, kernel_choice, trial
 from ext.tinygrad.kernels.gpu.cpu_driver import CPUDriverKernels, wrap
-from ext.tinygrad.kernels.gpu.kernels import GPUKernels
+from ext.tinygrad.kernels.gpu.gpu_kernels import GPUKernels
 from ext.tinygrad.kernels.gpu.tuning import Tuning
 from ext.tinygrad.kernels.reference import ReferenceKernels
 

@@ -15,8 +15,8 @@ from tinygrad import Tensor, UOp
 
 from ext.tinygrad.backend import describe_device
 from ext.tinygrad.buffers import read, upload
-from ext.tinygrad.kernels.gpu import kernels
-from ext.tinygrad.kernels.gpu.kernels import GPUKernels
+from ext.tinygrad.kernels.gpu import gpu_kernels
+from ext.tinygrad.kernels.gpu.gpu_kernels import GPUKernels
 from ext.tinygrad.kernels.gpu.tuning import Tuning
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.protocol import Kernels, rope_table
@@ -41,7 +41,7 @@ class GPU:
     """A device and the kernel set under test."""
 
     device: str
-    kernels: GPUKernels
+    gpu_kernels: GPUKernels
 
     def put(self, values: np.ndarray) -> Tensor:
         return upload(values, self.device)
@@ -248,8 +248,8 @@ def test_scores_of_any_size_stay_finite(gpu: GPU, T: int, kind: type[np.floating
 
 @pytest.mark.parametrize("count", [1, 64, 250, 1000])
 def test_the_largest_logits_are_those_of_a_full_sort(gpu: GPU, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "MOST_SORTED", 128)  # as a vocabulary of a million would have it
-    monkeypatch.setattr(kernels, "MOST_GROUPS", 3)
+    monkeypatch.setattr(gpu_kernels, "MOST_SORTED", 128)  # as a vocabulary of a million would have it
+    monkeypatch.setattr(gpu_kernels, "MOST_GROUPS", 3)
     rng = np.random.default_rng(count)
     for logits in (floats(rng, 1, count), rng.integers(-3, 3, (1, count)).astype(np.float32), -np.inf * np.ones((1, count), np.float32)):
         logits[0, rng.integers(0, count, count // 9)] = np.nan

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from tinygrad import Tensor, UOp, dtypes
 from tinygrad.dtype import DType
 
+from ext.tinygrad.kernels.cpu.cpu_source import matmul_source, plain_source
 from ext.tinygrad.kernels.cpu.features import missing
 from ext.tinygrad.kernels.cpu.formats import GROUP, Format
 from ext.tinygrad.kernels.cpu.program import launch
-from ext.tinygrad.kernels.cpu.source import matmul_source, plain_source
 from ext.tinygrad.kernels.cpu.weight import CPUWeight
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.reference import ReferenceKernels, rotate, store

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ext.tinygrad.errors import TownhallError
-from townhall.fake.tokenizer import FakeTokenizer
+from townhall.fake.fake_tokenizer import FakeTokenizer
 
 
 @dataclass(frozen=True)

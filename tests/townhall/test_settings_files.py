@@ -13,7 +13,7 @@ import yaml
 from townhall.cli.chat_options import ChatOptions
 from townhall.cli.main import main
 from townhall.errors import SettingsError
-from townhall.settings import DEFAULT, SHIPPED, find, resolve, user_folder
+from townhall.settings_files import DEFAULT, SHIPPED, find, resolve, user_folder
 
 DEFAULTS = vars(ChatOptions())
 PER_CALL = {"prompt", "json"}  # what is said anew with every call, and is no setting

@@ -15,8 +15,8 @@ from tinygrad import Tensor, UOp, dtypes
 from ext.tinygrad.buffers import upload
 from ext.tinygrad.kernels.cpu.formats import GROUP, Format
 from ext.tinygrad.kernels.cpu.weight import CPUWeight
+from ext.tinygrad.kernels.gpu.gpu_source import decode_source, embed_source, matrix_source, plain_source, tile_source
 from ext.tinygrad.kernels.gpu.launch import launch
-from ext.tinygrad.kernels.gpu.source import decode_source, embed_source, matrix_source, plain_source, tile_source
 from ext.tinygrad.kernels.gpu.tuner import LAYERS, Tuner, candidates
 from ext.tinygrad.kernels.gpu.tuning import DecodeShape, Tuning
 from ext.tinygrad.kernels.matrix import QuantMatrix
