@@ -30,9 +30,10 @@ OPERATIONS = "tests/ext/tinygrad/kernels/gpu/test_operations.py"
 
 def cards() -> list[dict[str, Any]]:
     """Every way to a GPU that works here, as `townhall devices` lists them."""
-    from ext.tinygrad.backend import Backend, list_devices
+    from ext.tinygrad.backend import Backend
+    from ext.tinygrad.probe import list_devices
 
-    return [told.to_json() for _, told in list_devices() if isinstance(told, Backend) and told.is_gpu]
+    return [found.to_json() for _, found in list_devices() if isinstance(found, Backend) and found.is_gpu]
 
 
 def operations(device: str) -> dict[str, Any]:

@@ -1,12 +1,10 @@
 """CPU=1 / GPU=1 / DEV → one tinygrad device, opened, proven by a real kernel, and described in the words of its own driver.
 
 What a person asked for and what they got are two things: everything said here is read from the device after a kernel ran on it and its
-result was right. `list_devices` looks at every device; probe.py does it, because drivers that may crash are tried in a process of their
-own.
+result was right. probe.py looks at every device.
 """
 
 import array
-import functools
 import os
 import re
 import subprocess
@@ -18,7 +16,7 @@ from ext.tinygrad import kernel_cache
 from ext.tinygrad.startup_cache import compiler_identity, queue_programs
 from ext.tinygrad.toolchain import ACCELERATORS, BackendError, Request, device_of, missing_drivers, prepare_environment
 
-__all__ = ["Backend", "BackendError", "Kind", "choose", "describe_device", "list_devices", "open_backend"]
+__all__ = ["Backend", "BackendError", "Kind", "choose", "describe_device", "open_backend"]
 
 Kind = Literal["cpu", "gpu", "accelerator"]
 
@@ -121,21 +119,14 @@ def describe_device(device: str) -> Backend:
     return replace(backend, requested=request.text)
 
 
-def list_devices() -> list[tuple[str, Backend | str]]:
-    """Every device tinygrad knows, each with its description or with the reason why it cannot be used."""
-    from ext.tinygrad.probe import probe_all
-
-    return probe_all()
-
-
-@functools.cache
 def _open(target: str, device: str) -> Backend:
     """Open `device`, run a kernel there, check its result, ask its driver. BackendError carries the reason when any of it fails."""
     kind_of_device = device.split(":")[0]
     if kind_of_device == "CL":
-        from ext.tinygrad import opencl
+        from ext.tinygrad import opencl, opencl_errors
 
         opencl.order_devices(0 if ":" not in device else int(device.split(":")[1]))
+        opencl_errors.install()
     elif kind_of_device == "CUDA":
         from ext.tinygrad import cuda
 

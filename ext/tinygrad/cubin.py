@@ -1,16 +1,45 @@
 """NVRTC as tinygrad calls it, for machine code of the card; a kernel that it refuses is one sentence."""
 
+import ctypes
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tinygrad.device import CompileError
 from tinygrad.helpers import DEBUG
+from tinygrad.runtime.autogen import nvrtc as rtc
 from tinygrad.runtime.support.compiler_cuda import NVRTCCompiler
 
 from ext.tinygrad import nvrtc
-from ext.tinygrad.cuda import compile_target, supported_architectures
 from ext.tinygrad.toolchain import BackendError
+
+
+def compile_target(arch: str, supported: Sequence[int]) -> tuple[str, bool] | None:
+    """What NVRTC is asked for on a card: an architecture, and whether as PTX, which the driver then translates.
+
+    Machine code of an older card of the same generation runs as well; for a newer generation than NVRTC knows there is PTX only.
+    None where NVRTC knows newer cards only."""
+    card = int(arch.removeprefix("sm_"))
+    known = [number for number in supported if number <= card]
+    if not supported or card in known:
+        return arch, False
+    if not known:
+        return None
+    newest = max(known)
+    return (f"sm_{newest}", False) if newest // 10 == card // 10 else (f"compute_{newest}", True)
+
+
+def supported_architectures() -> list[int]:
+    """The compute capabilities times ten that NVRTC compiles for; none where it does not tell (before CUDA 11.2)."""
+    count = ctypes.c_int32()
+    try:
+        if rtc.nvrtcGetNumSupportedArchs(ctypes.byref(count)) != 0:
+            return []
+        numbers = (ctypes.c_int32 * count.value)()
+        return sorted(numbers) if rtc.nvrtcGetSupportedArchs(numbers) == 0 else []
+    except AttributeError:
+        return []
 
 
 class KernelRefused(BackendError, CompileError):

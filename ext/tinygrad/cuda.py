@@ -6,7 +6,6 @@ missing. Machine code (CUBIN) runs on every driver of NVRTC's major version and 
 
 import ctypes
 import functools
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +46,8 @@ def prepare_device(index: int = 0) -> None:
             f"drivers: {'update the driver' if nvrtc_version[0] <= 12 else f'install an older NVRTC with `{nvrtc.install_command()}`'}, "
             f"or run with CPU=1"
         )
+    from ext.tinygrad.cubin import compile_target, supported_architectures
+
     arch = architecture(index)
     if compile_target(arch, supported_architectures()) is None:
         raise BackendError(
@@ -89,33 +90,6 @@ def architecture(index: int = 0) -> str:
     """ "sm_90" for compute capability 9.0."""
     major = attribute(cu.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, index)
     return f"sm_{major}{attribute(cu.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, index)}"
-
-
-def compile_target(arch: str, supported: Sequence[int]) -> tuple[str, bool] | None:
-    """What NVRTC is asked for on a card: an architecture, and whether as PTX, which the driver then translates.
-
-    Machine code of an older card of the same generation runs as well; for a newer generation than NVRTC knows there is PTX only.
-    None where NVRTC knows newer cards only."""
-    card = int(arch.removeprefix("sm_"))
-    known = [number for number in supported if number <= card]
-    if not supported or card in known:
-        return arch, False
-    if not known:
-        return None
-    newest = max(known)
-    return (f"sm_{newest}", False) if newest // 10 == card // 10 else (f"compute_{newest}", True)
-
-
-def supported_architectures() -> list[int]:
-    """The compute capabilities times ten that NVRTC compiles for; none where it does not tell (before CUDA 11.2)."""
-    count = ctypes.c_int32()
-    try:
-        if rtc.nvrtcGetNumSupportedArchs(ctypes.byref(count)) != 0:
-            return []
-        numbers = (ctypes.c_int32 * count.value)()
-        return sorted(numbers) if rtc.nvrtcGetSupportedArchs(numbers) == 0 else []
-    except AttributeError:
-        return []
 
 
 def _nvrtc_version() -> tuple[int, int]:

@@ -22,9 +22,10 @@ def select(words: str | None) -> None:
 
 def _named(words: str) -> str:
     """The first device, best ones first, that has these words in its name or its driver's; every driver is asked, which takes seconds."""
-    from ext.tinygrad.backend import Backend, list_devices
+    from ext.tinygrad import probe
+    from ext.tinygrad.backend import Backend
 
-    usable = [answer for _, answer in list_devices() if isinstance(answer, Backend)]
+    usable = [answer for _, answer in probe.list_devices() if isinstance(answer, Backend)]
     usable.sort(key=lambda backend: not backend.is_gpu)
     for backend in usable:
         if words.lower() in f"{backend.name} {backend.driver}".lower():

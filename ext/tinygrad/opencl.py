@@ -89,9 +89,6 @@ def order_devices(index: int = 0) -> None:
         CLDevice.device_ids = handles
     if not hasattr(cl.clBuildProgram, "quiet"):
         cl.clBuildProgram = _build_quietly(cl.clBuildProgram)
-    from ext.tinygrad import opencl_errors
-
-    opencl_errors.install()
 
 
 def info_of(opened: Any) -> CLDeviceInfo:

@@ -21,7 +21,7 @@ TARGETS = ("METAL", "CUDA", "NVK+NV", "KFD+AMD", "CL", "WEBGPU", "QCOM", "CPU")
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def probe_all() -> list[tuple[str, Backend | str]]:
+def list_devices() -> list[tuple[str, Backend | str]]:
     """Every device with its description or the reason why it cannot be used, in the order in which they are preferred."""
     missing = missing_drivers()
     children = {target: _start(target) for target in TARGETS if device_of(target) not in missing}

@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -58,7 +57,7 @@ class Worker:
 
     def __init__(self, subject: str, model: Path, capacity: int, environment: Mapping[str, str] | None = None):
         self.subject = subject
-        command = [sys.executable, "-m", "townhall.bench.worker", subject, str(model), str(capacity)]
+        command = [sys.executable, "-m", "townhall.bench.worker_process", subject, str(model), str(capacity)]
         paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         self._process = subprocess.Popen(
             command,
@@ -103,37 +102,3 @@ class Worker:
     def _pipe(pipe: IO[str] | None) -> IO[str]:
         assert pipe is not None
         return pipe
-
-
-def main() -> None:
-    """The worker's side."""
-    subject_name, model, capacity = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-    # libraries print where they like: the channel is a descriptor of its own, and what goes to stdout lands on stderr
-    channel = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-
-    def tell(answer: dict[str, Any]) -> None:
-        channel.write(json.dumps(answer) + "\n")
-        channel.flush()
-
-    try:
-        started = time.perf_counter()
-        subject: Subject
-        if subject_name == "townhall":
-            from townhall.bench.ours import Townhall
-
-            subject = Townhall(model, capacity)
-        else:
-            from townhall.bench.peer import LlamaCppPeer
-
-            subject = LlamaCppPeer(model, capacity)
-        tell({"result": subject.describe() | {"load_seconds": time.perf_counter() - started}})
-        for line in sys.stdin:
-            method, *arguments = json.loads(line)
-            tell({"result": peak_memory() if method == "peak_memory" else getattr(subject, method)(*arguments)})
-    except TownhallError as error:
-        tell({"error": str(error)})
-
-
-if __name__ == "__main__":
-    main()

@@ -20,7 +20,6 @@ from prompt_toolkit.styles import Style
 from townhall.cli import terminal
 from townhall.cli.completer import SlashCompleter
 from townhall.cli.line_history import LineHistory
-from townhall.cli.line_input import LEAVE
 from townhall.cli.typeahead import PASTE_ON
 
 PLACEHOLDER = "say something, or /help"
@@ -126,7 +125,7 @@ class Editor:
             event.current_buffer.reset()
             self.cleared = True
             if not self._told:
-                run_in_terminal(lambda: terminal.note(LEAVE))
+                run_in_terminal(lambda: terminal.note(terminal.HOW_TO_LEAVE))
             self._told = True
 
         return keys

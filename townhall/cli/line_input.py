@@ -12,8 +12,6 @@ from townhall.cli import terminal
 if TYPE_CHECKING:
     from townhall.cli.typeahead import Typeahead
 
-LEAVE = "(Ctrl-D or /exit leaves)"
-
 
 class LineInput(Protocol):
     """Where the next line comes from. `cleared`: Ctrl-C was pressed on the last one, so that it has nothing to do with its prefill."""
@@ -78,7 +76,7 @@ class PlainLineInput:
             except KeyboardInterrupt:
                 sys.stderr.write("\n")
                 if not self.told:
-                    terminal.note(LEAVE)
+                    terminal.note(terminal.HOW_TO_LEAVE)
                 self.told = self.cleared = True
                 prefill = ""
                 continue

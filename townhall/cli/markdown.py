@@ -11,7 +11,7 @@ from rich.markdown import Markdown as RichMarkdown
 from rich.theme import Theme
 
 from townhall.cli import terminal
-from townhall.cli.render import Wrapped
+from townhall.cli.word_wrap import Wrapped
 
 # a model's HTML is text like any other: rich would drop it
 _PARSER = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
@@ -21,6 +21,10 @@ _THEME = Theme({"markdown.code": "cyan", "markdown.code_block": "none"})
 _STYLE = re.compile(r"\x1b\[[0-9;]*m")
 
 
+def _columns() -> int:
+    return terminal.size(sys.stdout).columns
+
+
 class Markdown:
     """A block that is longer than the screen has rolled out of reach and stays as it was written."""
 
@@ -28,7 +32,7 @@ class Markdown:
         self._cue = cue
         self._pending = ""  # what is not rendered yet
         self._gap = False  # is an empty row due before the next block?
-        self._raw, self._size = Wrapped(), terminal.size(sys.stdout)
+        self._raw, self._size = Wrapped(terminal.say, _columns), terminal.size(sys.stdout)
 
     def push(self, text: str) -> None:
         if self._cue:
@@ -62,7 +66,7 @@ class Markdown:
         """Put the rendering of `whole` in the place of what is shown since the last time, and `rest` below it as it is."""
         size, rows = terminal.size(sys.stdout), self._raw.rows
         again: list[str] = []
-        raw = Wrapped(write=again.append)
+        raw = Wrapped(again.append, _columns)
         raw.push(rest)
         if rows < size.lines and size == self._size:
             up = f"\x1b[{rows}A" if rows else ""

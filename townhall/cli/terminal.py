@@ -17,10 +17,11 @@ from typing import Any, TextIO
 
 import click
 
-# C0 and C1 (ESC and the one-byte CSI among them) speak to the terminal, the marks of direction make text look like another; a tab and a
-# line break are text, and so are the joiners that emoji are made with
+from townhall.cli.terminal_text import defused as defused
+from townhall.cli.word_wrap import hung, wrapped
+
+HOW_TO_LEAVE = "(Ctrl-D or /exit leaves)"
 UNREAD = 1  # exit code of a program that nobody reads any more; click's own for a pipe that was closed
-_SPEAKS_TO_THE_TERMINAL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def colourful(stream: TextIO) -> bool:
@@ -55,11 +56,6 @@ def styled(text: str, stream: TextIO, **style: bool | str) -> str:
 def harmless(text: str, stream: TextIO) -> str:
     """`text` without what would speak to the terminal that `stream` ends at instead of the reader; untouched where it ends at none."""
     return defused(text) if stream.isatty() else text
-
-
-def defused(text: str) -> str:
-    """Every control character but tab and line break shows as a replacement character; a carriage return before a line break is dropped."""
-    return _SPEAKS_TO_THE_TERMINAL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
 
 
 def say(text: str = "") -> None:
@@ -112,8 +108,6 @@ def _fitted(text: str) -> str:
     rows = text.split("\n")
     if all(len(row) < columns for row in rows):
         return text
-    from townhall.cli.render import hung, wrapped
-
     indents = [found.end() if (found := _LAST_COLUMN.match(row)) else 0 for row in rows]
     if max(indents) <= columns // 2:
         return "\n".join(hung(row, indent, columns) for row, indent in zip(rows, indents, strict=True))

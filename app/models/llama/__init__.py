@@ -22,7 +22,7 @@ def __getattr__(name: str) -> Any:
             from app.models.llama.llama import Llama
         globals()[name] = Llama  # once: what is alive by the next time is not to be frozen
         return Llama
-    if name == "Sampling":
+    if name == "SamplingParams":
         from app.models.llama.sampling_params import SamplingParams
 
         return SamplingParams

@@ -311,7 +311,7 @@ except CompileError as error:
 
 
 def test_the_list_has_the_cpu_and_a_reason_for_what_cannot_be_used():
-    found = dict(probe.probe_all())
+    found = dict(probe.list_devices())
     assert isinstance(found["CPU"], Backend) and found["CPU"].kind == "cpu"
     if sys.platform != "darwin":
         assert found["METAL"] == "it needs macOS"

@@ -201,6 +201,6 @@ def test_machine_code_comes_out_for_every_generation_of_cards_and_a_mistake_is_o
     ],
 )
 def test_what_nvrtc_is_asked_for_on_a_card(arch, supported, expected):
-    from ext.tinygrad.cuda import compile_target
+    from ext.tinygrad.cubin import compile_target
 
     assert compile_target(arch, supported) == expected

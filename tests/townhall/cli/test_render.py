@@ -1,13 +1,16 @@
 """Answers as they show: wrapped at words, harmless, Markdown as it is meant."""
 
 import random
+import sys
 
 import pyte
 import pytest
 
 from tests.townhall.cli.screen import CTRL_C, CTRL_D, ENTER
 from townhall.cli import terminal
-from townhall.cli.render import Verbatim, Wrapped, open_view, width
+from townhall.cli.render import Verbatim, open_view
+from townhall.cli.terminal_text import width
+from townhall.cli.word_wrap import Wrapped
 
 
 @pytest.fixture
@@ -19,9 +22,13 @@ def size(monkeypatch):
     return set_size
 
 
+def columns():
+    return terminal.size(sys.stdout).columns
+
+
 def wrapped(text, cut=lambda text: [text], cue=""):
     shown = []
-    view = Wrapped(cue, shown.append)
+    view = Wrapped(shown.append, columns, cue)
     for piece in cut(text):
         view.push(piece)
     view.close()
@@ -68,7 +75,7 @@ def test_the_cue_takes_its_room_and_no_word_waits_for_the_end(size):
     size(20)
     assert wrapped("ten letters each", cue="\x1b[1mStacy: \x1b[0m") == "\x1b[1mStacy: \x1b[0mten letters\neach\n"
     shown = []
-    view = Wrapped(write=shown.append)
+    view = Wrapped(shown.append, columns)
     view.push("one two")
     assert "".join(shown) == "one"
     view.push(" ")

@@ -134,12 +134,3 @@ def test_tune_0_measures_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     kernels = GPUKernels(TUNING)
     kernels.tune(products(kernels, np.random.default_rng(0)))
     assert not measured
-
-
-def test_the_rate_of_decode_products_is_that_of_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "SIDE", 256)
-    monkeypatch.setattr(timing, "MATRICES", 2)
-    ticks = iter([10.0, 10.5])
-    real = timing.seconds
-    monkeypatch.setattr(timing, "seconds", lambda device, launches: real(device, launches, lambda: next(ticks)))
-    assert timing.decode_rate("CL") == pytest.approx(2 * 256 * 256 / 32 * 18 / (0.5 / timing.REPLAYS))
