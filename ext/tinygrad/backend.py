@@ -119,6 +119,7 @@ def describe_device(device: str) -> Backend:
     return replace(backend, requested=request.text)
 
 
+@functools.cache
 def _open(target: str, device: str) -> Backend:
     """Open `device`, run a kernel there, check its result, ask its driver. BackendError carries the reason when any of it fails."""
     kind_of_device = device.split(":")[0]

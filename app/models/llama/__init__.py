@@ -1,4 +1,4 @@
-"""A LLaMA in tinygrad: ids in, ids out. `from app.models.llama import Llama, Sampling`."""
+"""A LLaMA in tinygrad: ids in, ids out. `from app.models.llama import Llama, SamplingParams`."""
 
 from typing import TYPE_CHECKING, Any
 
