@@ -5,6 +5,7 @@ result was right. probe.py looks at every device.
 """
 
 import array
+import functools
 import os
 import re
 import subprocess
