@@ -99,7 +99,7 @@ def recall(llama: Llama, context: str, lags: Sequence[int], drift: Drift, progre
     conversation = Conversation(llama, PERSONA, context=context, sampling=SamplingParams(temperature=0), max_tokens=ANSWER)
     conversation.prepare()
     cells = [{"k": lag, "asked": 0, "recalled": 0, "in_window": 0, "in_memory": 0, "evicted": 0} for lag in lags]
-    told: list[Exchange] = []
+    info: list[Exchange] = []
     overflows = 0
     turns = len(FACTS) + max(lags) + TAIL
     with TemporaryDirectory(prefix="townhall-bench-") as folder:
@@ -109,15 +109,15 @@ def recall(llama: Llama, context: str, lags: Sequence[int], drift: Drift, progre
                 if 0 <= (number := at - cell["k"]) < len(FACTS):
                     with aside(conversation, Path(folder)):
                         answer, plan = say(conversation, FACTS[number].ask), conversation.plan
-                    remembered = plan.memory is not None and told[number].user.id in plan.memory.sources
-                    where = "in_window" if told[number] in plan.kept else "in_memory" if remembered else "evicted"
+                    remembered = plan.memory is not None and info[number].user.id in plan.memory.sources
+                    where = "in_window" if info[number] in plan.kept else "in_memory" if remembered else "evicted"
                     for count in ("asked", where, *(["recalled"] if FACTS[number].recalled(answer) else [])):
                         cell[count] += 1
             say(conversation, FACTS[at].tell if at < len(FACTS) else FILLERS[at % len(FILLERS)])
-            told.append(conversation.exchanges[-1])
+            info.append(conversation.exchanges[-1])
             overflows += bool(conversation.last and conversation.last.receipt.dropped)
             if context in COMPARED and overflows and at % EVERY == 0:
-                drift.measure(llama, conversation.cache, len(told[-1].reply.ids))
+                drift.measure(llama, conversation.cache, len(info[-1].reply.ids))
             conversation.after_reply()
     return cells
 

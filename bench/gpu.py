@@ -107,13 +107,13 @@ def case(shape: str, type: str, devices: list[str], options: argparse.Namespace)
 def table(result: dict[str, Any]) -> str:
     """For people."""
     lines = [card["description"] for card in result["cards"]]
-    for device, told in result["operations"].items():
-        lines += [f"operations on {device}: {' '.join(told['said'])}", *told["failed"]]
+    for device, info in result["operations"].items():
+        lines += [f"operations on {device}: {' '.join(info['said'])}", *info["failed"]]
     lines.append(f"{'':14}{'':12}{'decode 32':>11}{'decode 512':>11}{'prefill 512':>12}{'load':>8}{'of bandwidth':>14}")
-    for told in result["cases"]:
-        peer = told.get("llama.cpp", {})
-        for device, way in told["ways"].items():
-            name = f"{told['shape']} {told['type']}"
+    for info in result["cases"]:
+        peer = info.get("llama.cpp", {})
+        for device, way in info["ways"].items():
+            name = f"{info['shape']} {info['type']}"
             if "error" in way:
                 lines.append(f"{name:14}{device:12}{way['error']}")
                 continue
@@ -130,10 +130,10 @@ def table(result: dict[str, Any]) -> str:
             lines.append(f"{'':14}llama.cpp   {peer['error']}")
     if result["left_out"]:
         lines.append(f"left out, the time was over: {', '.join(result['left_out'])}")
-    for told in result["cases"]:
-        for device, way in told["ways"].items():
+    for info in result["cases"]:
+        for device, way in info["ways"].items():
             for kind, kernels in way.get("profile", {}).items():
-                lines.append(f"\n{told['shape']} {told['type']} on {device}, {kind}:")
+                lines.append(f"\n{info['shape']} {info['type']} on {device}, {kind}:")
                 lines += [f"  {row}" for row in summed(kernels)]
     return "\n".join(lines)
 

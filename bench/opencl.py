@@ -127,10 +127,10 @@ def endure(llama: Any, cache: Any, device: str, tokens: int) -> dict[str, Any]:
 def resident() -> int:
     """Bytes that this process has resident now; 0 where the system does not tell."""
     try:
-        told = Path("/proc/self/statm").read_text().split()
+        info = Path("/proc/self/statm").read_text().split()
     except OSError:
         return 0
-    return int(told[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(info[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def measure(model: Path, subjects: list[str], alternations: int, tokens: int) -> dict[str, Any]:
@@ -149,8 +149,8 @@ def measure(model: Path, subjects: list[str], alternations: int, tokens: int) ->
 def table(result: dict[str, Any]) -> str:
     """One model's figures for people."""
     lines = [f"{result['model']}", f"  {'':18}{'decode at ' + str(CONTEXT):>16}{'prefill of ' + str(PROMPT):>18}   tokens/s"]
-    for name, told in result["subjects"].items():
-        lines.append(f"  {name:18}{told['decode']:16.1f}{told['prefill']:18.1f}   {told['kernels']} kernels, {told['backend']}")
+    for name, info in result["subjects"].items():
+        lines.append(f"  {name:18}{info['decode']:16.1f}{info['prefill']:18.1f}   {info['kernels']} kernels, {info['backend']}")
     for name, ratio in result["ratios"].items():
         lines.append(f"  {name:18}{ratio:16.2f}" + (f"   (asked for: {GOALS[name]})" if name in GOALS else ""))
     lines.append(f"  one step is {result['launches_per_step']} native call(s), {result['kernels_per_step']} kernels")
@@ -179,9 +179,9 @@ def under_oclgrind() -> int:
         # the twins are tinygrad's own kernels; a case takes seconds where a GPU takes none
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests), "-k", "CL and not twin", "--timeout", "1800"]
         code = subprocess.run(command, cwd=ROOT, env=environment).returncode
-        told = log.read_text(errors="replace").strip() if log.exists() else ""
-    print(told or f"oclgrind ({library.name}) found no invalid access, no race and no wrong call")
-    return 1 if told or code else 0
+        info = log.read_text(errors="replace").strip() if log.exists() else ""
+    print(info or f"oclgrind ({library.name}) found no invalid access, no race and no wrong call")
+    return 1 if info or code else 0
 
 
 def oclgrind() -> Path | None:

@@ -88,11 +88,11 @@ def report(served: Served, clients: int, seconds: float, turns: Sequence[ServerT
 
 def _reuse(turns: Sequence[ServerTurn]) -> str:
     """What of the prompts was in a cache, and what turn five had to read of its own."""
-    told = [(turn, turn.prompt) for turn in turns if turn.prompt is not None]
-    if len(told) < len(turns):
-        return f"{'not told':>10}"
-    share = sum(turn.cached for turn in turns) / sum(prompt for _, prompt in told)
-    fifth = [(prompt - turn.cached, turn.own) for turn, prompt in told if turn.number == len(QUESTIONS)]
+    info = [(turn, turn.prompt) for turn in turns if turn.prompt is not None]
+    if len(info) < len(turns):
+        return f"{'not info':>10}"
+    share = sum(turn.cached for turn in turns) / sum(prompt for _, prompt in info)
+    fifth = [(prompt - turn.cached, turn.own) for turn, prompt in info if turn.number == len(QUESTIONS)]
     read, own = (sum(column) / len(fifth) for column in zip(*fifth, strict=True))
     return f"{share:>10.0%}{read:>9.0f} of {own:.0f}"
 

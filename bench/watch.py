@@ -36,12 +36,12 @@ def by_renaming(path: Path, data: bytes) -> None:
 def watched(path: Path, model: str, flags: list[str]) -> Iterator[None]:
     """`townhall watch` on `path`, ready."""
     command = [sys.executable, "-m", "townhall", "watch", str(path), "--model", model, *flags]
-    with tempfile.TemporaryFile("w+") as told:
-        process = subprocess.Popen(command, cwd=ROOT, stderr=told)
+    with tempfile.TemporaryFile("w+") as info:
+        process = subprocess.Popen(command, cwd=ROOT, stderr=info)
         try:
-            _until(lambda: "is watched" in _all(told.fileno()) or process.poll() is not None)
+            _until(lambda: "is watched" in _all(info.fileno()) or process.poll() is not None)
             if process.poll() is not None:
-                sys.exit(f"bench.watch: {_all(told.fileno())}")
+                sys.exit(f"bench.watch: {_all(info.fileno())}")
             yield
         finally:
             process.terminate()

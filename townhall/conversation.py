@@ -72,7 +72,7 @@ class Conversation:
         self.cache = llama.new_cache()
         self.window = open_window(self.prompt, self.cache.capacity, max_tokens)
         refuse_oversized_head(persona, self.prompt, self.window, max_tokens)
-        self._scribe: Summarizer | None = None  # made when there is first something to write down
+        self._summarizer: Summarizer | None = None  # made when there is first something to write down
         self._fresh()
 
     def _fresh(self) -> None:
@@ -82,7 +82,7 @@ class Conversation:
     def _stand(self, now: ConversationState, before: list[ConversationState], known: bool = False) -> None:
         """`before` are the states that each exchange found; `known`: the model has read all that the next prompt begins with."""
         self._now, self._before, self._known = settled(now, self.exchanges, bool(self.strategy.memory)), before, known
-        self._laid: Sequence[int] = self.prompt.before(now.plan)  # as the next prompt will begin
+        self._next_prompt: Sequence[int] = self.prompt.before(now.plan)  # as the next prompt will begin
 
     @property
     def plan(self) -> WindowPlan:
@@ -108,7 +108,7 @@ class Conversation:
 
     def renew(self) -> None:
         """Begin anew as another start of the program would: nothing but the persona's head is in the cache."""
-        self.cache, self._scribe = self.llama.new_cache(), None
+        self.cache, self._summarizer = self.llama.new_cache(), None
         self._fresh()
         self.prepare()
 
@@ -168,16 +168,16 @@ class Conversation:
         leaving = fold_ahead(self.window, self.plan, bound) if bound else ()
         if not (self._now.unfolded or leaving) or (not self._now.unfolded and leaving[-1] in self._now.given_up):
             return None
-        self._scribe = self._scribe or Summarizer(self.llama, self.persona, self._format, bound)
-        fold = self._scribe.fold(self.prompt, self.plan.memory, (*self._now.unfolded, *leaving), stopped, on_progress)
+        self._summarizer = self._summarizer or Summarizer(self.llama, self.persona, self._format, bound)
+        fold = self._summarizer.fold(self.prompt, self.plan.memory, (*self._now.unfolded, *leaving), stopped, on_progress)
         if fold.memory is None:
             self._now = self._now.unmemorable(leaving)
             return fold
         moved = self.plan.kept[len(leaving) :] if self.prompt.format.turn_by_turn else ()
         self._now = self._now.folded(leaving, fold.memory, sum(exchange.tokens for exchange in moved))
         if self.prompt.format.turn_by_turn:
-            self._laid = self.prompt.before(self.plan)
-            self.llama.prefill(list(self._laid), self.cache)
+            self._next_prompt = self.prompt.before(self.plan)
+            self.llama.prefill(list(self._next_prompt), self.cache)
         return fold
 
     def reply(
@@ -207,7 +207,7 @@ class Conversation:
         return self._stream(OngoingTurn(turn, plan, [*ids, *opening], opening), stopped, on_progress)
 
     def _stream(self, asked: OngoingTurn, stopped: Callable[[], bool], on_progress: Progress | None) -> Generator[str, None, None]:
-        uncomputed = 0 if self._known else len(self._laid) - common_prefix(self._laid, self.cache.tokens)
+        uncomputed = 0 if self._known else len(self._next_prompt) - common_prefix(self._next_prompt, self.cache.tokens)
         self.strategy.settle(self.cache, self._removed(asked.plan))
         answer = Answer(self.llama, self.prompt, stop=None if self.trim else (), trim=self.trim)
         generation = self.llama.generate(asked.ids, self.max_tokens, self.sampling, cache=self.cache, stop_ids=self.prompt.stop_ids)
@@ -250,7 +250,7 @@ class Conversation:
         remembers, self._known = bool(self.strategy.memory), False
         if finish == "interrupted" and not answer.shown:
             self._now = self._now.said(asked.plan, None, remembers)
-            self._laid = asked.before
+            self._next_prompt = asked.before
             return
         spoken = answer.ids if finish == "stop" and not answer.stopped else answer.shown_ids()
         reply = Message(asked.turn.id + 1, "assistant", answer.shown, (*spoken, *self.prompt.close_ids))
@@ -258,13 +258,13 @@ class Conversation:
         self.exchanges.append(exchange)
         self._before.append(self._now)
         self._now = self._now.said(asked.plan, exchange, remembers)
-        self._laid = [*asked.prompt, *reply.ids]
+        self._next_prompt = [*asked.prompt, *reply.ids]
 
     def _removed(self, plan: WindowPlan) -> tuple[int, int] | None:
         """The positions that the dropped exchanges take in the cache; None where nothing leaves or the cache is another's."""
         start = self.window.pinned + memory_tokens(plan.memory)
         stop = self.window.pinned + memory_tokens(self.plan.memory) + sum(exchange.tokens for exchange in plan.dropped)
-        in_place = self.prompt.format.turn_by_turn and list(self.cache.tokens[:stop]) == list(self._laid[:stop])
+        in_place = self.prompt.format.turn_by_turn and list(self.cache.tokens[:stop]) == list(self._next_prompt[:stop])
         return (start, stop) if plan.dropped and in_place else None
 
 

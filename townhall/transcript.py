@@ -68,7 +68,7 @@ def lay_out(
     gone = exchanges[: len(exchanges) - len(plan.kept)]
     dropped = tuple(index for of_one in indices[: len(gone)] for index in of_one)
     noted = {source // 2 for source in plan.memory.sources} if plan.memory else set()
-    laid = PromptPlan(
+    prompt_plan = PromptPlan(
         ids=tuple(ids),
         dropped=dropped,
         dropped_tokens=sum(exchange.tokens for exchange in gone),
@@ -82,21 +82,23 @@ def lay_out(
         start = window.pinned + memory_tokens(plan.memory)
         stop = window.pinned + memory_tokens(current.memory) + sum(exchange.tokens for exchange in plan.dropped)
         before = prompt.ids(WindowPlan(current.kept, (), current.memory), turn)
-        laid = replace(laid, removed=(start, stop), before=tuple(before))
-    return laid
+        prompt_plan = replace(prompt_plan, removed=(start, stop), before=tuple(before))
+    return prompt_plan
 
 
 def plans(
-    strategy: ContextStrategy, window: Window, exchanges: Sequence[Exchange], standing: SummaryCheckpoint | None = None
+    strategy: ContextStrategy, window: Window, exchanges: Sequence[Exchange], summary_checkpoint: SummaryCheckpoint | None = None
 ) -> Iterator[WindowPlan]:
     """What was in the window before each of `exchanges`, and after the last, when they were said one after the other.
 
     With a `standing`, from there on.
     """
-    if standing is None and sum(exchange.tokens for exchange in exchanges) <= window.budget:
+    if summary_checkpoint is None and sum(exchange.tokens for exchange in exchanges) <= window.budget:
         yield from (WindowPlan(tuple(exchanges[:said])) for said in range(len(exchanges) + 1))  # then nothing ever had to go
         return
-    said, left, memory = (standing.exchanges, standing.left, standing.memory) if standing else (0, 0, None)
+    said, left, memory = (
+        (summary_checkpoint.exchanges, summary_checkpoint.left, summary_checkpoint.memory) if summary_checkpoint else (0, 0, None)
+    )
     yield (plan := WindowPlan(tuple(exchanges[left:said]), (), memory))
     for exchange in exchanges[said:]:
         chosen = strategy.choose(window, plan, len(exchange.user.ids))

@@ -67,7 +67,7 @@ def install() -> None:
     """Put sentences in the place of tinygrad's errors; calling it again changes nothing."""
     from tinygrad.runtime import ops_cuda
 
-    if hasattr(ops_cuda.check, "told"):
+    if hasattr(ops_cuda.check, "explains"):
         return
     ops_cuda.check = check
     ops_cuda.CUDAProgram.__init__ = _tell_load(ops_cuda.CUDAProgram.__init__)
@@ -81,7 +81,7 @@ def check(status: int) -> None:
         raise CUDAError(status, sentence(status))
 
 
-check.told = True  # type: ignore[attr-defined]
+check.explains = True  # type: ignore[attr-defined]
 
 
 def free_and_total(device: Any) -> tuple[int, int] | None:
@@ -167,10 +167,10 @@ def _name(status: int) -> str:
     """ "CUDA_ERROR_NO_DEVICE", by the driver."""
     text = ctypes.POINTER(ctypes.c_char)()
     try:
-        told = cu.cuGetErrorName(status, ctypes.byref(text)) == 0
+        info = cu.cuGetErrorName(status, ctypes.byref(text)) == 0
     except AttributeError:
-        told = False
-    return ctypes.string_at(text).decode() if told and text else "unknown to it"
+        info = False
+    return ctypes.string_at(text).decode() if info and text else "unknown to it"
 
 
 def _size(nbytes: int) -> str:

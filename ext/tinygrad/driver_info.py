@@ -102,11 +102,11 @@ def extensions(opened: Any) -> tuple[str, ...]:
 def processor_name() -> str:
     """The processor's own name, from the kernel where it tells."""
     try:
-        told = re.search(r"^(?:model name|Model|cpu model)\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.MULTILINE)
+        info = re.search(r"^(?:model name|Model|cpu model)\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.MULTILINE)
     except OSError:
-        told = None
-    if told:
-        return " ".join(told[1].split())
+        info = None
+    if info:
+        return " ".join(info[1].split())
     return platform.processor() or platform.machine() or "unknown"
 
 

@@ -35,7 +35,7 @@ class OutOfOpenCLMemory(BackendError):
 
 def install() -> None:
     """Put sentences in the place of tinygrad's errors; calling it again changes nothing."""
-    if not hasattr(CLProgram.__init__, "told"):
+    if not hasattr(CLProgram.__init__, "explains"):
         CLProgram.__init__ = _tell_build(CLProgram.__init__)
         CLAllocator._alloc = _tell_memory(CLAllocator._alloc)
         CLAllocator._copyin = _tell_memory(CLAllocator._copyin)
@@ -78,7 +78,7 @@ def _tell_build(build: Any) -> Any:
                 f"DEBUG=2 shows its log, KERNELS=0 does without our own kernels, CPU=1 without OpenCL"
             ) from error
 
-    told_build.told = True  # type: ignore[attr-defined]
+    told_build.explains = True  # type: ignore[attr-defined]
     return told_build
 
 

@@ -159,10 +159,10 @@ def kernel_cache() -> Path:
 def processor_key() -> str:
     """Eight hex digits that differ between processors with different instructions."""
     try:
-        told = re.search(r"^(?:flags|Features)\s*:.*$", Path("/proc/cpuinfo").read_text(errors="replace"), re.MULTILINE)
+        info = re.search(r"^(?:flags|Features)\s*:.*$", Path("/proc/cpuinfo").read_text(errors="replace"), re.MULTILINE)
     except OSError:
-        told = None
-    abilities = " ".join(sorted(told[0].split())) if told else platform.processor()
+        info = None
+    abilities = " ".join(sorted(info[0].split())) if info else platform.processor()
     return hashlib.sha256(f"{platform.machine()} {abilities}".encode()).hexdigest()[:8]
 
 

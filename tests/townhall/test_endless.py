@@ -39,7 +39,7 @@ def llama_on(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Llama]:
     return load
 
 
-def talk(llama: Llama, context: str, seed: int = 1, max_tokens: int = 24, **settings: object) -> Conversation:
+def chat_state(llama: Llama, context: str, seed: int = 1, max_tokens: int = 24, **settings: object) -> Conversation:
     return Conversation(
         llama, PERSONA, context=context, sampling=SamplingParams(temperature=1.0, seed=seed), max_tokens=max_tokens, **settings
     )
@@ -88,15 +88,15 @@ def _more(*args: object) -> Generator[None, None, str]:
 @pytest.mark.parametrize("context", ["slide", "summarize"])
 def test_logits_after_an_overflow_are_those_of_a_fresh_run(llama_on, device: str, context: str, monkeypatch: pytest.MonkeyPatch) -> None:
     llama = llama_on(device)
-    conversation = talk(llama, context)
+    conversation = chat_state(llama, context)
     if context == "summarize":  # what a tiny random model writes is no memory: let it have written this
         monkeypatch.setattr("townhall.context.summarizer.Summarizer._answer", _more)
-    overflows = memories = 0
+    overflows = summaries = 0
     for n in range(30):
         turn(conversation, n)
-        if conversation.last.receipt.dropped or (memories < 3 and conversation.plan.memory):
+        if conversation.last.receipt.dropped or (summaries < 3 and conversation.plan.memory):
             overflows += bool(conversation.last.receipt.dropped)
-            memories += bool(conversation.plan.memory)
+            summaries += bool(conversation.plan.memory)
             held = list(conversation.cache.tokens)
             last = held.pop()
             conversation.cache.truncate(len(held))
@@ -106,13 +106,13 @@ def test_logits_after_an_overflow_are_those_of_a_fresh_run(llama_on, device: str
             np.testing.assert_allclose(ours, llama.logits([*held, last])[-1], atol=1e-3)
             if overflows >= 3:
                 break
-    assert overflows >= 3 and (memories >= 3) == (context == "summarize")
+    assert overflows >= 3 and (summaries >= 3) == (context == "summarize")
 
 
 def test_a_restored_persona_gives_the_same_bits_as_a_prefilled_one(llama_on, device: str, tmp_path: Path) -> None:
     llama, said = llama_on(device), []
     heads = PrefixCache(tmp_path / "heads", say=said.append)
-    first, second = talk(llama, "slide", heads=heads), talk(llama, "slide", heads=heads)
+    first, second = chat_state(llama, "slide", heads=heads), chat_state(llama, "slide", heads=heads)
     assert first.prepare().restore_seconds is None and second.prepare().restore_seconds is not None
     for layer in range(llama.config.n_layers):
         assert np.array_equal(keys(llama, first.cache, layer), keys(llama, second.cache, layer))
@@ -125,11 +125,12 @@ def test_a_restored_persona_gives_the_same_bits_as_a_prefilled_one(llama_on, dev
 def test_a_snapshot_of_another_model_is_no_snapshot_of_this_one(llama_on, tmp_path: Path) -> None:
     heads, said = tmp_path / "heads", []
     for type in ("F16", "F32"):
-        assert talk(llama_on("CPU", type), "slide", heads=PrefixCache(heads, say=said.append)).prepare().restore_seconds is None
+        assert chat_state(llama_on("CPU", type), "slide", heads=PrefixCache(heads, say=said.append)).prepare().restore_seconds is None
     one, other = sorted(heads.iterdir())
     other.write_bytes(one.read_bytes())  # under a name that is not its own
     restored = [
-        talk(llama_on("CPU", type), "slide", heads=PrefixCache(heads, say=said.append)).prepare().restore_seconds for type in ("F16", "F32")
+        chat_state(llama_on("CPU", type), "slide", heads=PrefixCache(heads, say=said.append)).prepare().restore_seconds
+        for type in ("F16", "F32")
     ]
     assert restored.count(None) == 1 and len(said) == 1 and "made under another identity" in said[0]
 
@@ -138,20 +139,20 @@ def test_a_snapshot_of_another_model_is_no_snapshot_of_this_one(llama_on, tmp_pa
 def test_a_damaged_persona_is_said_in_one_line_and_read_anew(llama_on, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     llama, said = llama_on("CPU"), []
     heads = PrefixCache(tmp_path / "heads", say=said.append)
-    whole = talk(llama, "slide", heads=heads)
+    whole = chat_state(llama, "slide", heads=heads)
     whole.prepare()
     (path,) = heads.folder.iterdir()
     path.write_bytes(damage(path.read_bytes()))
-    again = talk(llama, "slide", heads=heads)
+    again = chat_state(llama, "slide", heads=heads)
     assert again.prepare().restore_seconds is None
     assert len(said) == 1 and "read anew" in said[0] and "\n" not in said[0]
     assert np.array_equal(keys(llama, whole.cache), keys(llama, again.cache))
-    assert talk(llama, "slide", heads=heads).prepare().restore_seconds is not None and len(said) == 1
+    assert chat_state(llama, "slide", heads=heads).prepare().restore_seconds is not None and len(said) == 1
 
 
 def test_a_disk_that_takes_no_more_bytes_costs_the_stored_persona_and_not_the_conversation(llama_on, tmp_path: Path) -> None:
     llama, said = llama_on("CPU"), []
-    conversation = talk(llama, "shift", heads=PrefixCache(tmp_path / "heads", say=said.append))
+    conversation = chat_state(llama, "shift", heads=PrefixCache(tmp_path / "heads", say=said.append))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # the kernel refuses what goes beyond, as a full disk does
     try:
@@ -167,7 +168,7 @@ def test_a_disk_that_takes_no_more_bytes_costs_the_stored_persona_and_not_the_co
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_reply_that_reaches_the_window_ends_with_length(llama_on, strategy: str) -> None:
     llama = llama_on("CPU")
-    conversation = talk(llama, strategy, max_tokens=10_000)
+    conversation = chat_state(llama, strategy, max_tokens=10_000)
     conversation.prompt.stop_ids, conversation.prompt.stop = frozenset({llama.config.vocab_size + 1}), ()
     for n in range(3):
         try:
@@ -199,12 +200,12 @@ SOAK_TOKENS = 20_000
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_twenty_thousand_tokens_in_a_window_of_1024(llama_on, strategy: str, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     llama = llama_on("CPU")
-    conversation = talk(llama, strategy, max_tokens=100)
+    conversation = chat_state(llama, strategy, max_tokens=100)
     conversation.prompt.stop_ids = frozenset({10**6})  # every answer takes its 100 tokens
     # a random model's likeliest text never ends: draw it, so that some memories are kept and some are not
     monkeypatch.setattr("townhall.context.summarizer._greedy", lambda: SamplingParams(temperature=1.5, seed=3))
     conversation.prepare()
-    head, generated, resets, memories = list(conversation.prompt.head_ids), 0, 0, set()
+    head, generated, resets, summaries = list(conversation.prompt.head_ids), 0, 0, set()
     entries = head_entries(conversation.cache, len(head))
     plain: list[float] = []  # seconds of turns without an overflow
     overflowing: list[float] = []
@@ -224,10 +225,10 @@ def test_twenty_thousand_tokens_in_a_window_of_1024(llama_on, strategy: str, cap
         (overflowing if last.receipt.dropped else plain).append(seconds / max(1, last.tokens))
         assert conversation.cache.tokens[: len(head)] == head and len(conversation.cache.tokens) <= 1024
         assert strategy != "shift" or last.receipt.recomputed_tokens == 0
-        memories.add(last.receipt.memory_of)
+        summaries.add(last.receipt.memory_of)
         memory.append(resident())
     assert (resets if strategy == "stop" else len(overflowing)) >= 20
-    assert (len(memories) > 1) == (strategy == "summarize")
+    assert (len(summaries) > 1) == (strategy == "summarize")
     assert head_entries(conversation.cache, len(head)) == entries
     warm = memory[len(memory) // 5 :]
     assert max(warm) <= 1.02 * warm[0], f"resident memory went from {warm[0]:.0f} to {max(warm):.0f} MB"

@@ -14,7 +14,7 @@ from townhall.persona import Example, Persona
 PERSONA = Persona("Stacy", "Stacy raps.", examples=(Example("Your name?", "Stacy."),))
 
 
-def talk(model, **settings):
+def chat_state(model, **settings):
     return Conversation(model, PERSONA, sampling=object(), **settings)
 
 
@@ -27,14 +27,14 @@ def write(tmp_path, text):
 @pytest.mark.parametrize("format", ["chat_template", "chat_log"])
 @pytest.mark.parametrize("text", ["Hi", "What of it: 1, 2?", "two lines:\nand User: a third\n\nfourth", "käse 🧀", "[not EOS]"])
 def test_echo_says_what_the_user_said_in_every_format_and_turn(format, text):
-    conversation = talk(open_fake("fake:echo"), format=format)
+    conversation = chat_state(open_fake("fake:echo"), format=format)
     for _ in range(3):
         assert "".join(conversation.reply(text)) == text
 
 
 def test_replies_come_one_after_another_and_then_again_token_by_token(tmp_path):
     script = write(tmp_path, "replies:\n- One two.\n- {text: Three.}\n- {tokens: [Fo, ur, .]}\n")
-    conversation = talk(open_fake(f"fake:script={script}"))
+    conversation = chat_state(open_fake(f"fake:script={script}"))
     said = [list(conversation.reply("Go on")) for _ in range(4)]
     assert said == [["One", " two", "."], ["Three", "."], ["Fo", "ur", "."], ["One", " two", "."]]
     assert conversation.last.device == "FAKE" and conversation.last.finish_reason == "stop"
@@ -44,7 +44,7 @@ def test_a_script_sets_the_pace(tmp_path, monkeypatch):
     slept = []
     monkeypatch.setattr("time.sleep", slept.append)
     script = write(tmp_path, "pause: 0.25\nprefill: 2\nreplies:\n- One two\n- {text: Three, pause: 0, prefill: 1}\n")
-    conversation = talk(open_fake(f"fake:script={script}"))
+    conversation = chat_state(open_fake(f"fake:script={script}"))
     assert "".join(conversation.reply("Go on")) == "One two" and slept == [2, 0.25, 0.25, 0.25]
     slept.clear()
     assert "".join(conversation.reply("Go on")) == "Three" and slept == [1]

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.townhall.fake import FakeCache, FakeLlama
-from tests.townhall.test_conversation import talk
+from tests.townhall.test_conversation import chat_state
 from townhall.prefix_cache import PrefixCache
 
 
@@ -23,7 +23,7 @@ def heads(tmp_path):
 def start(heads, **settings):
     """A program that starts: (tokens that the model had to read, how the conversation was prepared)."""
     llama = FakeLlama(**settings)
-    prepared = talk(llama, heads=heads).prepare()
+    prepared = chat_state(llama, heads=heads).prepare()
     return llama.computed, prepared
 
 
@@ -60,7 +60,7 @@ def test_a_full_disk_costs_the_snapshot_only(heads, monkeypatch):
 
     monkeypatch.setattr(FakeCache, "snapshot", full)
     llama = FakeLlama()
-    conversation = talk(llama, heads=heads)
+    conversation = chat_state(llama, heads=heads)
     conversation.prepare()
     assert "".join(conversation.reply("Hi")) == "Fine, thanks."
     assert len(heads.said) == 1 and "No space left on device" in heads.said[0]
@@ -69,7 +69,7 @@ def test_a_full_disk_costs_the_snapshot_only(heads, monkeypatch):
 def test_a_folder_that_cannot_be_made_is_said_once(tmp_path):
     (tmp_path / "file").write_text("in the way")
     said = []
-    conversation = talk(FakeLlama(), heads=PrefixCache(tmp_path / "file" / "heads", say=said.append))
+    conversation = chat_state(FakeLlama(), heads=PrefixCache(tmp_path / "file" / "heads", say=said.append))
     assert conversation.prepare().prompt_tokens and "".join(conversation.reply("Hi"))
     assert len(said) == 1 and "could not be stored" in said[0]
 

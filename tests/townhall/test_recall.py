@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from tests.townhall.fake import FakeLlama, FakeTokenizer
-from tests.townhall.test_conversation import ask, talk, words
+from tests.townhall.test_conversation import ask, chat_state, words
 from townhall.errors import ContextError, PrefillError
 
 FORMATS = {"chat_template": {}, "chat_log": {"chat_template": None}}
@@ -31,7 +31,7 @@ def sampled(conversation):
 def test_what_is_recalled_leads_to_the_prompt_of_having_said_it(strategy, format, said):
     llama = model(format=format, capacity=160)
     other = model(capacity=160, tokenizer=llama.tokenizer)
-    spoken, recalled = (talk(one, context=strategy, max_tokens=30) for one in (llama, other))
+    spoken, recalled = (chat_state(one, context=strategy, max_tokens=30) for one in (llama, other))
     for n in range(said):
         ask(spoken, f"Question {n} {words(n % 3)}")
     recalled.recall(turns(spoken), sampled(spoken))
@@ -47,7 +47,7 @@ def test_what_is_recalled_leads_to_the_prompt_of_having_said_it(strategy, format
 
 def test_only_what_follows_the_first_changed_token_is_read_again():
     llama = model([["Pa", "ris", "."], "Fine.", "Good.", "So it is."])  # no tokenizer would cut the first answer so
-    conversation = talk(llama)
+    conversation = chat_state(llama)
     for text in ("Where?", "How?", "Why?"):
         ask(conversation, text)
     before = list(conversation.cache.tokens)
@@ -64,7 +64,7 @@ def test_only_what_follows_the_first_changed_token_is_read_again():
 
 def test_a_recall_of_nothing_is_a_fresh_conversation_and_one_of_too_much_is_refused():
     llama = model(capacity=160)
-    conversation = talk(llama, context="stop", max_tokens=30)
+    conversation = chat_state(llama, context="stop", max_tokens=30)
     ask(conversation, "Hi")
     with pytest.raises(ContextError, match="begin anew with /reset"):
         conversation.recall([("word " * 20, "word " * 20)] * 5)
@@ -80,7 +80,7 @@ def test_a_recall_of_nothing_is_a_fresh_conversation_and_one_of_too_much_is_refu
 @pytest.mark.parametrize("back", [1, 2, 5, 30])
 def test_what_is_taken_back_was_never_said(strategy, back):
     llama, other = model(["Fine."], capacity=200), model(["Fine."], capacity=200)
-    talked, short = (talk(one, context=strategy, max_tokens=20) for one in (llama, other))
+    talked, short = (chat_state(one, context=strategy, max_tokens=20) for one in (llama, other))
     for n in range(20):
         for one in (talked, short)[: 1 + (n < 20 - back)]:
             ask(one, f"My name is Tom and that is my sentence number {n}.")
@@ -96,7 +96,7 @@ def test_what_is_taken_back_was_never_said(strategy, back):
 
 def test_another_answer_takes_the_place_of_the_last_and_costs_its_own_tokens():
     llama = model(["Fine.", "Good.", "Better.", "And so on."])
-    conversation = talk(llama)
+    conversation = chat_state(llama)
     ask(conversation, "Hi")
     ask(conversation, "How are you?")
     assert "".join(conversation.reply("How are you?", instead=1)) == "Better."
@@ -113,7 +113,7 @@ def test_another_answer_takes_the_place_of_the_last_and_costs_its_own_tokens():
 @pytest.mark.parametrize("format, cue", [("chat_template", "assistant\n"), ("chat_log", "Stacy: ")])
 def test_a_reply_begins_as_it_was_told_to(format, cue):
     llama = model([" is far away. Very.", "Yes."], format)
-    conversation = talk(llama)
+    conversation = chat_state(llama)
     pieces = list(conversation.reply("Say something", prefill="  The moon "))
     assert "".join(pieces) == "The moon is far away. Very." == conversation.last.text and pieces[0].startswith("The moon")
     assert llama.tokenizer.show(llama.prompts[0]).endswith(f"{cue}The moon")
@@ -125,7 +125,7 @@ def test_a_reply_begins_as_it_was_told_to(format, cue):
 
 def test_what_was_only_begun_for_the_persona_and_never_carried_on_was_not_said():
     llama = model([[KeyboardInterrupt()], " are", []])
-    conversation = talk(llama)
+    conversation = chat_state(llama)
     with pytest.raises(KeyboardInterrupt):
         ask(conversation, "Hi")
     assert not conversation.exchanges
@@ -137,7 +137,7 @@ def test_what_was_only_begun_for_the_persona_and_never_carried_on_was_not_said()
 
 
 def test_a_beginning_that_would_be_the_end_is_refused():
-    conversation = talk(model(format="chat_log"))
+    conversation = chat_state(model(format="chat_log"))
     for bad in ("Well [EOS]", "Well\nUser: me"):
         with pytest.raises(PrefillError, match="ends a reply; leave it out"):
             conversation.reply("Hi", prefill=bad)
@@ -148,7 +148,7 @@ def test_a_beginning_that_would_be_the_end_is_refused():
 
 def test_what_a_recall_left_out_is_accounted_for_after_an_undo_as_well():
     llama = model(["Fine."], capacity=160)
-    conversation = talk(llama, max_tokens=30)
+    conversation = chat_state(llama, max_tokens=30)
     conversation.recall([(f"Question {n}", "Fine.") for n in range(40)])
     conversation.undo(3)
     ask(conversation, "And now?")
@@ -159,8 +159,8 @@ def test_what_a_recall_left_out_is_accounted_for_after_an_undo_as_well():
 
 
 def test_a_history_of_thousands_takes_memory_for_what_was_said_only():
-    conversation = talk(model(["Fine."], capacity=160), max_tokens=30)
+    conversation = chat_state(model(["Fine."], capacity=160), max_tokens=30)
     conversation.recall([("Hi", "Fine.")] * 4000)
-    standings = [*conversation._before, conversation._now]
-    held = sum(len(one.left) + len(one.unfolded) + len(one.plan.kept) for one in standings)
-    assert len(standings) == 4001 and held < 30 * 4001
+    summary_checkpoints = [*conversation._before, conversation._now]
+    held = sum(len(one.left) + len(one.unfolded) + len(one.plan.kept) for one in summary_checkpoints)
+    assert len(summary_checkpoints) == 4001 and held < 30 * 4001

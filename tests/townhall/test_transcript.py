@@ -23,8 +23,8 @@ def prompt_of(tokenizer, persona=PERSONA):
 def show(messages, persona=PERSONA, capacity=200, **settings):
     tokenizer = FakeTokenizer(**settings)
     prompt = prompt_of(tokenizer, persona)
-    laid = lay_out(prompt, open_strategy("slide"), open_window(prompt, capacity, 10), messages)
-    return tokenizer.show(laid.ids[len(prompt.head_ids) :])
+    prompt_plan = lay_out(prompt, open_strategy("slide"), open_window(prompt, capacity, 10), messages)
+    return tokenizer.show(prompt_plan.ids[len(prompt.head_ids) :])
 
 
 @pytest.mark.parametrize("strategy", ["slide", "shift"])
@@ -36,16 +36,16 @@ def test_every_prompt_is_the_one_that_a_session_makes(strategy, template):
     turns, spoken, dropped = [], {}, 0
     for n in range(40):
         turns.append(PromptTurn("user", f"Question {n} " + "well " * (n % 5)))
-        laid = lay_out(conversation.prompt, open_strategy(strategy), conversation.window, turns, spoken.get)
+        prompt_plan = lay_out(conversation.prompt, open_strategy(strategy), conversation.window, turns, spoken.get)
         turns.append(PromptTurn("assistant", "".join(conversation.reply(turns[-1].text))))
-        assert list(laid.ids) == llama.prompts[-1]
+        assert list(prompt_plan.ids) == llama.prompts[-1]
         spoken[turns[-1].text] = conversation.exchanges[-1].reply.ids[: -len(conversation.prompt.close_ids)]
         newly = conversation.last.receipt.dropped
-        assert laid.dropped[len(laid.dropped) - len(newly) :] == tuple(newly)
+        assert prompt_plan.dropped[len(prompt_plan.dropped) - len(newly) :] == tuple(newly)
         if newly:
-            start, stop = laid.removed
-            assert [*laid.before[:start], *laid.before[stop:]] == list(laid.ids)
-        dropped = len(laid.dropped)
+            start, stop = prompt_plan.removed
+            assert [*prompt_plan.before[:start], *prompt_plan.before[stop:]] == list(prompt_plan.ids)
+        dropped = len(prompt_plan.dropped)
     assert dropped > 20
 
 

@@ -13,8 +13,8 @@ FEATURES = ("avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "amx_in
 
 def describe() -> dict[str, Any]:
     """Processor, memory and system, without names that belong to somebody."""
-    told = _read("/proc/cpuinfo")
-    flags = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", told, re.MULTILINE)
+    info = _read("/proc/cpuinfo")
+    flags = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", info, re.MULTILINE)
     memory = re.search(r"^MemTotal:\s*(\d+)", _read("/proc/meminfo"), re.MULTILINE)
     return {
         "cpu": cpu_name(),

@@ -39,7 +39,7 @@ def nothing(fresh: Conversation) -> None:
     """No history."""
 
 
-def open_scene(options: ChatOptions, models: Models, recall: Recall = nothing) -> ChatSetup:
+def open_chat_setup(options: ChatOptions, models: Models, recall: Recall = nothing) -> ChatSetup:
     """Raises what loading the persona and the model raises, and ContextError where they leave no room, or the history cannot stand."""
     persona = load_persona(options.personality)
     loaded = models.open(options)

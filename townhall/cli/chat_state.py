@@ -7,7 +7,7 @@ from typing import Any
 
 from townhall.cli import terminal
 from townhall.cli.chat_options import ChatOptions
-from townhall.cli.chat_setup import Models, Recall, nothing, open_scene, speaker, turns_of
+from townhall.cli.chat_setup import Models, Recall, nothing, open_chat_setup, speaker, turns_of
 from townhall.cli.model_loading import Loaded
 from townhall.cli.reply_report import counted
 from townhall.conversation import Conversation, Prepared
@@ -32,29 +32,29 @@ class ChatState:
         self.unanswered: str | None = None  # asked, and interrupted before a word was shown
         self._begun = ""  # what the answer under way was made to begin with
         self._retries = 0
-        self._scene = open_scene(options, models)
+        self._chat_setup = open_chat_setup(options, models)
         self.keeper = self._keep(log)
 
     @property
     def options(self) -> ChatOptions:
-        return self._scene.options
+        return self._chat_setup.options
 
     @property
     def persona(self) -> Persona:
-        return self._scene.persona
+        return self._chat_setup.persona
 
     @property
     def loaded(self) -> Loaded:
-        return self._scene.loaded
+        return self._chat_setup.loaded
 
     @property
     def conversation(self) -> Conversation:
-        return self._scene.conversation
+        return self._chat_setup.conversation
 
     @property
     def prepared(self) -> Prepared:
         """What reading the persona took."""
-        return self._scene.prepared
+        return self._chat_setup.prepared
 
     @property
     def folder(self) -> Path:
@@ -146,7 +146,7 @@ class ChatState:
             return self.keeper is not None
         if key == "count":
             self.conversation.limit(options.count)
-        self._scene = replace(self._scene, options=options, loaded=loaded)
+        self._chat_setup = replace(self._chat_setup, options=options, loaded=loaded)
         return False
 
     def branch(self, title: str = "") -> LoggedChat:
@@ -159,16 +159,16 @@ class ChatState:
 
     def save(self, path: Path | None = None) -> Path:
         """Write what was said to a log of its own, by default where logs lie; LogError where that cannot be, or something lies there."""
-        scene = self._scene
-        head = front_matter(scene.persona, scene.conversation.cache.identity, self.options.that_matter())
+        chat_setup = self._chat_setup
+        head = front_matter(chat_setup.persona, chat_setup.conversation.cache.identity, self.options.that_matter())
         path = path or self.folder / f"{head['id']}{SUFFIX}"
-        write_whole(path, head, restore.carried(scene.conversation, self.keeper.id if self.keeper else ""))
+        write_whole(path, head, restore.carried(chat_setup.conversation, self.keeper.id if self.keeper else ""))
         return path
 
     def takes(self, log: Log) -> bool:
         """Is it another conversation than this, with something to go on from?"""
         mine = self.keeper is not None and log.id == self.keeper.id
-        return not mine and log.head.get("kind") != COMPLETION and bool(restore.exchanges(restore.standing(log.events)))
+        return not mine and log.head.get("kind") != COMPLETION and bool(restore.exchanges(restore.summary_checkpoint(log.events)))
 
     def take_up(self, log: Log) -> int:
         """Make what stands in `log` the conversation, in a new log of its own; how many exchanges that is.
@@ -177,7 +177,7 @@ class ChatState:
         """
         if log.head.get("kind") == COMPLETION:
             raise CommandError(f"log {log.path} holds a text that was carried on, and no conversation")
-        said = restore.exchanges(restore.standing(log.events))
+        said = restore.exchanges(restore.summary_checkpoint(log.events))
         if not said:
             raise CommandError(f"log {log.path} holds no answer to go on from")
         self._enter(
@@ -195,29 +195,31 @@ class ChatState:
         title: str = "",
     ) -> None:
         """Change the scene; a new log begins, with all that was said where that is `carried` over."""
-        scene = open_scene(options, self.models, recall)
+        chat_setup = open_chat_setup(options, self.models, recall)
         origin = self.keeper.id if self.keeper else ""
-        self._scene, self.unanswered = scene, None
+        self._chat_setup, self.unanswered = chat_setup, None
         if self.keeper:
             self.keeper.close()
             self.keeper = self._begin(self.folder)
-            self.keeper.carry(restore.carried(scene.conversation, origin) if carried else "", title)
+            self.keeper.carry(restore.carried(chat_setup.conversation, origin) if carried else "", title)
 
     def _keep(self, log: Log | None) -> LoggedChat | None:
         """The log of the session's beginning; what a file holds that is gone on with is given to the model."""
         if not self.options.log:
             if log:
-                restore.recall(self.conversation, restore.exchanges(restore.standing(log.events)))
+                restore.recall(self.conversation, restore.exchanges(restore.summary_checkpoint(log.events)))
             return None
         keeper = self._begin(log.path, log.head.get("settings") or {}) if log else self._begin(self.options.log_to or default_folder())
         if keeper.found:
-            said = restore.exchanges(restore.standing(keeper.found.events))
+            said = restore.exchanges(restore.summary_checkpoint(keeper.found.events))
             restore.recall(self.conversation, said)
             terminal.note(f"going on with {keeper.path}: {counted(len(said), 'exchange')}")
         return keeper
 
     def _begin(self, place: Path, settings: dict[str, Any] | None = None) -> LoggedChat:
-        scene = self._scene
-        assert scene.recorded is not None
+        chat_setup = self._chat_setup
+        assert chat_setup.recorded is not None
         settings = self.options.that_matter() if settings is None else settings
-        return LoggedChat.begin(place, scene.recorded, scene.persona, scene.conversation.cache.identity, settings, terminal.complain)
+        return LoggedChat.begin(
+            place, chat_setup.recorded, chat_setup.persona, chat_setup.conversation.cache.identity, settings, terminal.complain
+        )

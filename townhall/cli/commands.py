@@ -35,13 +35,13 @@ class Command:
     run: Callable[[ChatState, str], CommandResult | None]
 
 
-def run(talk: ChatState, line: str) -> CommandResult:
+def run(chat_state: ChatState, line: str) -> CommandResult:
     """Do as a line says. TownhallError, in one sentence, for what cannot be done: then all is as before."""
     name, _, argument = line.partition(" ") if " " in line.split("\n")[0] else line.partition("\n")
     name = ALIASES.get(name, name)
     if name not in COMMANDS:
         raise CommandError(f"there is no {name[:40]}; {nearest(name, list(COMMANDS), 'there is')}; /help tells more")
-    return COMMANDS[name].run(talk, argument.strip()) or CommandResult()
+    return COMMANDS[name].run(chat_state, argument.strip()) or CommandResult()
 
 
 def is_command(text: str) -> bool:
@@ -61,9 +61,9 @@ def manual() -> str:
     return "\n".join(f"{name:<{width}}  {command.help}" for name, command in zip(names, COMMANDS.values(), strict=True))
 
 
-def _edit(talk: ChatState, text: str) -> CommandResult:
-    instead = 0 if talk.unanswered is not None else 1
-    last = talk.last_question
+def _edit(chat_state: ChatState, text: str) -> CommandResult:
+    instead = 0 if chat_state.unanswered is not None else 1
+    last = chat_state.last_question
     if text:
         return CommandResult(say=text, instead=instead)
     if not sys.stdin.isatty():
@@ -71,101 +71,102 @@ def _edit(talk: ChatState, text: str) -> CommandResult:
     return CommandResult(line=last, instead=instead)  # Ctrl-C on it leaves the turn as it is
 
 
-def _retry(talk: ChatState, rest: str) -> CommandResult:
+def _retry(chat_state: ChatState, rest: str) -> CommandResult:
     _nothing("/retry", rest)
-    if talk.options.temperature == 0 and not talk.prefill and talk.unanswered is None:
+    if chat_state.options.temperature == 0 and not chat_state.prefill and chat_state.unanswered is None:
         terminal.note("at temperature 0 a retry says the same again; /settings temperature 0.7 lets it vary")
-    return CommandResult(say=talk.last_question, instead=0 if talk.unanswered is not None else 1)
+    return CommandResult(say=chat_state.last_question, instead=0 if chat_state.unanswered is not None else 1)
 
 
-def _prefill(talk: ChatState, text: str) -> None:
-    if not text and not talk.prefill:
+def _prefill(chat_state: ChatState, text: str) -> None:
+    if not text and not chat_state.prefill:
         raise CommandError("/prefill takes the words that the next answer is to begin with: /prefill The moon is")
-    talk.conversation.prompt.opening_ids(text)  # refuses what would end it
-    talk.prefill = text
+    chat_state.conversation.prompt.opening_ids(text)  # refuses what would end it
+    chat_state.prefill = text
     terminal.note(f"the next answer begins with {text!r}; /retry begins the last one so" if text else "the next answer begins as it likes")
 
 
-def _persona(talk: ChatState, name: str) -> CommandResult | None:
+def _persona(chat_state: ChatState, name: str) -> CommandResult | None:
     if not name:
         for known in list_personas():
-            terminal.note(f"{'*' if known == talk.options.personality.lower() else ' '} {known}")
+            terminal.note(f"{'*' if known == chat_state.options.personality.lower() else ' '} {known}")
         terminal.note("/persona NAME, or the path of a YAML file, begins a talk with another")
         return None
-    talk.meet(name)
-    terminal.note(f"{talk.persona.name} is here, and the talk begins anew; the model is the one that was loaded")
+    chat_state.meet(name)
+    terminal.note(f"{chat_state.persona.name} is here, and the talk begins anew; the model is the one that was loaded")
     return CommandResult(greet=True)
 
 
-def _model(talk: ChatState, path: str) -> None:
+def _model(chat_state: ChatState, path: str) -> None:
     if not path:
-        for loaded in talk.models:
-            mark = "*" if loaded.llama is talk.loaded.llama else " "
+        for loaded in chat_state.models:
+            mark = "*" if loaded.llama is chat_state.loaded.llama else " "
             terminal.note(f"{mark} {loaded.path}, window of {loaded.llama.max_context}")
         terminal.note("/model PATH goes on with another; these need not be loaded again")
         return
-    known = [loaded.path for loaded in talk.models if loaded.path and path in (str(loaded.path), loaded.path.name, loaded.path.stem)]
-    fresh = talk.move(known[0] if known else Path(path).expanduser())
-    terminal.note(
-        f"{talk.persona.name} speaks through {talk.loaded.path} now{'' if fresh else ', which was loaded already'}; {_kept(talk)}"
-    )
+    known = [loaded.path for loaded in chat_state.models if loaded.path and path in (str(loaded.path), loaded.path.name, loaded.path.stem)]
+    fresh = chat_state.move(known[0] if known else Path(path).expanduser())
+    loaded_already = "" if fresh else ", which was loaded already"
+    terminal.note(f"{chat_state.persona.name} speaks through {chat_state.loaded.path} now{loaded_already}; {_kept(chat_state)}")
 
 
-def _settings(talk: ChatState, rest: str) -> None:
+def _settings(chat_state: ChatState, rest: str) -> None:
     key, _, value = rest.partition(" ")
-    terminal.note(change(talk, key, value.strip()) if value else show(talk.options, key))
+    terminal.note(change(chat_state, key, value.strip()) if value else show(chat_state.options, key))
 
 
-def _context(talk: ChatState, rest: str) -> None:
+def _context(chat_state: ChatState, rest: str) -> None:
     if rest not in ("", "full"):
         raise CommandError(f"/context takes nothing, or the word full, not {rest[:40]!r}")
-    terminal.note(talk.conversation.usage().describe())
+    terminal.note(chat_state.conversation.usage().describe())
     if rest:
-        terminal.note(talk.conversation.history())
+        terminal.note(chat_state.conversation.history())
 
 
-def _save(talk: ChatState, path: str) -> None:
-    if path or not talk.keeper:
-        terminal.note(f"saved in {talk.save(Path(path).expanduser() if path else None)}")
+def _save(chat_state: ChatState, path: str) -> None:
+    if path or not chat_state.keeper:
+        terminal.note(f"saved in {chat_state.save(Path(path).expanduser() if path else None)}")
     else:
-        terminal.note(f"this talk is kept in {talk.keeper.path}")
+        terminal.note(f"this talk is kept in {chat_state.keeper.path}")
 
 
-def _load(talk: ChatState, name: str) -> None:
+def _load(chat_state: ChatState, name: str) -> None:
     from townhall.logbook.log_index import Index
     from townhall.logbook.log_reader import read_log
 
     if not name:
         raise CommandError("/load takes a log: its path, its id or the beginning of that, or the word last")
-    index = Index(talk.folder)
+    index = Index(chat_state.folder)
     # the newest is as a rule this very talk
-    log = read_log(index.last(talk.takes) if name == "last" else index.find(str(Path(name).expanduser())))
-    count = talk.take_up(log)
-    terminal.note(f"{talk.persona.name} remembers {counted(count, 'exchange')} from {log.path}, which stays as it is; {_kept(talk)}")
+    log = read_log(index.last(chat_state.takes) if name == "last" else index.find(str(Path(name).expanduser())))
+    count = chat_state.take_up(log)
+    terminal.note(
+        f"{chat_state.persona.name} remembers {counted(count, 'exchange')} from {log.path}, which stays as it is; {_kept(chat_state)}"
+    )
 
 
-def _branch(talk: ChatState, title: str) -> None:
-    before = talk.keeper.path if talk.keeper else None
-    terminal.note(f"from here on this talk is kept in {talk.branch(title).path}; {before} stays as it is")
+def _branch(chat_state: ChatState, title: str) -> None:
+    before = chat_state.keeper.path if chat_state.keeper else None
+    terminal.note(f"from here on this talk is kept in {chat_state.branch(title).path}; {before} stays as it is")
 
 
-def _undo(talk: ChatState, rest: str) -> None:
+def _undo(chat_state: ChatState, rest: str) -> None:
     if rest and not (rest.isascii() and rest.isdigit() and 0 < int(rest[:9]) and len(rest) < 10):
         raise CommandError(f"/undo takes how many exchanges are to be taken back, a number from 1, not {rest[:40]!r}")
-    if not (taken := talk.undo(int(rest or 1))):
+    if not (taken := chat_state.undo(int(rest or 1))):
         raise CommandError("there is nothing to take back")
-    left = talk.conversation.exchanges
+    left = chat_state.conversation.exchanges
     now = f"the last thing you said is now {_short(left[-1].user.text)!r}" if left else "nothing has been said now"
     terminal.note(f"took back {counted(taken, 'exchange')}; {now}")
 
 
-def _reset(talk: ChatState, rest: str) -> None:
+def _reset(chat_state: ChatState, rest: str) -> None:
     _nothing("/reset", rest)
-    talk.reset()
-    terminal.note(f"{talk.persona.name} has forgotten everything you said")
+    chat_state.reset()
+    terminal.note(f"{chat_state.persona.name} has forgotten everything you said")
 
 
-def _help(talk: ChatState, name: str) -> None:
+def _help(chat_state: ChatState, name: str) -> None:
     if not name:
         terminal.note(f"{manual()}\nCtrl-C stops an answer, Ctrl-D leaves")
         return
@@ -176,7 +177,7 @@ def _help(talk: ChatState, name: str) -> None:
     terminal.note(f"{command.name} {command.usage}".strip() + f": {command.help}")
 
 
-def _exit(talk: ChatState, rest: str) -> CommandResult:
+def _exit(chat_state: ChatState, rest: str) -> CommandResult:
     return CommandResult(leave=True)
 
 
@@ -185,8 +186,8 @@ def _nothing(name: str, rest: str) -> None:
         raise CommandError(f"{name} takes nothing after it, not {rest[:40]!r}")
 
 
-def _kept(talk: ChatState) -> str:
-    return f"from here on the talk is kept in {talk.keeper.path}" if talk.keeper else "nothing is kept (--no-log)"
+def _kept(chat_state: ChatState) -> str:
+    return f"from here on the talk is kept in {chat_state.keeper.path}" if chat_state.keeper else "nothing is kept (--no-log)"
 
 
 def _short(text: str, width: int = 60) -> str:

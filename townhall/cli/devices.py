@@ -26,8 +26,8 @@ def devices(as_json: bool, wanted: str | None) -> None:
         entries: list[dict[str, object]] = []
         for device, answer in found:
             if isinstance(answer, Backend):
-                told = answer.to_json()
-                words = {key: told[key] for key in ("driver", "name", "kind", "memory", "extensions", "description")}
+                info = answer.to_json()
+                words = {key: info[key] for key in ("driver", "name", "kind", "memory", "extensions", "description")}
                 entries.append({"device": device, "usable": True, "chosen": device == chosen, **words})
             else:
                 entries.append({"device": device, "usable": False, "reason": answer})

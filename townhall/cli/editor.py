@@ -47,7 +47,7 @@ class Editor:
     """A line that can be edited, with history, completion and several rows."""
 
     def __init__(self, cue: Callable[[], str], history: LineHistory, commands: Mapping[str, str], early: bytes = b""):
-        self._cue, self._told, self._first, self.cleared = cue, False, True, False
+        self._cue, self._info, self._first, self.cleared = cue, False, True, False
         """`early` was typed before there was anybody to read it."""
         suggestions = SlashCompleter(commands)
         colour = terminal.colourful(sys.stdout)
@@ -124,9 +124,9 @@ class Editor:
         def clear(event: KeyPressEvent) -> None:
             event.current_buffer.reset()
             self.cleared = True
-            if not self._told:
+            if not self._info:
                 run_in_terminal(lambda: terminal.note(terminal.HOW_TO_LEAVE))
-            self._told = True
+            self._info = True
 
         return keys
 

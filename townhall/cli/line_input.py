@@ -61,7 +61,7 @@ class PlainLineInput:
     """Lines as the terminal gives them, or a pipe."""
 
     cue: Callable[[], str]
-    told: bool = False
+    info: bool = False
     cleared: bool = False
 
     def read(self, prefill: str = "") -> str:
@@ -75,9 +75,9 @@ class PlainLineInput:
                     line = sys.stdin.readline()
             except KeyboardInterrupt:
                 sys.stderr.write("\n")
-                if not self.told:
+                if not self.info:
                     terminal.note(terminal.HOW_TO_LEAVE)
-                self.told = self.cleared = True
+                self.info = self.cleared = True
                 prefill = ""
                 continue
             if not line:

@@ -110,7 +110,9 @@ def serve(
     service = Service(options, lambda: load(chat), PrefixCache.of_user(terminal.note) if chat.cache and not chat.fake else None)
 
     def ready() -> None:
-        terminal.note(f"serving {', '.join(voice.id for voice in service.voices)} at {server.url(listener)}; Ctrl-C ends it")
+        terminal.note(
+            f"serving {', '.join(served_model.id for served_model in service.served_models)} at {server.url(listener)}; Ctrl-C ends it"
+        )
 
     server.run(service, listener, ready)
     return 0

@@ -25,10 +25,10 @@ def run_session(options: ChatOptions, log: Log | None = None) -> int:
     """Talk until the input ends, going on with `log` where there is one; the exit code is 2 where a piped line had to be refused."""
     load_persona(options.personality)  # one that is broken ends this here
     with terminal.ends_in_order(), held() as typed:
-        talk = ChatState(options, open_models(), log)
-        session = Session(talk, typed)
+        chat_state = ChatState(options, open_models(), log)
+        session = Session(chat_state, typed)
         session.announce()
-        with closing(talk):
+        with closing(chat_state):
             code = session.interact() if sys.stdin.isatty() else session.answer_lines()
         if options.profile:
             terminal.note(session.loaded.watch.report())
@@ -38,28 +38,28 @@ def run_session(options: ChatOptions, log: Log | None = None) -> int:
 class Session:
     """One talk, shown."""
 
-    def __init__(self, talk: ChatState, typed: Typeahead | None = None):
-        self.talk, self._typed = talk, typed
+    def __init__(self, chat_state: ChatState, typed: Typeahead | None = None):
+        self.chat_state, self._typed = chat_state, typed
 
     @property
     def options(self) -> ChatOptions:
-        return self.talk.options
+        return self.chat_state.options
 
     @property
     def persona(self) -> Persona:
-        return self.talk.persona
+        return self.chat_state.persona
 
     @property
     def loaded(self) -> Loaded:
-        return self.talk.loaded
+        return self.chat_state.loaded
 
     @property
     def conversation(self) -> Conversation:
-        return self.talk.conversation
+        return self.chat_state.conversation
 
     def announce(self) -> None:
         """Say who is there, and how long reading the persona took."""
-        name, stats = self.persona.name, self.talk.prepared
+        name, stats = self.persona.name, self.chat_state.prepared
         if stats.restore_seconds is None:
             terminal.note(f"{name} is ready: {stats.prompt_tokens} tokens in {stats.seconds:.1f} s")
         else:
@@ -134,14 +134,14 @@ class Session:
         view = None if self.options.json else open_view(cue, self.options.markdown)
         interrupted = terminal.Interrupt()
         try:
-            pieces = self.talk.ask(text, instead, lambda: bool(interrupted), self._reading)
+            pieces = self.chat_state.ask(text, instead, lambda: bool(interrupted), self._reading)
         except TownhallError as error:
             return self._refuse(error)
         try:
             with terminal.ctrl_c_stops(PATIENCE if typed else 0, interrupted):
                 self._show(pieces, view, interrupted)
         except TownhallError as error:
-            self.talk.failed()
+            self.chat_state.failed()
             return self._refuse(error)
         self._conclude(interrupted, view)
         interrupted = interrupted or self._remember()
@@ -180,7 +180,7 @@ class Session:
     def _conclude(self, interrupted: terminal.Interrupt, view: View | None) -> None:
         reply = self.conversation.last
         assert reply is not None
-        self.talk.answered()
+        self.chat_state.answered()
         interrupted.leave()  # nobody is there to be told more
         if view:
             view.close()
@@ -211,7 +211,7 @@ class Session:
     def command(self, text: str) -> CommandResult | None:
         """Do as a line beginning with / says, and what is to be done next; None where it was refused."""
         try:
-            return commands.run(self.talk, text)
+            return commands.run(self.chat_state, text)
         except TownhallError as error:
             self._refuse(error)
             return None

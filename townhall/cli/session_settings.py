@@ -33,11 +33,11 @@ def show(options: ChatOptions, key: str = "") -> str:
     return f"{key} is {_spelled(values[key])}; it takes {Settings.model_fields[key].description}"
 
 
-def change(talk: ChatState, key: str, value: str) -> str:
+def change(chat_state: ChatState, key: str, value: str) -> str:
     """Set one, and say so. CommandError names the fault and the mend; other TownhallErrors come from what the setting is for."""
     from townhall.settings_schema import Settings, fault
 
-    _known(key, [name for name in Settings.model_fields if hasattr(talk.options, name)])
+    _known(key, [name for name in Settings.model_fields if hasattr(chat_state.options, name)])
     if key in FIXED:
         raise CommandError(f"{key} cannot be set in a session; {FIXED[key]}")
     if key in AT_START:
@@ -46,9 +46,9 @@ def change(talk: ChatState, key: str, value: str) -> str:
     parsed = parse(value)
     if found := fault({key: parsed}):
         raise CommandError(found[1])
-    in_new_log = talk.set(key, parsed)
-    where = f"; the talk goes on in {talk.keeper.path}" if in_new_log and talk.keeper else ""
-    return f"{key} is {_spelled(getattr(talk.options, key))} for this session{where}"
+    in_new_log = chat_state.set(key, parsed)
+    where = f"; the talk goes on in {chat_state.keeper.path}" if in_new_log and chat_state.keeper else ""
+    return f"{key} is {_spelled(getattr(chat_state.options, key))} for this session{where}"
 
 
 def parse(value: str) -> Any:

@@ -53,7 +53,7 @@ def run_watch(options: WatchOptions) -> int:
             raise WatchError(f"{options.target} does not exist; name a file or a folder")
         create(options.target)
     session = Watching(options)
-    watcher = Watcher(options.target, session.read, session.desk, session, session.stopped)
+    watcher = Watcher(options.target, session.read, session.pool, session, session.stopped)
     try:
         session.prepare()
         with terminal.ctrl_c_stops(PATIENCE) as session.interrupted:
@@ -83,7 +83,7 @@ class Watching:
         self.options = options
         self.chat = self._options({})
         self.interrupted = terminal.Interrupt()
-        self.desk = ConversationPool(self.open, options.slots)
+        self.pool = ConversationPool(self.open, options.slots)
         self._models = open_models()
         self._loaded: WeakKeyDictionary[Answerer, Loaded] = WeakKeyDictionary()
         self._prepared: tuple[Hashable, Answerer] | None = None
@@ -120,17 +120,17 @@ class Watching:
         if prepared and prepared[0] == chat:
             return prepared[1]
         if chat not in self._models:
-            self.desk.clear()  # caches of other models would keep those in memory
+            self.pool.clear()  # caches of other models would keep those in memory
         loaded = self._models.open(chat)
         self._models.settle()
-        answerer = self._continuation(chat, loaded) if self.options.raw else self._talk(chat, loaded)
+        answerer = self._continuation(chat, loaded) if self.options.raw else self._chat_state(chat, loaded)
         self._loaded[answerer] = loaded
         return answerer
 
     def _continuation(self, chat: ChatOptions, loaded: Loaded) -> Answerer:
         return TextAnswerer(loaded.llama, loaded.sampling, chat.count, chat.context, self.options.trim)
 
-    def _talk(self, chat: ChatOptions, loaded: Loaded) -> Answerer:
+    def _chat_state(self, chat: ChatOptions, loaded: Loaded) -> Answerer:
         conversation = open_conversation(loaded.llama, loaded.sampling, chat, load_persona(chat.personality), self.options.trim)
         prepare(conversation)
         return ConversationAnswerer(conversation)
@@ -149,8 +149,8 @@ class Watching:
         if reply is None:
             return
         if self.chat.json:
-            told = {"file": str(path)} | json.loads(reply_report.as_json(reply, loaded))
-            terminal.say(terminal.harmless(json.dumps(told, ensure_ascii=False), sys.stdout) + "\n")
+            info = {"file": str(path)} | json.loads(reply_report.as_json(reply, loaded))
+            terminal.say(terminal.harmless(json.dumps(info, ensure_ascii=False), sys.stdout) + "\n")
         tokens = reply_report.counted(reply.tokens, "token")
         how = " (stopped)" if stopped else f" (cut off after {tokens})" if reply.finish_reason == "length" else ""
         read = f"{reply.cached_tokens} cached, {reply.prompt_tokens - reply.cached_tokens} read"

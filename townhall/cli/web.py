@@ -97,9 +97,9 @@ def web(
             key: str | None = within.key
         else:
             root, key = server, next(iter(read_keys(api_key, api_key_file)), None)
-        voices = run.ask_voices(root, key)
+        served_models = run.fetch_served_models(root, key)
         first = persona_id(personas[0] if personas else chat.personality)
-        known = [voice.id for voice in voices]
+        known = [served_model.id for served_model in served_models]
         if first not in known and personas:
             raise ModelError(f"--persona {personas[0]} is not among those of the server: {', '.join(known)}")
         address = serving.url(listener).removesuffix("/v1") + "/"
@@ -109,7 +109,7 @@ def web(
             if open_browser:
                 click.launch(address)
 
-        run.show(root, key, voices, first if first in known else known[0], folder, listener, local, plain, ready)
+        run.show(root, key, served_models, first if first in known else known[0], folder, listener, local, plain, ready)
     finally:
         if within:
             within.stop()

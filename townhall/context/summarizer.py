@@ -15,7 +15,7 @@ from townhall.template import open_format
 
 # A small model copies well and sums up badly: asked for a summary of a few exchanges it invents a life for its user.
 REQUEST = "Copy what this tells about me."
-SCRIBE = Persona(
+SUMMARIZER = Persona(
     "Scribe",
     "You copy facts.",
     examples=(
@@ -60,9 +60,9 @@ class Summarizer:
 
     def __init__(self, llama: LanguageModel, persona: Persona, format: str, bound: int):
         self.llama, self.bound = llama, bound
-        self.prompt = Prompt(open_format(format, SCRIBE, llama.tokenizer), llama.tokenizer)
+        self.prompt = Prompt(open_format(format, SUMMARIZER, llama.tokenizer), llama.tokenizer)
         self._cache: Any = None
-        self._pages = tuple(map(page, (persona, SCRIBE)))
+        self._pages = tuple(map(page, (persona, SUMMARIZER)))
 
     def fold(
         self,
@@ -97,7 +97,7 @@ class Summarizer:
         notes, reason = list(previous.notes if previous else ()), "nothing was told in them"
         written = False
         for done, exchange in enumerate(exchanges):
-            if not (text := told(exchange.user.text)):
+            if not (text := info(exchange.user.text)):
                 continue
             writing = self._write(own, text, cache)
             try:
@@ -118,9 +118,9 @@ class Summarizer:
             notes.pop(0)  # each of them fits alone
         return Fold(ids, memory)
 
-    def _write(self, own: Prompt, told: str, cache: Any) -> Generator[None, None, str]:
+    def _write(self, own: Prompt, info: str, cache: Any) -> Generator[None, None, str]:
         """A note of what was told, which can be believed and fits alone."""
-        ids, room = [*self.prompt.head_ids, *self.prompt.turn_ids(f"{told}\n\n{REQUEST}")], self.bound - len(own.memory(()).ids)
+        ids, room = [*self.prompt.head_ids, *self.prompt.turn_ids(f"{info}\n\n{REQUEST}")], self.bound - len(own.memory(()).ids)
         if room < 1 or len(ids) + room > cache.capacity:
             raise Rejected("they are longer than the model can read at once")
         text = yield from self._answer(ids, room, cache)
@@ -132,7 +132,7 @@ class Summarizer:
             raise Rejected("it repeated what is pinned")
         if goes_round(text):
             raise Rejected("it went round in circles")
-        if invents(text, told):
+        if invents(text, info):
             raise Rejected("it said what was not told")
         return text
 
@@ -168,7 +168,7 @@ def page(persona: Persona) -> str:
     return " ".join([persona.instructions, persona.greeting, *(f"{example.user} {example.reply}" for example in persona.examples)])
 
 
-def told(text: str) -> str:
+def info(text: str) -> str:
     """`text` without its questions, which tell nothing."""
     sentences = re.findall(r"[^.!?\n]+[.!?]*|\n", text)
     return "".join(sentence for sentence in sentences if not sentence.endswith("?")).strip()

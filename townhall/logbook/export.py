@@ -21,8 +21,8 @@ def as_json(log: Log) -> dict[str, Any]:
 
 def as_markdown(log: Log) -> str:
     """The talk alone, to be read."""
-    talk = f"talk with {log.head.get('persona') or 'somebody'}"
-    title = f"# {printable(log.title)}, a {talk}" if log.title else f"# A {talk}"
+    chat_state = f"talk with {log.head.get('persona') or 'somebody'}"
+    title = f"# {printable(log.title)}, a {chat_state}" if log.title else f"# A {chat_state}"
     if started := log.head.get("started"):
         title += f", {started}"
     parts = [title]

@@ -174,8 +174,8 @@ class Index:
         first = next((turn.text for turn in log.turns if turn.role == "user"), "")
         settings = log.head.get("settings") or {}
         model = settings.get("model") or settings.get("size") or "default"
-        told = [log.id, *(str(log.head.get(key) or "") for key in ("started", "persona")), str(model)]
-        row = [name, size, changed, *told, len(log.turns), first, len(log.damages), fault, log.title]
+        info = [log.id, *(str(log.head.get(key) or "") for key in ("started", "persona")), str(model)]
+        row = [name, size, changed, *info, len(log.turns), first, len(log.damages), fault, log.title]
         db.execute(f"INSERT INTO log VALUES ({', '.join('?' * len(row))})", row)
         db.executemany(
             "INSERT INTO turn VALUES (?, ?, ?, ?, ?, ?)",

@@ -99,7 +99,7 @@ class RehearsedGeneration(Iterator[int]):
 
 
 def replay(
-    log: Log, model: RehearsedModel, conversation: Conversation, told: Callable[[ReplayResult], None] = lambda outcome: None
+    log: Log, model: RehearsedModel, conversation: Conversation, info: Callable[[ReplayResult], None] = lambda outcome: None
 ) -> ReplayResult:
     """Go through every reply that has a receipt, up to the first that differs, and through whatever was taken back or taken up between.
 
@@ -137,7 +137,7 @@ def replay(
         if not expected.interrupted:
             conversation.after_reply()
         outcome = ReplayResult(outcome.replies + 1, outcome.tokens + len(expected.ids))
-        told(outcome)
+        info(outcome)
     return outcome
 
 

@@ -10,7 +10,7 @@ from townhall.logbook import log_syntax
 from townhall.logbook.log_reader import LogTurn, Mark, take_back
 
 
-def standing(events: Iterable[LogTurn | Mark]) -> list[LogTurn]:
+def summary_checkpoint(events: Iterable[LogTurn | Mark]) -> list[LogTurn]:
     """The turns of the talk that a log ends in: not what was before a reset, nor what was taken back."""
     turns: list[LogTurn] = []
     for event in events:

@@ -58,12 +58,12 @@ def build(service: Service) -> Starlette:
     return app
 
 
-def _model(voice: ServedModel, started: float) -> dict[str, Any]:
+def _model(served_model: ServedModel, started: float) -> dict[str, Any]:
     """A model as clients list it; `townhall` says who speaks, for those that show faces."""
-    persona = voice.persona
-    who = {"name": voice.id, "bare": True} if voice.bare else {"name": persona.name, "bare": False}
-    told = {**who, "description": persona.description, "greeting": persona.greeting, "user": persona.user}
-    return {"id": voice.id, "object": "model", "created": int(started), "owned_by": "townhall", "townhall": told}
+    persona = served_model.persona
+    who = {"name": served_model.id, "bare": True} if served_model.bare else {"name": persona.name, "bare": False}
+    info = {**who, "description": persona.description, "greeting": persona.greeting, "user": persona.user}
+    return {"id": served_model.id, "object": "model", "created": int(started), "owned_by": "townhall", "townhall": info}
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -86,11 +86,13 @@ class API:
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models."""
-        return json_response({"object": "list", "data": [_model(voice, self._service.started) for voice in self._service.voices]})
+        return json_response(
+            {"object": "list", "data": [_model(served_model, self._service.started) for served_model in self._service.served_models]}
+        )
 
     async def model(self, request: Request) -> Response:
         """GET /v1/models/{id}."""
-        return json_response(_model(self._service.voices.find(request.path_params["id"]), self._service.started))
+        return json_response(_model(self._service.served_models.find(request.path_params["id"]), self._service.started))
 
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions."""
@@ -111,7 +113,7 @@ class API:
         asked = await self._read(request, TokenizeRequest)
         llama = self._service.llama
         if asked.model is not None:
-            self._service.voices.find(asked.model)
+            self._service.served_models.find(asked.model)
 
         def work(planner: Planner) -> Any:
             return llama.tokenizer.encode(asked.prompt, bos=asked.add_special_tokens)
@@ -124,7 +126,7 @@ class API:
         asked = await self._read(request, DetokenizeRequest)
         tokenizer = self._service.llama.tokenizer
         if asked.model is not None:
-            self._service.voices.find(asked.model)
+            self._service.served_models.find(asked.model)
         if wrong := [n for n in asked.tokens if n >= tokenizer.vocab_size]:
             raise APIError(400, f"{wrong[0]} is no token of this model, which has {tokenizer.vocab_size}", "tokens")
         return json_response({"prompt": await self._service.plan(lambda planner: tokenizer.decode(asked.tokens))})
@@ -143,7 +145,7 @@ class API:
         return self._document
 
     async def _read(self, request: Request, kind: Any) -> Any:
-        self._service.voices  # noqa: B018  (503 while loading, before anything is read)
+        self._service.served_models  # noqa: B018  (503 while loading, before anything is read)
         try:
             return parse(kind, await read_body(request, self._service.options.limits))
         except ClientDisconnect:
@@ -160,7 +162,7 @@ class API:
     ) -> Response:
         events: asyncio.Queue[Any] = asyncio.Queue()
         job = self._service.submit(planned, self._lane(request, asked), events, arrived)
-        reply = kind(asked.model, self._service.llama.tokenizer, planned.told, len(planned.runs), logprobs)
+        reply = kind(asked.model, self._service.llama.tokenizer, planned.info, len(planned.runs), logprobs)
         cancel = partial(self._service.cancel, job)
         headers = {"X-Townhall-Dropped": planned.header} if planned.header else {}
         if asked.stream:

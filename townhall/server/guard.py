@@ -64,10 +64,10 @@ class Guard:
         except Exception as error:
             if status:
                 raise  # the answer has begun: uvicorn closes the connection
-            told = as_api_error(error)
-            if told.status >= 500 and not isinstance(error, APIError):
+            info = as_api_error(error)
+            if info.status >= 500 and not isinstance(error, APIError):
                 log.error("a request failed", exc_info=error)
-            await error_response(told)(scope, receive, counted)
+            await error_response(info)(scope, receive, counted)
         finally:
             path = getattr(scope.get("route"), "path", "other")
             self._service.metrics.requests.labels(path, str(status)).inc()

@@ -26,7 +26,7 @@ class AnswerRequest:
     max_tokens: int
     stop: Sequence[str]
     stop_ids: frozenset[int]
-    steering: LogitsProcessors = LogitsProcessors()
+    logits_processors: LogitsProcessors = LogitsProcessors()
     grammar: Callable[[], Grammar] | None = None
     top: int | None = None  # likeliest ids to tell of at each; None: nothing is told
     trim: bool = True
@@ -98,10 +98,10 @@ class Job:
         yield from read(llama, run.ids, slot.cache)
 
     def _write(self, run: AnswerRequest, llama: LanguageModel, slot: Slot) -> Generator[None, None, None]:
-        sampler = SamplerChain(run.sampling, run.steering, len(run.ids), run.grammar() if run.grammar else None, run.top)
+        sampler = SamplerChain(run.sampling, run.logits_processors, len(run.ids), run.grammar() if run.grammar else None, run.top)
         self.seeds.append(sampler.seed)
         generation = llama.generate(list(run.ids), run.max_tokens, sampler, cache=slot.cache, stop_ids=run.stop_ids)
-        speech = StreamedAnswer(run, Answer(llama, run.prompt, run.stop, run.trim), sampler.likely)
+        speech = StreamedAnswer(run, Answer(llama, run.prompt, run.stop, run.trim), sampler.logprobs)
         finish = None
         try:
             started = time.perf_counter()
@@ -139,9 +139,9 @@ class Job:
 class StreamedAnswer:
     """An answer with what is known of its tokens: each is told of with the text that shows it whole."""
 
-    def __init__(self, run: AnswerRequest, answer: Answer, likely: Sequence[TokenLogprob]):
-        self._run, self.answer, self._likely = run, answer, likely
-        self._told = 0
+    def __init__(self, run: AnswerRequest, answer: Answer, logprobs: Sequence[TokenLogprob]):
+        self._run, self.answer, self._logprobs = run, answer, logprobs
+        self._info = 0
 
     def push(self, token: int) -> TextEvent | None:
         """What a sampled id adds."""
@@ -154,8 +154,8 @@ class StreamedAnswer:
     def _said(self, text: str, last: bool = False) -> TextEvent | None:
         if self._run.top is None:
             return TextEvent(self._run.index, text) if text else None
-        start, end = self._told, len(self.answer.ids) if last else self.answer.whole
+        start, end = self._info, len(self.answer.ids) if last else self.answer.whole
         if not text and not (last and end > start):
             return None
-        self._told = end
-        return TextEvent(self._run.index, text, tuple(self._likely[start:end]))
+        self._info = end
+        return TextEvent(self._run.index, text, tuple(self._logprobs[start:end]))

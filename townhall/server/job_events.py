@@ -13,7 +13,7 @@ class TextEvent:
 
     index: int
     text: str
-    likely: Sequence[TokenLogprob] = ()
+    logprobs: Sequence[TokenLogprob] = ()
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ class RequestModel(BaseModel):
         for name, most in LONGEST.items():
             value = data.get(name) if isinstance(data, dict) else None
             if isinstance(value, list | dict) and len(value) > most:
-                told = {"name": name, "entries": len(value), "most": most}
-                raise PydanticCustomError("too_many", "{name} has {entries} entries, more than the {most} that are read", told)
+                info = {"name": name, "entries": len(value), "most": most}
+                raise PydanticCustomError("too_many", "{name} has {entries} entries, more than the {most} that are read", info)
         return data
 
 

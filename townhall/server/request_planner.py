@@ -33,12 +33,12 @@ class PlannedRequest:
     """Answers to be made, and what is told about the prompt: `townhall` in the reply."""
 
     runs: Sequence[AnswerRequest]
-    told: dict[str, Any]
+    info: dict[str, Any]
 
     @property
     def header(self) -> str:
         """The same for those who read headers; "" where nothing was left out."""
-        messages, tokens = len(self.told["dropped"]), self.told["dropped_tokens"]
+        messages, tokens = len(self.info["dropped"]), self.info["dropped_tokens"]
         return f"messages={messages}, tokens={tokens}" if tokens else ""
 
 
@@ -48,21 +48,27 @@ class Planner:
     def __init__(
         self,
         llama: LanguageModel,
-        voices: ServedModels,
+        served_models: ServedModels,
         answers: SampledAnswers,
-        memories: SummaryStore,
+        summaries: SummaryStore,
         options: ServeOptions,
         sampling: SamplingParams,
         capacity: int,
     ):
-        self._llama, self._voices, self._answers, self._memories, self._options = llama, voices, answers, memories, options
+        self._llama, self._served_models, self._answers, self._summary_store, self._options = (
+            llama,
+            served_models,
+            answers,
+            summaries,
+            options,
+        )
         self._sampling, self._capacity = sampling, capacity
         self._grammars = Grammars(llama.tokenizer)
         self._grammars.prepare()
 
     def chat(self, request: ChatRequest) -> PlannedRequest:
         """APIError or ContextError for what cannot be done."""
-        voice = self._voices.find(request.model)
+        served_model = self._served_models.find(request.model)
         if len(request.messages) > self._options.limits.messages:
             most = self._options.limits.messages
             raise APIError(
@@ -70,7 +76,7 @@ class Planner:
             )
         system, turns, indices = _split(request)
         refuse_oversized_text(system, self._capacity)
-        prompt = self._voices.prompt(voice, system)
+        prompt = self._served_models.prompt(served_model, system)
         limit = request.limit or self._options.max_tokens
         window = open_window(prompt, self._capacity, limit)
         if window.budget < 1:
@@ -81,44 +87,50 @@ class Planner:
             )
         name = request.strategy or self._options.context
         strategy = open_strategy(name)
-        memories = self._memories
-        laid = lay_out(prompt, strategy, window, turns, self._answers.spoken, lambda said: memories.standings.recall(prompt.head_ids, said))
+        summaries = self._summary_store
+        prompt_plan = lay_out(
+            prompt, strategy, window, turns, self._answers.spoken, lambda said: summaries.summary_checkpoints.recall(prompt.head_ids, said)
+        )
         grammar = self._grammar(request)
         run = AnswerRequest(
             index=0,
             prompt=prompt,
-            ids=laid.ids,
+            ids=prompt_plan.ids,
             # a shape repeats itself, which is no fault
             sampling=self._drawn(request, 1.0 if grammar else self._sampling.repeat_penalty),
             max_tokens=limit,
             # a shape is no conversation: nothing in it is anybody's cue
             stop=request.stops if grammar else (*prompt.stop, *request.stops),
             stop_ids=self._llama.tokenizer.stop_ids if grammar else prompt.stop_ids,
-            steering=self._steering(request),
+            logits_processors=self._logits_processors(request),
             grammar=grammar,
             top=(request.top_logprobs or 0) if request.logprobs else None,
-            trim=not laid.opening,
-            opening=laid.opening,
+            trim=not prompt_plan.opening,
+            opening=prompt_plan.opening,
             strategy=strategy,
             pinned=window.pinned,
-            removed=laid.removed,
-            before=laid.before,
+            removed=prompt_plan.removed,
+            before=prompt_plan.before,
             # Open WebUI asks for titles and tags like this: one message that holds the conversation, and no stream
             once=len(turns) == 1 and not request.stream,
             # of several answers nobody knows which one the client goes on with
-            after=memories.after(voice.told(system), prompt, strategy, window, laid) if strategy.memory and (request.n or 1) == 1 else None,
+            after=summaries.after(served_model.info(system), prompt, strategy, window, prompt_plan)
+            if strategy.memory and (request.n or 1) == 1
+            else None,
         )
-        dropped = [indices[at] for at in laid.dropped]
-        told = self._told(voice, name, window.pinned, dropped, laid.dropped_tokens)
-        told |= {"prompt_tokens": len(laid.ids), "reserve_tokens": window.reserve, "prompt_sha256": prompt_hash(laid.ids)}
+        dropped = [indices[at] for at in prompt_plan.dropped]
+        info = self._info(served_model, name, window.pinned, dropped, prompt_plan.dropped_tokens)
+        info |= {"prompt_tokens": len(prompt_plan.ids), "reserve_tokens": window.reserve, "prompt_sha256": prompt_hash(prompt_plan.ids)}
         memory = (
-            {"memory": laid.memory.text, "memory_tokens": len(laid.memory.ids), "memory_of": list(laid.memory_of)} if laid.memory else {}
+            {"memory": prompt_plan.memory.text, "memory_tokens": len(prompt_plan.memory.ids), "memory_of": list(prompt_plan.memory_of)}
+            if prompt_plan.memory
+            else {}
         )
-        return PlannedRequest(_repeated(run, request.n or 1), told | memory)
+        return PlannedRequest(_repeated(run, request.n or 1), info | memory)
 
     def completion(self, request: CompletionRequest) -> PlannedRequest:
         """APIError or ContextError for what cannot be done."""
-        voice = self._voices.find(request.model)
+        served_model = self._served_models.find(request.model)
         name = request.strategy or self._options.context
         limit, n = request.max_tokens or 16, request.n or 1  # 16 is OpenAI's default here
         grammar = self._grammar(request)
@@ -129,19 +141,19 @@ class Planner:
             gone += cut
             run = AnswerRequest(
                 index=at * n,
-                prompt=self._voices.prompt(voice),
+                prompt=self._served_models.prompt(served_model),
                 ids=ids,
                 sampling=self._drawn(request, 1.0 if grammar else self._options.plain_penalty),
                 max_tokens=limit,
                 stop=request.stops,
                 stop_ids=self._llama.tokenizer.stop_ids,
-                steering=self._steering(request),
+                logits_processors=self._logits_processors(request),
                 grammar=grammar,
                 top=request.logprobs,
                 trim=False,
             )
             runs += _repeated(run, n)
-        return PlannedRequest(runs, self._told(voice, name, 0, [], gone))
+        return PlannedRequest(runs, self._info(served_model, name, 0, [], gone))
 
     def _raw(self, given: str | list[int], limit: int, strategy: str) -> tuple[list[int], int]:
         """Ids of a raw prompt, and how many tokens of its beginning went so that there is room for an answer."""
@@ -180,7 +192,7 @@ class Planner:
             seed=seed,
         )
 
-    def _steering(self, request: Generate) -> LogitsProcessors:
+    def _logits_processors(self, request: Generate) -> LogitsProcessors:
         bias = {int(n): value for n, value in (request.logit_bias or {}).items()}
         known = self._llama.tokenizer.vocab_size
         if wrong := [n for n in bias if n >= known]:
@@ -193,9 +205,9 @@ class Planner:
             return self._grammars.of_schema(form.schema_ or {"type": "object"})
         return self._grammars.of_schema(form.json_schema.schema_) if isinstance(form, JSONSchemaFormat) else None
 
-    def _told(self, voice: ServedModel, strategy: str, pinned: int, dropped: list[int], dropped_tokens: int) -> dict[str, Any]:
+    def _info(self, served_model: ServedModel, strategy: str, pinned: int, dropped: list[int], dropped_tokens: int) -> dict[str, Any]:
         return {
-            "persona": None if voice.bare else voice.persona.name,
+            "persona": None if served_model.bare else served_model.persona.name,
             "strategy": strategy,
             "window": self._capacity,
             "pinned_tokens": pinned,

@@ -21,27 +21,27 @@ class ResponseBuilder(ABC):
     chunk: str
     prefix: str
 
-    def __init__(self, model: str, tokenizer: TextTokenizer, told: JSON, choices: int, logprobs: bool):
+    def __init__(self, model: str, tokenizer: TextTokenizer, info: JSON, choices: int, logprobs: bool):
         self.id, self.created = f"{self.prefix}-{secrets.token_hex(12)}", int(time.time())
-        self.model, self._tokenizer, self._told = model, tokenizer, told
+        self.model, self._tokenizer, self._info = model, tokenizer, info
         self._texts = [""] * choices
-        self._likely: list[list[TokenLogprob]] = [[] for _ in range(choices)]
+        self._logprobs: list[list[TokenLogprob]] = [[] for _ in range(choices)]
         self._finish: list[str | None] = [None] * choices
-        self._logprobs = logprobs
+        self._wants_logprobs = logprobs
 
     def add(self, event: TextEvent | AnswerEnd) -> None:
         """Take what was said into the whole reply."""
         if isinstance(event, TextEvent):
             self._texts[event.index] += event.text
-            self._likely[event.index] += event.likely
+            self._logprobs[event.index] += event.logprobs
         else:
             self._finish[event.index] = event.finish_reason
 
     def whole(self, figures: RequestFigures) -> JSON:
         """The reply, not streamed."""
         choices = [
-            {"index": at, **self._said(text), "logprobs": self._of(likely), "finish_reason": finish}
-            for at, (text, likely, finish) in enumerate(zip(self._texts, self._likely, self._finish, strict=True))
+            {"index": at, **self._said(text), "logprobs": self._of(logprobs), "finish_reason": finish}
+            for at, (text, logprobs, finish) in enumerate(zip(self._texts, self._logprobs, self._finish, strict=True))
         ]
         return {**self._frame(self.object), "choices": choices, "usage": usage(figures), "townhall": self.receipt(figures)}
 
@@ -51,7 +51,7 @@ class ResponseBuilder(ABC):
 
     def piece(self, event: TextEvent) -> JSON:
         """A chunk of text."""
-        return self._chunk(event.index, self._delta(event.text), self._of(event.likely), None)
+        return self._chunk(event.index, self._delta(event.text), self._of(event.logprobs), None)
 
     def end(self, event: AnswerEnd) -> JSON:
         """The last chunk of a choice."""
@@ -63,7 +63,7 @@ class ResponseBuilder(ABC):
 
     def receipt(self, figures: RequestFigures) -> JSON:
         """What became of the prompt, and which seeds repeat the answers."""
-        return {**self._told, "prompt_tokens": figures.prompt_tokens, "seeds": list(figures.seeds)}
+        return {**self._info, "prompt_tokens": figures.prompt_tokens, "seeds": list(figures.seeds)}
 
     def _frame(self, object: str) -> JSON:
         return {"id": self.id, "object": object, "created": self.created, "model": self.model, "system_fingerprint": None}
@@ -81,7 +81,7 @@ class ResponseBuilder(ABC):
         """A piece of text in the shape of its kind."""
 
     @abstractmethod
-    def _of(self, likely: Sequence[TokenLogprob]) -> JSON | None:
+    def _of(self, logprobs: Sequence[TokenLogprob]) -> JSON | None:
         """Log-probabilities in the shape of its kind; None where nobody asked."""
 
     def _spell(self, token: int) -> bytes:
@@ -98,7 +98,7 @@ class ChatResponseBuilder(ResponseBuilder):
     def opening(self, index: int) -> JSON | None:
         chunk = self._chunk(index, {"delta": {"role": "assistant", "content": ""}}, None, None)
         # who hangs up early would never hear what became of the prompt
-        return chunk if index else {**chunk, "townhall": dict(self._told)}
+        return chunk if index else {**chunk, "townhall": dict(self._info)}
 
     def _said(self, text: str) -> JSON:
         return {"message": {"role": "assistant", "content": text, "refusal": None}}
@@ -106,11 +106,11 @@ class ChatResponseBuilder(ResponseBuilder):
     def _delta(self, text: str) -> JSON:
         return {"delta": {"content": text} if text else {}}
 
-    def _of(self, likely: Sequence[TokenLogprob]) -> JSON | None:
-        if not self._logprobs:
+    def _of(self, logprobs: Sequence[TokenLogprob]) -> JSON | None:
+        if not self._wants_logprobs:
             return None
         return {
-            "content": [self._entry(one.token, one.logprob) | {"top_logprobs": [self._entry(*top) for top in one.top]} for one in likely],
+            "content": [self._entry(one.token, one.logprob) | {"top_logprobs": [self._entry(*top) for top in one.top]} for one in logprobs],
             "refusal": None,
         }
 
@@ -129,13 +129,13 @@ class TextResponseBuilder(ResponseBuilder):
 
     _delta = _said
 
-    def _of(self, likely: Sequence[TokenLogprob]) -> JSON | None:
-        if not self._logprobs:
+    def _of(self, logprobs: Sequence[TokenLogprob]) -> JSON | None:
+        if not self._wants_logprobs:
             return None
-        tokens = [self._spell(one.token).decode("utf-8", "replace") for one in likely]
-        top = [{self._spell(n).decode("utf-8", "replace"): value for n, value in one.top} for one in likely]
+        tokens = [self._spell(one.token).decode("utf-8", "replace") for one in logprobs]
+        top = [{self._spell(n).decode("utf-8", "replace"): value for n, value in one.top} for one in logprobs]
         offsets = list(accumulate(map(len, tokens), initial=0))[:-1]
-        return {"tokens": tokens, "token_logprobs": [one.logprob for one in likely], "top_logprobs": top, "text_offset": offsets}
+        return {"tokens": tokens, "token_logprobs": [one.logprob for one in logprobs], "top_logprobs": top, "text_offset": offsets}
 
 
 def usage(figures: RequestFigures) -> JSON:

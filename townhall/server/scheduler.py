@@ -203,8 +203,8 @@ class Scheduler:
         self.finished(job)
 
     def _fail(self, job: Work, error: Exception) -> None:
-        told = as_api_error(error)
-        if told.status >= 500:
+        info = as_api_error(error)
+        if info.status >= 500:
             log.error("a request failed", exc_info=error)
-        job.emit(JobFailed(told))
+        job.emit(JobFailed(info))
         self.finished(job)

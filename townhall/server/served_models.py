@@ -29,7 +29,7 @@ class ServedModel:
     def bare(self) -> bool:
         return self.persona is NOBODY
 
-    def told(self, system: str) -> Persona:
+    def info(self, system: str) -> Persona:
         """The persona who was told something more."""
         return replace(self.persona, style=f"{self.persona.style}\n\n{system}".strip()) if system else self.persona
 
@@ -39,24 +39,26 @@ class ServedModels:
 
     def __init__(self, llama: LanguageModel, model_id: str, personas: Sequence[str], format: str):
         self._llama, self._format = llama, format
-        self._voices = {name: ServedModel(name, load_persona(path)) for name, path in ((persona_id(path), path) for path in personas)}
-        self._voices.setdefault(model_id, ServedModel(model_id, NOBODY))
+        self._served_models = {
+            name: ServedModel(name, load_persona(path)) for name, path in ((persona_id(path), path) for path in personas)
+        }
+        self._served_models.setdefault(model_id, ServedModel(model_id, NOBODY))
         self._prompts: OrderedDict[tuple[str, str], Prompt] = OrderedDict()
 
     def __iter__(self) -> Iterator[ServedModel]:
-        return iter(self._voices.values())
+        return iter(self._served_models.values())
 
     def find(self, model: str) -> ServedModel:
         """APIError 404 where there is none."""
-        if (voice := self._voices.get(model)) is None:
+        if (served_model := self._served_models.get(model)) is None:
             raise APIError(404, f"there is no model {model[:100]!r}; /v1/models lists what there is", "model", "model_not_found")
-        return voice
+        return served_model
 
-    def prompt(self, voice: ServedModel, system: str = "") -> Prompt:
+    def prompt(self, served_model: ServedModel, system: str = "") -> Prompt:
         """How prompts of a voice begin, `system` following the persona's own description."""
-        key = (voice.id, system)
+        key = (served_model.id, system)
         if (prompt := self._prompts.get(key)) is None:
-            format = open_format(self._format, voice.told(system), self._llama.tokenizer)
+            format = open_format(self._format, served_model.info(system), self._llama.tokenizer)
             prompt = self._prompts[key] = Prompt(format, self._llama.tokenizer)
             if len(self._prompts) > REMEMBERED_HEADS:
                 self._prompts.popitem(last=False)
@@ -66,10 +68,10 @@ class ServedModels:
     def heads(self, capacity: int, max_tokens: int) -> list[list[int]]:
         """The ids that each persona's conversations begin with; ContextError for one that leaves no room to talk."""
         heads = []
-        for voice in self._voices.values():
-            prompt = self.prompt(voice)
-            refuse_oversized_head(voice.persona, prompt, open_window(prompt, capacity, max_tokens), max_tokens)
-            if not voice.bare:
+        for served_model in self._served_models.values():
+            prompt = self.prompt(served_model)
+            refuse_oversized_head(served_model.persona, prompt, open_window(prompt, capacity, max_tokens), max_tokens)
+            if not served_model.bare:
                 heads.append(list(prompt.head_ids))
         return heads
 

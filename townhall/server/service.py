@@ -46,9 +46,9 @@ class Service:
         self.started = time.time()
         self.draining = False
         self.opened: Opened | None = None
-        self._voices: ServedModels | None = None
+        self._served_models: ServedModels | None = None
         self._planner: Planner | None = None
-        self._memories: SummaryStore | None = None
+        self._summary_store: SummaryStore | None = None
         self._planning = ThreadPoolExecutor(1, thread_name_prefix="planner")
         self.metrics.watch("townhall_waiting", "Requests that wait for a slot.", lambda: self.scheduler.waiting)
         self.metrics.watch("townhall_active", "Requests that take turns on the engine.", lambda: self.scheduler.active)
@@ -71,21 +71,21 @@ class Service:
     def _open(self) -> Slots:
         opened = self._load()
         llama = opened.llama
-        voices = ServedModels(llama, self.options.model_id, self.options.personas, self.options.format)
+        served_models = ServedModels(llama, self.options.model_id, self.options.personas, self.options.format)
         cache = llama.new_cache()
         slots = Slots(llama.new_cache, self.options.slots or _affordable(cache))
         # a prefill pass of every size is made once, so that no first answer waits for it to be set up
         warm = min(sum(llama.prefill_sizes), cache.capacity)
         llama.prefill([min(llama.tokenizer.stop_ids)] * warm, cache)
-        for head in voices.heads(cache.capacity, self.options.max_tokens):
+        for head in served_models.heads(cache.capacity, self.options.max_tokens):
             if not (self._head_cache and self._head_cache.restore(cache, head)):
                 llama.prefill(head, cache)
                 if self._head_cache:
                     self._head_cache.keep(cache)
             slots.pin(cache)
-        self._memories = SummaryStore(llama, self.options.format, slots, self.scheduler.submit)
-        planner = Planner(llama, voices, self.answers, self._memories, self.options, opened.sampling, cache.capacity)
-        self.opened, self._voices, self._planner = opened, voices, planner
+        self._summary_store = SummaryStore(llama, self.options.format, slots, self.scheduler.submit)
+        planner = Planner(llama, served_models, self.answers, self._summary_store, self.options, opened.sampling, cache.capacity)
+        self.opened, self._served_models, self._planner = opened, served_models, planner
         return slots
 
     @property
@@ -93,16 +93,16 @@ class Service:
         return self.scheduler.ready
 
     @property
-    def voices(self) -> ServedModels:
+    def served_models(self) -> ServedModels:
         """APIError 503 while the model is being loaded."""
-        if self._voices is None:
+        if self._served_models is None:
             raise APIError(503, "the model is being loaded; try again in a moment", code="loading", retry_after=2)
-        return self._voices
+        return self._served_models
 
     @property
     def llama(self) -> LanguageModel:
         """APIError 503 while the model is being loaded."""
-        if self.opened is None or self._voices is None:
+        if self.opened is None or self._served_models is None:
             raise APIError(503, "the model is being loaded; try again in a moment", code="loading", retry_after=2)
         return self.opened.llama
 
@@ -132,8 +132,8 @@ class Service:
     def drain(self) -> None:
         """Take no more; end what does not finish in time."""
         self.draining = True
-        if self._memories:
-            self._memories.close()
+        if self._summary_store:
+            self._summary_store.close()
         self.scheduler.drain(max(self.options.grace / 2, self.options.grace - 1.0))
 
     def close(self) -> None:
@@ -158,8 +158,8 @@ class Service:
     def _finished(self, work: Work) -> None:
         if isinstance(work, Job):
             self._count(work)
-        elif isinstance(work, SummaryWork) and self._memories:
-            self._memories.finished(work)
+        elif isinstance(work, SummaryWork) and self._summary_store:
+            self._summary_store.finished(work)
 
     def _count(self, job: Job) -> None:
         figures, metrics = job.figures, self.metrics

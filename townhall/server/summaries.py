@@ -35,16 +35,16 @@ class SummaryCheckpoints:
             if not self._known:
                 return None
             for key in reversed(list(_keys(head, exchanges))):
-                if standing := self._known.get(key):
+                if summary_checkpoint := self._known.get(key):
                     self._known.move_to_end(key)
-                    return standing
+                    return summary_checkpoint
         return None
 
-    def keep(self, head: Sequence[int], exchanges: Sequence[Exchange], standing: SummaryCheckpoint) -> None:
+    def keep(self, head: Sequence[int], exchanges: Sequence[Exchange], summary_checkpoint: SummaryCheckpoint) -> None:
         """How it stands after all of `exchanges`."""
         *_, key = _keys(head, exchanges)
         with self._lock:
-            self._known[key] = standing
+            self._known[key] = summary_checkpoint
             self._known.move_to_end(key)
             if len(self._known) > MOST_STANDINGS:
                 self._known.popitem(last=False)
@@ -65,9 +65,9 @@ class SummaryWork:
     Works in the background lane's slot; nobody waits for it, so nothing is told.
     """
 
-    standings: SummaryCheckpoints
+    summary_checkpoints: SummaryCheckpoints
     slots: Slots
-    scribe: Summarizer
+    summarizer: Summarizer
     prompt: Prompt
     strategy: ContextStrategy
     window: Window
@@ -79,7 +79,7 @@ class SummaryWork:
     @property
     def wanted(self) -> SlotRequest:
         """The scribe's instructions."""
-        head = self.scribe.prompt.head_ids
+        head = self.summarizer.prompt.head_ids
         return SlotRequest(head, len(head), self.lane)
 
     def emit(self, event: Any) -> None:
@@ -87,15 +87,15 @@ class SummaryWork:
 
     def steps(self, llama: LanguageModel, slot: Slot) -> Generator[None, None, None]:
         """Do it, a pass over the model at a time."""
-        standing = self.standings.recall(self.prompt.head_ids, self.exchanges)
-        *_, plan = plans(self.strategy, self.window, self.exchanges, standing)
-        left, noted = len(self.exchanges) - len(plan.kept), standing.noted if standing else 0
-        leaving = fold_ahead(self.window, plan, self.scribe.bound)
+        summary_checkpoint = self.summary_checkpoints.recall(self.prompt.head_ids, self.exchanges)
+        *_, plan = plans(self.strategy, self.window, self.exchanges, summary_checkpoint)
+        left, noted = len(self.exchanges) - len(plan.kept), summary_checkpoint.noted if summary_checkpoint else 0
+        leaving = fold_ahead(self.window, plan, self.summarizer.bound)
         missed = self.exchanges[max(noted, left - AT_ONCE) : left]
         if not missed and left + len(leaving) <= noted:
             return
         fold = None
-        writing = self.scribe.steps(self.prompt, plan.memory, (*missed, *leaving), slot.cache)
+        writing = self.summarizer.steps(self.prompt, plan.memory, (*missed, *leaving), slot.cache)
         while fold is None:
             try:
                 next(writing)
@@ -110,8 +110,8 @@ class SummaryWork:
         yield  # who asked before this was known takes the cache as it is
         yield from self._reread(llama, plan, WindowPlan(plan.kept[len(leaving) :], (), fold.memory))
 
-    def _keep(self, standing: SummaryCheckpoint) -> None:
-        self.standings.keep(self.prompt.head_ids, self.exchanges, standing)
+    def _keep(self, summary_checkpoint: SummaryCheckpoint) -> None:
+        self.summary_checkpoints.keep(self.prompt.head_ids, self.exchanges, summary_checkpoint)
 
     def _reread(self, llama: LanguageModel, before: WindowPlan, after: WindowPlan) -> Generator[None, None, None]:
         """The conversation's cache is brought to what its next prompt begins with, where nobody has taken it meanwhile."""
@@ -132,7 +132,7 @@ class SummaryStore:
     """One is written at a time; where many conversations wait for theirs, those that waited longest go without."""
 
     def __init__(self, llama: LanguageModel, format: str, slots: Slots, submit: Callable[[SummaryWork], object]):
-        self.standings = SummaryCheckpoints()
+        self.summary_checkpoints = SummaryCheckpoints()
         self._llama, self._format, self._slots, self._submit = llama, format, slots, submit
         self._scribes: OrderedDict[tuple[Persona, int], Summarizer] = OrderedDict()
         self._waiting: deque[Callable[[], SummaryWork]] = deque(maxlen=MOST_WAITING)
@@ -140,18 +140,20 @@ class SummaryStore:
         self._closed = False
 
     def after(
-        self, persona: Persona, prompt: Prompt, strategy: ContextStrategy, window: Window, laid: PromptPlan
+        self, persona: Persona, prompt: Prompt, strategy: ContextStrategy, window: Window, prompt_plan: PromptPlan
     ) -> Callable[[str, Sequence[int]], None]:
         """What is to be called on the engine's thread with an answer and its ids, once it is complete."""
-        turn = laid.turn
+        turn = prompt_plan.turn
         assert turn is not None
 
         def answered(text: str, ids: Sequence[int]) -> None:
             reply = Message(turn.id + 1, "assistant", text, (*ids, *prompt.close_ids))
-            exchanges = (*laid.exchanges, Exchange(turn, reply))
+            exchanges = (*prompt_plan.exchanges, Exchange(turn, reply))
             bound = min(strategy.memory, window.capacity // 8)
             self._waiting.append(
-                lambda: SummaryWork(self.standings, self._slots, self._scribe(persona, bound), prompt, strategy, window, exchanges)
+                lambda: SummaryWork(
+                    self.summary_checkpoints, self._slots, self._summarizer(persona, bound), prompt, strategy, window, exchanges
+                )
             )
             self._next()
 
@@ -178,10 +180,10 @@ class SummaryStore:
         except APIError:  # the queue is full, or the server about to end
             self._current = None
 
-    def _scribe(self, persona: Persona, bound: int) -> Summarizer:
-        if (scribe := self._scribes.pop((persona, bound), None)) is None:
-            scribe = Summarizer(self._llama, persona, self._format, bound)
+    def _summarizer(self, persona: Persona, bound: int) -> Summarizer:
+        if (summarizer := self._scribes.pop((persona, bound), None)) is None:
+            summarizer = Summarizer(self._llama, persona, self._format, bound)
             if len(self._scribes) >= MOST_SCRIBES:
                 self._scribes.popitem(last=False)
-        self._scribes[persona, bound] = scribe
-        return scribe
+        self._scribes[persona, bound] = summarizer
+        return summarizer

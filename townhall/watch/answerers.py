@@ -55,12 +55,12 @@ class ConversationAnswerer:
 
     def _recall(self, history: Asked) -> None:
         """Make the conversation's history this one. Where it is so already, what the strategy made of it stays, memories included."""
-        talk = self.conversation
-        present = tuple((exchange.user.text, exchange.reply.text) for exchange in talk.exchanges)
+        chat_state = self.conversation
+        present = tuple((exchange.user.text, exchange.reply.text) for exchange in chat_state.exchanges)
         if history == present[: len(history)]:
-            talk.undo(len(present) - len(history))
+            chat_state.undo(len(present) - len(history))
         else:
-            talk.recall(history)
+            chat_state.recall(history)
 
 
 class TextAnswerer:

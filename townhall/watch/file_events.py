@@ -17,7 +17,7 @@ def notices(folders: Sequence[Path], stopped: Callable[[], bool], say: Callable[
 
     A folder may vanish and come back. Where the system tells of nothing there is the empty set only, and a line through `say`.
     """
-    told = False
+    info = False
     while not stopped():
         there = {folder: _identity(folder) for folder in folders}
         found = [folder for folder, identity in there.items() if identity]
@@ -26,21 +26,21 @@ def notices(folders: Sequence[Path], stopped: Callable[[], bool], say: Callable[
             time.sleep(PULSE / 5000)
             continue
         try:
-            for changed in _told(found, stopped):
+            for changed in _info(found, stopped):
                 yield changed
                 if any(_identity(folder) != identity for folder, identity in there.items()):
                     break
         except FileNotFoundError:
             continue  # it vanished just now
         except (OSError, RuntimeError) as error:  # watchfiles' own error is one of the latter; no more inotify watches, say
-            if not told:
+            if not info:
                 say(f"the system does not tell what happens in {found[0]}: {error}; its files are looked at once a second")
-            told = True
+            info = True
             yield set()
             time.sleep(PULSE / 1000)
 
 
-def _told(folders: Sequence[Path], stopped: Callable[[], bool]) -> Iterator[set[Path]]:
+def _info(folders: Sequence[Path], stopped: Callable[[], bool]) -> Iterator[set[Path]]:
     # watchfiles' own generator begins to listen when it is first waited for, and what was saved just before that would be heard late
     from watchfiles._rust_notify import RustNotify
 
@@ -52,8 +52,8 @@ def _told(folders: Sequence[Path], stopped: Callable[[], bool]) -> Iterator[set[
     polling = os.environ.get("WATCHFILES_FORCE_POLLING", "") not in ("", "0", "false", "disable", "disabled")
     with RustNotify([str(folder) for folder in folders], False, polling, POLLING, False, True) as watcher:
         yield set()
-        while not isinstance(told := watcher.watch(GROUPING, STEP, PULSE, stop), str) or told == "timeout":
-            yield set() if told == "timeout" else {Path(path) for _, path in told}
+        while not isinstance(info := watcher.watch(GROUPING, STEP, PULSE, stop), str) or info == "timeout":
+            yield set() if info == "timeout" else {Path(path) for _, path in info}
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:

@@ -36,10 +36,10 @@ class WatchedFile:
     Its own lock is taken with the first reply, where the watcher has none for it.
     """
 
-    def __init__(self, path: Path, read: Read, desk: ConversationPool, reporter: Reporter, stopped: Callable[[], bool], named: bool):
+    def __init__(self, path: Path, read: Read, pool: ConversationPool, reporter: Reporter, stopped: Callable[[], bool], named: bool):
         self.path, self.named, self.failed = path, named, False
         self._place = Path(os.path.abspath(path))
-        self._read, self._desk, self._reporter, self._stopped = read, desk, reporter, stopped
+        self._read, self._pool, self._reporter, self._stopped = read, pool, reporter, stopped
         self._document = Document(path)
         self._lock: Lock | None = None
         self._interrupted: InterruptedReply | None = None
@@ -48,7 +48,7 @@ class WatchedFile:
         self._unheard = False  # it stands otherwise than it was left, and nothing has come of that yet
         self._blank: float | None = None  # since when the file is missing or empty
         self.gone = False  # and that was told
-        self._told = ""  # the last fault
+        self._info = ""  # the last fault
 
     def due(self, changed: set[Path]) -> bool:
         """Is there a reason to look?"""
@@ -93,7 +93,7 @@ class WatchedFile:
     def release(self) -> None:
         """Let others watch it, and forget what was computed."""
         self._document.close()
-        self._desk.leave(self.path)
+        self._pool.leave(self.path)
         if self._lock:
             self._lock.release()
         self._lock = None
@@ -101,7 +101,7 @@ class WatchedFile:
     def _changed(self) -> bool:
         """Read the file: does it stand otherwise than it was left, and not just between two strokes of an editor?"""
         changed = self._document.look()
-        self._told = ""
+        self._info = ""
         if not self._document.data and not self._new and not self._overdue():
             return False
         if self.gone:
@@ -127,8 +127,8 @@ class WatchedFile:
 
     def _answer(self, reader: TaskParser, task: Task, key: Hashable) -> None:
         """Stream the reply into the file; Changed, with what was said so far in mind, where a save puts an end to it."""
-        document, pen = self._document, ReplyWriter(self._document, task.lead)
-        answerer = self._desk.seat(self.path, key)
+        document, reply_writer = self._document, ReplyWriter(self._document, task.lead)
+        answerer = self._pool.seat(self.path, key)
         self._reader, self._interrupted = reader, InterruptedReply(task.asked, task.said)
         pieces = answerer.begin(task)
         self._known = True
@@ -137,18 +137,18 @@ class WatchedFile:
             if document.text != task.base and not document.cut(task.base):
                 raise WatchError(f"{self.path} has line ends of several kinds at its end; make them one kind")
             for piece in pieces:
-                pen.write(piece)
+                reply_writer.write(piece)
                 if self._stopped():
                     break
             pieces.close()
-            if pen.said or not self._stopped():
-                pen.end(reader.tail(pen.said))
+            if reply_writer.said or not self._stopped():
+                reply_writer.end(reader.tail(reply_writer.said))
         except FileChanged:
-            self._interrupted = InterruptedReply(task.asked, task.said + pen.said)
+            self._interrupted = InterruptedReply(task.asked, task.said + reply_writer.said)
             raise
         except KeyboardInterrupt:  # the second Ctrl-C: the model did not come back from its first token
             with suppress(FileChanged, TownhallError):
-                pen.end(reader.tail(pen.said) if pen.said else "")
+                reply_writer.end(reader.tail(reply_writer.said) if reply_writer.said else "")
             raise
         finally:
             pieces.close()
@@ -181,6 +181,6 @@ class WatchedFile:
 
     def _complain(self, fault: str) -> None:
         """Once, as long as the file cannot be read for that reason; once for each of its contents otherwise."""
-        if self._told != fault:
+        if self._info != fault:
             self._reporter.complain(fault if str(self.path) in fault else f"{self.path}: {fault}")
-        self._told, self.failed = fault, True
+        self._info, self.failed = fault, True

@@ -16,11 +16,11 @@ SUFFIXES = (".chat", ".txt")  # what of a folder is watched
 class Watcher:
     """`target` is a file or a folder; nobody else watches it from here to `close`. WatchError where it cannot be watched."""
 
-    def __init__(self, target: Path, read: Read, desk: ConversationPool, reporter: Reporter, stopped: Callable[[], bool]):
+    def __init__(self, target: Path, read: Read, pool: ConversationPool, reporter: Reporter, stopped: Callable[[], bool]):
         self.target, self._reporter, self._stopped = target, reporter, stopped
         self.folder = target.is_dir()
         self._lock = Lock(target)
-        self._make: Callable[[Path], WatchedFile] = lambda path: WatchedFile(path, read, desk, reporter, stopped, named=not self.folder)
+        self._make: Callable[[Path], WatchedFile] = lambda path: WatchedFile(path, read, pool, reporter, stopped, named=not self.folder)
         self._attended: dict[Path, WatchedFile] = {}
         self._lost = False  # the folder
 
@@ -32,12 +32,12 @@ class Watcher:
         """Answer until `stopped`."""
         place = Path(os.path.abspath(self.target))
         folders = (place,) if self.folder else (place.parent, Path(os.path.realpath(place)).parent)
-        told = False
+        info = False
         for changed in notices(list(dict.fromkeys(folders)), self._stopped, self._reporter.note):
             self._round(changed)
-            if not told:
+            if not info:
                 self._reporter.note(f"{self.target} is watched; Ctrl-C ends that")
-            told = True
+            info = True
 
     @property
     def failed(self) -> bool:

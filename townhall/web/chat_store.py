@@ -31,18 +31,18 @@ class ChatListEntry:
 class ChatStore:
     """Ids are names of files in `folder`; nothing else on the disk can be reached through them."""
 
-    def __init__(self, folder: Path, client: Client, voices: list[ModelChoice]):
-        self.folder, self._client, self.voices = folder, client, voices
+    def __init__(self, folder: Path, client: Client, served_models: list[ModelChoice]):
+        self.folder, self._client, self.served_models = folder, client, served_models
         self._open: dict[str, LiveChat] = {}
 
-    def voice(self, id: str) -> ModelChoice:
+    def served_model(self, id: str) -> ModelChoice:
         """By its model id; the first one for an id that is not known."""
-        return next((voice for voice in self.voices if voice.id == id), self.voices[0])
+        return next((served_model for served_model in self.served_models if served_model.id == id), self.served_models[0])
 
-    def begin(self, voice: ModelChoice) -> LiveChat:
+    def begin(self, served_model: ModelChoice) -> LiveChat:
         """A chat that is on the disk with its first turn."""
         path = self.folder / f"{new_id()}{SUFFIX}"
-        self._open[path.stem] = chat = LiveChat(path, voice, self._client)
+        self._open[path.stem] = chat = LiveChat(path, served_model, self._client)
         return chat
 
     def find(self, id: str) -> LiveChat:
@@ -51,10 +51,10 @@ class ChatStore:
             return chat
         path = self._path(id)
         persona = str(read_log(path).head.get("persona") or "")
-        voice = next((voice for voice in self.voices if voice.name == persona), None)
-        if voice is None:
+        served_model = next((served_model for served_model in self.served_models if served_model.name == persona), None)
+        if served_model is None:
             raise WebError(f"This chat was with {persona or 'somebody'}, whom this server does not have; start it with that persona.")
-        self._open[id] = chat = LiveChat(path, voice, self._client)
+        self._open[id] = chat = LiveChat(path, served_model, self._client)
         return chat
 
     @property

@@ -45,7 +45,7 @@ class Accepted:
 class PromptPreview:
     """What the model will see, as the server's `townhall` object has it before the first word."""
 
-    told: Mapping[str, Any]
+    info: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Finished:
 
     reason: str
     usage: Mapping[str, Any]
-    told: Mapping[str, Any]
+    info: Mapping[str, Any]
 
 
 Event = Accepted | PromptPreview | Text | Finished
@@ -79,7 +79,7 @@ class Client:
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def voices(self) -> list[ModelChoice]:
+    async def served_models(self) -> list[ModelChoice]:
         """GET /v1/models, in the server's order."""
         try:
             reply = await self._http.get("/v1/models")
@@ -88,7 +88,7 @@ class Client:
         if reply.status_code != 200:
             raise WebError(f"the server at {self.root} said: {_message(reply)}")
         try:
-            return [voice_of(entry) for entry in reply.json()["data"]]
+            return [served_model_of(entry) for entry in reply.json()["data"]]
         except (ValueError, KeyError, TypeError) as error:
             raise WebError(f"what answers at {self.root} is no server of this kind; pass the address of `townhall serve`") from error
 
@@ -96,7 +96,7 @@ class Client:
         """POST /v1/chat/completions. Closing the iterator hangs up, which stops the server at its next token."""
         asked = {**body, "stream": True, "stream_options": {"include_usage": True}}
         reason, whole = "stop", False
-        told: dict[str, Any] = {}
+        info: dict[str, Any] = {}
         try:
             async with self._http.stream("POST", "/v1/chat/completions", json=asked) as reply:
                 if reply.status_code != 200:
@@ -111,14 +111,14 @@ class Client:
                     if "error" in chunk:
                         raise WebError(_said(chunk["error"]))
                     if chunk.get("townhall"):
-                        told = chunk["townhall"]
-                        yield PromptPreview(told)
+                        info = chunk["townhall"]
+                        yield PromptPreview(info)
                     for choice in chunk["choices"]:
                         reason = choice.get("finish_reason") or reason
                         if text := (choice.get("delta") or {}).get("content"):
                             yield Text(text)
                     if chunk.get("usage"):
-                        yield Finished(reason, chunk["usage"], told)
+                        yield Finished(reason, chunk["usage"], info)
         except httpx.ConnectError as error:
             raise self._gone() from error
         except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -135,12 +135,12 @@ class Client:
         )
 
 
-def voice_of(entry: Mapping[str, Any]) -> ModelChoice:
+def served_model_of(entry: Mapping[str, Any]) -> ModelChoice:
     """From an entry of /v1/models; servers of other makes name nothing but an id."""
     id = str(entry["id"])
-    told = entry.get("townhall") or {}
-    texts = {key: str(told[key]) for key in ("name", "description", "greeting", "user") if told.get(key)}
-    return ModelChoice(id, **{"name": id, **texts}, bare=bool(told.get("bare", not told)))
+    info = entry.get("townhall") or {}
+    texts = {key: str(info[key]) for key in ("name", "description", "greeting", "user") if info.get(key)}
+    return ModelChoice(id, **{"name": id, **texts}, bare=bool(info.get("bare", not info)))
 
 
 def _message(reply: httpx.Response) -> str:

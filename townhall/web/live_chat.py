@@ -28,7 +28,7 @@ class ReplyInProgress:
     question: str
     stream: Stream
     text: str = ""
-    told: Mapping[str, Any] = field(default_factory=dict)
+    info: Mapping[str, Any] = field(default_factory=dict)
     task: "asyncio.Task[None] | None" = None
     lasting: bool = False  # long enough for somebody to want its end
 
@@ -36,8 +36,8 @@ class ReplyInProgress:
 class LiveChat:
     """`voice` answers. Every turn holds the log's lock while it is being made and no longer, so that others may write between turns."""
 
-    def __init__(self, path: Path, voice: ModelChoice, client: Client):
-        self.path, self.voice, self._client = path, voice, client
+    def __init__(self, path: Path, served_model: ModelChoice, client: Client):
+        self.path, self.served_model, self._client = path, served_model, client
         self.live: ReplyInProgress | None = None
         self.problem = ""  # what went wrong last
         self._count = 0
@@ -74,11 +74,11 @@ class LiveChat:
                 found[-1] = (found[-1][0], turn)
         return found
 
-    async def ask(self, text: str, asking: SamplingControls, instead: bool = False) -> None:
+    async def ask(self, text: str, controls: SamplingControls, instead: bool = False) -> None:
         """Begin to answer, `instead` of the last exchange; WebError or LogError where that cannot be, and then nothing has changed."""
-        self._lock(asking)
+        self._lock(controls)
         messages = [*self._messages(instead), {"role": "user", "content": text}]
-        stream = self._client.stream({"model": self.voice.id, "messages": messages, **asking.body()})
+        stream = self._client.stream({"model": self.served_model.id, "messages": messages, **controls.body()})
         self.live = live = ReplyInProgress(text, stream)  # nothing was awaited since: who comes second is told
         try:
             await anext(stream)
@@ -89,7 +89,7 @@ class LiveChat:
             await stream.aclose()
             self._drop()
             raise
-        live.task = asyncio.create_task(self._answer(live, asking))
+        live.task = asyncio.create_task(self._answer(live, controls))
         asyncio.get_running_loop().call_later(BRIEF, self._last, live)
         self._tell()
 
@@ -133,14 +133,14 @@ class LiveChat:
                 await asyncio.wait_for(self._changed.wait(), 1.0)
             await asyncio.sleep(max(PACE, took))
 
-    async def _answer(self, live: ReplyInProgress, asking: SamplingControls) -> None:
+    async def _answer(self, live: ReplyInProgress, controls: SamplingControls) -> None:
         finished: Finished | None = None
         try:
             async for event in live.stream:
                 if isinstance(event, Finished):
                     finished = event
                 elif isinstance(event, PromptPreview):
-                    live.told = event.told
+                    live.info = event.info
                 elif isinstance(event, Text):
                     live.text += event.text
                     self._tell()
@@ -151,7 +151,9 @@ class LiveChat:
         finally:
             await live.stream.aclose()
             if live.text or finished:
-                self._append(log_syntax.turn(self._speaker("persona"), live.text, "reply", _facts(finished, live.told, asking, self.voice)))
+                self._append(
+                    log_syntax.turn(self._speaker("persona"), live.text, "reply", _facts(finished, live.info, controls, self.served_model))
+                )
             self._drop()
 
     def _last(self, live: ReplyInProgress) -> None:
@@ -168,11 +170,11 @@ class LiveChat:
 
     def _speaker(self, role: str) -> str:
         """Whom the log's own beginning names: a heading with any other name would be no turn in it."""
-        return str(self.log().head.get(role) or (self.voice.user if role == "user" else self.voice.name))
+        return str(self.log().head.get(role) or (self.served_model.user if role == "user" else self.served_model.name))
 
-    def _head(self, asking: SamplingControls) -> dict[str, Any]:
-        settings = {"model": self.voice.id, "context": asking.context, "server": self._client.root}
-        return {"id": self.id, "started": _now(), "user": self.voice.user, "persona": self.voice.name, "settings": settings}
+    def _head(self, controls: SamplingControls) -> dict[str, Any]:
+        settings = {"model": self.served_model.id, "context": controls.context, "server": self._client.root}
+        return {"id": self.id, "started": _now(), "user": self.served_model.user, "persona": self.served_model.name, "settings": settings}
 
     def _stamp(self) -> tuple[int, int]:
         try:
@@ -181,12 +183,12 @@ class LiveChat:
             return 0, 0
         return stat.st_size, stat.st_mtime_ns
 
-    def _lock(self, asking: SamplingControls | None) -> None:
+    def _lock(self, controls: SamplingControls | None) -> None:
         """Be the only one who writes; WebError or LogError where somebody else does."""
         if self.live:
             raise WebError(BUSY)
         if not self._unsaved:
-            self._writer = LogWriter(self.path, self._head(asking or SamplingControls()), self._say)
+            self._writer = LogWriter(self.path, self._head(controls or SamplingControls()), self._say)
         self.problem = ""
 
     def _append(self, text: str) -> None:
@@ -212,16 +214,16 @@ class LiveChat:
         self._changed.set()
 
 
-def _facts(finished: Finished | None, told: Mapping[str, Any], asking: SamplingControls, voice: ModelChoice) -> dict[str, Any]:
+def _facts(finished: Finished | None, info: Mapping[str, Any], controls: SamplingControls, served_model: ModelChoice) -> dict[str, Any]:
     """As `townhall chat` notes them, as far as a server tells; of an answer that was stopped nobody counts the tokens."""
     return {
         "at": _now(),
         "finish_reason": finished.reason if finished else "interrupted",
-        "model": voice.id,
-        "asked": asking.body(),
-        "prompt_tokens": told.get("prompt_tokens"),
+        "model": served_model.id,
+        "asked": controls.body(),
+        "prompt_tokens": info.get("prompt_tokens"),
         "completion_tokens": finished.usage.get("completion_tokens") if finished else None,
-        "receipt": dict(told),
+        "receipt": dict(info),
     }
 
 

@@ -8,7 +8,7 @@ from townhall.web.growing_list import Choice
 from townhall.web.handlers import SEND, Handlers
 from townhall.web.sampling_controls import PLAIN, STRATEGIES, SamplingControls
 from townhall.web.tab_state import TabState
-from townhall.web.view import names, voices
+from townhall.web.view import names, served_models
 
 BRAND = (
     '<div class="brand"><a href="./"><img src="own/favicon.svg" alt="" width="28" height="28"><span>Townhall</span></a>'
@@ -16,7 +16,7 @@ BRAND = (
 )
 
 
-def build(shelf: ChatStore, first: str, plain: SamplingControls = PLAIN) -> gr.Blocks:
+def build(chat_store: ChatStore, first: str, plain: SamplingControls = PLAIN) -> gr.Blocks:
     """The page over `shelf`; `first` is the model id that a new chat begins with, `plain` what the settings say at first."""
     with gr.Blocks(title="Townhall", analytics_enabled=False, fill_height=True, fill_width=True) as page:
         seen, editing, stamp, about = (gr.Textbox(visible=False) for _ in range(4))
@@ -24,9 +24,9 @@ def build(shelf: ChatStore, first: str, plain: SamplingControls = PLAIN) -> gr.B
         facts = gr.Markdown(elem_id="facts-box", sanitize_html=False, container=False)
         with gr.Sidebar(width=300, elem_id="side"):
             gr.Markdown(BRAND, sanitize_html=False, elem_id="brand", container=False)
-            gr.Markdown(voices(shelf.voices), sanitize_html=False, elem_id="voices-box", container=False)
+            gr.Markdown(served_models(chat_store.served_models), sanitize_html=False, elem_id="voices-box", container=False)
             new = gr.Button("New chat", elem_id="new", variant="secondary")
-            characters = gr.Radio(names(shelf.voices), value=first, label="Characters", elem_id="characters", interactive=True)
+            characters = gr.Radio(names(chat_store.served_models), value=first, label="Characters", elem_id="characters", interactive=True)
             chats = Choice([], label="Chats", elem_id="chats", interactive=True)
             with gr.Row(elem_id="chat-actions"):
                 open_, rename, delete, export = (
@@ -43,7 +43,9 @@ def build(shelf: ChatStore, first: str, plain: SamplingControls = PLAIN) -> gr.B
                     keep = gr.Button("Keep", size="sm")
                 exports = gr.Markdown(elem_id="exports", sanitize_html=False, container=False, visible=False)
             with gr.Accordion("Settings", open=False, elem_id="settings"):
-                model = gr.Dropdown([voice.id for voice in shelf.voices], value=first, label="Model", interactive=True)
+                model = gr.Dropdown(
+                    [served_model.id for served_model in chat_store.served_models], value=first, label="Model", interactive=True
+                )
                 settings = [
                     gr.Slider(
                         0,
@@ -101,24 +103,24 @@ def build(shelf: ChatStore, first: str, plain: SamplingControls = PLAIN) -> gr.B
         tick, slow = gr.Timer(1.0), gr.Timer(4.0)
 
         shown = [seen, facts, conversation, header, bar, problem, press, retry, undo, edit, characters, model]
-        do = Handlers(shelf, first)
+        do = Handlers(chat_store, first)
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
         said = [tab, seen, box, editing, characters, *settings]
-        talk = [box, editing, *shown]
+        chat_state = [box, editing, *shown]
         showing = [
-            box.submit(do.send, said, talk, trigger_mode="multiple", **quiet),
-            press.click(do.press, [press, *said], talk, trigger_mode="multiple", **quiet),
-            retry.click(do.retry, [tab, *settings], talk, **quiet),
+            box.submit(do.send, said, chat_state, trigger_mode="multiple", **quiet),
+            press.click(do.press, [press, *said], chat_state, trigger_mode="multiple", **quiet),
+            retry.click(do.retry, [tab, *settings], chat_state, **quiet),
             tick.tick(do.look, [tab, seen], shown, **quiet),
         ]
         halt.click(do.stop, [tab], shown, **quiet)
         # what was on its way to the page must not come after what is shown next; of what is chosen meanwhile the last counts
         leaving: dict[str, Any] = {**quiet, "cancels": showing, "trigger_mode": "always_last"}
         undo.click(do.undo, [tab, box], [box, *shown], **quiet)
-        edit.click(do.edit, [tab], talk, **quiet)
-        new.click(do.new, [tab, box, characters], talk, **leaving)
-        characters.input(do.choose, [tab, characters], talk, **leaving)
-        model.input(do.choose_model, [tab, model], talk, **leaving)
+        edit.click(do.edit, [tab], chat_state, **quiet)
+        new.click(do.new, [tab, box, characters], chat_state, **leaving)
+        characters.input(do.choose, [tab, characters], chat_state, **leaving)
+        model.input(do.choose_model, [tab, model], chat_state, **leaving)
         listed = [chats, open_, rename, delete, export]
         asides = [renaming, deleting, exports, title, sure, about]
         page.load(do.arrive, [tab], shown, **quiet)
@@ -126,7 +128,7 @@ def build(shelf: ChatStore, first: str, plain: SamplingControls = PLAIN) -> gr.B
         slow.tick(do.relist, [chats, stamp], [stamp, *listed], **quiet)
         seen.change(do.list, [chats], listed, **quiet)
         chats.input(do.pick, [tab, chats], [open_, rename, delete, export, *asides], **quiet)
-        gr.on([open_.click, picked.click], do.open, [tab, box, chats], talk, **leaving)
+        gr.on([open_.click, picked.click], do.open, [tab, box, chats], chat_state, **leaving)
         rename.click(do.ask_title, [tab, chats], asides, **quiet)
         gr.on([save_title.click, title.submit], do.rename, [tab, chats, about, title], [*listed, *asides, problem], **quiet)
         delete.click(do.ask_sure, [tab, chats], asides, **quiet)

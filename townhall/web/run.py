@@ -50,26 +50,26 @@ class LocalServer:
         self._thread.join(2.0)
 
 
-def ask_voices(root: str, key: str | None) -> list[ModelChoice]:
+def fetch_served_models(root: str, key: str | None) -> list[ModelChoice]:
     """Who is there; WebError where nobody answers."""
 
     async def ask() -> list[ModelChoice]:
         client = Client(root, key)
         try:
-            return await client.voices()
+            return await client.served_models()
         finally:
             await client.close()
 
-    voices = asyncio.run(ask())
-    if not voices:
+    served_models = asyncio.run(ask())
+    if not served_models:
         raise WebError(f"the server at {root} has no models; start `townhall serve` with one")
-    return voices
+    return served_models
 
 
 def show(
     root: str,
     key: str | None,
-    voices: list[ModelChoice],
+    served_models: list[ModelChoice],
     first: str,
     folder: Path,
     listener: socket.socket,
@@ -81,9 +81,9 @@ def show(
     from townhall.web.chat_store import ChatStore
     from townhall.web.site import application
 
-    shelf = ChatStore(folder, Client(root, key), voices)
+    chat_store = ChatStore(folder, Client(root, key), served_models)
     host = str(listener.getsockname()[0])
-    app = application(shelf, first, (*LOOPBACK, host) if local else (), plain)
+    app = application(chat_store, first, (*LOOPBACK, host) if local else (), plain)
     config = uvicorn.Config(
         app, http=type("PageProtocol", (Protocol,), {}), ws="none", loop="asyncio", lifespan="on", log_config=None, access_log=False,
         server_header=False, timeout_graceful_shutdown=1, h11_max_incomplete_event_size=64 << 10,

@@ -28,13 +28,13 @@ HEAD = (
 BODY = '<a class="skip" href="#message">Skip to your message</a><p id="state" class="unseen" role="status"></p>'
 
 
-def application(shelf: ChatStore, first: str, names: Collection[str], plain: SamplingControls = PLAIN) -> ASGIApp:
+def application(chat_store: ChatStore, first: str, names: Collection[str], plain: SamplingControls = PLAIN) -> ASGIApp:
     """`first` is the model id that a new chat begins with, `names` are hosts under which the page may be asked for; none: any."""
 
     @asynccontextmanager
     async def living(app: FastAPI) -> AsyncIterator[None]:
         yield
-        await shelf.close()
+        await chat_store.close()
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=living)
     ours = {path.name: path.read_bytes() for path in STATIC.iterdir()}
@@ -51,7 +51,7 @@ def application(shelf: ChatStore, first: str, names: Collection[str], plain: Sam
         if form not in ("md", "json"):
             return _nothing()
         try:
-            text = await asyncio.to_thread(shelf.exported, id, form)
+            text = await asyncio.to_thread(chat_store.exported, id, form)
         except TownhallError as error:
             return PlainTextResponse(str(error), 404)
         response = _file(f"chat.{form}", text.encode())
@@ -61,7 +61,7 @@ def application(shelf: ChatStore, first: str, names: Collection[str], plain: Sam
     app.router.routes += [Route("/own/{name}", own), Route("/portraits/{id}.svg", face), Route("/chats/{id}.{form}", chat)]
     theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     off = {"ssr_mode": False, "mcp_server": False, "pwa": False, "enable_monitoring": False, "run_history": False}
-    gr.mount_gradio_app(app, build(shelf, first, plain), path="/", footer_links=[], theme=theme, blocked_paths=["/"], **off)
+    gr.mount_gradio_app(app, build(chat_store, first, plain), path="/", footer_links=[], theme=theme, blocked_paths=["/"], **off)
     return RequestFilter(app, names, HEAD.encode(), BODY.encode())
 
 

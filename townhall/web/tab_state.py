@@ -15,7 +15,7 @@ class TabState:
     """
 
     chat: str | None = None
-    voice: str = ""  # whom its lists of characters and models name; "" for the one that every page begins with
+    served_model: str = ""  # whom its lists of characters and models name; "" for the one that every page begins with
     said: tuple[str, str] | None = None  # what stood in the box when the last message was sent, and what its browser had seen by then
     asked: str = ""  # the chat that an open question is about
     taken: tuple[int, int] = (0, 0)  # a number for each time that words were taken out of the box, and how many UTF-16 units the last time

@@ -24,11 +24,11 @@ class WindowShare:
     says: str
 
 
-def conversation(chat: LiveChat | None, voice: ModelChoice) -> list[Message]:
+def conversation(chat: LiveChat | None, served_model: ModelChoice) -> list[Message]:
     """The greeting, every turn, the reply that is being written; what was forgotten stands below the answer it was forgotten for."""
     said: list[Message] = []
-    if voice.greeting:
-        said.append(_message("assistant", spoken(voice.greeting)))
+    if served_model.greeting:
+        said.append(_message("assistant", spoken(served_model.greeting)))
     if chat is None:
         return said
     exchanges = chat.exchanges()
@@ -48,22 +48,22 @@ def conversation(chat: LiveChat | None, voice: ModelChoice) -> list[Message]:
     return said
 
 
-def receipt(told: dict[str, Any], before: int) -> str:
+def receipt(info: dict[str, Any], before: int) -> str:
     """One sentence about what the model does not see any more; `before`: messages that an earlier one told of."""
-    dropped, tokens = len(told.get("dropped") or ()), int(told.get("dropped_tokens") or 0)
+    dropped, tokens = len(info.get("dropped") or ()), int(info.get("dropped_tokens") or 0)
     if not tokens or dropped <= before:
         return ""
     more = f"{dropped - before} more messages" if before else f"the {dropped} oldest messages"
     return (
-        f"Forgot {more} to make room: {tokens} tokens of this chat have left the window of {told.get('window')} ({told.get('strategy')})."
+        f"Forgot {more} to make room: {tokens} tokens of this chat have left the window of {info.get('window')} ({info.get('strategy')})."
     )
 
 
-def shares(told: dict[str, Any], completion: int) -> list[WindowShare]:
+def shares(info: dict[str, Any], completion: int) -> list[WindowShare]:
     """How the window is filled after a reply; the parts add up to the window."""
-    window, pinned = int(told.get("window") or 0), int(told.get("pinned_tokens") or 0)
-    memory, reserve = int(told.get("memory_tokens") or 0), int(told.get("reserve_tokens") or 0)
-    recent = max(0, int(told.get("prompt_tokens") or 0) - pinned - memory + completion)
+    window, pinned = int(info.get("window") or 0), int(info.get("pinned_tokens") or 0)
+    memory, reserve = int(info.get("memory_tokens") or 0), int(info.get("reserve_tokens") or 0)
+    recent = max(0, int(info.get("prompt_tokens") or 0) - pinned - memory + completion)
     free = max(0, window - pinned - memory - recent - reserve)
     parts = [
         WindowShare("pinned", pinned, "the character, always in view"),
@@ -79,9 +79,9 @@ def bar(chat: LiveChat | None) -> str:
     """The context window as a meter and its legend."""
     answers = [answer for _, answer in (chat.exchanges() if chat else ()) if answer and (answer.facts or {}).get("receipt")]
     facts = answers[-1].facts or {} if answers else {}
-    told = facts.get("receipt") or {}
-    parts = shares(told, int(facts.get("completion_tokens") or 0))
-    window = int(told.get("window") or 0)
+    info = facts.get("receipt") or {}
+    parts = shares(info, int(facts.get("completion_tokens") or 0))
+    window = int(info.get("window") or 0)
     if not window:
         return '<div class="window"><div class="track" role="meter" aria-label="Context window" aria-valuemin="0" aria-valuemax="1" aria-valuenow="0" aria-valuetext="nothing said yet"></div><span class="legend">The context window fills as you talk.</span></div>'  # noqa: E501
     used = window - parts[-1].tokens
@@ -98,26 +98,26 @@ def bar(chat: LiveChat | None) -> str:
     )
 
 
-def header(voice: ModelChoice) -> str:
+def header(served_model: ModelChoice) -> str:
     """Who is being talked to."""
-    told = escape(voice.description or "The model itself, with no character to play.")
+    info = escape(served_model.description or "The model itself, with no character to play.")
     return (
-        f'<div class="who"><img src="portraits/{quote(voice.id, safe="")}.svg" alt="" width="56" height="56">'
-        f'<div><h1>{escape(voice.name)}</h1><p title="{told}">{told}</p></div></div>'
+        f'<div class="who"><img src="portraits/{quote(served_model.id, safe="")}.svg" alt="" width="56" height="56">'
+        f'<div><h1>{escape(served_model.name)}</h1><p title="{info}">{info}</p></div></div>'
     )
 
 
-def voices(all: Sequence[ModelChoice]) -> str:
+def served_models(all: Sequence[ModelChoice]) -> str:
     """What the page's own script writes below each name."""
-    told = "".join(f'<li data-id="{escape(one.id)}" data-name="{escape(one.name)}">{escape(tagline(one))}</li>' for one in all)
-    return f'<ul id="voices" hidden>{told}</ul>'
+    info = "".join(f'<li data-id="{escape(one.id)}" data-name="{escape(one.name)}">{escape(tagline(one))}</li>' for one in all)
+    return f'<ul id="voices" hidden>{info}</ul>'
 
 
-def tagline(voice: ModelChoice) -> str:
+def tagline(served_model: ModelChoice) -> str:
     """Who that is, without saying the name again."""
-    told = " ".join(voice.description.split()) or "the model itself, with no character to play"
-    told = told.removeprefix(f"{voice.name} is ")
-    return told[:1].upper() + told[1:]
+    info = " ".join(served_model.description.split()) or "the model itself, with no character to play"
+    info = info.removeprefix(f"{served_model.name} is ")
+    return info[:1].upper() + info[1:]
 
 
 def problem(text: str) -> str:
@@ -136,11 +136,11 @@ def exports(id: str) -> str:
     return f'<span class="exports">Save as {" ".join(links)}</span>'
 
 
-def facts(chat: LiveChat | None, voice: ModelChoice, taken: tuple[int, int] = (0, 0)) -> str:
+def facts(chat: LiveChat | None, served_model: ModelChoice, taken: tuple[int, int] = (0, 0)) -> str:
     """What the page's own scripts need to know; `taken` as in a `Tab`."""
     saved = chat.id if chat and (chat.live or chat.exchanges()) else ""
     return (
-        f'<div id="facts" data-chat="{escape(saved)}" data-persona="{escape(voice.id)}" data-name="{escape(voice.name)}" '
+        f'<div id="facts" data-chat="{escape(saved)}" data-persona="{escape(served_model.id)}" data-name="{escape(served_model.name)}" '
         f'data-taken="{taken[0]}" data-units="{taken[1]}"></div>'
     )
 
@@ -148,17 +148,17 @@ def facts(chat: LiveChat | None, voice: ModelChoice, taken: tuple[int, int] = (0
 def _notes(answer: LogTurn, before: int) -> tuple[str, int]:
     """(what stands below an answer, how many messages are forgotten now)."""
     facts = answer.facts or {}
-    told = facts.get("receipt") or {}
+    info = facts.get("receipt") or {}
     ends = {"length": "Cut off: the answer reached its limit.", "interrupted": "Stopped before its end."}
-    lines = [line for line in (ends.get(str(facts.get("finish_reason"))), receipt(told, before)) if line]
+    lines = [line for line in (ends.get(str(facts.get("finish_reason"))), receipt(info, before)) if line]
     notes = "".join(f'<span class="note">{escape(line)}</span>' for line in lines)
-    return (f"\n\n{notes}" if notes else ""), len(told.get("dropped") or ())
+    return (f"\n\n{notes}" if notes else ""), len(info.get("dropped") or ())
 
 
 def _message(role: str, content: str) -> Message:
     return {"role": role, "content": content}
 
 
-def names(voices: Sequence[ModelChoice]) -> list[tuple[str, str]]:
+def names(served_models: Sequence[ModelChoice]) -> list[tuple[str, str]]:
     """(what stands in a list, model id)."""
-    return [(voice.name, voice.id) for voice in voices]
+    return [(served_model.name, served_model.id) for served_model in served_models]

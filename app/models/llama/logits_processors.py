@@ -47,18 +47,18 @@ class SamplerChain:
     def __init__(
         self,
         sampling: SamplingParams,
-        steering: LogitsProcessors,
+        logits_processors: LogitsProcessors,
         prompt_tokens: int,
         grammar: Grammar | None = None,
         top: int | None = None,
     ) -> None:
-        self._sampler, self._steering, self._prompt_tokens = Sampler(sampling), steering, prompt_tokens
+        self._sampler, self._logits_processors, self._prompt_tokens = Sampler(sampling), logits_processors, prompt_tokens
         self._grammar, self._top = grammar, top
-        self._biased = np.array(sorted(steering.bias), np.int64)
-        self._bias = np.array([steering.bias[n] for n in sorted(steering.bias)], np.float32)
+        self._biased = np.array(sorted(logits_processors.bias), np.int64)
+        self._bias = np.array([logits_processors.bias[n] for n in sorted(logits_processors.bias)], np.float32)
         self._said: Counter[int] = Counter()
         self._counted = prompt_tokens
-        self.likely: list[TokenLogprob] = []
+        self.logprobs: list[TokenLogprob] = []
 
     @property
     def seed(self) -> int:
@@ -67,34 +67,34 @@ class SamplerChain:
 
     def __call__(self, logits: np.ndarray, recent: Sequence[int]) -> int:
         """The next id; `logits` is float32 (V,) and left as it is."""
-        logits = self._bend(logits, recent)
+        logits = self._process(logits, recent)
         token = self._sampler(logits, recent)
         if self._grammar:
             self._grammar.take(token)
         if self._top is not None:
-            self.likely.append(likely(logits, token, self._top))
+            self.logprobs.append(logprobs(logits, token, self._top))
         return token
 
     def enough(self, recent: Sequence[int]) -> int | None:
         """As the sampler's; None where logits are bent, or looked at."""
-        bent = self._steering != LogitsProcessors() or self._grammar or self._top is not None
-        return None if bent else self._sampler.enough(recent)
+        processed = self._logits_processors != LogitsProcessors() or self._grammar or self._top is not None
+        return None if processed else self._sampler.enough(recent)
 
     def draw_from(self, ids: list[int], scores: list[float], recent: Sequence[int]) -> int:
         """As the sampler's."""
         return self._sampler.draw_from(ids, scores, recent)
 
-    def _bend(self, logits: np.ndarray, recent: Sequence[int]) -> np.ndarray:
-        steering = self._steering
-        if steering == LogitsProcessors() and not self._grammar:
+    def _process(self, logits: np.ndarray, recent: Sequence[int]) -> np.ndarray:
+        logits_processors = self._logits_processors
+        if logits_processors == LogitsProcessors() and not self._grammar:
             return logits
         logits = logits.copy()
         logits[self._biased] += self._bias
-        if steering.frequency_penalty or steering.presence_penalty:
+        if logits_processors.frequency_penalty or logits_processors.presence_penalty:
             self._said.update(recent[self._counted :])
             self._counted = len(recent)
             for token, times in self._said.items():
-                logits[token] -= times * steering.frequency_penalty + steering.presence_penalty
+                logits[token] -= times * logits_processors.frequency_penalty + logits_processors.presence_penalty
         if self._grammar:
             allowed = self._grammar.allowed()
             logits[: len(allowed)][~allowed[: len(logits)]] = -np.inf
@@ -102,7 +102,7 @@ class SamplerChain:
         return logits
 
 
-def likely(logits: np.ndarray, token: int, top: int) -> TokenLogprob:
+def logprobs(logits: np.ndarray, token: int, top: int) -> TokenLogprob:
     """The log-probability of `token`, and the `top` largest; what cannot come at all is not among them."""
     largest = float(logits.max())
     total = largest + float(np.log(np.sum(np.exp(logits - np.float32(largest)), dtype=np.float64)))

@@ -53,11 +53,11 @@ class Sampler:
         k = 1 if s.temperature == 0 else s.top_k
         if not said.isdisjoint(ids):
             penalty = s.repeat_penalty
-            bent = [
+            processed = [
                 score if n not in said else score / penalty if score > 0 else score * penalty for n, score in zip(ids, scores, strict=True)
             ]
-            order = sorted(range(len(ids)), key=bent.__getitem__, reverse=True)
-            ids, scores = [ids[i] for i in order], [bent[i] for i in order]
+            order = sorted(range(len(ids)), key=processed.__getitem__, reverse=True)
+            ids, scores = [ids[i] for i in order], [processed[i] for i in order]
         best = scores[0]
         if k == 1 or best == -math.inf:
             return ids[0]

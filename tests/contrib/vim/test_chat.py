@@ -61,19 +61,19 @@ def watch(path, tmp_path):
     started = []
 
     def start(*flags):
-        told = (tmp_path / "told").open("w+")
+        info = (tmp_path / "told").open("w+")
         program = subprocess.Popen(
-            [sys.executable, "-m", "townhall", "watch", str(path), *(flags or ["--model", "fake:echo"])], stderr=told, stdout=told
+            [sys.executable, "-m", "townhall", "watch", str(path), *(flags or ["--model", "fake:echo"])], stderr=info, stdout=info
         )
-        started.append((program, told))
+        started.append((program, info))
         eventually(lambda: "is watched" in (tmp_path / "told").read_text() or program.poll() is not None)
         assert program.poll() is None, (tmp_path / "told").read_text()
 
     yield start
-    for program, told in started:
+    for program, info in started:
         program.terminate()
         program.wait()
-        told.close()
+        info.close()
 
 
 def asked(path, *expressions):

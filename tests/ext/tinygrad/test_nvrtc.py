@@ -102,19 +102,19 @@ def test_nvrtc_is_looked_for_only_where_a_card_may_be(monkeypatch):
     code = "import os; from ext.tinygrad.toolchain import *; prepare_environment(); print(os.environ.get('NVRTC_PATH', '') != '')"
     known = {name: value for name, value in os.environ.items() if name not in (*VARIABLES, "CPU", "GPU", "DEV")}
 
-    def told(dev: str) -> str:
+    def info(dev: str) -> str:
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=known | {"DEV": dev}, capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
-    assert told("CPU") == "False"
-    assert told("CUDA") == str(nvrtc.find() is not None)
+    assert info("CPU") == "False"
+    assert info("CUDA") == str(nvrtc.find() is not None)
 
 
 def test_the_command_that_installs_it_is_for_the_python_that_runs(monkeypatch):
     monkeypatch.setattr(sys, "prefix", "/somewhere/venv")
     monkeypatch.setattr(sys, "executable", os.path.abspath("somewhere/bin/python"))
     monkeypatch.setenv("VIRTUAL_ENV", "")
-    told = {True: "'townhall[cuda]'", False: nvrtc.REQUIREMENT}
+    info = {True: "'townhall[cuda]'", False: nvrtc.REQUIREMENT}
 
     class Metadata:
         extras: list[str] | None = None
@@ -124,10 +124,10 @@ def test_the_command_that_installs_it_is_for_the_python_that_runs(monkeypatch):
             return self.extras
 
     monkeypatch.setattr("importlib.metadata.metadata", lambda name: Metadata())
-    assert nvrtc.install_command() == f"somewhere/bin/python -m pip install {told[False]}"
+    assert nvrtc.install_command() == f"somewhere/bin/python -m pip install {info[False]}"
     monkeypatch.setattr(Metadata, "extras", ["bench", "cuda"])
     monkeypatch.setenv("VIRTUAL_ENV", "/somewhere/venv")
-    assert nvrtc.install_command() == f"pip install {told[True]}"
+    assert nvrtc.install_command() == f"pip install {info[True]}"
 
 
 def test_the_extra_installs_what_the_sentences_name():

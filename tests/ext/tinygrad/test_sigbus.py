@@ -45,5 +45,5 @@ def test_of_several_files_the_newest_is_named_first_and_none_draws_on_the_termin
 
 
 def test_a_handler_that_is_there_stays(tmp_path: Path) -> None:
-    told = last_words(tmp_path / "a.gguf", PYTHONFAULTHANDLER="1")
-    assert "Fatal Python error: Bus error" in told and "can no longer be read" not in told
+    info = last_words(tmp_path / "a.gguf", PYTHONFAULTHANDLER="1")
+    assert "Fatal Python error: Bus error" in info and "can no longer be read" not in info

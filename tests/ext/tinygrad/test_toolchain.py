@@ -182,29 +182,29 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def told() -> tuple[str, str]:
+def info() -> tuple[str, str]:
     return tuple(Path(os.environ[name]).name for name in ("OPENCL_PATH", "OCL_ICD_VENDORS"))  # type: ignore[return-value]
 
 
 def test_without_a_system_driver_the_bundled_loader_finds_the_bundled_driver(machine):
     program(machine / "lib/libOpenCL.so.1")
     opencl_loader.prepare()
-    assert told() == ("libOpenCL-1.so.1", "libpocl-1.so") and os.environ["PYOPENCL_HOME"] == str(machine / "pyopencl")
+    assert info() == ("libOpenCL-1.so.1", "libpocl-1.so") and os.environ["PYOPENCL_HOME"] == str(machine / "pyopencl")
     opencl_loader.prepare()  # as in a child process
-    assert told() == ("libOpenCL-1.so.1", "libpocl-1.so")
+    assert info() == ("libOpenCL-1.so.1", "libpocl-1.so")
 
 
 def test_a_system_with_loader_and_driver_is_left_alone(machine):
     program(machine / "lib/libOpenCL.so.1")
     (machine / "vendors/nvidia.icd").write_text("libnvidia-opencl.so.1\n")
     opencl_loader.prepare()
-    assert told() == ("", "")
+    assert info() == ("", "")
 
 
 def test_a_system_driver_without_a_loader_gets_the_bundled_loader(machine):
     (machine / "vendors/nvidia.icd").write_text("libnvidia-opencl.so.1\n")
     opencl_loader.prepare()
-    assert told() == ("libOpenCL-1.so.1", "")
+    assert info() == ("libOpenCL-1.so.1", "")
 
 
 def test_a_registered_driver_that_is_gone_does_not_count(machine):
@@ -212,10 +212,10 @@ def test_a_registered_driver_that_is_gone_does_not_count(machine):
     (machine / "vendors/old.icd").write_text(f"{machine}/gone/libold.so\n")
     assert opencl_loader.system_drivers() == []
     opencl_loader.prepare()
-    assert told() == ("libOpenCL-1.so.1", "libpocl-1.so")
+    assert info() == ("libOpenCL-1.so.1", "libpocl-1.so")
 
 
 def test_what_the_user_set_stands(machine, monkeypatch):
     monkeypatch.setenv("OPENCL_PATH", "/opt/mine/libOpenCL.so")
     opencl_loader.prepare()
-    assert told() == ("libOpenCL.so", "")
+    assert info() == ("libOpenCL.so", "")

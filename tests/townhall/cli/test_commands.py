@@ -43,12 +43,12 @@ class Desk:
         capfd.readouterr()
 
     @property
-    def talk(self):
-        return self.session.talk
+    def chat_state(self):
+        return self.session.chat_state
 
     @property
     def llama(self):
-        return self.talk.loaded.llama
+        return self.chat_state.loaded.llama
 
     def type(self, *lines):
         """(exit code, answers, remarks)."""
@@ -59,19 +59,19 @@ class Desk:
 
     @property
     def said(self):
-        return [(exchange.user.text, exchange.reply.text) for exchange in self.talk.conversation.exchanges]
+        return [(exchange.user.text, exchange.reply.text) for exchange in self.chat_state.conversation.exchanges]
 
     def log(self):
-        return read_log(self.talk.keeper.path)
+        return read_log(self.chat_state.keeper.path)
 
     def prompt(self, at=-1):
         """What the model was shown, behind the persona."""
-        head = len(self.talk.conversation.prompt.head_ids)
+        head = len(self.chat_state.conversation.prompt.head_ids)
         return self.llama.tokenizer.show(self.llama.prompts[at][head:])
 
 
 @pytest.fixture
-def desk(tmp_path, monkeypatch, capfd):
+def pool(tmp_path, monkeypatch, capfd):
     return lambda *script, **options: Desk(tmp_path / "logs", monkeypatch, capfd, script or ONE_TO_NINE, **options)
 
 
@@ -84,19 +84,19 @@ def turn(question, answer=""):
     return f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n" + (f"{answer}<|im_end|>\n" if answer else "")
 
 
-def test_a_retry_takes_the_place_of_the_last_answer(desk):
-    mine = desk()
+def test_a_retry_takes_the_place_of_the_last_answer(pool):
+    mine = pool()
     assert mine.type("Hi", "How?", "/retry", "/retry")[:2] == (0, ["One.", "Two.", "Three.", "Four."])
     assert mine.said == kept(mine.log()) == [("Hi", "One."), ("How?", "Four.")]
     assert mine.llama.prompts[1] == mine.llama.prompts[2] == mine.llama.prompts[3]
-    assert mine.talk.conversation.last.cached_tokens == len(mine.llama.prompts[1]) - 1
+    assert mine.chat_state.conversation.last.cached_tokens == len(mine.llama.prompts[1]) - 1
     mine.type("And?")
     assert mine.prompt() == turn("Hi", "One.") + turn("How?", "Four.") + turn("And?")
     assert [t.text for t in mine.log().taken] == ["How?", "Two.", "How?", "Three."]
 
 
-def test_one_ctrl_c_ends_the_reading_of_a_long_prompt(desk, monkeypatch):
-    mine = desk()
+def test_one_ctrl_c_ends_the_reading_of_a_long_prompt(pool, monkeypatch):
+    mine = pool()
     mine.type("Hi")
     prefill, passes = mine.llama.prefill, []
 
@@ -109,51 +109,51 @@ def test_one_ctrl_c_ends_the_reading_of_a_long_prompt(desk, monkeypatch):
     monkeypatch.setattr(mine.llama, "prefill", interrupted)
     with pytest.raises(KeyboardInterrupt):  # in a pipe it ends the program as well
         mine.type(" ".join(["word"] * 500))
-    assert len(passes) == 2 and mine.talk.conversation.last.finish_reason == "interrupted"
-    assert mine.said == [("Hi", "One.")] and mine.talk.unanswered.startswith("word word")
-    assert mine.type("/retry")[1][-1] == "Three." and mine.talk.conversation.last.cached_tokens == passes[1]  # nothing is read twice
+    assert len(passes) == 2 and mine.chat_state.conversation.last.finish_reason == "interrupted"
+    assert mine.said == [("Hi", "One.")] and mine.chat_state.unanswered.startswith("word word")
+    assert mine.type("/retry")[1][-1] == "Three." and mine.chat_state.conversation.last.cached_tokens == passes[1]  # nothing is read twice
 
 
-def test_only_a_retry_that_will_say_the_same_again_is_told_so(desk):
-    mine = desk(temperature=0)
+def test_only_a_retry_that_will_say_the_same_again_is_told_so(pool):
+    mine = pool(temperature=0)
     assert not any("the same again" in line for line in mine.type("Hi", "/prefill So", "/retry")[2])
     assert any("the same again" in line for line in mine.type("/retry")[2])
-    mine.talk.unanswered = "Hm"
+    mine.chat_state.unanswered = "Hm"
     assert not any("the same again" in line for line in mine.type("/retry")[2])
 
 
-def test_a_refused_command_has_its_place_among_answers_in_json(desk):
-    code, out, _ = desk(json=True).type("/retry", "Hi", "/undo 0")
+def test_a_refused_command_has_its_place_among_answers_in_json(pool):
+    code, out, _ = pool(json=True).type("/retry", "Hi", "/undo 0")
     assert code == 2 and [next(iter(json.loads(line))) for line in out] == ["error", "text", "error"]
 
 
-def test_a_retry_with_a_seed_is_another_sample_and_the_next_question_has_the_seed_again(desk):
-    mine = desk(seed=7)
+def test_a_retry_with_a_seed_is_another_sample_and_the_next_question_has_the_seed_again(pool):
+    mine = pool(seed=7)
     mine.type("Hi", "/retry", "/retry", "How?")
     events = [event for event in mine.log().events if not isinstance(event, tuple) and event.role == "assistant"]
     assert [event.facts["sampler"]["seed"] for event in events] == [7, 8, 9, 7]
 
 
-def test_an_edited_message_takes_the_place_of_the_last(desk, monkeypatch):
-    mine = desk()
+def test_an_edited_message_takes_the_place_of_the_last(pool, monkeypatch):
+    mine = pool()
     assert mine.type("Hi", "How far?", "/edit How far is the moon?\nAnd?")[1] == ["One.", "Two.", "Three.", "Four."]
     assert mine.said == kept(mine.log()) == [("Hi", "One."), ("How far is the moon?", "Three."), ("And?", "Four.")]
     assert mine.prompt(2) == turn("Hi", "One.") + turn("How far is the moon?")
     code, out, err = mine.type("/edit")
     assert (code, out) == (2, []) and "in a pipe /edit takes the new text" in err[0]
     monkeypatch.setattr(sys, "stdin", type("Terminal", (), {"isatty": lambda self: True})())
-    assert commands.run(mine.talk, "/edit") == commands.CommandResult(line="And?", instead=1)
+    assert commands.run(mine.chat_state, "/edit") == commands.CommandResult(line="And?", instead=1)
 
 
-def test_a_message_that_cannot_be_asked_leaves_the_old_one(desk):
-    mine = desk(max_context=512)
+def test_a_message_that_cannot_be_asked_leaves_the_old_one(pool):
+    mine = pool(max_context=512)
     code, out, err = mine.type("Hi", "/edit " + "word " * 600, "/retry")
     assert (code, out) == (2, ["One.", "Two."]) and "more than fit" in err[0]
     assert mine.said == kept(mine.log()) == [("Hi", "Two.")]
 
 
-def test_a_prefill_begins_the_next_answer_or_a_retry_and_no_other(desk):
-    mine = desk(" is far.", " is near.", "Yes.")
+def test_a_prefill_begins_the_next_answer_or_a_retry_and_no_other(pool):
+    mine = pool(" is far.", " is near.", "Yes.")
     assert mine.type("/prefill The moon", "Say", "/prefill The sun", "/retry", "Sure?")[1] == [
         "The moon is far.",
         "The sun is near.",
@@ -165,8 +165,8 @@ def test_a_prefill_begins_the_next_answer_or_a_retry_and_no_other(desk):
     assert code == 2 and "takes the words" in err[0] and "ends a reply" in err[1] and "as it likes" in err[3]
 
 
-def test_undo_takes_back_as_many_exchanges_as_it_is_told(desk):
-    mine = desk()
+def test_undo_takes_back_as_many_exchanges_as_it_is_told(pool):
+    mine = pool()
     code, _, err = mine.type("A", "B", "C", "D", "/undo", "/undo 2", "E")
     assert code == 0 and "took back 1 exchange; the last thing you said is now 'C'" in err[0] and "took back 2 exchanges" in err[1]
     assert mine.said == kept(mine.log()) == [("A", "One."), ("E", "Five.")] and mine.prompt() == turn("A", "One.") + turn("E")
@@ -176,31 +176,31 @@ def test_undo_takes_back_as_many_exchanges_as_it_is_told(desk):
     assert mine.said == kept(mine.log()) == []
 
 
-def test_another_persona_begins_anew_on_the_model_that_is_there(desk):
-    mine = desk()
+def test_another_persona_begins_anew_on_the_model_that_is_there(pool):
+    mine = pool()
     mine.type("Hi")
-    llama, stacys = mine.llama, mine.talk.keeper.path
+    llama, stacys = mine.llama, mine.chat_state.keeper.path
     code, out, err = mine.type("/persona", "/persona gary", "Hello", "/persona garry")
     assert code == 2 and out == ["Two."] and "* stacy" in err and "did you mean gary?" in err[-1]
-    assert mine.llama is llama and mine.loads == ["fake:echo"] and mine.talk.persona.name == "Gary"
+    assert mine.llama is llama and mine.loads == ["fake:echo"] and mine.chat_state.persona.name == "Gary"
     assert mine.said == [("Hello", "Two.")] and mine.prompt() == turn("Hello")
     assert kept(read_log(stacys)) == [("Hi", "One.")] and mine.log().head["persona"] == "Gary" and kept(mine.log()) == mine.said
 
 
-def test_models_are_changed_back_and_forth_without_loading_and_the_talk_goes_on(desk, tmp_path):
+def test_models_are_changed_back_and_forth_without_loading_and_the_talk_goes_on(pool, tmp_path):
     files = [tmp_path / "one.gguf", tmp_path / "two.gguf"]
     for file in files:
         file.touch()
-    mine = desk(model=files[0])
+    mine = pool(model=files[0])
     code, out, err = mine.type("Hi", f"/model {files[1]}", "How?", "/model one", "And?", "/model", "/model two.gguf")
     assert (code, out) == (0, ["One.", "One.", "Two."]) and mine.loads == list(map(str, files))
     assert "which was loaded already" not in err[0] and "which was loaded already" in err[1] and f"* {files[0]}" in err[2]
     assert mine.said == [("Hi", "One."), ("How?", "One."), ("And?", "Two.")]
     assert mine.type("Then?")[1] == ["Two."] and mine.prompt() == "".join(turn(*pair) for pair in mine.said[:3]) + turn("Then?")
     assert kept(mine.log()) == mine.said and mine.log().head["settings"]["model"] == str(files[1])
-    before, log = mine.said, mine.talk.keeper.path
+    before, log = mine.said, mine.chat_state.keeper.path
     code, _, err = mine.type("/model missing.gguf")
-    assert code == 2 and "missing.gguf does not exist" in err[0] and mine.said == before and mine.talk.keeper.path == log
+    assert code == 2 and "missing.gguf does not exist" in err[0] and mine.said == before and mine.chat_state.keeper.path == log
 
 
 @pytest.mark.parametrize(
@@ -228,52 +228,52 @@ def test_models_are_changed_back_and_forth_without_loading_and_the_talk_goes_on(
         ("/save talk.txt", "end it in .md"),
     ],
 )
-def test_wrong_arguments_are_one_clear_line_and_change_nothing(desk, line, fault):
-    mine = desk()
+def test_wrong_arguments_are_one_clear_line_and_change_nothing(pool, line, fault):
+    mine = pool()
     mine.type("Hi")
-    options, log = mine.talk.options, mine.log()
+    options, log = mine.chat_state.options, mine.log()
     code, out, err = mine.type(line, "Ho")
     assert code == 2 and out == ["Two."] and fault in err[0] and err[0].startswith("townhall: ") and len(err) == 1
-    assert mine.talk.options == options and mine.said == [("Hi", "One."), ("Ho", "Two.")] and mine.log().id == log.id
+    assert mine.chat_state.options == options and mine.said == [("Hi", "One."), ("Ho", "Two.")] and mine.log().id == log.id
 
 
-def test_settings_change_what_follows(desk):
-    mine = desk("One two three four five.")
+def test_settings_change_what_follows(pool):
+    mine = pool("One two three four five.")
     code, out, err = mine.type(
         "/settings temperature 0.9", "/settings seed 3", "/settings count 2", "Hi", "/settings seed null", "/settings count"
     )
     assert code == 0 and out == ["One two"] and "count is 2; it takes a whole number from 1" in err
     facts = mine.log().turns[-1].facts
     assert facts["sampler"] | {"temperature": 0.9, "seed": 3} == facts["sampler"] and facts["max_tokens"] == 2
-    assert mine.talk.loaded.sampling.seed is None and mine.talk.conversation.window.reserve == 2
+    assert mine.chat_state.loaded.sampling.seed is None and mine.chat_state.conversation.window.reserve == 2
     assert "temperature     0.9" in mine.type("/settings")[2] and mine.loads == ["fake:echo"]
 
 
-def test_how_prompts_are_laid_out_changes_in_a_new_log_that_has_the_talk(desk):
-    mine = desk()
+def test_how_prompts_are_laid_out_changes_in_a_new_log_that_has_the_talk(pool):
+    mine = pool()
     mine.type("Hi")
-    before = mine.talk.keeper.path
+    before = mine.chat_state.keeper.path
     assert mine.type("/settings format chat_log", "Ho")[0] == 0
-    assert mine.prompt() == "User: Hi\nStacy: One. [EOS]\nUser: Ho\nStacy:" and mine.talk.keeper.path != before
+    assert mine.prompt() == "User: Hi\nStacy: One. [EOS]\nUser: Ho\nStacy:" and mine.chat_state.keeper.path != before
     assert (
         kept(mine.log()) == mine.said and mine.log().head["settings"]["format"] == "chat_log" and kept(read_log(before)) == [("Hi", "One.")]
     )
 
 
-def test_a_branch_begins_with_what_was_said_and_the_old_log_stays(desk):
-    mine = desk()
+def test_a_branch_begins_with_what_was_said_and_the_old_log_stays(pool):
+    mine = pool()
     mine.type("Hi", "Ho")
-    trunk = mine.talk.keeper.path
+    trunk = mine.chat_state.keeper.path
     mine.type("/branch Second thoughts")
-    assert mine.talk.keeper.path != trunk and mine.log().title == "Second thoughts" and kept(mine.log()) == mine.said
+    assert mine.chat_state.keeper.path != trunk and mine.log().title == "Second thoughts" and kept(mine.log()) == mine.said
     mine.type("/undo", "Ha")
     assert kept(mine.log()) == mine.said == [("Hi", "One."), ("Ha", "Three.")] and kept(read_log(trunk)) == [("Hi", "One."), ("Ho", "Two.")]
     assert mine.prompt() == turn("Hi", "One.") + turn("Ha")
     assert {entry.title for entry in Index(mine.folder).entries()} == {"Second thoughts", ""}
 
 
-def test_a_talk_is_saved_and_taken_up_again(desk, tmp_path):
-    mine = desk()
+def test_a_talk_is_saved_and_taken_up_again(pool, tmp_path):
+    mine = pool()
     path = tmp_path / "far" / "talk.md"
     mine.type("Hi", "Ho", f"/save {path}", "/reset", "Ha")
     saved = path.read_bytes()
@@ -281,48 +281,48 @@ def test_a_talk_is_saved_and_taken_up_again(desk, tmp_path):
     assert code == 2 and "is there already" in err[0] and "remembers 2 exchanges" in err[1]
     assert mine.prompt() == turn("Hi", "One.") + turn("Ho", "Two.") + turn("And?") and path.read_bytes() == saved
     assert kept(mine.log()) == mine.said and mine.said[:2] == kept(read_log(path))
-    assert str(mine.talk.keeper.path) in mine.type("/save")[2][0]
+    assert str(mine.chat_state.keeper.path) in mine.type("/save")[2][0]
 
 
-def test_a_log_of_another_persona_brings_that_persona(desk):
-    mine = desk()
+def test_a_log_of_another_persona_brings_that_persona(pool):
+    mine = pool()
     mine.type("Hi", "/persona gary", "Hello")
-    garys = mine.talk.keeper.id
+    garys = mine.chat_state.keeper.id
     mine.type("/persona lexie", f"/load {garys}", "And?")
-    assert mine.talk.persona.name == "Gary" and mine.prompt() == turn("Hello", "Two.") + turn("And?")
+    assert mine.chat_state.persona.name == "Gary" and mine.prompt() == turn("Hello", "Two.") + turn("And?")
 
 
-def test_without_a_log_everything_works_but_a_branch(desk):
-    mine = desk(log=False)
+def test_without_a_log_everything_works_but_a_branch(pool):
+    mine = pool(log=False)
     code, out, err = mine.type("Hi", "/retry", "/edit Ho", "/undo", "/persona gary", "Hi", "/settings context stop", "/branch", "/save")
     assert code == 2 and len(out) == 4 and any("nothing to branch off" in line for line in err)
     (path,) = mine.folder.iterdir()
     assert kept(read_log(path)) == mine.said == [("Hi", "Four.")]
 
 
-def test_lines_that_only_look_like_commands_are_said_in_a_pipe(desk):
-    mine = desk()
+def test_lines_that_only_look_like_commands_are_said_in_a_pipe(pool):
+    mine = pool()
     assert mine.type("/etc/passwd is a file", "/exit", "never said")[1] == ["One."] and mine.said[0][0] == "/etc/passwd is a file"
     with pytest.raises(CommandError, match="there is no /undoo; did you mean '/undo'"):
-        commands.run(mine.talk, "/undoo")
-    assert commands.run(mine.talk, "/quit").leave
+        commands.run(mine.chat_state, "/undoo")
+    assert commands.run(mine.chat_state, "/quit").leave
 
 
-def test_every_command_is_in_the_help_and_has_a_line_of_its_own(desk):
-    mine = desk()
+def test_every_command_is_in_the_help_and_has_a_line_of_its_own(pool):
+    mine = pool()
     listed = "\n".join(mine.type("/help")[2])
     for name, help in commands.completions().items():
         assert name in listed and help in listed and help in mine.type(f"/help {name[1:]}")[2][0]
 
 
-def test_a_question_that_got_no_answer_is_taken_back_in_the_log_and_can_be_tried_again(desk, tmp_path):
-    mine = desk("One.", [ModelError("the model fell over")], "Two.")
+def test_a_question_that_got_no_answer_is_taken_back_in_the_log_and_can_be_tried_again(pool, tmp_path):
+    mine = pool("One.", [ModelError("the model fell over")], "Two.")
     code, out, _ = mine.type("Hi", "Ho", "/retry", "/undo")
     assert (code, out) == (2, ["One.", "Two."]) and mine.said == kept(mine.log()) == [("Hi", "One.")]
-    pieces = mine.talk.ask("Hm")
+    pieces = mine.chat_state.ask("Hm")
     pieces.close()
-    log = parse(mine.talk.keeper.path.read_bytes(), tmp_path)
-    assert log.turns[-1].text == "Hm" and mine.talk.last_question == "Hm"  # the program was killed here
+    log = parse(mine.chat_state.keeper.path.read_bytes(), tmp_path)
+    assert log.turns[-1].text == "Hm" and mine.chat_state.last_question == "Hm"  # the program was killed here
 
 
 SESSION = [
@@ -409,8 +409,8 @@ def test_what_cannot_be_resumed_is_refused_in_one_sentence(townhall, tmp_path, a
 def test_the_last_log_is_the_last_that_can_be_gone_on_with(townhall, tmp_path):
     chat = ("chat", "--model", "fake:echo", "--log-to", tmp_path)
     townhall(*chat, stdin=["Hi"])
-    (talk,) = tmp_path.glob("*.md")
-    talk.rename(older := tmp_path / "a.md")
+    (chat_state,) = tmp_path.glob("*.md")
+    chat_state.rename(older := tmp_path / "a.md")
     townhall(*chat, "--prompt", "Once")
     assert f"going on with {older}: 1 exchange\n" in townhall("chat", "--resume", "last", "--log-to", tmp_path)[2]
     assert f"remembers 1 exchange from {older}" in townhall(*chat, stdin=["Ho", "/load last"])[2]

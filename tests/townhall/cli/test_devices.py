@@ -34,10 +34,10 @@ def test_lines_mark_the_chosen_device_and_give_reasons():
 
 
 def test_json_has_the_same():
-    told = json.loads(CliRunner().invoke(devices, ["--json"]).output)
-    assert told["requested"] == "automatic" and told["chosen"] == "CPU"
-    assert told["devices"][0] == {"device": "CUDA", "usable": False, "reason": "no NVIDIA driver is loaded"}
-    usable = [(entry["device"], entry["usable"], entry["kind"], entry["chosen"]) for entry in told["devices"][1:]]
+    info = json.loads(CliRunner().invoke(devices, ["--json"]).output)
+    assert info["requested"] == "automatic" and info["chosen"] == "CPU"
+    assert info["devices"][0] == {"device": "CUDA", "usable": False, "reason": "no NVIDIA driver is loaded"}
+    usable = [(entry["device"], entry["usable"], entry["kind"], entry["chosen"]) for entry in info["devices"][1:]]
     assert usable == [("CL", True, "cpu", False), ("CPU", True, "cpu", True)]
 
 

@@ -23,8 +23,8 @@ def python(code, **env):
 
 
 def test_the_manual_is_the_help_of_every_command():
-    told = "docs/cli.md differs from --help; write it anew with `python -m townhall.cli.manual > docs/cli.md`"
-    assert (ROOT / "docs" / "cli.md").read_text() == manual(), told
+    info = "docs/cli.md differs from --help; write it anew with `python -m townhall.cli.manual > docs/cli.md`"
+    assert (ROOT / "docs" / "cli.md").read_text() == manual(), info
 
 
 @pytest.mark.parametrize("names, text", PAGES, ids=[" ".join(names) for names, _ in PAGES])

@@ -118,8 +118,8 @@ def test_a_full_disk_costs_the_log_only(tmp_path):
 
     done = townhall("--log-to", tmp_path / "a.md", stdin="Hi\n" * 20, preexec_fn=small_files)
     assert done.returncode == 0 and done.stdout == "Hi\n" * 20
-    told = [line for line in done.stderr.splitlines() if "goes on all the same" in line]
-    assert len(told) == 1 and told[0].startswith("townhall: ") and "File too large" in told[0]
+    info = [line for line in done.stderr.splitlines() if "goes on all the same" in line]
+    assert len(info) == 1 and info[0].startswith("townhall: ") and "File too large" in info[0]
     log = read_log(tmp_path / "a.md")
     assert log.turns and not log.damages and all(turn.facts for turn in log.turns)
 

@@ -38,8 +38,8 @@ def test_talks_are_listed_shown_searched_and_exported(log, folder):
     assert log("show", entries[1]["id"])[1] == "User: How far is the moon?\nStacy: How far is the moon?\nUser: Two\nStacy: Two\n"
     assert len(log("search", "MOON", "far")[1].splitlines()) == 2 and "no turn" in log("search", "sun")[2]
     assert [json.loads(line)["speaker"] for line in log("search", "moon", "--json")[1].splitlines()] == ["User", "Stacy"]
-    told = json.loads(log("export", "last")[1])
-    assert told["turns"][1]["text"] == "Hello" and told["turns"][1]["facts"]["tokens"] and told["head"]["persona"] == "Gary"
+    info = json.loads(log("export", "last")[1])
+    assert info["turns"][1]["text"] == "Hello" and info["turns"][1]["facts"]["tokens"] and info["head"]["persona"] == "Gary"
     assert "**User:** Hello\n\n**Gary:** Hello\n" in log("export", entries[0]["path"], "--markdown")[1]
     assert "2 logs in" in log("reindex")[2] and log("list")[1] == out
 

@@ -24,12 +24,12 @@ def once(*args, cwd=ROOT):
 @contextmanager
 def watching(tmp_path, *args, command=COMMAND):
     """The program, ready; its standard error goes to the file whose path is its attribute `told`."""
-    told = tmp_path / "told"
-    with told.open("w") as errors:
+    info = tmp_path / "told"
+    with info.open("w") as errors:
         program = subprocess.Popen([*command, *map(str, args)], stdout=subprocess.PIPE, stderr=errors, text=True)
-    program.told = told
+    program.info = info
     try:
-        eventually(lambda: "is watched; Ctrl-C ends that" in told.read_text() or program.poll() is not None)
+        eventually(lambda: "is watched; Ctrl-C ends that" in info.read_text() or program.poll() is not None)
         yield program
     finally:
         program.kill()
@@ -60,8 +60,8 @@ def test_once_answers_a_folder_and_its_code_tells_of_what_was_left(tmp_path):
         (tmp_path / name).write_text(text)
     done = once(tmp_path, "--json", "--seed", "1")
     assert done.returncode == 2 and "c.chat, line 1: a zero byte" in done.stderr
-    told = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [(one["file"], one["text"]) for one in told] == [(str(tmp_path / "a.chat"), "Hi"), (str(tmp_path / "b.txt"), "Ho")]
+    info = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(one["file"], one["text"]) for one in info] == [(str(tmp_path / "a.chat"), "Hi"), (str(tmp_path / "b.txt"), "Ho")]
     assert [(tmp_path / name).read_text() for name in ("a.chat", "c.chat")] == ["User: Hi\n\nStacy: Hi\n\nUser: ", "User: \0"]
 
 
@@ -108,9 +108,9 @@ def test_a_conversation_may_name_a_model_of_its_own_which_stays_loaded(tmp_path)
             text = path.read_text()
             path.write_text(f"{text}{'' if text.endswith('User: ') else 'User: '}Hi")
             eventually(lambda path=path, text=text, answer=answer: path.read_text().endswith(f"Hi\n\nStacy: {answer}\n\nUser: "))
-        told = program.told.read_text()
-    assert told.count("fake:script=") == 1 and told.count("fake:echo: ") == 1  # each was loaded once
-    assert not [line for line in told.splitlines() if line.startswith("townhall: ")]
+        info = program.info.read_text()
+    assert info.count("fake:script=") == 1 and info.count("fake:echo: ") == 1  # each was loaded once
+    assert not [line for line in info.splitlines() if line.startswith("townhall: ")]
 
 
 def test_watched_conversations_are_in_no_logbook(tmp_path):
@@ -132,8 +132,8 @@ def test_a_signal_ends_the_watch_with_the_file_in_order(tmp_path, slow, ending):
     program = subprocess.Popen([*COMMAND, str(path), *slow], stderr=subprocess.PIPE, text=True)
     eventually(lambda: "more more" in path.read_text())
     program.send_signal(ending)
-    told = program.communicate()[1]
-    assert program.returncode in (0, 128 + ending) and "Traceback" not in told and "(stopped)" in told
+    info = program.communicate()[1]
+    assert program.returncode in (0, 128 + ending) and "Traceback" not in info and "(stopped)" in info
     text = path.read_text()
     assert text.startswith("User: Hi\n\nStacy: more more") and text.endswith("more\n\nUser: ")
 

@@ -3,8 +3,8 @@
 import pytest
 
 from tests.townhall.fake import FakeCache, FakeLlama, FakeTokenizer
-from tests.townhall.test_conversation import PERSONA, ask, log_model, talk, words
-from townhall.context.summarizer import REQUEST, SCRIBE, goes_round, invents, repeats, told
+from tests.townhall.test_conversation import PERSONA, ask, chat_state, log_model, words
+from townhall.context.summarizer import REQUEST, SUMMARIZER, goes_round, info, invents, repeats
 from townhall.persona import Persona
 
 NOTE = "Tom lives in Lisbon with a dog."
@@ -34,7 +34,7 @@ def test_a_shift_computes_nothing_again(make, monkeypatch):
     remove = FakeCache.remove
     monkeypatch.setattr(FakeCache, "remove", lambda self, start, stop: removed.append((start, stop)) or remove(self, start, stop))
     llama = model(make=make)
-    conversation = talk(llama, context="shift")
+    conversation = chat_state(llama, context="shift")
     conversation.prepare()
     overflows = 0
     for _ in range(40):
@@ -52,7 +52,7 @@ def test_a_shift_computes_nothing_again(make, monkeypatch):
 
 def test_the_model_writes_down_what_is_about_to_leave():
     llama = model()
-    conversation = talk(llama, context="summarize")
+    conversation = chat_state(llama, context="summarize")
     fold = until_fold(conversation)
     gone = conversation.exchanges[: len(fold.messages) // 2]
     assert fold.messages == tuple(m.id for e in gone for m in e.messages)
@@ -76,7 +76,7 @@ def test_the_model_writes_down_what_is_about_to_leave():
 
 def test_only_evicted_text_is_written_down_each_message_once():
     llama = model()
-    conversation = talk(llama, context="summarize")
+    conversation = chat_state(llama, context="summarize")
     requests, folds = [], []
     for n in range(60):
         ask(conversation, f"turn {n} {TOLD} Right?")
@@ -104,14 +104,14 @@ def test_only_evicted_text_is_written_down_each_message_once():
         ("...", "wrote nothing"),
         (" ".join(f"n{chr(97 + i % 26)}{chr(97 + i // 26)}" for i in range(100)), "longer than 64 tokens"),
         ("Stacy raps.", "pinned"),
-        (SCRIBE.examples[0].reply, "pinned"),
+        (SUMMARIZER.examples[0].reply, "pinned"),
         ("Eleven elephants dance through museums.", "not told"),
         (words(20), "circles"),
     ],
 )
 def test_a_memory_that_is_empty_too_long_or_says_the_persona_again_is_rejected_and_slide_serves(note, why):
     llama = model(note)
-    conversation = talk(llama, context="summarize")
+    conversation = chat_state(llama, context="summarize")
     fold = until_fold(conversation)
     assert fold.memory is None and why in fold.rejected and why in fold.describe()
     assert conversation.plan.memory is None and not conversation.last.receipt.dropped
@@ -126,7 +126,7 @@ def test_a_memory_that_is_empty_too_long_or_says_the_persona_again_is_rejected_a
 def test_a_rejected_memory_leaves_the_one_before_it():
     notes = [NOTE]
     llama = FakeLlama(lambda prompt: notes[-1] if REQUEST in prompt else words(40), max_context=512)
-    conversation = talk(llama, context="summarize")
+    conversation = chat_state(llama, context="summarize")
     kept = until_fold(conversation).memory
     notes.append("")
     assert until_fold(conversation).memory is None
@@ -138,7 +138,7 @@ def test_a_rejected_memory_leaves_the_one_before_it():
 
 def test_a_turn_longer_than_the_recent_ones_is_served_by_slide_and_written_down_after_it():
     llama = model()
-    conversation = talk(llama, context="summarize")
+    conversation = chat_state(llama, context="summarize")
     for _ in range(3):
         assert turn(conversation) is None
     ask(conversation, words(conversation.window.budget - 120))
@@ -150,7 +150,7 @@ def test_a_turn_longer_than_the_recent_ones_is_served_by_slide_and_written_down_
 
 
 def test_an_interrupted_memory_changes_nothing():
-    conversation = talk(model(), context="summarize")
+    conversation = chat_state(model(), context="summarize")
     while not (fold := (ask(conversation, words(20)), conversation.after_reply(lambda: True))[1]):
         pass
     assert fold.memory is None and "interrupted" in fold.rejected and conversation.plan.memory is None
@@ -158,7 +158,7 @@ def test_an_interrupted_memory_changes_nothing():
 
 
 def test_a_memory_goes_before_a_turn_is_refused():
-    conversation = talk(model(), context="summarize")
+    conversation = chat_state(model(), context="summarize")
     memory = until_fold(conversation).memory
     message = words(conversation.window.budget - len(conversation.prompt.turn_ids("")))
     ask(conversation, message)
@@ -169,7 +169,7 @@ def test_a_memory_goes_before_a_turn_is_refused():
 
 def test_a_conversation_without_memory_has_nothing_to_do_after_a_reply():
     for context in ("slide", "shift", "stop"):
-        conversation = talk(FakeLlama([words(10)]), context=context)
+        conversation = chat_state(FakeLlama([words(10)]), context=context)
         for _ in range(10):
             assert turn(conversation) is None
 
@@ -177,14 +177,14 @@ def test_a_conversation_without_memory_has_nothing_to_do_after_a_reply():
 def test_a_memory_reaches_a_template_whose_turns_depend_on_each_other():
     counting = "{% for m in messages %}{{ loop.index }}{{ m.content }}<|im_end|>{% endfor %}{{ 'assistant:' if add_generation_prompt }}"
     llama = FakeLlama(lambda prompt: NOTE if REQUEST in prompt else words(40), max_context=512, tokenizer=FakeTokenizer(counting))
-    conversation = talk(llama, context="summarize")
+    conversation = chat_state(llama, context="summarize")
     assert until_fold(conversation).memory
     ask(conversation, "And now?")
     assert NOTE in llama.tokenizer.show(llama.prompts[-1])
 
 
 def test_reset_forgets_the_memory_too():
-    conversation = talk(model(), context="summarize")
+    conversation = chat_state(model(), context="summarize")
     until_fold(conversation)
     conversation.reset()
     ask(conversation, "Hi")
@@ -214,7 +214,7 @@ def test_the_oldest_notes_go_when_there_are_too_many():
     def script(prompt):
         return next(fact for fact in reversed(facts) if fact in prompt) if REQUEST in prompt else words(40)
 
-    conversation = talk(FakeLlama(script, max_context=512), context="summarize")
+    conversation = chat_state(FakeLlama(script, max_context=512), context="summarize")
     for fact in facts:
         turn(conversation, fact)
     memory = conversation.plan.memory
@@ -226,7 +226,7 @@ def test_the_oldest_notes_go_when_there_are_too_many():
 
 def test_questions_tell_nothing_and_the_model_is_not_asked_about_them():
     llama = model()
-    conversation = talk(llama, context="summarize")
+    conversation = chat_state(llama, context="summarize")
     for _ in range(20):
         ask(conversation, "Do you know where Tom lives, who has a dog and who is said to live in Lisbon?")
         known = len(llama.prompts)
@@ -245,7 +245,7 @@ def test_questions_tell_nothing_and_the_model_is_not_asked_about_them():
     ],
 )
 def test_what_tells_something(text, rest):
-    assert told(text) == rest
+    assert info(text) == rest
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_going_round():
 
 
 def test_the_whole_history_can_be_looked_at():
-    conversation = talk(model(), Persona("Stacy", "Stacy raps."), context="summarize")
+    conversation = chat_state(model(), Persona("Stacy", "Stacy raps."), context="summarize")
     fold = until_fold(conversation)
     text = conversation.history()
     assert f"out of the window: {len(fold.messages)} messages" in text and NOTE in text

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.townhall.fake import FakeLlama
-from tests.townhall.test_conversation import ask, talk, words
+from tests.townhall.test_conversation import ask, chat_state, words
 from townhall.context.registry import STRATEGIES
 from townhall.errors import ContextError
 from townhall.persona import Persona
@@ -15,7 +15,7 @@ every_strategy = pytest.mark.parametrize("context", STRATEGIES)
 
 def persona_of(tokens):
     """A persona whose head has exactly `tokens` tokens."""
-    without = len(talk(FakeLlama(max_context=4096), Persona("Ada", words(1))).prompt.head_ids) - 1
+    without = len(chat_state(FakeLlama(max_context=4096), Persona("Ada", words(1))).prompt.head_ids) - 1
     return Persona("Ada", words(tokens - without))
 
 
@@ -29,27 +29,27 @@ def test_a_head_that_fills_the_window_is_refused_with_the_numbers(context, token
     with pytest.raises(
         ContextError, match=rf"^Ada's persona takes {tokens} tokens of a window of {N}, .* or shorten the persona$"
     ) as caught:
-        talk(FakeLlama(max_context=N), persona_of(tokens), context=context)
+        chat_state(FakeLlama(max_context=N), persona_of(tokens), context=context)
     assert caught.value.capacity == N < caught.value.needed
 
 
 @every_strategy
 @pytest.mark.parametrize("over", [-1, 0, 1, N])
 def test_the_largest_head_is_the_one_that_leaves_room_for_an_empty_turn_and_the_answer(context, over):
-    empty, reserve = len(talk(FakeLlama()).prompt.turn_ids("")), N // 4
+    empty, reserve = len(chat_state(FakeLlama()).prompt.turn_ids("")), N // 4
     persona = persona_of(N - reserve - empty + over)
     if over > 0:
         with pytest.raises(ContextError, match="leaves no room to talk"):
-            talk(FakeLlama(max_context=N), persona, context=context)
+            chat_state(FakeLlama(max_context=N), persona, context=context)
         return
-    conversation = talk(FakeLlama([words(2 * N)], max_context=N), persona, context=context)
+    conversation = chat_state(FakeLlama([words(2 * N)], max_context=N), persona, context=context)
     assert ask(conversation, words(-over)) and conversation.last.finish_reason == "length"
 
 
 @every_strategy
 @pytest.mark.parametrize("tokens", SIZES)
 def test_a_message_that_fills_the_window_is_refused_whatever_was_said_before(context, tokens):
-    conversation = talk(FakeLlama(["Fine."], max_context=N), context=context)
+    conversation = chat_state(FakeLlama(["Fine."], max_context=N), context=context)
     ask(conversation, "Hi")
     with pytest.raises(ContextError, match=rf"{conversation.window.pinned + tokens} tokens, .* the window holds {N}.*--max-context"):
         conversation.reply(message_of(conversation, tokens))
@@ -59,7 +59,7 @@ def test_a_message_that_fills_the_window_is_refused_whatever_was_said_before(con
 @every_strategy
 @pytest.mark.parametrize("over", [-1, 0, 1, N])
 def test_the_largest_message_is_the_one_that_leaves_room_for_the_answer(context, over):
-    conversation = talk(FakeLlama([words(2 * N)], max_context=N), context=context)
+    conversation = chat_state(FakeLlama([words(2 * N)], max_context=N), context=context)
     message = message_of(conversation, conversation.window.budget + over)
     if over > 0:
         with pytest.raises(ContextError, match=f"{over} more than fit"):
@@ -78,7 +78,7 @@ def test_a_reply_that_reaches_the_window_ends_with_length_and_never_with_stop(co
     """The prompt and all tokens but the last are in the cache: one more than the window holds can be said."""
     script = [words(3)]
     llama = FakeLlama(script, max_context=N)
-    conversation = talk(llama, context=context, max_tokens=10 * N)
+    conversation = chat_state(llama, context=context, max_tokens=10 * N)
     message = "Go on"
     room = N - conversation.window.pinned - len(conversation.prompt.turn_ids(message)) + 1
     script[0] = words(room + over)

@@ -18,7 +18,7 @@ TURNS = 30
 SCRIPT = "pause: 0.0004\nreplies:\n" + "".join(f"- Reply {n} of many, in a few words – käse, and a heading.\\n\n" for n in range(TURNS))
 
 
-def talk(folder: Path, script: Path, kill: random.Random) -> tuple[int, int]:
+def chat_state(folder: Path, script: Path, kill: random.Random) -> tuple[int, int]:
     """One session, killed at a random moment; (answers that were seen to end, answers that are in the log, whole)."""
     command = [
         sys.executable,
@@ -58,7 +58,7 @@ def test_no_kill_loses_more_than_the_reply_in_flight(tmp_path, kills):
     for folder in folders:
         folder.mkdir(parents=True)
     with ThreadPoolExecutor(os.cpu_count() or 2) as pool:
-        counts = list(pool.map(talk, folders, [script] * kills, [random.Random(n) for n in range(kills)]))
+        counts = list(pool.map(chat_state, folders, [script] * kills, [random.Random(n) for n in range(kills)]))
     assert all(seen <= kept <= seen + 1 for seen, kept in counts)
     kept = [kept for _, kept in counts]
     assert kills < 100 or (len(set(kept)) > 8 and min(kept) < 10), kept  # the moments were really spread over the session

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.townhall.fake import FakeLlama
 from tests.townhall.logbook.test_log_syntax import HEAD
-from tests.townhall.test_conversation import ask, talk
+from tests.townhall.test_conversation import ask, chat_state
 from townhall.logbook import log_syntax, restore
 from townhall.logbook.log_reader import LogTurn, parse
 
@@ -24,8 +24,8 @@ def spell(*parts):
     return (log_syntax.front_matter(HEAD) + "".join(parts)).encode()
 
 
-def standing(data):
-    return [(question.text, answer.text) for question, answer in restore.exchanges(restore.standing(parse(data, PATH).events))]
+def summary_checkpoint(data):
+    return [(question.text, answer.text) for question, answer in restore.exchanges(restore.summary_checkpoint(parse(data, PATH).events))]
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def standing(data):
     ],
 )
 def test_a_talk_is_what_stands_since_it_began_anew(parts, left):
-    assert standing(spell(*parts)) == left
+    assert summary_checkpoint(spell(*parts)) == left
 
 
 def test_a_comment_that_was_torn_takes_nothing_back_and_loses_nothing():
@@ -54,20 +54,20 @@ def test_a_comment_that_was_torn_takes_nothing_back_and_loses_nothing():
         taken = cut == len(undo) - 1  # its line's end alone may be missing
         for rest in (b"", b"\n" + said("c", "3").encode()):
             left = [("a", "1")] if taken else [("a", "1"), ("b", "2")]
-            assert standing(data + undo[:cut] + rest) == left + [("c", "3")] * bool(rest), cut
+            assert summary_checkpoint(data + undo[:cut] + rest) == left + [("c", "3")] * bool(rest), cut
 
 
 @given(st.lists(st.sampled_from([said("a", "1"), said("b", ""), UNDO, RESET, RESUME, log_syntax.turn("User", "c", "user", {}), "junk\n"])))
 def test_turns_that_stand_and_turns_that_were_taken_are_all_there_is(parts):
     log = parse(spell(*parts), PATH)
     assert sorted(turn.line for turn in (*log.turns, *log.taken)) == [event.line for event in log.events if isinstance(event, LogTurn)]
-    since = restore.standing(log.events)
+    since = restore.summary_checkpoint(log.events)
     assert since == log.turns[len(log.turns) - len(since) :] or RESET in parts
 
 
 def test_answers_keep_their_ids_and_others_are_not_believed():
     llama = FakeLlama([["Pa", "ris", "."]])
-    conversation = talk(llama)
+    conversation = chat_state(llama)
     ask(conversation, "Where?")
     turn = parse(spell(restore.carried(conversation, "x")), PATH).turns[1]
     ids = [llama.tokenizer.id(token) for token in ("Pa", "ris", ".")]

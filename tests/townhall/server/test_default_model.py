@@ -25,11 +25,11 @@ def test_five_turns_with_stacy_each_cost_their_own_tokens(default_model):
 
     server = Running(load, OPTIONS)
     try:
-        talk = openai.OpenAI(base_url=server.url, api_key="any", max_retries=0, timeout=120)
+        chat_state = openai.OpenAI(base_url=server.url, api_key="any", max_retries=0, timeout=120)
         messages = []
         for question in QUESTIONS:
             messages.append({"role": "user", "content": question})
-            reply = talk.chat.completions.create(model="stacy", messages=messages, temperature=0, max_tokens=40)
+            reply = chat_state.chat.completions.create(model="stacy", messages=messages, temperature=0, max_tokens=40)
             answer, usage = reply.choices[0].message.content, reply.usage
             own = len(server.service.llama.tokenizer.encode(question, bos=False))
             # beside its words a turn has the markers around it, and what closed the last answer

@@ -90,8 +90,8 @@ WRONG = {
 def test_wrong_types_and_values_are_refused_by_name(serve):
     server = serve()
     for field, value in ((field, value) for field, values in WRONG.items() for value in values):
-        told = error(httpx.post(f"{server.url}/chat/completions", json=CHAT | {field: value}), 400)
-        assert field in f"{told['param']} {told['message']}", (field, value, told)
+        info = error(httpx.post(f"{server.url}/chat/completions", json=CHAT | {field: value}), 400)
+        assert field in f"{info['param']} {info['message']}", (field, value, info)
 
 
 def test_what_clients_send_without_need_is_tolerated(serve):
@@ -129,9 +129,9 @@ def test_text_that_looks_like_markers_stays_text(serve):
 
 def test_a_tokenizers_round_trip(tiny_server):
     text = "Hello, the wörld 🎉"
-    told = httpx.post(f"{tiny_server.url}/tokenize", json={"prompt": text, "model": "stacy"}).json()
-    assert told["count"] == len(told["tokens"]) and told["max_model_len"] == 1536
-    assert httpx.post(f"{tiny_server.url}/detokenize", json={"tokens": told["tokens"]}).json() == {"prompt": text}
+    info = httpx.post(f"{tiny_server.url}/tokenize", json={"prompt": text, "model": "stacy"}).json()
+    assert info["count"] == len(info["tokens"]) and info["max_model_len"] == 1536
+    assert httpx.post(f"{tiny_server.url}/detokenize", json={"tokens": info["tokens"]}).json() == {"prompt": text}
     assert error(httpx.post(f"{tiny_server.url}/detokenize", json={"tokens": [10**6]}), 400)["param"] == "tokens"
 
 
@@ -148,9 +148,9 @@ def test_a_long_conversation_is_served_with_a_receipt(tiny_server):
     asked = {"model": "gary", "messages": [*messages, *CHAT["messages"]], "max_tokens": 3}
     for strategy in ("slide", "shift"):
         response = httpx.post(f"{tiny_server.url}/chat/completions", json=asked | {"context": strategy}, timeout=60)
-        told = response.json()["townhall"]
-        assert told["strategy"] == strategy and told["dropped"][0] == 0 and len(told["dropped"]) > 100
-        assert response.headers["X-Townhall-Dropped"].startswith(f"messages={len(told['dropped'])}, ")
+        info = response.json()["townhall"]
+        assert info["strategy"] == strategy and info["dropped"][0] == 0 and len(info["dropped"]) > 100
+        assert response.headers["X-Townhall-Dropped"].startswith(f"messages={len(info['dropped'])}, ")
 
 
 def test_many_at_once_are_all_answered(serve):
@@ -179,8 +179,8 @@ def test_a_model_that_fails_costs_that_request_only(serve):
     "field, path, status", [("messages", "chat/completions", 422), ("prompt", "completions", 400), ("tokens", "detokenize", 400)]
 )
 def test_a_list_beyond_all_measure_is_not_looked_through(serve, field, path, status):
-    told = error(httpx.post(f"{serve().url}/{path}", json=CHAT | {field: [[]] * 200_000}, timeout=60), status)
-    assert f"{field} has 200000 entries, more than the" in told["message"]
+    info = error(httpx.post(f"{serve().url}/{path}", json=CHAT | {field: [[]] * 200_000}, timeout=60), status)
+    assert f"{field} has 200000 entries, more than the" in info["message"]
 
 
 def test_while_the_model_is_loaded_the_server_says_so():

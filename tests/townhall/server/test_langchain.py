@@ -44,10 +44,10 @@ def test_structured_output(tiny_server):
 
 @pytest.mark.parametrize("way", ["invoke", "stream"])
 def test_an_overflow_is_recognised_as_one(serve, way):
-    talk = chat(serve(FakeLlama(max_context=400)), extra_body={"context": "stop"})
+    chat_state = chat(serve(FakeLlama(max_context=400)), extra_body={"context": "stop"})
     messages = [message for n in range(40) for message in (HumanMessage(f"user {n}."), AIMessage(f"assistant {n}."))]
     with pytest.raises(ContextOverflowError, match="context_length_exceeded"):
-        list(getattr(talk, way)([*messages, HumanMessage("And?")]))
+        list(getattr(chat_state, way)([*messages, HumanMessage("And?")]))
 
 
 def test_several_answers_and_log_probabilities(tiny_server):

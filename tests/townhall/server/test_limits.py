@@ -15,9 +15,9 @@ def error(response, status):
     """The error object of a response that must have this status."""
     assert response.status_code == status, response.text
     assert response.headers["Content-Type"] == "application/json"
-    told = response.json()["error"]
-    assert set(told) == {"message", "type", "param", "code"} and told["message"] and told["type"]
-    return told
+    info = response.json()["error"]
+    assert set(info) == {"message", "type", "param", "code"} and info["message"] and info["type"]
+    return info
 
 
 class Slow(FakeLlama):
@@ -150,14 +150,14 @@ def test_background_requests_never_take_a_chats_cache(serve):
         reply = httpx.post(f"{server.url}/chat/completions", json=asked, headers=headers).json()
         return reply["usage"]["prompt_tokens_details"]["cached_tokens"]
 
-    talk = "A long talk about everything. " * 8
-    first = cached(talk)
-    cached("Give this a title: " + talk, townhall={"lane": "background"})
-    cached("Give this some tags: " + talk, headers={"User-Agent": "Titler/1.0"})
-    assert cached(talk) > first
+    chat_state = "A long talk about everything. " * 8
+    first = cached(chat_state)
+    cached("Give this a title: " + chat_state, townhall={"lane": "background"})
+    cached("Give this some tags: " + chat_state, headers={"User-Agent": "Titler/1.0"})
+    assert cached(chat_state) > first
     for task in ("title", "tags", "follow_ups"):  # as Open WebUI asks, which says nothing of a lane
-        cached(f"### Task:\nGenerate {task} for this. {talk}", stream=False, max_completion_tokens=1000)
-    assert cached(talk) > first
+        cached(f"### Task:\nGenerate {task} for this. {chat_state}", stream=False, max_completion_tokens=1000)
+    assert cached(chat_state) > first
     answered = [{"role": "assistant", "content": "Well."}, {"role": "user", "content": "Another talk"}]
     cached("Hi", messages=[{"role": "user", "content": "Hi"}, *answered])
-    assert cached(talk) < first + 10  # with one slot, another chat does take it
+    assert cached(chat_state) < first + 10  # with one slot, another chat does take it

@@ -46,18 +46,18 @@ def test_the_streaming_helper_puts_the_reply_together(serve):
 
 
 def test_completions(serve):
-    talk = client(serve(FakeLlama(["a time", "there was"])))
-    reply = talk.completions.create(model="stacy", prompt="Once upon", max_tokens=10)
+    chat_state = client(serve(FakeLlama(["a time", "there was"])))
+    reply = chat_state.completions.create(model="stacy", prompt="Once upon", max_tokens=10)
     assert reply.choices[0].text == "a time" and reply.choices[0].finish_reason == "stop" and reply.object == "text_completion"
-    chunks = list(talk.completions.create(model="stacy", prompt="Once upon a time", stream=True))
+    chunks = list(chat_state.completions.create(model="stacy", prompt="Once upon a time", stream=True))
     assert "".join(chunk.choices[0].text for chunk in chunks) == "there was" and chunks[-1].choices[0].finish_reason == "stop"
 
 
 def test_several_prompts_and_several_answers(serve):
-    talk = client(serve(FakeLlama(["one", "two", "three", "four"])))
-    reply = talk.completions.create(model="stacy", prompt=["a", "b"], n=2)
+    chat_state = client(serve(FakeLlama(["one", "two", "three", "four"])))
+    reply = chat_state.completions.create(model="stacy", prompt=["a", "b"], n=2)
     assert [(choice.index, choice.text) for choice in reply.choices] == [(0, "one"), (1, "two"), (2, "three"), (3, "four")]
-    chunks = list(talk.chat.completions.create(model="stacy", messages=user("Hi"), n=2, stream=True))
+    chunks = list(chat_state.chat.completions.create(model="stacy", messages=user("Hi"), n=2, stream=True))
     texts = {0: "", 1: ""}
     for chunk in chunks:
         texts[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
@@ -66,22 +66,22 @@ def test_several_prompts_and_several_answers(serve):
 
 
 def test_the_models(serve):
-    talk = client(serve())
-    assert [model.id for model in talk.models.list()] == ["stacy", "gary", "double"]
-    assert talk.models.retrieve("gary").owned_by == "townhall"
+    chat_state = client(serve())
+    assert [model.id for model in chat_state.models.list()] == ["stacy", "gary", "double"]
+    assert chat_state.models.retrieve("gary").owned_by == "townhall"
     with pytest.raises(openai.NotFoundError) as missing:
-        talk.models.retrieve("nobody/of that name")
+        chat_state.models.retrieve("nobody/of that name")
     assert missing.value.code == "model_not_found" and missing.value.param == "model"
     with pytest.raises(openai.NotFoundError):
-        talk.chat.completions.create(model="gpt-4", messages=user("Hi"))
+        chat_state.chat.completions.create(model="gpt-4", messages=user("Hi"))
 
 
 def test_the_personas_are_who_they_are_and_the_bare_model_is_nobody(serve):
     llama = FakeLlama()
-    talk = client(serve(llama))
+    chat_state = client(serve(llama))
     system = {"role": "system", "content": "Speak Dutch."}
     for model in ("stacy", "double"):
-        talk.chat.completions.create(model=model, messages=[system, *user("Hi")])
+        chat_state.chat.completions.create(model=model, messages=[system, *user("Hi")])
     stacy, bare = (llama.tokenizer.show(ids) for ids in llama.prompts)
     assert "lil stacy" in stacy and "Speak Dutch.<|im_end|>" in stacy
     assert stacy.index("lil stacy") < stacy.index("Speak Dutch.") < stacy.index("What is your name?")
@@ -115,11 +115,11 @@ def test_an_overflow_is_told_in_the_words_that_clients_look_for(serve):
         client(server).chat.completions.create(model="stacy", messages=[*turns, *user("And?")], extra_body={"context": "stop"})
     assert refused.value.code == "context_length_exceeded"
     assert "this model's maximum context length is 400 tokens" in refused.value.body["message"]  # what litellm and Roo Code look for
-    told = client(server).chat.completions.with_raw_response.create(model="stacy", messages=[*turns, *user("And?")])
-    receipt = told.parse().townhall
+    info = client(server).chat.completions.with_raw_response.create(model="stacy", messages=[*turns, *user("And?")])
+    receipt = info.parse().townhall
     dropped = receipt["dropped"]
     assert dropped == list(range(len(dropped))) and len(dropped) > 10 and receipt["dropped_tokens"] > 50
-    assert told.headers["X-Townhall-Dropped"] == f"messages={len(dropped)}, tokens={receipt['dropped_tokens']}"
+    assert info.headers["X-Townhall-Dropped"] == f"messages={len(dropped)}, tokens={receipt['dropped_tokens']}"
 
 
 def test_a_client_tries_again_when_the_queue_was_full(serve):
@@ -162,38 +162,38 @@ SMALL = {**Person.model_json_schema(), "additionalProperties": False}
 
 
 def test_a_parsed_reply_has_its_shape_whatever_the_model_would_like(tiny_server):
-    talk = client(tiny_server)
+    chat_state = client(tiny_server)
     for seed in range(3):
-        reply = talk.chat.completions.parse(model="stacy", messages=user("Who?"), response_format=Person, seed=seed, temperature=1.5)
+        reply = chat_state.chat.completions.parse(model="stacy", messages=user("Who?"), response_format=Person, seed=seed, temperature=1.5)
         assert isinstance(reply.choices[0].message.parsed, Person) and reply.choices[0].finish_reason == "stop"
     # as clients of llama.cpp's server ask for it, and where a text is carried on
     fields = {"seed": 1, "temperature": 1.5, "max_tokens": 200, "extra_body": {"response_format": {"type": "json_object", "schema": SMALL}}}
-    told = talk.chat.completions.create(model="stacy", messages=user("Who?"), **fields).choices[0].message.content
-    carried = talk.completions.create(model="stacy", prompt="A person as JSON: ", **fields).choices[0].text
-    for text in (told, carried):
+    info = chat_state.chat.completions.create(model="stacy", messages=user("Who?"), **fields).choices[0].message.content
+    carried = chat_state.completions.create(model="stacy", prompt="A person as JSON: ", **fields).choices[0].text
+    for text in (info, carried):
         Person.model_validate_json(text)
     with pytest.raises(openai.BadRequestError, match="no token of this model"):
-        talk.chat.completions.create(model="stacy", messages=user("Hi"), logit_bias={"999999": 1})
+        chat_state.chat.completions.create(model="stacy", messages=user("Hi"), logit_bias={"999999": 1})
     with pytest.raises(openai.BadRequestError, match="cannot be honoured"):
         form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"$ref": "#/nowhere"}}}
-        talk.chat.completions.create(model="stacy", messages=user("Hi"), response_format=form)
+        chat_state.chat.completions.create(model="stacy", messages=user("Hi"), response_format=form)
 
 
 def test_a_seed_repeats_an_answer_and_the_reply_says_which(tiny_server):
-    talk = client(tiny_server)
+    chat_state = client(tiny_server)
     endless = {str(id): -100 for id in tiny_server.service.llama.tokenizer.stop_ids}  # whatever seed the server draws
     answer = {"model": "tiny", "messages": user("Hi"), "max_tokens": 12, "temperature": 1.2, "logit_bias": endless}
-    first = talk.chat.completions.create(**answer)
+    first = chat_state.chat.completions.create(**answer)
     (seed,) = first.townhall["seeds"]
-    again, other = (talk.chat.completions.create(**answer, seed=one) for one in (seed, seed + 1))
+    again, other = (chat_state.chat.completions.create(**answer, seed=one) for one in (seed, seed + 1))
     assert first.choices[0].message.content == again.choices[0].message.content != other.choices[0].message.content
     assert first.choices[0].finish_reason == "length"
 
 
 def test_log_probabilities_and_biases(tiny_server):
-    talk = client(tiny_server)
+    chat_state = client(tiny_server)
     token = tiny_server.service.llama.tokenizer.encode(" the", bos=False)[0]
-    reply = talk.chat.completions.create(
+    reply = chat_state.chat.completions.create(
         model="tiny", messages=user("Hi"), max_tokens=5, temperature=0, logit_bias={str(token): 100}, logprobs=True, top_logprobs=2,
         extra_body={"repeat_penalty": 1.0},
     )  # fmt: skip
@@ -201,21 +201,23 @@ def test_log_probabilities_and_biases(tiny_server):
     content = reply.choices[0].logprobs.content
     assert [entry.token for entry in content] == [" the"] * 5 and bytes(content[0].bytes) == b" the"
     assert all(-1e-3 < entry.logprob <= 0 and len(entry.top_logprobs) == 2 for entry in content)
-    chunks = talk.chat.completions.create(model="tiny", messages=user("Hi"), max_tokens=5, seed=1, logprobs=True, stream=True)
+    chunks = chat_state.chat.completions.create(model="tiny", messages=user("Hi"), max_tokens=5, seed=1, logprobs=True, stream=True)
     entries = [entry for chunk in chunks if chunk.choices[0].logprobs for entry in chunk.choices[0].logprobs.content]
     assert 1 <= len(entries) <= 5 and all(entry.top_logprobs == [] for entry in entries)
-    text = talk.completions.create(model="tiny", prompt="Once", max_tokens=4, seed=2, logprobs=10)
-    told = text.choices[0].logprobs
-    assert len(told.tokens) == len(told.token_logprobs) == len(told.text_offset) <= 4 and 5 < max(map(len, told.top_logprobs)) <= 10
+    text = chat_state.completions.create(model="tiny", prompt="Once", max_tokens=4, seed=2, logprobs=10)
+    info = text.choices[0].logprobs
+    assert len(info.tokens) == len(info.token_logprobs) == len(info.text_offset) <= 4 and 5 < max(map(len, info.top_logprobs)) <= 10
 
 
 def test_turn_five_reads_its_own_tokens_only(tiny_server):
-    talk = client(tiny_server)
+    chat_state = client(tiny_server)
     token = tiny_server.service.llama.tokenizer.encode(" the", bos=False)[0]
     messages, known = [], 0
     for turn in range(5):
         messages += user(f"This is what I say in turn {turn}.")
-        reply = talk.chat.completions.create(model="gary", messages=messages, max_tokens=20, temperature=0, logit_bias={str(token): 100})
+        reply = chat_state.chat.completions.create(
+            model="gary", messages=messages, max_tokens=20, temperature=0, logit_bias={str(token): 100}
+        )
         usage = reply.usage
         if turn:
             # the answer's last id was never put into the cache: nothing came after it

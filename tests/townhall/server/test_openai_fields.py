@@ -12,8 +12,8 @@ def ask(serve):
     """ask(llama)(**fields): one question put to a double."""
 
     def to(llama=None):
-        talk = client(serve(llama or FakeLlama(["Paris is big."])))
-        return lambda **fields: talk.chat.completions.create(**{"model": "stacy", "messages": user("What is big?"), **fields})
+        chat_state = client(serve(llama or FakeLlama(["Paris is big."])))
+        return lambda **fields: chat_state.chat.completions.create(**{"model": "stacy", "messages": user("What is big?"), **fields})
 
     return to
 
@@ -55,9 +55,9 @@ def test_what_a_stream_left_out_is_told_in_its_header_and_in_its_last_chunks(ser
     with create.with_streaming_response.create(**asked) as response:
         header = response.headers["X-Townhall-Dropped"]
         *_, finish, usage = list(response.parse())
-    told = usage.townhall
-    assert header == f"messages={len(told['dropped'])}, tokens={told['dropped_tokens']}" and told["dropped"]
-    assert finish.townhall == told and usage.choices == [] and usage.usage.total_tokens > 0
+    info = usage.townhall
+    assert header == f"messages={len(info['dropped'])}, tokens={info['dropped_tokens']}" and info["dropped"]
+    assert finish.townhall == info and usage.choices == [] and usage.usage.total_tokens > 0
 
 
 def test_tools_are_refused_and_their_absence_is_not(ask):
@@ -170,18 +170,18 @@ def test_the_models_have_every_field(serve):
 
 def test_log_probabilities_are_told_where_they_were_asked_for_only(ask, tiny_server):
     assert ask()().choices[0].logprobs is None
-    talk = client(tiny_server)
-    reply = talk.chat.completions.create(model="tiny", messages=user("Hi"), max_tokens=3, logprobs=True, seed=1)
+    chat_state = client(tiny_server)
+    reply = chat_state.chat.completions.create(model="tiny", messages=user("Hi"), max_tokens=3, logprobs=True, seed=1)
     content = reply.choices[0].logprobs.content
     assert len(content) == reply.usage.completion_tokens and all(entry.top_logprobs == [] and entry.logprob <= 0 for entry in content)
     for seed in range(6):  # of a model that breaks off in the middle of a character, too
         asked = {"model": "tiny", "messages": user("Hi"), "max_tokens": 5, "temperature": 2, "logprobs": True, "seed": seed}
-        reply = talk.chat.completions.create(**asked)
-        told = [entry.token for entry in reply.choices[0].logprobs.content]
-        assert len(told) == reply.usage.completion_tokens
-        streamed = [choice.logprobs for chunk in talk.chat.completions.create(**asked, stream=True) for choice in chunk.choices]
-        assert [entry.token for logprobs in streamed if logprobs for entry in logprobs.content] == told
-    text = talk.completions.create(model="tiny", prompt="Once", max_tokens=6, seed=2, logprobs=1).choices[0].logprobs
+        reply = chat_state.chat.completions.create(**asked)
+        info = [entry.token for entry in reply.choices[0].logprobs.content]
+        assert len(info) == reply.usage.completion_tokens
+        streamed = [choice.logprobs for chunk in chat_state.chat.completions.create(**asked, stream=True) for choice in chunk.choices]
+        assert [entry.token for logprobs in streamed if logprobs for entry in logprobs.content] == info
+    text = chat_state.completions.create(model="tiny", prompt="Once", max_tokens=6, seed=2, logprobs=1).choices[0].logprobs
     assert text.text_offset == [sum(map(len, text.tokens[:at])) for at in range(len(text.tokens))]
 
 

@@ -43,8 +43,8 @@ def test_an_answer_that_nobody_waits_for_any_more_ends_with_an_error_all_the_sam
         with server.chat(stream=streamed) as response:
             said.extend((response.status_code, response.read().decode()))
 
-    asking = threading.Thread(target=ask)
-    asking.start()
+    controls = threading.Thread(target=ask)
+    controls.start()
     while httpx.get(f"{server.url.removesuffix('/v1')}/health").json()["slots"]["active"] == 0:
         pass
     for number in numbers:
@@ -52,7 +52,7 @@ def test_an_answer_that_nobody_waits_for_any_more_ends_with_an_error_all_the_sam
         while len(numbers) > 1 and not _refuses(server):  # the first was heard: it accepts nobody any more
             pass
     assert server.process.wait(60) == 0
-    asking.join(60)
+    controls.join(60)
     status, text = said
     assert status == (200 if streamed else 503) and "shutting_down" in text and text.rstrip().endswith("data: [DONE]" if streamed else "}")
     assert "Traceback" not in "".join(server.said) and "ASGI" not in "".join(server.said)

@@ -26,7 +26,7 @@ def settings(tmp_path):
     return path
 
 
-def told(server, model="ada"):
+def info(server, model="ada"):
     body = {"model": model, "messages": [{"role": "user", "content": "Hi"}]}
     return httpx.post(f"{server.url}/chat/completions", json=body, timeout=30).json()
 
@@ -34,7 +34,7 @@ def told(server, model="ada"):
 def test_a_file_says_what_is_served_and_how(child, settings):
     server = child("-c", str(settings))
     assert [model["id"] for model in httpx.get(f"{server.url}/models").json()["data"]][-2:] == ["ada", "fake:script"]
-    reply = told(server)
+    reply = info(server)
     assert reply["choices"][0]["message"]["content"] == "one two three"
     receipt = reply["townhall"]
     assert (receipt["persona"], receipt["window"], receipt["strategy"], receipt["seeds"]) == ("Ada", 900, "stop", [7])
@@ -45,7 +45,7 @@ def test_flags_win_over_files_and_files_over_the_users_own(child, settings):
     own.parent.mkdir(parents=True, exist_ok=True)
     own.write_text("max_context: 800\ncontext: shift\ntemperature: 0\n")
     server = child("-c", str(settings), "--max-tokens", "2", "--context", "slide", "--seed", "8")
-    reply = told(server, "stacy")
+    reply = info(server, "stacy")
     receipt = reply["townhall"]
     assert reply["usage"]["completion_tokens"] == 2
     assert (receipt["window"], receipt["strategy"], receipt["seeds"]) == (900, "slide", [8])

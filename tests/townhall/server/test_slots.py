@@ -104,8 +104,8 @@ def test_what_is_asked_once_takes_a_slot_that_nobody_has():
 
 def test_a_prompt_whose_middle_was_let_go_finds_the_slot_that_had_it():
     slots = pool()
-    told = [*HEAD, *range(1, 90)]
-    first, _ = hold(slots, told)
+    info = [*HEAD, *range(1, 90)]
+    first, _ = hold(slots, info)
     hold(slots, [*HEAD, *range(200, 220)])
-    slot = slots.take(SlotRequest([*HEAD, *range(30, 90), 99], len(HEAD), before=[*told, 99]))
+    slot = slots.take(SlotRequest([*HEAD, *range(30, 90), 99], len(HEAD), before=[*info, 99]))
     assert slot is first

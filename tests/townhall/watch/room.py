@@ -38,11 +38,11 @@ class Room(Watching):
         self.model = FakeModel(script, max_context)
         self.lines, self.faults, self.replies, self.begun = [], [], [], 0
         self._stop = threading.Event()
-        self.watcher = Watcher(Path(target), self.read, self.desk, self, self._stop.is_set)
+        self.watcher = Watcher(Path(target), self.read, self.pool, self, self._stop.is_set)
 
     def open(self, chat):
         loaded = Loaded(self.model, chat.sampling(), FakeBackend())
-        return self._continuation(chat, loaded) if self.options.raw else self._talk(chat, loaded)
+        return self._continuation(chat, loaded) if self.options.raw else self._chat_state(chat, loaded)
 
     def note(self, text):
         if not text.endswith("is watched; Ctrl-C ends that"):

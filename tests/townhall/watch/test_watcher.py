@@ -176,8 +176,8 @@ def test_what_cannot_be_answered_is_told_in_a_line_left_as_it_is_and_the_watch_g
         assert path.read_bytes() == content
         path.write_text("User: Two")
         reads(path, "User: Two\n\nStacy: Two\n\nUser: ")
-    (told,) = room.faults
-    assert fault in told and str(path) in told and "\n" not in told and len(room.replies) == 1
+    (info,) = room.faults
+    assert fault in info and str(path) in info and "\n" not in info and len(room.replies) == 1
 
 
 def test_a_read_only_file_is_left_alone(path):
@@ -300,7 +300,7 @@ def test_conversations_of_a_folder_keep_their_caches_as_long_as_there_are_slots(
         first = [say(path, "Hello") for path in files[:2]]
         assert say(files[0], "And").cached_tokens >= first[0].prompt_tokens
         say(files[2], "Hello")  # takes the slot of b, which was quiet longest
-        assert len(room.desk) == 2
+        assert len(room.pool) == 2
         head = first[0].cached_tokens
         assert say(files[1], "And").cached_tokens == head and "Stacy: Hello\n\nUser: And\n\nStacy: And" in files[1].read_text()
 
@@ -480,8 +480,8 @@ def test_where_the_system_tells_of_nothing_files_are_looked_at_all_the_same(path
         reads(path, "User: One\n\nStacy: One\n\nUser: ")
         by_rename(path, path.read_bytes() + b"Two")
         reads(path, "User: One\n\nStacy: One\n\nUser: Two\n\nStacy: Two\n\nUser: ")
-    (told,) = room.lines
-    assert told.startswith("the system does not tell what happens in ") and told.endswith("its files are looked at once a second")
+    (info,) = room.lines
+    assert info.startswith("the system does not tell what happens in ") and info.endswith("its files are looked at once a second")
 
 
 def test_files_may_be_polled(path, monkeypatch):

@@ -42,7 +42,7 @@ def house() -> Iterator[Callable[..., Running]]:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Callable[..., ChatStore]:
+def chat_store(tmp_path: Path) -> Callable[..., ChatStore]:
     """shelf(root): chats in a folder that is not there yet."""
 
     def make(root: str, key: str | None = None) -> ChatStore:

@@ -11,16 +11,16 @@ from townhall.web.client import WebError
 
 
 @pytest.fixture
-def kept(run, house, shelf):
+def kept(run, house, chat_store):
     """A shelf with one chat in it, and that chat."""
-    chats = shelf(house("Far.").root)
-    chat = chats.begin(chats.voice("stacy"))
+    chats = chat_store(house("Far.").root)
+    chat = chats.begin(chats.served_model("stacy"))
     run(answered(chat, "How far?"))
     return chats, chat
 
 
-def test_a_folder_that_is_not_there_holds_nothing_and_is_made_with_the_first_turn(shelf, tmp_path):
-    assert shelf("http://127.0.0.1:9").saved() == [] and not (tmp_path / "logs").exists()
+def test_a_folder_that_is_not_there_holds_nothing_and_is_made_with_the_first_turn(chat_store, tmp_path):
+    assert chat_store("http://127.0.0.1:9").saved() == [] and not (tmp_path / "logs").exists()
 
 
 def test_chats_are_listed_as_townhall_log_lists_them(kept):
@@ -31,11 +31,11 @@ def test_chats_are_listed_as_townhall_log_lists_them(kept):
     assert [(entry.id, entry.title, entry.turns) for entry in Index(chats.folder).entries()] == [(chat.id, "The moon", 2)]
 
 
-def test_a_chat_is_found_again_by_another_shelf_and_goes_on(run, kept, shelf):
+def test_a_chat_is_found_again_by_another_shelf_and_goes_on(run, kept, chat_store):
     chats, chat = kept
-    again = shelf(chats._client.root).find(chat.id)
+    again = chat_store(chats._client.root).find(chat.id)
     run(answered(again, "And back?"))
-    assert len(chat.exchanges()) == 2 and again.voice.id == "stacy"
+    assert len(chat.exchanges()) == 2 and again.served_model.id == "stacy"
 
 
 def test_exports_hold_the_talk_and_no_path_of_this_machine(kept):
@@ -45,9 +45,9 @@ def test_exports_hold_the_talk_and_no_path_of_this_machine(kept):
     assert json.loads(text)["turns"][1]["text"] == "Far." and str(chats.folder) not in text
 
 
-def test_deleting_is_for_good_but_not_while_a_reply_is_written(run, house, shelf):
-    chats = shelf(house(ScriptedReply("a b c", pause=0.05)).root)
-    chat = chats.begin(chats.voice("stacy"))
+def test_deleting_is_for_good_but_not_while_a_reply_is_written(run, house, chat_store):
+    chats = chat_store(house(ScriptedReply("a b c", pause=0.05)).root)
+    chat = chats.begin(chats.served_model("stacy"))
 
     async def story():
         await chat.ask("Go", PLAIN)

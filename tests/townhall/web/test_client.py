@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from townhall.fake.fake_model import ScriptedReply
-from townhall.web.client import Accepted, Client, Finished, PromptPreview, ServerGone, Text, WebError, voice_of
+from townhall.web.client import Accepted, Client, Finished, PromptPreview, ServerGone, Text, WebError, served_model_of
 
 
 def ask(client, text="Hello", **fields):
@@ -19,11 +19,11 @@ def ask(client, text="Hello", **fields):
 
 
 def test_voices_bring_their_descriptions_and_greetings(house):
-    voices = asyncio.run(Client(house().root).voices())
-    assert [(voice.id, voice.name, voice.bare) for voice in voices] == [
+    served_models = asyncio.run(Client(house().root).served_models())
+    assert [(served_model.id, served_model.name, served_model.bare) for served_model in served_models] == [
         ("stacy", "Stacy", False), ("gary", "Gary", False), ("double", "double", True),
     ]  # fmt: skip
-    assert "rapper" in voices[0].description and voices[0].greeting.startswith("Yo")
+    assert "rapper" in served_models[0].description and served_models[0].greeting.startswith("Yo")
 
 
 @pytest.mark.parametrize("address", ["http://here:1", "http://here:1/", "http://here:1/v1", "http://here:1/v1/"])
@@ -32,25 +32,25 @@ def test_an_address_may_end_in_v1(address):
 
 
 def test_a_server_of_another_make_names_ids_alone():
-    assert voice_of({"id": "llama"}).name == "llama" and voice_of({"id": "llama"}).bare
+    assert served_model_of({"id": "llama"}).name == "llama" and served_model_of({"id": "llama"}).bare
 
 
 def test_an_answer_comes_in_pieces_and_ends_with_its_figures(house):
     first, plan, *others, last = ask(Client(house("One two three.").root), seed=5)
     pieces = [event for event in others if isinstance(event, Text)]
     assert isinstance(first, Accepted) and isinstance(plan, PromptPreview)
-    assert plan.told["prompt_tokens"] == last.told["prompt_tokens"] == last.usage["prompt_tokens"]
+    assert plan.info["prompt_tokens"] == last.info["prompt_tokens"] == last.usage["prompt_tokens"]
     assert "".join(piece.text for piece in pieces) == "One two three." and len(pieces) > 2
     assert isinstance(last, Finished) and last.reason == "stop"
-    assert last.told["seeds"] == [5] and last.told["reserve_tokens"] > 0 and len(last.told["prompt_sha256"]) == 64
+    assert last.info["seeds"] == [5] and last.info["reserve_tokens"] > 0 and len(last.info["prompt_sha256"]) == 64
     assert last.usage["completion_tokens"] > 2
 
 
 def test_a_key_is_sent_and_a_wrong_one_is_told(house):
     server = house(keys=("secret",))
-    assert asyncio.run(Client(server.root, "secret").voices())
+    assert asyncio.run(Client(server.root, "secret").served_models())
     with pytest.raises(WebError, match="API key is missing or wrong"):
-        asyncio.run(Client(server.root, "guess").voices())
+        asyncio.run(Client(server.root, "guess").served_models())
 
 
 def test_an_overflow_under_stop_is_told_in_words_that_fit_a_page(house):
@@ -64,7 +64,7 @@ def test_nobody_there_is_one_sentence():
     with pytest.raises(ServerGone, match="does not answer"):
         ask(client)
     with pytest.raises(ServerGone, match="does not answer"):
-        asyncio.run(client.voices())
+        asyncio.run(client.served_models())
 
 
 def test_a_server_that_dies_in_the_middle_is_one_sentence():

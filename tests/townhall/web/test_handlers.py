@@ -16,9 +16,9 @@ SETTINGS = (PLAIN.temperature, PLAIN.top_p, PLAIN.top_k, PLAIN.min_p, PLAIN.repe
 
 
 @pytest.fixture
-def events(house, shelf):
+def events(house, chat_store):
     """events(*lines): over a server that says these lines in turn."""
-    return lambda *lines: Handlers(shelf(house(*lines).root), "stacy")
+    return lambda *lines: Handlers(chat_store(house(*lines).root), "stacy")
 
 
 def at(chat):
@@ -41,7 +41,7 @@ def test_pressing_twice_asks_once_and_says_nothing_of_it(run, events):
         return await asyncio.gather(*send)
 
     _, second = run(story())
-    assert len(do._shelf.saved()) == 1
+    assert len(do._chat_store.saved()) == 1
     assert [one[0] for one in second] == [{"__type__": "update"}]  # what stands in the box stays there
     assert not any(isinstance(part, str) and "alert" in part for one in second for part in one)
 
@@ -123,7 +123,7 @@ def test_deleting_takes_the_chat_that_the_question_named(run, events):
         return sure
 
     assert run(story())["value"] == "Delete “This is a long question…” for good"
-    assert [saved.title for saved in do._shelf.saved()] == ["One?"]
+    assert [saved.title for saved in do._chat_store.saved()] == ["One?"]
 
 
 def test_pressing_twice_around_a_whole_reply_asks_once_and_what_was_added_meanwhile_is_a_message(run, events):
@@ -138,8 +138,8 @@ def test_pressing_twice_around_a_whole_reply_asks_once_and_what_was_added_meanwh
         return taken
 
     assert run(story()) == (2, len(" Two?"))
-    assert [one.title for one in do._shelf.saved()] == ["One?", "One?"]
-    assert sum(len(do._shelf.find(one.id).exchanges()) for one in do._shelf.saved()) == 3
+    assert [one.title for one in do._chat_store.saved()] == ["One?", "One?"]
+    assert sum(len(do._chat_store.find(one.id).exchanges()) for one in do._chat_store.saved()) == 3
 
 
 def test_a_box_is_relieved_of_the_taken_words_in_the_units_of_browsers(run, events):
@@ -200,4 +200,4 @@ def test_a_name_is_written_anew_from_all_of_it_and_not_from_what_the_list_has_ro
         await do.rename(tab, tab.chat, tab.chat, name)
         return do.ask_title(tab, tab.chat)
 
-    assert run(story())[3]["value"] == name and do._shelf.saved()[0].title.endswith("…")
+    assert run(story())[3]["value"] == name and do._chat_store.saved()[0].title.endswith("…")

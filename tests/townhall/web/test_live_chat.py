@@ -16,9 +16,9 @@ from townhall.web.sampling_controls import SamplingControls
 PLAIN = SamplingControls(seed=3)
 
 
-async def answered(chat, text, asking=PLAIN, **named):
+async def answered(chat, text, controls=PLAIN, **named):
     """Ask and wait for the end."""
-    await chat.ask(text, asking, **named)
+    await chat.ask(text, controls, **named)
     async for _ in chat.changes():
         pass
 
@@ -28,9 +28,9 @@ def said(chat):
     return [(question.text, answer.text if answer else None) for question, answer in chat.exchanges()]
 
 
-def test_an_answer_is_kept_as_a_log_that_townhall_log_reads(run, house, shelf):
-    chats = shelf(house("About 384,000 km.").root)
-    chat = chats.begin(chats.voice("stacy"))
+def test_an_answer_is_kept_as_a_log_that_townhall_log_reads(run, house, chat_store):
+    chats = chat_store(house("About 384,000 km.").root)
+    chat = chats.begin(chats.served_model("stacy"))
     run(answered(chat, "How far is the moon?"))
     log = read_log(chat.path)
     assert log.head["persona"] == "Stacy" and not log.damages
@@ -40,10 +40,10 @@ def test_an_answer_is_kept_as_a_log_that_townhall_log_reads(run, house, shelf):
     assert facts["completion_tokens"] > 2
 
 
-def test_the_model_hears_the_whole_talk(run, house, shelf):
+def test_the_model_hears_the_whole_talk(run, house, chat_store):
     server = house("First.", "Second.")
-    chats = shelf(server.root)
-    chat = chats.begin(chats.voice("stacy"))
+    chats = chat_store(server.root)
+    chat = chats.begin(chats.served_model("stacy"))
 
     async def story():
         await answered(chat, "One?")
@@ -55,10 +55,10 @@ def test_the_model_hears_the_whole_talk(run, house, shelf):
     assert facts["prompt_tokens"] > first["prompt_tokens"] and facts["receipt"]["dropped"] == []
 
 
-def test_stopping_keeps_what_was_said_and_frees_the_slot(run, house, shelf):
+def test_stopping_keeps_what_was_said_and_frees_the_slot(run, house, chat_store):
     server = house(ScriptedReply("word " * 400, pause=0.01))
-    chats = shelf(server.root)
-    chat = chats.begin(chats.voice("stacy"))
+    chats = chat_store(server.root)
+    chat = chats.begin(chats.served_model("stacy"))
 
     async def story():
         await chat.ask("Go", PLAIN)
@@ -74,10 +74,10 @@ def test_stopping_keeps_what_was_said_and_frees_the_slot(run, house, shelf):
     server.wait(lambda: server.service.health()["slots"]["active"] == 0)
 
 
-def test_stopping_at_once_keeps_the_question_alone_and_frees_the_slot(run, house, shelf):
+def test_stopping_at_once_keeps_the_question_alone_and_frees_the_slot(run, house, chat_store):
     server = house(ScriptedReply("word " * 400, pause=0.01))
-    chats = shelf(server.root)
-    chat = chats.begin(chats.voice("stacy"))
+    chats = chat_store(server.root)
+    chat = chats.begin(chats.served_model("stacy"))
 
     async def story():
         await chat.ask("Go", PLAIN)
@@ -88,9 +88,9 @@ def test_stopping_at_once_keeps_the_question_alone_and_frees_the_slot(run, house
     server.wait(lambda: server.service.health()["slots"]["active"] == 0)
 
 
-def test_a_second_question_while_a_reply_is_written_is_told_and_changes_nothing(run, house, shelf):
-    chats = shelf(house(ScriptedReply("a b c", pause=0.05)).root)
-    chat = chats.begin(chats.voice("stacy"))
+def test_a_second_question_while_a_reply_is_written_is_told_and_changes_nothing(run, house, chat_store):
+    chats = chat_store(house(ScriptedReply("a b c", pause=0.05)).root)
+    chat = chats.begin(chats.served_model("stacy"))
 
     async def story():
         await chat.ask("One?", PLAIN)
@@ -105,9 +105,9 @@ def test_a_second_question_while_a_reply_is_written_is_told_and_changes_nothing(
     assert said(chat) == [("One?", "a b c")]
 
 
-def test_two_questions_at_the_same_moment_are_one(run, house, shelf):
-    chats = shelf(house(ScriptedReply("a b c", pause=0.02)).root)
-    chat = chats.begin(chats.voice("stacy"))
+def test_two_questions_at_the_same_moment_are_one(run, house, chat_store):
+    chats = chat_store(house(ScriptedReply("a b c", pause=0.02)).root)
+    chat = chats.begin(chats.served_model("stacy"))
 
     async def story():
         outcomes = await asyncio.gather(chat.ask("One?", PLAIN), chat.ask("Two?", PLAIN), return_exceptions=True)
@@ -120,9 +120,9 @@ def test_two_questions_at_the_same_moment_are_one(run, house, shelf):
     assert said(chat) == [("One?", "a b c")]
 
 
-def test_retrying_replaces_the_answer_and_undoing_gives_the_question_back(run, house, shelf):
-    chats = shelf(house("First.", "Second.", "Third.").root)
-    chat = chats.begin(chats.voice("stacy"))
+def test_retrying_replaces_the_answer_and_undoing_gives_the_question_back(run, house, chat_store):
+    chats = chat_store(house("First.", "Second.", "Third.").root)
+    chat = chats.begin(chats.served_model("stacy"))
 
     async def story():
         await answered(chat, "One?")
@@ -136,18 +136,18 @@ def test_retrying_replaces_the_answer_and_undoing_gives_the_question_back(run, h
     assert [turn.text for turn in read_log(chat.path).taken] == ["Two?", "Second.", "Two!", "Third.", "One?", "First."]
 
 
-def test_a_question_that_the_server_refuses_is_not_kept(run, house, shelf):
-    chats = shelf(house(max_context=512).root)
-    chat = chats.begin(chats.voice("stacy"))
+def test_a_question_that_the_server_refuses_is_not_kept(run, house, chat_store):
+    chats = chat_store(house(max_context=512).root)
+    chat = chats.begin(chats.served_model("stacy"))
     run(answered(chat, "Fits."))
     with pytest.raises(WebError, match="does not fit into the window"):
         run(chat.ask("word " * 600, SamplingControls(context="stop"), instead=True))
     assert said(chat) == [("Fits.", "Fine.")] and chat.live is None
 
 
-def test_a_server_that_is_gone_costs_neither_the_talk_nor_the_next_question(run, house, shelf, tmp_path):
-    chats = shelf("http://127.0.0.1:9")
-    chat = chats.begin(chats.voice("stacy"))
+def test_a_server_that_is_gone_costs_neither_the_talk_nor_the_next_question(run, house, chat_store, tmp_path):
+    chats = chat_store("http://127.0.0.1:9")
+    chat = chats.begin(chats.served_model("stacy"))
     with pytest.raises(WebError, match="does not answer"):
         run(chat.ask("Anybody?", PLAIN))
     assert not chat.path.exists()
@@ -156,9 +156,9 @@ def test_a_server_that_is_gone_costs_neither_the_talk_nor_the_next_question(run,
     assert said(chat) == [("Anybody?", "Fine.")]
 
 
-def test_a_log_that_another_process_writes_is_told(run, house, shelf):
-    chats = shelf(house().root)
-    chat = chats.begin(chats.voice("stacy"))
+def test_a_log_that_another_process_writes_is_told(run, house, chat_store):
+    chats = chat_store(house().root)
+    chat = chats.begin(chats.served_model("stacy"))
     run(answered(chat, "One?"))
     with chat.path.open("a") as other:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -168,9 +168,9 @@ def test_a_log_that_another_process_writes_is_told(run, house, shelf):
     assert said(chat) == [("One?", "Fine."), ("Two?", "Fine.")]
 
 
-def test_what_another_program_wrote_is_seen_and_belongs_to_the_talk(run, house, shelf):
-    chats = shelf(house().root)
-    chat = chats.begin(chats.voice("stacy"))
+def test_what_another_program_wrote_is_seen_and_belongs_to_the_talk(run, house, chat_store):
+    chats = chat_store(house().root)
+    chat = chats.begin(chats.served_model("stacy"))
     run(answered(chat, "One?"))
     seen = chat.version
     with chat.path.open("a") as file:
@@ -178,8 +178,8 @@ def test_what_another_program_wrote_is_seen_and_belongs_to_the_talk(run, house, 
     assert chat.version != seen and said(chat)[-1] == ("By hand?", "By hand.")
 
 
-def test_a_log_in_which_the_user_has_a_name_goes_on_under_it(run, house, shelf, tmp_path):
-    chats = shelf(house().root)
+def test_a_log_in_which_the_user_has_a_name_goes_on_under_it(run, house, chat_store, tmp_path):
+    chats = chat_store(house().root)
     (tmp_path / "logs").mkdir()
     begun = log_syntax.front_matter({"user": "Ada", "persona": "Stacy"}) + log_syntax.turn("Ada", "One?", "user", {})
     (tmp_path / "logs" / "ada.md").write_text(begun + log_syntax.turn("Stacy", "One.", "reply", {}))
@@ -190,11 +190,11 @@ def test_a_log_in_which_the_user_has_a_name_goes_on_under_it(run, house, shelf, 
     assert not log.damages
 
 
-def test_a_disk_that_takes_nothing_costs_nobody_the_talk(run, house, shelf, tmp_path):
+def test_a_disk_that_takes_nothing_costs_nobody_the_talk(run, house, chat_store, tmp_path):
     blocked = tmp_path / "blocked"
     blocked.write_text("a file where a folder should be")
-    chats = ChatStore(blocked / "logs", Client(house("One.", "Two.").root), shelf("http://127.0.0.1:9").voices)
-    chat = chats.begin(chats.voices[0])
+    chats = ChatStore(blocked / "logs", Client(house("One.", "Two.").root), chat_store("http://127.0.0.1:9").served_models)
+    chat = chats.begin(chats.served_models[0])
     run(answered(chat, "First?"))
     assert "not being kept" in chat.problem and said(chat) == [("First?", "One.")]
     blocked.unlink()
@@ -204,10 +204,10 @@ def test_a_disk_that_takes_nothing_costs_nobody_the_talk(run, house, shelf, tmp_
 
 
 @pytest.mark.parametrize("brief, stoppable", [(0.0, True), (3600.0, False)])
-def test_only_a_reply_that_takes_its_time_offers_its_end(run, house, shelf, monkeypatch, brief, stoppable):
+def test_only_a_reply_that_takes_its_time_offers_its_end(run, house, chat_store, monkeypatch, brief, stoppable):
     monkeypatch.setattr("townhall.web.live_chat.BRIEF", brief)
-    chats = shelf(house(ScriptedReply("a b c d e", pause=0.05)).root)
-    chat = chats.begin(chats.voice("stacy"))
+    chats = chat_store(house(ScriptedReply("a b c d e", pause=0.05)).root)
+    chat = chats.begin(chats.served_model("stacy"))
     seen = []
 
     async def story():

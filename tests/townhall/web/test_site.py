@@ -18,8 +18,8 @@ BASE = "http://127.0.0.1"
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site") / "logs"
-    voices = [ModelChoice("stacy", "Stacy", "A <b>rapper</b>.", "Yo!"), ModelChoice("gary", "Gary")]
-    return application(ChatStore(folder, Client("http://127.0.0.1:9"), voices), "stacy", ("127.0.0.1", "localhost"))
+    served_models = [ModelChoice("stacy", "Stacy", "A <b>rapper</b>.", "Yo!"), ModelChoice("gary", "Gary")]
+    return application(ChatStore(folder, Client("http://127.0.0.1:9"), served_models), "stacy", ("127.0.0.1", "localhost"))
 
 
 @pytest.fixture

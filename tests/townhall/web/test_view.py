@@ -29,10 +29,10 @@ def test_the_talk_takes_from_what_was_free_and_then_from_the_reserve():
 
 
 def test_what_was_forgotten_is_told_once():
-    told = TOLD | {"dropped": [0, 1, 2, 3], "dropped_tokens": 312}
-    assert view.receipt(told, 0).startswith("Forgot the 4 oldest messages to make room: 312 tokens")
-    assert view.receipt(told, 4) == "" and view.receipt(TOLD, 0) == ""
-    assert view.receipt(told, 2).startswith("Forgot 2 more messages")
+    info = TOLD | {"dropped": [0, 1, 2, 3], "dropped_tokens": 312}
+    assert view.receipt(info, 0).startswith("Forgot the 4 oldest messages to make room: 312 tokens")
+    assert view.receipt(info, 4) == "" and view.receipt(TOLD, 0) == ""
+    assert view.receipt(info, 2).startswith("Forgot 2 more messages")
 
 
 def test_foreign_words_are_never_html():
@@ -42,8 +42,8 @@ def test_foreign_words_are_never_html():
 
 
 def test_an_empty_page_has_a_greeting_and_a_meter():
-    voice = ModelChoice("stacy", "Stacy", "", "Yo!")
-    assert view.conversation(None, voice) == [{"role": "assistant", "content": "Yo!"}]
+    served_model = ModelChoice("stacy", "Stacy", "", "Yo!")
+    assert view.conversation(None, served_model) == [{"role": "assistant", "content": "Yo!"}]
     assert 'role="meter"' in view.bar(None) and 'aria-label="Context window"' in view.bar(None)
 
 
@@ -61,12 +61,12 @@ def test_every_persona_that_ships_has_a_face():
     assert set(list_personas()) <= {path.stem for path in FOLDER.glob("*.svg")}
 
 
-def test_of_a_very_long_talk_the_end_is_shown_and_the_rest_told(shelf, tmp_path):
-    chats = shelf("http://127.0.0.1:9")
+def test_of_a_very_long_talk_the_end_is_shown_and_the_rest_told(chat_store, tmp_path):
+    chats = chat_store("http://127.0.0.1:9")
     said = "".join(log_syntax.turn("User", f"q{n}", "user", {}) + log_syntax.turn("Stacy", f"a{n}", "reply", {}) for n in range(100))
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "long.md").write_text(log_syntax.front_matter({"user": "User", "persona": "Stacy"}) + said)
     chat = chats.find("long")
-    first, *others = view.conversation(chat, chat.voice)
+    first, *others = view.conversation(chat, chat.served_model)
     assert "40 earlier exchanges stand in the log" in first["content"]
     assert [message["content"] for message in others] == [f"{who}{n}" for n in range(40, 100) for who in "qa"]

@@ -94,5 +94,5 @@ TAGS = """group => [...group.querySelectorAll('label')].map(label => {
 @then("below each name two lines at most tell who that is, and the whole when one points at it")
 def taglines(context):
     expect(characters(context.page).locator("img")).to_have_count(characters(context.page).get_by_role("radio").count())
-    told = characters(context.page).evaluate(TAGS)
-    assert told and all(text and title == text and lines == min(2, wanted) and not cut for text, title, lines, wanted, cut in told), told
+    info = characters(context.page).evaluate(TAGS)
+    assert info and all(text and title == text and lines == min(2, wanted) and not cut for text, title, lines, wanted, cut in info), info

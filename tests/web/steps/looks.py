@@ -14,7 +14,7 @@ def open_talkative(context):
 
 
 @when("I have a conversation with Stacy")
-def talk(context):
+def chat_state(context):
     for question, reply in TALK:
         looking.say(context.page, question)
         expect(conversation(context.page)).to_contain_text(looking.then(question, reply.split("\n")[-1][:20]))

@@ -64,7 +64,7 @@ def receipt(page):
 
 
 @then("a receipt tells what was let go")
-def told(context):
+def info(context):
     expect(receipt(context.page).first).to_be_visible()
     expect(receipt(context.page).first).to_contain_text(re.compile(r"\d"))
 

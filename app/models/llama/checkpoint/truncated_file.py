@@ -16,7 +16,7 @@ EXIT_CODE = 2  # of every fault that a sentence names
 
 
 @contextmanager
-def told(files: Sequence[Path], part: Path | None = None) -> Iterator[None]:
+def info(files: Sequence[Path], part: Path | None = None) -> Iterator[None]:
     """Where a page of `files`, mapped, cannot be read in this block, standard error names the file, `part` is removed and the process ends.
 
     Nothing is said where there is no such signal, or where somebody else handles it.

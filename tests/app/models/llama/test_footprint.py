@@ -38,10 +38,10 @@ def footprint_of(path: Path, quantize: bool = False) -> Footprint:
 @pytest.mark.parametrize("quantize", [False, True])
 def test_weights_and_cache_are_foretold_to_the_byte(model, quantize):
     llama = Llama.load(model, CONTEXT, device="CPU", quantize=quantize)
-    told, model_ = footprint_of(model, quantize), llama.model
+    info, model_ = footprint_of(model, quantize), llama.model
     norms = [model_.norm, *(norm for block in model_.blocks for norm in (block.attention_norm, block.ffn_norm))]
-    assert told.weights == model_.nbytes + sum(t.nbytes() for t in (*norms, model_.rope))
-    assert told.cache == llama.new_cache().nbytes
+    assert info.weights == model_.nbytes + sum(t.nbytes() for t in (*norms, model_.rope))
+    assert info.cache == llama.new_cache().nbytes
 
 
 def test_what_a_gpus_kernels_take_while_they_run_is_foretold_with_little_to_spare(device, tmp_path):
@@ -53,8 +53,8 @@ def test_what_a_gpus_kernels_take_while_they_run_is_foretold_with_little_to_spar
     llama = Llama.load(path, CONTEXT, device=device, kernels=kernels)
     cache = llama.new_cache()
     assert list(llama.generate([i % 100 for i in range(200)], 3, cache=cache))
-    used, told = GlobalCounters.mem_used_per_device[device] - before, footprint_of(path)
-    assert told.weights + told.cache < used < told.nbytes + (1 << 20)
+    used, info = GlobalCounters.mem_used_per_device[device] - before, footprint_of(path)
+    assert info.weights + info.cache < used < info.nbytes + (1 << 20)
 
 
 @pytest.mark.parametrize("type", ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL"])

@@ -186,10 +186,10 @@ def test_a_snapshot_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path)
 
 
 def test_the_first_positions_can_be_given_to_another_cache(device: str) -> None:
-    told, other = Conversation(device, 200), Conversation(device, 30)
-    other.cache.fill(told.cache.entries(120))
+    info, other = Conversation(device, 200), Conversation(device, 30)
+    other.cache.fill(info.cache.entries(120))
     assert other.cache.tokens == list(range(120))
-    for mine, theirs in zip(other.cache.tensors, told.cache.tensors, strict=True):
+    for mine, theirs in zip(other.cache.tensors, info.cache.tensors, strict=True):
         assert (get(mine)[:, :120] == get(theirs)[:, :120]).all()
     with pytest.raises(CacheError, match=r"entries\(201\)"):
-        told.cache.entries(201)
+        info.cache.entries(201)

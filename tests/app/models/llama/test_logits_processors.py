@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from app.models.llama.logits_processors import LogitsProcessors, SamplerChain, likely
+from app.models.llama.logits_processors import LogitsProcessors, SamplerChain, logprobs
 from app.models.llama.sampling_params import SamplingParams
 
 GREEDY = SamplingParams(temperature=0)
@@ -50,18 +50,18 @@ def test_a_grammar_decides_what_may_come_and_is_told_what_came() -> None:
 
 
 def test_log_probabilities_are_those_of_the_softmax() -> None:
-    told = likely(LOGITS, 2, 2)
+    info = logprobs(LOGITS, 2, 2)
     expected = LOGITS - np.log(np.exp(LOGITS).sum())
-    assert told.logprob == pytest.approx(expected[2], abs=1e-6)
-    assert [n for n, _ in told.top] == [1, 2] and [p for _, p in told.top] == pytest.approx([expected[1], expected[2]], abs=1e-6)
+    assert info.logprob == pytest.approx(expected[2], abs=1e-6)
+    assert [n for n, _ in info.top] == [1, 2] and [p for _, p in info.top] == pytest.approx([expected[1], expected[2]], abs=1e-6)
     masked = np.array([0.0, -np.inf, 0.0], np.float32)
-    assert likely(masked, 0, 3).top == ((0, pytest.approx(-np.log(2))), (2, pytest.approx(-np.log(2))))
-    assert likely(LOGITS, 1, 0).top == ()
+    assert logprobs(masked, 0, 3).top == ((0, pytest.approx(-np.log(2))), (2, pytest.approx(-np.log(2))))
+    assert logprobs(LOGITS, 1, 0).top == ()
 
 
 def test_every_id_drawn_is_told_of_where_that_was_asked_for() -> None:
     sampler = SamplerChain(SamplingParams(temperature=1.0, seed=3), LogitsProcessors(), 1, top=1)
     drawn = [sampler(LOGITS, [9]) for _ in range(5)]
-    assert [entry.token for entry in sampler.likely] == drawn and sampler.seed == 3
+    assert [entry.token for entry in sampler.logprobs] == drawn and sampler.seed == 3
     silent = SamplerChain(SamplingParams(temperature=1.0, seed=3), LogitsProcessors(), 1)
-    assert [silent(LOGITS, [9]) for _ in range(5)] == drawn and not silent.likely
+    assert [silent(LOGITS, [9]) for _ in range(5)] == drawn and not silent.logprobs

@@ -19,7 +19,7 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def talk(llama: Llama, cache: KVCache, tokens: int) -> None:
+def chat_state(llama: Llama, cache: KVCache, tokens: int) -> None:
     for i in range(tokens):
         if len(cache.tokens) >= CAPACITY:
             cache.remove(32, CAPACITY // 2)
@@ -31,8 +31,8 @@ def talk(llama: Llama, cache: KVCache, tokens: int) -> None:
 def test_tokens_in_a_row_leave_nothing_behind(device: str, tiny_llama: Callable[..., Llama]) -> None:
     llama = tiny_llama(device)
     cache = llama.new_cache()
-    talk(llama, cache, 2 * CAPACITY)  # by then everything is compiled and every buffer is there
+    chat_state(llama, cache, 2 * CAPACITY)  # by then everything is compiled and every buffer is there
     host, on_device = resident(), GlobalCounters.mem_used_per_device[device]
-    talk(llama, cache, TOKENS)
+    chat_state(llama, cache, TOKENS)
     assert GlobalCounters.mem_used_per_device[device] == on_device
     assert resident() - host < MOST_GROWTH

@@ -76,11 +76,11 @@ def test_a_disk_that_is_full_is_told_with_the_files_name(way: str, tmp_path: Pat
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (STRETCH + BLOCK, before[1]))
     try:
-        with pytest.raises(OSError) as told:
+        with pytest.raises(OSError) as info:
             write(tmp_path / "a", ())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert told.value.errno == errno.EFBIG and told.value.filename == str(tmp_path / "a")
+    assert info.value.errno == errno.EFBIG and info.value.filename == str(tmp_path / "a")
     kept = (tmp_path / "a").read_bytes()
     assert STRETCH <= len(kept) <= STRETCH + BLOCK and BYTES.tobytes().startswith(kept)
 

@@ -20,5 +20,6 @@ def install() -> Iterator[Callable[[int], None]]:
     def with_threads(threads: int) -> None:
         assert installation.install(threads)
 
+    installation.uninstall()  # models of other tests leave it installed
     yield with_threads
     installation.uninstall()

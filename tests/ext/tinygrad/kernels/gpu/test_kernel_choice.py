@@ -59,8 +59,8 @@ def test_a_driver_that_cannot_take_them_says_so(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_a_gpu_gets_the_kernels_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = replace(kernel_choice.info_of(Device["CL"]), kind="gpu", most_items=256)
-    monkeypatch.setattr(kernel_choice, "info_of", lambda device: told)
+    info = replace(kernel_choice.info_of(Device["CL"]), kind="gpu", most_items=256)
+    monkeypatch.setattr(kernel_choice, "info_of", lambda device: info)
     assert isinstance(kernels_for("CL"), GPUKernels)
 
 
