@@ -208,7 +208,7 @@ def files_of(path: Path) -> list[Path]:
 
 
 def evict(path: Path) -> None:
-    """Out of the page cache, as far as nobody else holds it."""
+    """Out of the page cache, as far as no other process holds it."""
     for file in files_of(path):
         descriptor = os.open(file, os.O_RDONLY)
         os.fsync(descriptor)

@@ -43,7 +43,7 @@ def environment(folder: Path) -> dict[str, str]:
     return os.environ | {
         "CC": str(wrapper),
         "DEV": "CPU",
-        "LD_PRELOAD": f"{runtime}:libstdc++.so.6",  # it is C++ and says so to nobody
+        "LD_PRELOAD": f"{runtime}:libstdc++.so.6",  # it is C++ without declaring it
         "M_PATH": runtime,  # where tinygrad looks for functions that kernels call
         "ASAN_OPTIONS": "detect_leaks=0:handle_segv=0:allocator_may_return_null=1",
         "CACHEDB": str(folder / "kernels.db"),

@@ -54,7 +54,7 @@ async def chat(served: Served, client: httpx.AsyncClient, name: int) -> list[Ser
             if chunk["choices"] and (piece := chunk["choices"][0]["delta"].get("content")):
                 first = first or time.perf_counter() - started
                 text += piece
-                pieces += 1  # a token each, or more, where no usage is told
+                pieces += 1  # a token each, or more, where no usage is reported
             usage = chunk.get("usage") or usage
         whole = time.perf_counter() - started
         if usage:

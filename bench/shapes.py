@@ -120,7 +120,7 @@ def main() -> None:
     from townhall.bench import peer, report
     from townhall.bench.measure import BenchPlan, run
 
-    os.environ["WEIGHT_CACHE"] = "0"  # nobody will start with this model again
+    os.environ["WEIGHT_CACHE"] = "0"  # this model is used once
     every = []
     for type in options.types.split(","):
         with tempfile.TemporaryDirectory(prefix="townhall-bench-") as folder:

@@ -160,7 +160,7 @@ class Conversation:
         return Usage(self.window.capacity, self.window.pinned, memory, self.plan.tokens - memory, self.window.reserve)
 
     def after_reply(self, stopped: Callable[[], bool] = lambda: False, on_progress: Progress | None = None) -> Fold | None:
-        """To be called when an answer has been shown, while nobody waits: write down what the next turn would push out.
+        """Summarise what the next turn would push out; to be called after an answer has been shown.
 
         None where there was nothing to do. `stopped` is asked between tokens, and true ends it without a memory.
         """

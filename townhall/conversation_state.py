@@ -19,7 +19,7 @@ class ConversationState:
     recomputed: int = 0  # tokens computed again since the last prompt
     unfolded: tuple[Exchange, ...] = ()  # dropped before a memory could be made of them
     given_up: tuple[Exchange, ...] = ()  # no memory came of them
-    recalled: bool = False  # nobody has talked from here: all that is not in the window has left it, and is not listed for each of them
+    recalled: bool = False  # restored from a log: exchanges outside the window have left it, and are not listed one by one
 
     def said(self, plan: WindowPlan, exchange: Exchange | None, remembers: bool) -> "ConversationState":
         """After a prompt of `plan`, and what came of it; None where not a word was shown."""

@@ -1,4 +1,4 @@
-"""A turn that fits and is being answered: what the prompt held, and what is told of it afterwards."""
+"""A turn that is being answered: its prompt, and the receipt that follows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -22,7 +22,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Persona:
-    """A character: what it is told about itself, how it answers, how it greets."""
+    """A character: its description, examples of its answers, its greeting."""
 
     name: str
     description: str
@@ -34,7 +34,7 @@ class Persona:
 
     @property
     def instructions(self) -> str:
-        """Description and style as one paragraph: what the model is told before anything else."""
+        """Description and style as one paragraph: the beginning of the prompt."""
         return f"{self.description} {self.style}".strip()
 
 

@@ -27,7 +27,7 @@ Recall = Callable[[Sequence[Exchange]], SummaryCheckpoint | None]  # the latest 
 
 @dataclass(frozen=True)
 class PromptPlan:
-    """A prompt, and what is told about it."""
+    """A prompt, and the facts for its receipt."""
 
     ids: tuple[int, ...]
     dropped: tuple[int, ...]  # indices of messages that the model will not see

@@ -1,6 +1,6 @@
 """A canary: how fast the device that holds given weights reads them, timed by a kernel that does nothing else.
 
-What a person sees of a device is then measured where the weights lie, not told. It costs a start a few milliseconds.
+What a person sees of a device is then measured where the weights lie, not declared. It costs a start a few milliseconds.
 """
 
 import ctypes

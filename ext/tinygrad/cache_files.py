@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-STALE_SECONDS = 86_400  # a .part file this old belongs to nobody any more
+STALE_SECONDS = 86_400  # a .part file this old was abandoned
 
 
 def folder(name: str) -> Path:

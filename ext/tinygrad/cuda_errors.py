@@ -1,4 +1,4 @@
-"""What an NVIDIA driver refuses, told in one sentence: no card, no permission, a driver that does not fit, a card that is full.
+"""Errors of NVIDIA drivers in one sentence: no card, no permission, a driver that does not fit, a card that is full.
 
 tinygrad raises a number with the driver's name for it. `install` puts a sentence in its place.
 """
@@ -15,7 +15,7 @@ from ext.tinygrad.toolchain import NVIDIA_DRIVER, BackendError
 
 NO_MEMORY = 2
 DRIVER_TOO_OLD = "update the NVIDIA driver, or install an older NVRTC"
-# CUresult -> what is wrong and what to do; other numbers are told as the driver names them
+# CUresult -> what is wrong and what to do; other numbers are reported under the driver's name
 MEANINGS = {
     3: ("the NVIDIA driver is not initialised", "restart the program"),
     34: ("the driver library is a stub of a CUDA toolkit", "take the toolkit's stubs folder out of LD_LIBRARY_PATH"),

@@ -79,7 +79,7 @@ DRIVERS: dict[str, Callable[[Any], Answer]] = {
 
 
 def memory(kind_of_device: str, opened: Any) -> int:
-    """Bytes of memory that the device has, 0 where nobody tells."""
+    """Bytes of memory that the device has, 0 where the driver does not report it."""
     if kind_of_device == "CL":
         from ext.tinygrad.opencl import info_of
 

@@ -1,4 +1,4 @@
-"""Where NVRTC is, NVIDIA's compiler library for CUDA C, and the headers for it: told to tinygrad by NVRTC_PATH before it is imported.
+"""Where NVRTC is, NVIDIA's compiler library for CUDA C, and its headers: passed to tinygrad in NVRTC_PATH before it is imported.
 
 It comes as a wheel (the extra `cuda`), with a CUDA toolkit, or with other packages; drivers do not have it. Nothing is loaded here.
 """

@@ -1,4 +1,4 @@
-"""What an OpenCL driver refuses, told in one sentence: a kernel that it cannot build, memory that it does not have.
+"""Errors of OpenCL drivers in one sentence: a kernel that it cannot build, memory that it does not have.
 
 tinygrad's own wrappers raise what they like, with a driver's log of many lines or a bare number. `install` puts a sentence in its place;
 DEBUG=2 shows the log.

@@ -1,4 +1,4 @@
-"""Which libOpenCL tinygrad loads, and which drivers that loader finds: all told through the environment, nothing is opened here.
+"""Which libOpenCL tinygrad loads, and which drivers that loader finds: all set through the environment, nothing is opened here.
 
 pyopencl's Linux wheels carry a loader (a patched ocl-icd) and PoCL, an OpenCL driver that runs on the CPU. The patched loader crashes
 without PYOPENCL_HOME, and finds PoCL without an import of pyopencl when OCL_ICD_VENDORS is the driver's path. Where a system has a driver
@@ -13,7 +13,7 @@ from ext.tinygrad import opencl_drivers
 from ext.tinygrad.shared_libraries import SYSTEM_FOLDERS
 
 SYSTEM_LOADERS = tuple(Path(folder) / "libOpenCL.so.1" for folder in SYSTEM_FOLDERS)
-# variables by which loaders are told where drivers are; whoever sets one knows what they want
+# variables that tell loaders where drivers are; one that is set already is respected
 DRIVER_VARIABLES = ("OCL_ICD_VENDORS", "OCL_ICD_FILENAMES", "OPENCL_VENDOR_PATH")
 
 

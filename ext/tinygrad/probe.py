@@ -1,6 +1,6 @@
 """Which devices work here, and why the others do not.
 
-Each is tried in a process of its own, so a driver that prints, hangs or crashes harms nobody. `python -m ext.tinygrad.probe TARGET` is
+Each is tried in a process of its own, so a driver that prints, hangs or crashes does no harm. `python -m ext.tinygrad.probe TARGET` is
 that process; its last line of output is JSON.
 """
 

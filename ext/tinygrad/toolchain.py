@@ -94,7 +94,7 @@ def read_request() -> Request:
 
 
 def likely_accelerators() -> tuple[str, ...]:
-    """The targets that this machine shows a driver for, best first; told from a few files, so it is a hint and no proof."""
+    """The targets that this machine shows a driver for, best first; derived from a few files: a hint, not a proof."""
     missing = missing_drivers()
     # AMD through the kernel's driver only: tinygrad's other ways in take the card away from it
     found = [target for target in ("METAL", "CUDA", "KFD+AMD") if device_of(target) not in missing]

@@ -185,7 +185,7 @@ def measure(case: Case, workers: dict[str, Worker], alternations: int, seconds: 
 
 
 def bandwidth(result: Result, about: dict[str, Any]) -> dict[str, Any] | None:
-    """What decode moves for a token, a second, and as a share of a plain read; None for what is no decode or cannot be told."""
+    """What decode moves for a token, a second, and as a share of a plain read; None where it is no decode, or unknown."""
     if not result.plain_read or not min(result.plain_read):
         return None
     case, ours = result.case, statistics.median(result.samples[OURS])

@@ -96,7 +96,7 @@ def fetch(list_: Path, out: Path) -> None:
 
 @contextmanager
 def _bar(text: str, total: int | None) -> Iterator[Any]:
-    """Bytes, rate and time left on stderr; nothing where nobody looks."""
+    """Bytes, rate and time left on stderr; nothing where stderr is no terminal."""
     from tqdm import tqdm
 
     with tqdm(desc=text, total=total, unit="B", unit_scale=True, unit_divisor=1024, leave=False, disable=None) as bar:

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 KEPT = 1000  # lines that a file is cut back to, once it holds twice as many
-LONGEST = 20_000  # characters; what is longer was pasted, and nobody looks for it with the arrow keys
+LONGEST = 20_000  # characters; longer lines were pasted and are not kept
 MOST_BYTES = 4 << 20  # read from the end of a file of any size
 
 
@@ -30,7 +30,7 @@ class LineHistory:
     def load(self) -> list[str]:
         """The lines kept, the oldest first."""
         with suppress(OSError):
-            fd = os.open(self.path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe in its place holds nobody up
+            fd = os.open(self.path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe in its place must not block
             try:
                 return _lines(_tail(fd))[-KEPT:]
             finally:

@@ -29,7 +29,7 @@ def edits() -> bool:
 
 
 def held() -> "AbstractContextManager[Typeahead | None]":
-    """Inside, what is typed while nobody reads is kept for the next line; where there is an editor to give it to."""
+    """Inside, typed-ahead input is kept for the next line, where there is an editor."""
     if not edits():
         return nullcontext()
     from townhall.cli.typeahead import held_typing

@@ -124,7 +124,7 @@ def show_compiling() -> None:
 
 @contextmanager
 def _progress_bar(name: str) -> Iterator[Any]:
-    """A callback (bytes done, bytes in all) that moves a bar on stderr; no bar where nobody looks."""
+    """A callback (bytes done, bytes in all) that moves a bar on stderr; no bar where stderr is no terminal."""
     from tqdm import tqdm
 
     with tqdm(desc=name, unit="B", unit_scale=True, unit_divisor=1024, leave=False, disable=None) as bar:

@@ -1,4 +1,4 @@
-"""What is told about an answer: JSON for scripts, a line for people."""
+"""Figures of a reply: JSON for scripts, a line for people."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""`townhall serve`: flags in, a server until it is told to stop."""
+"""`townhall serve`: flags in, a server until Ctrl-C."""
 
 import os
 import stat

@@ -147,7 +147,7 @@ class Session:
         interrupted = interrupted or self._remember()
         interrupted.leave()
         if interrupted and not typed:
-            raise KeyboardInterrupt  # in a pipe nobody is left to go on
+            raise KeyboardInterrupt  # in a pipe there is no next line to wait for
         return 0
 
     def _reading(self, done: int, total: int) -> None:
@@ -161,7 +161,7 @@ class Session:
         return 2
 
     def _show(self, pieces: Generator[str, None, None], view: View | None, interrupted: terminal.Interrupt) -> None:
-        """Until the answer is over or nobody wants it any more; it is kept as far as it was shown."""
+        """Until the answer is over or interrupted; it is kept as far as it was shown."""
         begun = False
         try:
             for piece in pieces:
@@ -181,7 +181,7 @@ class Session:
         reply = self.conversation.last
         assert reply is not None
         self.chat_state.answered()
-        interrupted.leave()  # nobody is there to be told more
+        interrupted.leave()  # the terminal has gone
         if view:
             view.close()
         else:

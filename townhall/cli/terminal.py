@@ -21,7 +21,7 @@ from townhall.cli.terminal_text import defused as defused
 from townhall.cli.word_wrap import hung, wrapped
 
 HOW_TO_LEAVE = "(Ctrl-D or /exit leaves)"
-UNREAD = 1  # exit code of a program that nobody reads any more; click's own for a pipe that was closed
+UNREAD = 1  # exit code after the reader of stdout has gone; click's own for a closed pipe
 
 
 def colourful(stream: TextIO) -> bool:
@@ -65,7 +65,7 @@ def say(text: str = "") -> None:
 
 
 def reached(show: Callable[[str], None], text: str) -> bool:
-    """Show `text`; False where nobody is left to see it: the terminal has vanished, or the reader of a pipe has had enough."""
+    """Show `text`; False where the terminal or the pipe's reader has gone."""
     try:
         show(text)
     except OSError:

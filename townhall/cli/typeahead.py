@@ -1,4 +1,4 @@
-"""A terminal between two lines: what is typed while nobody reads waits for the next line, whole, and does not show among other text."""
+"""Type-ahead: input typed while no line is read is kept for the next one, and is not echoed into other output."""
 
 import os
 import select

@@ -1,4 +1,4 @@
-"""What `townhall watch` does with its flags: a watcher, what it opens for a file, and what is told of it."""
+"""`townhall watch` after its flags are parsed: a watcher, its answerers, its messages."""
 
 import json
 import sys

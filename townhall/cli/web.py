@@ -1,4 +1,4 @@
-"""`townhall web`: flags in, a page in the browser until it is told to stop."""
+"""`townhall web`: flags in, a page in the browser until Ctrl-C."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -118,7 +118,7 @@ def web(
 
 
 def _service(chat: ChatOptions, personas: tuple[str, ...], key: str) -> "Service":
-    """As `townhall serve` makes it, for nobody but this page."""
+    """As `townhall serve` makes it, for this page only."""
     from townhall.cli.model_loading import load
     from townhall.prefix_cache import PrefixCache
     from townhall.server.service import Service

@@ -1,4 +1,4 @@
-"""The model writes down what is about to be forgotten: for each exchange that leaves, a note of what the user told in it."""
+"""Summaries of exchanges that leave the window: for each, a note of what the user stated in it."""
 
 import re
 from collections.abc import Callable, Generator, Sequence
@@ -55,7 +55,7 @@ class Summarizer:
     """Works in a cache of its own, so that the conversation's stays as it is; the scribe's instructions stay in it.
 
     A note is never written anew: a memory that is summed up again and again is a game of Chinese whispers. What the persona said is left
-    to itself: it can say so again, and what the user told must not drown in it.
+    to itself: it can say so again, and the user's facts must not drown in it.
     """
 
     def __init__(self, llama: LanguageModel, persona: Persona, format: str, bound: int):
@@ -88,7 +88,7 @@ class Summarizer:
             return fold
 
     def steps(self, own: Prompt, previous: Memory | None, exchanges: Sequence[Exchange], cache: Any) -> Generator[int, None, Fold]:
-        """`previous` and a note of each of `exchanges` that told something, the oldest notes left out beyond the bound.
+        """`previous` and a note of each of `exchanges` that stated something, the oldest notes left out beyond the bound.
 
         Laid out for the prompt `own`. Where no note comes of any of them, there is no new memory. Yields how many exchanges are done, after
         each pass over the model; Interrupted may be thrown in then.
@@ -119,7 +119,7 @@ class Summarizer:
         return Fold(ids, memory)
 
     def _write(self, own: Prompt, info: str, cache: Any) -> Generator[None, None, str]:
-        """A note of what was told, which can be believed and fits alone."""
+        """A note that is supported by the exchange and fits alone."""
         ids, room = [*self.prompt.head_ids, *self.prompt.turn_ids(f"{info}\n\n{REQUEST}")], self.bound - len(own.memory(()).ids)
         if room < 1 or len(ids) + room > cache.capacity:
             raise Rejected("they are longer than the model can read at once")

@@ -43,6 +43,6 @@ class ChatLog:
         return pieces
 
     def _said(self, text: str) -> str:
-        """Words on the page: a line among them that looks like a cue is indented, so that nobody speaks for another."""
+        """Words on the page: a line among them that looks like a cue is indented, so that no message contains another's turn."""
         cues = (self.user_cue, self.reply_cue)
         return "\n".join(f" {line}" if at and line.startswith(cues) else line for at, line in enumerate(text.strip().split("\n")))

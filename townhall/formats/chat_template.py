@@ -1,4 +1,4 @@
-"""The model's own chat template, for instruct models: rendered around placeholders, so that nobody's words are template."""
+"""The model's own chat template, for instruct models: rendered around placeholders, so that no message is read as template."""
 
 import re
 import secrets
@@ -25,7 +25,7 @@ class ChatTemplate:
 
     def __init__(self, persona: Persona, source: str, bos_token: str = "", eos_token: str = ""):
         self.persona = persona
-        # where nobody is played, a line that begins like a cue is text like any other
+        # without a persona, a line that begins like a cue is text like any other
         played = (END, f"\n{persona.user}:") if persona.instructions else ()
         self.stop = tuple(dict.fromkeys((*played, *persona.stop)))
         self._sandbox = Sandbox(source)

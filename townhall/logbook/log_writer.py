@@ -21,7 +21,7 @@ def new_id() -> str:
 class LogWriter:
     """Appends whole turns to `path`; the file, and its folder, are made with the first one.
 
-    A disk that is full, or gone, costs nobody the conversation: what could not be written is kept and tried again with the next turn, and a
+    A disk that is full or gone does not end the conversation: what could not be written is kept and tried again with the next turn, and a
     line through `say` tells when that begins and when it is over. LogError where another process is writing to this log.
     """
 

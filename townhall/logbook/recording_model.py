@@ -44,7 +44,7 @@ class WatchedModel:
 
 
 class RecordedModel(WatchedModel):
-    """`run` is the generation that was begun last. A seed that nobody chose is drawn here."""
+    """`run` is the generation that was begun last. A seed that was not chosen is drawn here."""
 
     def __init__(self, llama: LanguageModel):
         super().__init__(llama)

@@ -201,7 +201,7 @@ async def _whole(request: Request, events: "asyncio.Queue[Any]", reply: Response
             elif isinstance(event, JobFailed):
                 raise event.error
             else:
-                raise APIError(408, "the client went away")  # nobody reads this
+                raise APIError(408, "the client went away")  # is not read
     finally:
         watching.cancel()
         with suppress(asyncio.CancelledError):
@@ -255,7 +255,7 @@ def _error_frame(error: Exception) -> bytes:
 
 
 class EventStream(StreamingResponse):
-    """Calls `cancel` when the last of it is sent, or nobody is left to read it, or the server ends: silence would be taken for an end."""
+    """Calls `cancel` when the last of it is sent, or the client has gone, or the server ends: silence would be taken for an end."""
 
     def __init__(self, content: AsyncIterator[bytes], headers: dict[str, str], cancel: Callable[[], object]):
         # proxies that hold a stream back would defeat it

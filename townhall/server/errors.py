@@ -1,4 +1,4 @@
-"""What a client is told when something is wrong: a status, and OpenAI's error object."""
+"""Error responses: a status and OpenAI's error object."""
 
 from typing import Any
 

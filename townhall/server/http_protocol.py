@@ -1,4 +1,4 @@
-"""HTTP/1.1 as uvicorn speaks it, less patient: headers must come in time, and whoever sends no HTTP is told so in JSON."""
+"""HTTP/1.1 as uvicorn speaks it, less patient: headers must come in time, and what is not HTTP is answered in JSON."""
 
 import asyncio
 import json

@@ -28,7 +28,7 @@ class AnswerRequest:
     stop_ids: frozenset[int]
     logits_processors: LogitsProcessors = LogitsProcessors()
     grammar: Callable[[], Grammar] | None = None
-    top: int | None = None  # likeliest ids to tell of at each; None: nothing is told
+    top: int | None = None  # top log-probabilities to report at each; None: none
     trim: bool = True
     opening: str = ""  # what of the answer stands in the prompt already
     strategy: ContextStrategy | None = None
@@ -36,7 +36,7 @@ class AnswerRequest:
     removed: tuple[int, int] | None = None
     before: Sequence[int] = ()
     once: bool = False  # nothing says that the conversation goes on
-    after: Callable[[str, Sequence[int]], None] | None = None  # told of the answer and its ids, where a client waited for it
+    after: Callable[[str, Sequence[int]], None] | None = None  # called with the answer and its ids, where a client waited for it
 
 
 @dataclass
@@ -69,7 +69,7 @@ class Job:
         self.cancelled = True
 
     def steps(self, llama: LanguageModel, slot: Slot) -> Generator[None, None, None]:
-        """Do everything, a pass over the model at a time; what is done is told through `emit`."""
+        """Do everything, a pass over the model at a time; events go to `emit`."""
         for run in self.runs:
             self._settle(run, slot)
             yield from self._read(run, llama, slot)
@@ -137,7 +137,7 @@ class Job:
 
 
 class StreamedAnswer:
-    """An answer with what is known of its tokens: each is told of with the text that shows it whole."""
+    """An answer with log-probabilities of its tokens, each reported with the text that shows it whole."""
 
     def __init__(self, run: AnswerRequest, answer: Answer, logprobs: Sequence[TokenLogprob]):
         self._run, self.answer, self._logprobs = run, answer, logprobs

@@ -30,7 +30,7 @@ LEAST_TOP_P = 1e-6  # 0 asks for the likeliest token alone
 
 @dataclass(frozen=True)
 class PlannedRequest:
-    """Answers to be made, and what is told about the prompt: `townhall` in the reply."""
+    """Answers to generate, and facts about the prompt: `townhall` in the response."""
 
     runs: Sequence[AnswerRequest]
     info: dict[str, Any]
@@ -113,7 +113,7 @@ class Planner:
             before=prompt_plan.before,
             # Open WebUI asks for titles and tags like this: one message that holds the conversation, and no stream
             once=len(turns) == 1 and not request.stream,
-            # of several answers nobody knows which one the client goes on with
+            # of several answers it is unknown which one the client continues
             after=summaries.after(served_model.info(system), prompt, strategy, window, prompt_plan)
             if strategy.memory and (request.n or 1) == 1
             else None,
@@ -222,7 +222,7 @@ class Planner:
 
 
 def default_sampling() -> SamplingParams:
-    """How personas speak where nobody says otherwise."""
+    """Sampling of personas where neither request nor settings say otherwise."""
     return SamplingParams(temperature=TEMPERATURE, repeat_penalty=REPEAT_PENALTY)
 
 

@@ -82,7 +82,7 @@ class ResponseBuilder(ABC):
 
     @abstractmethod
     def _of(self, logprobs: Sequence[TokenLogprob]) -> JSON | None:
-        """Log-probabilities in the shape of its kind; None where nobody asked."""
+        """Log-probabilities in the shape of its kind; None where they were not requested."""
 
     def _spell(self, token: int) -> bytes:
         spell = getattr(self._tokenizer, "token_bytes", None)

@@ -57,10 +57,10 @@ class Scheduler:
         self._llama: LanguageModel | None = None
         self.slots: Slots | None = None
         self._thread: threading.Thread | None = None
-        self.finished: Callable[[Work], Any] = lambda job: None  # told of each job, on the engine's thread
+        self.finished: Callable[[Work], Any] = lambda job: None  # called with each job, on the engine's thread
 
     def start(self, load: Callable[[], tuple[LanguageModel, Slots]], failed: Callable[[BaseException], Any]) -> None:
-        """Load on the engine's thread, then serve; `failed` is told, on that thread, why there is nothing to serve."""
+        """Load on the engine's thread, then serve; `failed` is called, on that thread, with the error."""
 
         def run() -> None:
             try:
@@ -94,7 +94,7 @@ class Scheduler:
                 raise shutting_down()
             most = self.slots.lane_most(job.lane) if self.slots else 1
             ahead = sum(other.lane == job.lane for other in (*self._waiting, *(active.job for active in self._active)))
-            if ahead >= self.max_queue + most:  # whoever finds a free slot waits for the round to end, and for nobody
+            if ahead >= self.max_queue + most:  # a job that finds a free slot only waits for the round to end
                 raise APIError(
                     429,
                     f"{ahead - most} requests are waiting already; try again later",
@@ -139,7 +139,7 @@ class Scheduler:
             self._round(slots)
 
     def _admit(self, slots: Slots, waiting: Sequence[Work]) -> tuple[list[tuple[Work, Slot]], list[Work]]:
-        """(jobs that found a slot, those that go on waiting), in their order within a lane; whom nobody waits for any more is let go."""
+        """(jobs that found a slot, those that go on waiting), in their order within a lane; a job whose client has gone is dropped."""
         admitted: list[tuple[Work, Slot]] = []
         stay: list[Work] = []
         full = set[str]()

@@ -1,4 +1,4 @@
-"""What a server is told at its start."""
+"""Options of a server."""
 
 from dataclasses import dataclass
 

@@ -30,7 +30,7 @@ class ServedModel:
         return self.persona is NOBODY
 
     def info(self, system: str) -> Persona:
-        """The persona who was told something more."""
+        """The persona with more in its description."""
         return replace(self.persona, style=f"{self.persona.style}\n\n{system}".strip()) if system else self.persona
 
 

@@ -1,4 +1,4 @@
-"""From flags to a process that answers until it is told to stop."""
+"""The server process, from flags to shutdown."""
 
 import contextlib
 import gc
@@ -24,7 +24,7 @@ class ServeError(TownhallError):
 
 
 def is_loopback(host: str) -> bool:
-    """Can nobody but this machine reach that address?"""
+    """Is that address reachable from this machine only?"""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

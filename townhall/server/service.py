@@ -117,7 +117,7 @@ class Service:
         loop = asyncio.get_running_loop()
 
         def emit(event: Event) -> None:
-            with suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            with suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(events.put_nowait, event)
 
         job = Job(planned.runs, emit, self.answers.remember, lane, arrived + self.options.limits.request, arrived)

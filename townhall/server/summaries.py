@@ -19,7 +19,7 @@ from townhall.server.slots import Lane, Slot, SlotRequest, Slots
 from townhall.transcript import PromptPlan, SummaryCheckpoint, plans
 
 MOST_STANDINGS, MOST_WAITING, MOST_SCRIBES = 1024, 32, 16
-AT_ONCE = 8  # exchanges: a conversation from before this server's start may have hundreds that nobody wrote down
+AT_ONCE = 8  # exchanges: a conversation from before this server's start may have hundreds without notes
 
 
 class SummaryCheckpoints:
@@ -62,7 +62,7 @@ def _keys(head: Sequence[int], exchanges: Sequence[Exchange]) -> Iterator[bytes]
 class SummaryWork:
     """A piece of work for the scheduler: what the next turn would push out is written down, and the conversation's cache made ready for it.
 
-    Works in the background lane's slot; nobody waits for it, so nothing is told.
+    Works in the background lane's slot; no client waits for it, so no event is emitted.
     """
 
     summary_checkpoints: SummaryCheckpoints
@@ -114,7 +114,7 @@ class SummaryWork:
         self.summary_checkpoints.keep(self.prompt.head_ids, self.exchanges, summary_checkpoint)
 
     def _reread(self, llama: LanguageModel, before: WindowPlan, after: WindowPlan) -> Generator[None, None, None]:
-        """The conversation's cache is brought to what its next prompt begins with, where nobody has taken it meanwhile."""
+        """The conversation's cache is brought to what its next prompt begins with, if no other request has taken it meanwhile."""
         if not self.prompt.format.turn_by_turn or (slot := self.slots.borrow(self.prompt.before(before))) is None:
             return
         give_back = self.slots.discard  # a cache in which a pass failed

@@ -27,7 +27,7 @@ class Answerer(Protocol):
         ...
 
     def rest(self, stopped: Callable[[], bool]) -> None:
-        """The reply is written and nobody waits."""
+        """The reply has been written; work that delays no reader goes here."""
         ...
 
 

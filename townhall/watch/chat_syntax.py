@@ -4,7 +4,7 @@
     personality: stacy
     temperature: 0
     ---
-    Whatever stands before the first turn is nobody's.
+    Text before the first turn belongs to no turn.
 
     User: How far is the moon?
 

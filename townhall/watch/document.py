@@ -1,6 +1,6 @@
 """A watched file's bytes: read within bounds, appended to only while they are what was read.
 
-Whether somebody saved is told by the content alone. Times are too coarse (a save may fall into the tick of our own writing), and a new
+Saves are detected by content alone. Times are too coarse (a save may fall into the tick of our own writing), and a new
 inode with the old words in it is no change.
 """
 
@@ -93,7 +93,7 @@ class Document:
             raise self._fault("cannot be written", error) from error
 
     def cut(self, text: str) -> bool:
-        """Take away all that follows `text`, which the file's text begins with; False where that cannot be told to the byte."""
+        """Take away all that follows `text`, which the file's text begins with; False where that cannot be determined to the byte."""
         kept = text.replace("\n", self.newline).encode()
         if (self.data or b"").startswith(BOM):
             kept = BOM + kept

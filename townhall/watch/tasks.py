@@ -33,7 +33,7 @@ class TaskParser(Protocol):
 
     @property
     def unmistakable(self) -> bool:
-        """Is a task a task, even in a file that nobody has named or touched since?"""
+        """Is a task a task, even in a file that was neither named nor touched since?"""
         ...
 
     def task(self, text: str, interrupted: InterruptedReply | None = None) -> Task | None:
@@ -45,7 +45,7 @@ class TaskParser(Protocol):
         ...
 
     def opening(self, text: str) -> str:
-        """What must follow `text`, of which nobody asks anything, so that a person can go on; "" where it is all there."""
+        """What must follow `text`, which asks for nothing, so that a person can go on; "" where it is all there."""
         ...
 
     def speaks(self, text: str) -> bool:
@@ -53,7 +53,7 @@ class TaskParser(Protocol):
         ...
 
     def hint(self, text: str) -> str:
-        """What is expected of `text`, of which nobody asks anything; "" where it is as it should be."""
+        """What is expected of `text`, which asks for nothing; "" where it is as it should be."""
         ...
 
 

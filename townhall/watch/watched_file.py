@@ -22,7 +22,7 @@ Read = Callable[[Path, str], tuple[Hashable, TaskParser]]  # how a file's text i
 
 
 class Reporter(Protocol):
-    """What is told about files as it happens."""
+    """Receives events of watched files."""
 
     def note(self, text: str) -> None: ...
     def complain(self, text: str) -> None: ...
@@ -44,10 +44,10 @@ class WatchedFile:
         self._lock: Lock | None = None
         self._interrupted: InterruptedReply | None = None
         self._reader: TaskParser | None = None  # of the reply that was begun last
-        self._new, self._known, self._hinted = True, named, False  # known: a conversation, as far as anybody was told
+        self._new, self._known, self._hinted = True, named, False  # known: a conversation, as far as was reported
         self._unheard = False  # it stands otherwise than it was left, and nothing has come of that yet
         self._blank: float | None = None  # since when the file is missing or empty
-        self.gone = False  # and that was told
+        self.gone = False  # and that was reported
         self._info = ""  # the last fault
 
     def due(self, changed: set[Path]) -> bool:
@@ -115,7 +115,7 @@ class WatchedFile:
         return time.monotonic() - self._blank >= GRACE
 
     def _absent(self) -> None:
-        """There is no such file; where that lasts it is told once."""
+        """There is no such file; where that lasts it is reported once."""
         if self._overdue() and not self.gone:
             if self._interrupted and self._reader:
                 self._document.leave(self._reader.tail(self._interrupted.said))
@@ -162,7 +162,7 @@ class WatchedFile:
             answerer.rest(lambda: self._stopped() or self._document.touched())
 
     def _own(self) -> None:
-        """The file can be written, and is nobody else's."""
+        """The file can be written, and is not locked by another watcher."""
         self._document.refuse_unwritable()
         if not self.named and not self._lock:
             self._lock = Lock(self.path)

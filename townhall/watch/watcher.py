@@ -14,7 +14,7 @@ SUFFIXES = (".chat", ".txt")  # what of a folder is watched
 
 
 class Watcher:
-    """`target` is a file or a folder; nobody else watches it from here to `close`. WatchError where it cannot be watched."""
+    """`target` is a file or a folder; it is locked against other watchers until `close`. WatchError where it cannot be watched."""
 
     def __init__(self, target: Path, read: Read, pool: ConversationPool, reporter: Reporter, stopped: Callable[[], bool]):
         self.target, self._reporter, self._stopped = target, reporter, stopped

@@ -1,4 +1,4 @@
-"""Gradio, told before it is imported that it has nobody to call."""
+"""Settings that keep Gradio offline, made before it is imported."""
 
 import os
 

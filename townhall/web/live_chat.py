@@ -79,7 +79,7 @@ class LiveChat:
         self._lock(controls)
         messages = [*self._messages(instead), {"role": "user", "content": text}]
         stream = self._client.stream({"model": self.served_model.id, "messages": messages, **controls.body()})
-        self.live = live = ReplyInProgress(text, stream)  # nothing was awaited since: who comes second is told
+        self.live = live = ReplyInProgress(text, stream)  # nothing was awaited since: a second caller is refused above
         try:
             await anext(stream)
             if instead:
@@ -163,7 +163,7 @@ class LiveChat:
             self._tell()
 
     def _messages(self, but_last: bool) -> list[dict[str, str]]:
-        """What the model is to know: questions that nobody answered are not repeated."""
+        """The messages for the model: unanswered questions are left out."""
         exchanges = self.exchanges()[:-1] if but_last else self.exchanges()
         said = [turn for question, answer in exchanges if answer and answer.text for turn in (question, answer)]
         return [{"role": turn.role, "content": turn.text} for turn in said]
@@ -215,7 +215,7 @@ class LiveChat:
 
 
 def _facts(finished: Finished | None, info: Mapping[str, Any], controls: SamplingControls, served_model: ModelChoice) -> dict[str, Any]:
-    """As `townhall chat` notes them, as far as a server tells; of an answer that was stopped nobody counts the tokens."""
+    """As `townhall chat` notes them, as far as a server tells; tokens of a stopped answer are not counted."""
     return {
         "at": _now(),
         "finish_reason": finished.reason if finished else "interrupted",

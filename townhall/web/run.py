@@ -1,4 +1,4 @@
-"""From an address or a model to a page that stands until it is told to stop."""
+"""The page's process, from flags to shutdown."""
 
 import asyncio
 import secrets
@@ -18,7 +18,7 @@ from townhall.web.sampling_controls import SamplingControls
 
 
 class LocalServer:
-    """A server in this process, on a port of loopback that nobody else has the key to."""
+    """A server in this process, on a loopback port with a key of its own."""
 
     def __init__(self, make: Callable[[str], Service]):
         self.key = secrets.token_urlsafe(24)
@@ -51,7 +51,7 @@ class LocalServer:
 
 
 def fetch_served_models(root: str, key: str | None) -> list[ModelChoice]:
-    """Who is there; WebError where nobody answers."""
+    """The server's models; WebError where no server answers."""
 
     async def ask() -> list[ModelChoice]:
         client = Client(root, key)

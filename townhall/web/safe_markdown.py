@@ -13,7 +13,7 @@ REMEMBERED = 2048  # turns whose Markdown is kept: a long chat is shown again wi
 
 @lru_cache(REMEMBERED)
 def spoken(text: str) -> str:
-    """A model's words: its Markdown counts, its HTML is shown as it stands, and a picture becomes a link that nobody follows by itself."""
+    """A model's words: its Markdown counts, its HTML is shown as it stands, and a picture becomes a link that is not followed by itself."""
     return "".join(part if code else _without_tags(part) for part, code in _fenced(text))
 
 
@@ -33,7 +33,7 @@ def shortened(text: str, most: int) -> str:
 
 
 def _fenced(text: str) -> Iterator[tuple[str, bool]]:
-    """(lines, is it fenced code); a fence that nobody closes lasts to the end, as in a reply that is being written."""
+    """(lines, is it fenced code); an unclosed fence lasts to the end, as in a reply that is being written."""
     part: list[str] = []
     fence = ""
     for line in text.splitlines(keepends=True):

@@ -57,7 +57,7 @@ class SamplingControls:
         return {key: value for key, value in vars(self).items() if value is not None}
 
 
-PLAIN = SamplingControls()  # where nobody said otherwise
+PLAIN = SamplingControls()  # the defaults
 
 
 def _seed(text: str) -> int | None:

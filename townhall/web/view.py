@@ -49,7 +49,7 @@ def conversation(chat: LiveChat | None, served_model: ModelChoice) -> list[Messa
 
 
 def receipt(info: dict[str, Any], before: int) -> str:
-    """One sentence about what the model does not see any more; `before`: messages that an earlier one told of."""
+    """One sentence about what the model does not see any more; `before`: messages that an earlier one mentioned."""
     dropped, tokens = len(info.get("dropped") or ()), int(info.get("dropped_tokens") or 0)
     if not tokens or dropped <= before:
         return ""

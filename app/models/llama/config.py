@@ -180,7 +180,7 @@ class LlamaConfig:
 
 
 def _meta_context(theta: float, norm_eps: float, scaled: bool, large_without_gqa: bool) -> int:
-    """Meta's params.json does not name it: LLaMA 3.1 is told by its scaled RoPE, 3 and Code Llama by their base, 2 by its epsilon.
+    """Meta's params.json does not name it: LLaMA 3.1 is recognised by its scaled RoPE, 3 and Code Llama by their base, 2 by its epsilon.
 
     LLaMA 1 of 65B has that epsilon, too, but LLaMA 2 shares key/value heads above 13B.
     """

@@ -72,7 +72,7 @@ class Llama:
         stop: Sequence[str] = (),
         tune: float | None = FIRST_TUNE,
     ) -> "Llama":
-        """Open, lay out and place the weights; `progress(bytes done, bytes in all)` is told along the way.
+        """Open, lay out and place the weights; `progress(bytes done, bytes in all)` is called along the way.
 
         The device is tinygrad's default, the kernel set the fastest that serves it, unless they are named. `quantize` makes float
         matrices 8-bit integers; `stop`, tokens or their ids, takes the place of what the files declare as ends.

@@ -1,7 +1,7 @@
 """The file of one checkpoint's packed weights: a header (JSON: what lies where, a digest per piece) and the packed bytes.
 
 It is read, or mapped, by a thread of its own, without the interpreter's lock, while others import, build tokenizers or trace. Written it
-is beside its place and renamed. What is missing, foreign or damaged is told apart from what is sound, matrix by matrix.
+is beside its place and renamed. What is missing, foreign or damaged is detected matrix by matrix.
 """
 
 import hashlib

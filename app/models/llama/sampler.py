@@ -18,7 +18,7 @@ class Sampler:
 
     def __init__(self, sampling: SamplingParams) -> None:
         self.sampling = sampling
-        # drawn here, so that a text can be told the seed that repeats it
+        # drawn here, so that the seed that reproduces a text can be reported
         self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if sampling.seed is None else sampling.seed
         self._random = np.random.default_rng(self.seed)
         self._top_k = TopK()

@@ -1,6 +1,6 @@
 """Packed weights kept on disk, so that laying a checkpoint out is paid once: one file per checkpoint (packed_file.py).
 
-What is missing or damaged there is packed anew and written again, by a thread of its own: nobody waits for the disk. WEIGHT_CACHE=0
+What is missing or damaged there is packed anew and written again, by a background thread. WEIGHT_CACHE=0
 leaves the disk alone.
 """
 

@@ -17,7 +17,7 @@ from tinygrad.uop.ops import Ops
 
 from ext.tinygrad import kernel_cache
 
-Listener = Callable[[int, int], None]  # (kernels compiled, kernels to compile): told only when one has to be compiled
+Listener = Callable[[int, int], None]  # (kernels compiled, kernels to compile): called only when one has to be compiled
 
 listener: Listener | None = None  # set by whoever shows progress
 _tinygrads_pool: Callable[[], Any] | None = None

@@ -90,7 +90,7 @@ class CUDAQueue:
     def profile(self, values: int, replays: int) -> list[KernelTime]:
         """By the device's own clock, with an event between each two kernels: a graph of its own, for no host's pace to count.
 
-        An event is told to half a microsecond, and may cost as much."""
+        An event has a resolution of half a microsecond, and may cost as much."""
         self._check(cu.cuCtxSetCurrent(self.device.context))
         events, samples = [cu.CUevent() for _ in range(len(self.launches) + 1)], [list[int]() for _ in self.launches]
         try:

@@ -1,4 +1,4 @@
-"""Why something goes the slower way, told to those who ask with DEBUG=1."""
+"""Reasons for taking a slower path, printed under DEBUG=1."""
 
 import sys
 

@@ -26,7 +26,7 @@ class Pool:
         assert threads >= 1
         self.requested = threads
         self.threads = threads if native.can_help() else 1
-        # nobody is given up for being robbed of CPU time where that is only counted in large pieces
+        # a thread is not given up for lost CPU time where the system counts it in large steps
         self.adaptive = adaptive and self.threads > 1 and cpu_time_is_fine()
         self._call = native.entry()
         self._reset()
@@ -83,7 +83,7 @@ class Pool:
         self.collect()
 
     def collect(self) -> int:
-        """Let go of the retired memory that nobody looks at; -> how many graphs must wait."""
+        """Free retired memory that is no longer referenced; -> how many graphs must wait."""
         # runs wherever the garbage collector does, also within itself: hence nothing but single operations on the dictionary
         for graph in list(self._retired):
             if not self._call(native.Op.IN_USE, self.address, graph, None):

@@ -1,4 +1,4 @@
-"""What a weights file can get wrong, told at the door."""
+"""Errors in a weights file, raised when it is opened."""
 
 from ext.tinygrad.errors import TownhallError
 

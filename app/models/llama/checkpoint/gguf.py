@@ -126,7 +126,7 @@ class _Cursor:
         return name
 
     def strings(self, count: int, what: str) -> StringArray:
-        """Only walks the lengths: a vocabulary that nobody looks at costs no more than this loop."""
+        """Only walks the lengths: a vocabulary that is not used costs no more than this loop."""
         if count > self.strings_left:
             raise self.fail(f"claims {count:,} strings in {what}, more than any sound file has ({MAX_STRINGS:,})")
         self.strings_left -= count
