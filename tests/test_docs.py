@@ -20,7 +20,11 @@ def test_files_and_names_that_a_page_refers_to_exist(page: Path) -> None:
         if not file.is_file():
             missing.append(path)
         elif name:
-            defined = {node.name for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))}
+            defined = {
+                node.name
+                for node in ast.walk(ast.parse(file.read_text()))
+                if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+            }
             if name not in defined:
                 missing.append(f"{path}:{name}")
     assert not missing

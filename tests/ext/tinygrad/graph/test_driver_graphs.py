@@ -4,7 +4,6 @@ CUDA is the emulated driver of tests/reference/cuda_emulator."""
 
 import threading
 from collections.abc import Callable
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -38,29 +37,29 @@ def device(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def queues(device: str) -> ModuleType:
-    """The module with the device's Queue."""
-    from ext.tinygrad.graph import cuda_queue, opencl_queue
+def queue_class(device: str) -> type:
+    from ext.tinygrad.graph.cuda_queue import CUDAQueue
+    from ext.tinygrad.graph.opencl_queue import OpenCLQueue
 
-    return {"CL": opencl_queue, "CUDA": cuda_queue}[device]
+    return {"CL": OpenCLQueue, "CUDA": CUDAQueue}[device]
 
 
 @pytest.fixture
-def native_calls(queues: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def native_calls(queue_class: type, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The kernels of each native call, as they are made."""
     calls: list[int] = []
-    plain = queues.Queue.__call__
+    plain = queue_class.__call__
 
     def counted(queue, values: int) -> None:  # type: ignore[no-untyped-def]
         calls.append(len(queue.launches))
         plain(queue, values)
 
-    monkeypatch.setattr(queues.Queue, "__call__", counted)
+    monkeypatch.setattr(queue_class, "__call__", counted)
     return calls
 
 
 @pytest.fixture(params=["C", "Python"])
-def entry(request: pytest.FixtureRequest, queues: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def entry(request: pytest.FixtureRequest, queue_class: type, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop over the kernels: compiled, and as it runs where there is no clang."""
     if request.param == "Python":
         monkeypatch.setattr(queues, "entry", lambda: None)

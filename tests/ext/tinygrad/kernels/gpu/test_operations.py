@@ -41,7 +41,7 @@ class GPU:
     """A device and the kernel set under test."""
 
     device: str
-    gpu_kernels: GPUKernels
+    kernels: GPUKernels
 
     def put(self, values: np.ndarray) -> Tensor:
         return upload(values, self.device)
