@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 EG = Path(__file__).resolve().parents[2] / "eg"
 FAKE = ["--model", "fake:echo"]
 

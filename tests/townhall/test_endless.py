@@ -20,6 +20,8 @@ from townhall.errors import ContextError
 from townhall.persona import Example
 from townhall.prefix_cache import PrefixCache
 
+pytestmark = pytest.mark.slow
+
 PERSONA = Persona("Stacy", "Stacy raps about history and the sea.", examples=(Example("Who are you?", "I am Stacy."),))
 CAPACITY = 1024
 

@@ -11,6 +11,8 @@ from townhall.errors import ModelError
 from townhall.fake.script import open_fake, read_script
 from townhall.persona import Example, Persona
 
+pytestmark = pytest.mark.slow
+
 PERSONA = Persona("Stacy", "Stacy raps.", examples=(Example("Your name?", "Stacy."),))
 
 

@@ -13,6 +13,8 @@ from townhall.cli.model_loading import load
 from townhall.errors import ModelError
 from townhall.model_cache import ModelCache, weights
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Asked:

@@ -4,6 +4,8 @@ from townhall.errors import PersonaError
 from townhall.persona import Example, list_personas, load_persona
 from townhall.yaml_file import MAX_BYTES
 
+pytestmark = pytest.mark.slow
+
 GOOD = "name: Ada\ndescription: Ada computes.\n"
 
 

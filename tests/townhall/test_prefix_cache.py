@@ -11,6 +11,8 @@ from tests.townhall.fake import FakeCache, FakeLlama
 from tests.townhall.test_conversation import chat_state
 from townhall.prefix_cache import PrefixCache
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def heads(tmp_path):

@@ -15,6 +15,8 @@ from townhall.cli.main import main
 from townhall.errors import SettingsError
 from townhall.settings_files import DEFAULT, SHIPPED, find, resolve, user_folder
 
+pytestmark = pytest.mark.slow
+
 DEFAULTS = vars(ChatOptions())
 PER_CALL = {"prompt", "json"}  # what is said anew with every call, and is no setting
 

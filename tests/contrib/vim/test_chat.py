@@ -17,6 +17,7 @@ PLAIN = [VIM or "vim", "-N", "-u", "NONE", "-i", "NONE", "-n"]
 ESC, ENTER = "\x1b", "\r"
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(VIM is None, reason="vim is not installed (Debian and Ubuntu: apt install vim)"),
     pytest.mark.skipif(
         VIM is not None and "+timers" not in subprocess.run([VIM, "--version"], capture_output=True, text=True).stdout,

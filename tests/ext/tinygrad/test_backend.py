@@ -16,6 +16,8 @@ from ext.tinygrad import backend, driver_info, opencl, opencl_drivers, opencl_lo
 from ext.tinygrad.backend import Backend, BackendError
 from ext.tinygrad.toolchain import Request
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 NEEDS_POCL = pytest.mark.skipif(opencl_loader.bundled() is None, reason="pyopencl[pocl] has no wheel for this platform")
 NOT_MACOS = pytest.mark.skipif(sys.platform == "darwin", reason="macOS has Metal")

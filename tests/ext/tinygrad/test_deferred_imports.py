@@ -9,6 +9,8 @@ import pytest
 
 from ext.tinygrad.deferred_imports import paused_collector
 
+pytestmark = pytest.mark.slow
+
 CODE = """
 import sys
 from app.models.llama import Llama

@@ -14,6 +14,8 @@ from tinygrad import helpers
 
 from ext.tinygrad import kernel_cache
 
+pytestmark = pytest.mark.slow
+
 COMPUTE = """
 import sys
 from concurrent.futures import ThreadPoolExecutor

@@ -14,7 +14,7 @@ from tests.ext.tinygrad import stub_vendor
 ROOT = Path(__file__).resolve().parents[3]
 SETTLED = ("CPU", "GPU", "DEV", "CC", "OPENCL_PATH", "PYOPENCL_HOME", "LD_LIBRARY_PATH", *opencl_loader.DRIVER_VARIABLES)
 ELF = Path("/proc/self/exe")
-pytestmark = pytest.mark.skipif(not ELF.exists(), reason="drivers are registered by .icd files on Linux")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not ELF.exists(), reason="drivers are registered by .icd files on Linux")]
 
 
 @pytest.fixture

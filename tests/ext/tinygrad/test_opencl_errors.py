@@ -11,7 +11,7 @@ from ext.tinygrad import opencl_loader
 from tests.reference.tiny import make_tiny_gguf
 
 ROOT = Path(__file__).resolve().parents[3]
-pytestmark = pytest.mark.skipif(opencl_loader.bundled() is None, reason="pyopencl[pocl] has no wheel for this platform")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(opencl_loader.bundled() is None, reason="pyopencl[pocl] has no wheel for this platform")]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="files that are mapped cannot be cut short there")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="files that are mapped cannot be cut short there")]
 
 PROGRAM = """
 import mmap, os, sys

@@ -7,6 +7,8 @@ import pytest
 
 from ext.tinygrad.top_k import MOST, TopK
 
+pytestmark = pytest.mark.slow
+
 
 def expected(values: np.ndarray, k: int) -> list[int]:
     order = np.argsort(-values, kind="stable")

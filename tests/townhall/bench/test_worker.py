@@ -8,6 +8,8 @@ from tests.reference.tiny import make_tiny_gguf
 from townhall.bench import peer, start
 from townhall.bench.worker import BenchError, Worker
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:

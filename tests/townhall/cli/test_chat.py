@@ -10,6 +10,8 @@ from tests.townhall.fake import FakeBackend, FakeLlama
 from townhall.cli import chat_options, complete_text, main, model_loading
 from townhall.cli.weight_size import check_size
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def townhall(monkeypatch, capfd):

@@ -11,6 +11,8 @@ from tests.reference.tiny import make_tiny_gguf
 from townhall.cli.main import main
 from townhall.logbook.log_reader import read_log
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):

@@ -10,6 +10,8 @@ import pytest
 
 from tests.townhall.cli.test_session import terminal  # noqa: F401  (a fixture)
 
+pytestmark = pytest.mark.slow
+
 TELL = "My name is Tom and I live in Lisbon with a dog and with three boats, of which two leak."
 
 

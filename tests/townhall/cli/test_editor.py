@@ -8,6 +8,8 @@ import pytest
 
 from tests.townhall.cli.screen import BACKSPACE, CTRL_C, CTRL_D, CTRL_R, DOWN, END, ENTER, HOME, TAB, UP
 
+pytestmark = pytest.mark.slow
+
 
 def leave(screen):
     screen.prompt()

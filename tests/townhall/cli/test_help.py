@@ -12,6 +12,8 @@ import pytest
 from townhall.cli.main import cli, main
 from townhall.cli.manual import WIDTH, manual, pages
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 PAGES = list(pages(click.Context(cli, info_name="townhall", terminal_width=WIDTH, **cli.context_settings)))
 NAMES = ["tinygrad", "numpy", "jinja2", "pydantic", "sqlite3", "prompt_toolkit", "rich", "watchfiles", "gradio", "app.models.llama"]

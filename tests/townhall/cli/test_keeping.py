@@ -11,6 +11,8 @@ import pytest
 
 from townhall.logbook.log_reader import read_log
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def folder(tmp_path):

@@ -12,6 +12,8 @@ from townhall.cli.render import Verbatim, open_view
 from townhall.cli.terminal_text import width
 from townhall.cli.word_wrap import Wrapped
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def size(monkeypatch):

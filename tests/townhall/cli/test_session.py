@@ -11,6 +11,8 @@ import pytest
 from tests.townhall.cli.screen import ALT_ENTER, BACKSPACE, CTRL_C, CTRL_D, CTRL_J, ENTER, LEFT, Terminal
 from townhall.logbook.log_reader import read_log
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def terminal():

@@ -12,6 +12,8 @@ import pytest
 
 from tests.townhall.watch.room import eventually
 
+pytestmark = pytest.mark.slow
+
 COMMAND = [sys.executable, "-m", "townhall", "watch", "--model", "fake:echo"]
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -11,6 +11,8 @@ import pytest
 
 from townhall.cli.main import main
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("gradio", reason="the extra `web` is not installed")
 FAKE = ["web", "--model", "fake:echo"]
 

@@ -5,6 +5,8 @@ import pytest
 from townhall.errors import TemplateError
 from townhall.formats.sandbox import MAX_SOURCE, Sandbox
 
+pytestmark = pytest.mark.slow
+
 MESSAGES = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
 
 

@@ -14,6 +14,8 @@ import pytest
 from townhall.logbook.log_index import Index
 from townhall.logbook.log_reader import read_log
 
+pytestmark = pytest.mark.slow
+
 TURNS = 30
 SCRIPT = "pause: 0.0004\nreplies:\n" + "".join(f"- Reply {n} of many, in a few words – käse, and a heading.\\n\n" for n in range(TURNS))
 

@@ -19,6 +19,8 @@ from townhall.logbook.recording_model import RecordedModel
 from townhall.logbook.replayer import RehearsedModel, ReplayResult
 from townhall.logbook.replayer import replay as go_through
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = "replies:\n- One two three.\n- Four five.\n- {text: 'Six seven eight nine. ', pause: 0.0}\n- ''\n- Ten.\n"
 LINES = "a\nb\nc\nd\ne\n"
 

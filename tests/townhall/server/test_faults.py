@@ -15,6 +15,8 @@ from tests.townhall.server.running import OPTIONS, Opened, Running, ask
 from tests.townhall.server.test_limits import Slow, error
 from townhall.server.request_planner import default_sampling
 
+pytestmark = pytest.mark.slow
+
 CHAT = {"model": "stacy", "messages": [{"role": "user", "content": "Hi"}]}
 
 

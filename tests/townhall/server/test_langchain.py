@@ -8,6 +8,8 @@ from pydantic import BaseModel, Field
 
 from tests.townhall.fake import FakeLlama
 
+pytestmark = pytest.mark.slow
+
 
 def chat(server, model="stacy", **settings):
     return ChatOpenAI(base_url=server.url, api_key="any", model=model, max_retries=0, timeout=60, **settings)

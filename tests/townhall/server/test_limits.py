@@ -10,6 +10,8 @@ import pytest
 from tests.townhall.fake import FakeLlama
 from tests.townhall.server.running import ask
 
+pytestmark = pytest.mark.slow
+
 
 def error(response, status):
     """The error object of a response that must have this status."""

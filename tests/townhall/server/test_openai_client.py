@@ -9,6 +9,8 @@ from pydantic import BaseModel, Field
 from tests.townhall.fake import FakeLlama
 from tests.townhall.server.running import Running
 
+pytestmark = pytest.mark.slow
+
 
 def client(server: Running, **settings) -> openai.OpenAI:
     return openai.OpenAI(base_url=server.url, api_key=settings.pop("api_key", "any"), **{"max_retries": 0, "timeout": 60, **settings})

@@ -6,6 +6,8 @@ import pytest
 from tests.townhall.fake import FakeLlama
 from tests.townhall.server.test_openai_client import client, user
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def ask(serve):

@@ -10,6 +10,8 @@ from schemathesis.checks import CHECKS
 from townhall.server.openapi import document
 from townhall.server.requests import ChatRequest
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance"]
 EXAMPLES = 8  # for each operation
 

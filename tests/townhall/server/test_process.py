@@ -9,6 +9,8 @@ import pytest
 
 from townhall.cli.main import main
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_answer_that_can_be_finished_is(scripted, number):

@@ -6,6 +6,8 @@ import pytest
 from townhall.cli.main import main
 from townhall.settings_files import user_folder
 
+pytestmark = pytest.mark.slow
+
 ADA = "name: Ada\ndescription: You count.\n"
 FILE = """\
 model: fake:script=script.yaml

@@ -13,6 +13,8 @@ from townhall.server.api import stream
 from townhall.server.job_events import AnswerEnd, JobDone, RequestFigures, TextEvent
 from townhall.server.responses import ChatResponseBuilder
 
+pytestmark = pytest.mark.slow
+
 
 def frames(server, path="/chat/completions", lines=None, **fields):
     """The JSON of each frame; what is no frame goes to `lines`."""

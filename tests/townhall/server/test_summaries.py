@@ -8,6 +8,8 @@ import pytest
 from tests.townhall.fake import FakeLlama
 from townhall.context.summarizer import REQUEST
 
+pytestmark = pytest.mark.slow
+
 FACTS = ["My dog is called Rex.", "I live in Ghent.", "My car is green.", "I was born in May.", "I play the harp.", "My aunt is a baker."]
 TOLD = [*FACTS, *(f"{fact[:-1]} as well." for fact in FACTS)]
 FILLER = "Then we talk of other things for a good long while so that room is used up."

@@ -9,6 +9,8 @@ from tests.reference.tiny import make_tiny_gguf
 from townhall.cli.main import main
 from townhall.server import server
 
+pytestmark = pytest.mark.slow
+
 
 def answer(server, text):
     body = {"model": "gary", "messages": [{"role": "user", "content": text}], "max_tokens": 6, "temperature": 0}

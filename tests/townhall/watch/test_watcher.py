@@ -13,6 +13,8 @@ from townhall.watch import document, file_events, watched_file
 from townhall.watch.errors import WatchError
 from townhall.watch.lock import Lock
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def path(tmp_path):

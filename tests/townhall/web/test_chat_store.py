@@ -9,6 +9,8 @@ from townhall.fake.fake_model import ScriptedReply
 from townhall.logbook.log_index import Index
 from townhall.web.client import WebError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def kept(run, house, chat_store):

@@ -8,6 +8,8 @@ import pytest
 from townhall.fake.fake_model import ScriptedReply
 from townhall.web.client import Accepted, Client, Finished, PromptPreview, ServerGone, Text, WebError, served_model_of
 
+pytestmark = pytest.mark.slow
+
 
 def ask(client, text="Hello", **fields):
     """Everything that comes of a question."""

@@ -12,6 +12,8 @@ from townhall.web.handlers import SEND, STOP, Handlers
 from townhall.web.sampling_controls import PLAIN
 from townhall.web.tab_state import TabState
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = (PLAIN.temperature, PLAIN.top_p, PLAIN.top_k, PLAIN.min_p, PLAIN.repeat_penalty, "3", PLAIN.max_tokens, PLAIN.context)
 
 

@@ -13,6 +13,8 @@ from townhall.web.chat_store import ChatStore
 from townhall.web.client import Client, WebError
 from townhall.web.sampling_controls import SamplingControls
 
+pytestmark = pytest.mark.slow
+
 PLAIN = SamplingControls(seed=3)
 
 

@@ -24,6 +24,8 @@ from tests.reference.tiny_formats import tiny_weights, write_hf, write_meta
 from tests.reference.words import TOKENS
 from townhall.cli.main import main
 
+pytestmark = pytest.mark.slow
+
 IDS = [5, 90, 17, 17, 0, 63, 2, 300]
 WIDE = {"dim": 256, "hidden_dim": 256, "head_dim": 64}  # rows that fill the blocks of Q4_K
 

@@ -24,6 +24,8 @@ from tests.reference.tiny_formats import tiny_weights, write_hf, write_meta, wri
 from tests.reference.torch_writer import call, dictionary, number, numbers, storage, tensor, text, write_archive
 from tests.reference.torch_writer import pickle as program
 
+pytestmark = pytest.mark.slow
+
 SOUND = tensor("F32", "0", (2, 3))
 DATA = {"data/0": np.arange(6, dtype=np.float32).tobytes()}
 

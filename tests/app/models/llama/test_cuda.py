@@ -13,6 +13,8 @@ from tests.reference.cuda_emulator.emulator import CUDAEmulator
 from tests.reference.cuda_emulator.fixtures import cuda_emulator  # noqa: F401
 from tests.reference.tiny import make_tiny_gguf
 
+pytestmark = pytest.mark.slow
+
 IDS = [int(i) for i in np.random.default_rng(5).integers(0, 250, 200)]
 TYPES = ["F32", "F16", "Q4_0", "Q8_0"]
 

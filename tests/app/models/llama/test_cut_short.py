@@ -11,7 +11,7 @@ import pytest
 from app.models.llama.deltas.xor import CHUNK
 from tests.reference.tiny import make_tiny_gguf
 
-pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGBUS") or sys.platform == "win32", reason="no such signal")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(signal, "SIGBUS") or sys.platform == "win32", reason="no such signal")]
 ROOT = Path(__file__).parents[4]
 
 DELTA = """

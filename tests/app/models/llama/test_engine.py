@@ -14,6 +14,8 @@ from app.models.llama.forward import Pass
 from ext.tinygrad.kernels.reference import ReferenceKernels
 from tests.reference import llama_numpy
 
+pytestmark = pytest.mark.slow
+
 Load = Callable[..., Llama]
 IDS = [int(i) for i in np.random.default_rng(5).integers(0, 250, 200)]
 NO_STOPS: frozenset[int] = frozenset()

@@ -16,6 +16,8 @@ from tests.reference.tiny import make_tiny_gguf
 from tests.reference.tiny_formats import tiny_weights, write_hf, write_meta
 from tests.reference.words import TOKENS
 
+pytestmark = pytest.mark.slow
+
 IDS = [5, 90, 17, 17, 0, 63, 2, 300]
 
 

@@ -19,6 +19,8 @@ from ext.tinygrad.kernels.gpu.tuning import Tuning
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from tests.reference.tiny import make_tiny_gguf
 
+pytestmark = pytest.mark.slow
+
 CONTEXT = 300
 TYPES = ("F32", "F16", "BF16", "Q4_0", "Q8_0", "Q5_1")
 

@@ -17,6 +17,8 @@ from tests.reference.tiny import make_tiny_gguf
 from tests.reference.tiny_formats import CONTEXT, hf_config, tiny_weights, write_hf, write_meta, write_split
 from tests.reference.words import TOKENS
 
+pytestmark = pytest.mark.slow
+
 IDS = [5, 90, 17, 17, 0, 63, 2, 300]
 
 

@@ -12,6 +12,8 @@ from app.models.llama.checkpoint.gguf import GGUFFile
 from ext.tinygrad.errors import TownhallError
 from tests.reference.tiny import make_tiny_gguf, random_weights
 
+pytestmark = pytest.mark.slow
+
 U32, STRING, ARRAY = 4, 8, 9
 MAX = 2**64 - 1
 

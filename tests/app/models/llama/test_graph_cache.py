@@ -10,6 +10,8 @@ from app.models.llama import Llama, graph_cache
 from ext.tinygrad import cache_files
 from tests.reference.tiny import make_tiny_gguf
 
+pytestmark = pytest.mark.slow
+
 IDS = [(7 * i + 3) % 250 for i in range(40)]
 
 

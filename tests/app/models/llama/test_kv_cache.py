@@ -15,6 +15,8 @@ from app.models.llama.kv_shift import CHUNK, Shifter
 from ext.tinygrad import buffers
 from ext.tinygrad.kernels.protocol import rope_table
 
+pytestmark = pytest.mark.slow
+
 KV_HEADS, HEAD_DIM, CAPACITY, THETA = 2, 16, 300, 1e4
 ROWS = CAPACITY + CHUNK
 CONFIG = LlamaConfig(

@@ -22,6 +22,8 @@ from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.reference import ReferenceKernels
 from tests.reference.tiny import make_tiny_gguf
 
+pytestmark = pytest.mark.slow
+
 IDS = [5, 90, 17, 17, 0, 63, 2, 300]
 NAMES = ("tok_embeddings.weight", "layers.0.attention.wq.weight", "layers.1.feed_forward.w2.weight")
 

@@ -14,6 +14,8 @@ from ext.tinygrad.graph import fast_replay
 from ext.tinygrad.graph.cpu_runner import CPUGraphRunner
 from ext.tinygrad.graph.pool import Pool, current_pool
 
+pytestmark = pytest.mark.slow
+
 # tests are no package (--import-mode=importlib), so their helpers are loaded by path
 spec = importlib.util.spec_from_file_location("graph_c_kernels", Path(__file__).with_name("c_kernels.py"))
 kernels = importlib.util.module_from_spec(spec)

@@ -19,6 +19,8 @@ from ext.tinygrad.graph.captured import NativeGraphRunner
 from ext.tinygrad.graph.compose import Composite, compose
 from ext.tinygrad.graph.profile import table
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(params=["CL", "CUDA"])
 def device(request: pytest.FixtureRequest) -> str:

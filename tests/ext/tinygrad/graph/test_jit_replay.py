@@ -8,6 +8,8 @@ from ext.tinygrad import buffers
 from ext.tinygrad.graph import fast_replay, installation, native, pool
 from ext.tinygrad.graph.profile import table
 
+pytestmark = pytest.mark.slow
+
 rng = np.random.default_rng(11)
 
 

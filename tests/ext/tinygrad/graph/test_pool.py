@@ -12,6 +12,8 @@ import pytest
 from ext.tinygrad.graph import native
 from ext.tinygrad.graph.pool import Pool, cpu_time_is_fine
 
+pytestmark = pytest.mark.slow
+
 # tests are no package (--import-mode=importlib), so their helpers are loaded by path
 spec = importlib.util.spec_from_file_location("graph_c_kernels", Path(__file__).with_name("c_kernels.py"))
 kernels = importlib.util.module_from_spec(spec)

@@ -7,6 +7,8 @@ import pytest
 
 from ext.tinygrad.graph.native import FUTEX_NUMBERS, SOURCE
 
+pytestmark = pytest.mark.slow
+
 HARNESS = Path(__file__).with_name("races.c")
 
 

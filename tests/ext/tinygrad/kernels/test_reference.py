@@ -14,6 +14,8 @@ from ext.tinygrad.kernels.reference import ReferenceKernels
 from tests.ext.tinygrad.kernels.test_blocks import random_matrix
 from tests.reference import llama_numpy
 
+pytestmark = pytest.mark.slow
+
 TWINS = ReferenceKernels()
 
 

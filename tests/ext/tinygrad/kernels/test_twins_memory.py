@@ -13,6 +13,8 @@ from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.protocol import rope_table
 from ext.tinygrad.kernels.reference import ReferenceKernels
 
+pytestmark = pytest.mark.slow
+
 DEVICE, DIM, HIDDEN, VOCAB, HEAD_DIM, ROWS = "NULL", 256, 512, 1024, 32, 64
 TWINS = ReferenceKernels()
 

@@ -16,6 +16,8 @@ from app.models.llama.deltas.download import DownloadError, fetch, read_urls
 from app.models.llama.deltas.xor import CHUNK
 from townhall.cli.main import main
 
+pytestmark = pytest.mark.slow
+
 BASE_SIZE = CHUNK + 4321
 
 

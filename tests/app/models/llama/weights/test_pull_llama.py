@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS = Path(__file__).resolve().parents[5] / "app" / "models" / "llama" / "weights"
 _spec = importlib.util.spec_from_file_location("pull_llama", WEIGHTS / "pull_llama.py")
 assert _spec and _spec.loader

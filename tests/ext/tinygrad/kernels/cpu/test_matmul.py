@@ -11,6 +11,8 @@ from ext.tinygrad.kernels.cpu.weight import CPUWeight
 from ext.tinygrad.kernels.protocol import rope_table
 from ext.tinygrad.kernels.reference import ReferenceKernels
 
+pytestmark = pytest.mark.slow
+
 KERNELS, EPS = CPUKernels(), 1e-5
 TYPES = ["F32", "F16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"]
 TOKENS = [1, 33]

@@ -10,6 +10,8 @@ from ext.tinygrad.kernels.cpu.cpu_kernels import CPUKernels
 from ext.tinygrad.kernels.cpu.weight import CPUWeight
 from ext.tinygrad.kernels.protocol import rope_table
 
+pytestmark = pytest.mark.slow
+
 KERNELS, EPS = CPUKernels(), 1e-5
 HEADS, KV_HEADS, HEAD_DIM, DIM, HIDDEN, VOCAB, ROWS = 6, 3, 64, 256, 1600, 4001, 100
 
