@@ -153,12 +153,12 @@ WRITER = """
 import sys
 from pathlib import Path
 from tests.townhall.fake import FakeLlama
-from tests.townhall.test_conversation import talk
-from townhall.prefix_cache import HeadCache
+from tests.townhall.test_conversation import chat_state
+from townhall.prefix_cache import PrefixCache
 said = []
 for n in range(60):
-    heads = HeadCache(Path(sys.argv[1]), limit=4000, say=said.append)
-    talk(FakeLlama(max_context=1000 + n % 5), heads=heads).prepare()
+    heads = PrefixCache(Path(sys.argv[1]), limit=4000, say=said.append)
+    chat_state(FakeLlama(max_context=1000 + n % 5), heads=heads).prepare()
 assert not said, said
 """
 

@@ -52,7 +52,7 @@ class Fold:
 
 
 class Summarizer:
-    """Works in a cache of its own, so that the conversation's stays as it is; the scribe's instructions stay in it.
+    """Works in a cache of its own, so that the conversation's stays as it is; the summarizer's instructions stay in it.
 
     A note is never written anew: a memory that is summed up again and again is a game of Chinese whispers. What the persona said is left
     to itself: it can say so again, and the user's facts must not drown in it.
@@ -72,7 +72,7 @@ class Summarizer:
         stopped: Callable[[], bool],
         on_progress: Progress | None = None,
     ) -> Fold:
-        """All the `steps` at once, in a cache of the scribe's own; `stopped` is asked between them, and true ends it without a memory."""
+        """All the `steps` at once, in a cache of the summarizer's own; `stopped` is asked between them, and true ends it without a memory."""
         self._cache = self._cache if self._cache is not None else self.llama.new_cache()
         steps = self.steps(own, previous, exchanges, self._cache)
         shown = -1

@@ -78,7 +78,7 @@ class SummaryWork:
 
     @property
     def wanted(self) -> SlotRequest:
-        """The scribe's instructions."""
+        """The summarizer's instructions."""
         head = self.summarizer.prompt.head_ids
         return SlotRequest(head, len(head), self.lane)
 
