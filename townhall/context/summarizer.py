@@ -72,7 +72,7 @@ class Summarizer:
         stopped: Callable[[], bool],
         on_progress: Progress | None = None,
     ) -> Fold:
-        """All the `steps` at once, in a cache of the summarizer's own; `stopped` is asked between them, and true ends it without a memory."""
+        """All the `steps` at once, in its own cache; `stopped` is asked between them, and true ends it without a memory."""
         self._cache = self._cache if self._cache is not None else self.llama.new_cache()
         steps = self.steps(own, previous, exchanges, self._cache)
         shown = -1
