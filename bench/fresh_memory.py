@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ext.tinygrad.kernels.cpu import memory
+from ext.tinygrad.kernels.packed import memory
 
 MEMINFO = Path("/proc/meminfo")
 

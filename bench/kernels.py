@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 if TYPE_CHECKING:
     from tinygrad import Tensor
 
-    from ext.tinygrad.kernels.cpu.weight import CPUWeight
+    from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
 
 DRIVER = """
 typedef unsigned long u64;
@@ -110,11 +110,11 @@ class Bench:
         address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
         return ctypes.CFUNCTYPE(None, *([ctypes.c_uint64] * 8))(address)
 
-    def weight(self, rows: int, cols: int) -> CPUWeight:
+    def weight(self, rows: int, cols: int) -> PackedMatrix:
         """A random weight; its bytes matter to the speed no more than its values."""
-        from ext.tinygrad.kernels.cpu.formats import format_of
-        from ext.tinygrad.kernels.cpu.memory import allocate
-        from ext.tinygrad.kernels.cpu.weight import CPUWeight
+        from ext.tinygrad.kernels.packed.formats import format_of
+        from ext.tinygrad.kernels.packed.memory import allocate
+        from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
 
         form, np = format_of(self.options.type), self.np
         raw = allocate(form.nbytes(rows, cols))
@@ -126,7 +126,7 @@ class Bench:
             record = raw.view(form.record)
             for name in ("supers",) if form.k_scales else ("scales", "minima"):
                 (record if form.k_scales else record["blocks"])[name] = 0.01
-        return CPUWeight.from_packed(form, (rows, cols), raw, "CPU")
+        return PackedMatrix.from_packed(form, (rows, cols), raw, "CPU")
 
     def tensor(self, *shape: int) -> Tensor:
         from tinygrad import Tensor
@@ -137,7 +137,7 @@ class Bench:
     def cache(self, *shape: int) -> Tensor:
         from tinygrad import dtypes
 
-        from ext.tinygrad.kernels.cpu.memory import allocate, as_tensor
+        from ext.tinygrad.kernels.packed.memory import allocate, as_tensor
 
         memory = allocate(math.prod(shape) * 2)
         memory.view(self.np.float16)[:] = self.random.standard_normal(math.prod(shape), self.np.float32)
@@ -155,7 +155,7 @@ class Bench:
         caches = [(self.cache(s.kv_heads, rows, s.head_dim), self.cache(s.kv_heads, rows, s.head_dim)) for _ in range(s.layers)]
         norm = self.tensor(s.dim)
 
-        def copies(*shapes: tuple[int, int]) -> list[list[CPUWeight]]:
+        def copies(*shapes: tuple[int, int]) -> list[list[PackedMatrix]]:
             one = [self.weight(*shape) for shape in shapes]
             n = max(1, min(s.layers, layer_bytes // sum(w.nbytes for w in one)))
             return [one, *([self.weight(*shape) for shape in shapes] for _ in range(n - 1))]
@@ -164,10 +164,10 @@ class Bench:
         wo, gated, down = copies((s.dim, s.heads * s.head_dim)), copies((s.hidden, s.dim), (s.hidden, s.dim)), copies((s.dim, s.hidden))
         head = copies((s.vocab, s.dim))[:1]
 
-        def project(x: Tensor, at: int, w: list[CPUWeight]) -> Tensor:
+        def project(x: Tensor, at: int, w: list[PackedMatrix]) -> Tensor:
             return k.norm_qkv(x, norm, 1e-5, w[0], w[1], w[2], rope, *caches[0], at)[0]
 
-        def cases(T: int, at: int) -> Iterator[tuple[str, list[Callable[[], Any]], list[CPUWeight], int]]:
+        def cases(T: int, at: int) -> Iterator[tuple[str, list[Callable[[], Any]], list[PackedMatrix], int]]:
             x, q = self.tensor(T, s.dim), self.tensor(T, s.heads, s.head_dim)
             h, f = self.tensor(T, s.heads * s.head_dim), self.tensor(T, s.hidden)
             yield "norm_qkv", [partial(project, x, at, w) for w in qkv], qkv[0], s.layers

@@ -16,7 +16,7 @@ from tinygrad.runtime import ops_cpu  # noqa: E402
 from tinygrad.runtime.support import elf  # noqa: E402
 from tinygrad.runtime.support.hcq import HCQBuffer, MMIOInterface  # noqa: E402
 
-from ext.tinygrad.kernels.cpu import memory  # noqa: E402
+from ext.tinygrad.kernels.packed import memory  # noqa: E402
 
 LIBC = ctypes.CDLL(None)  # finds the preloaded sanitizer's first
 LIBC.posix_memalign.argtypes = [ctypes.POINTER(ctypes.c_void_p), ctypes.c_size_t, ctypes.c_size_t]

@@ -8,7 +8,7 @@ from tinygrad.device import Buffer
 from tinygrad.dtype import _from_np_dtype
 from tinygrad.uop.ops import buffers
 
-from ext.tinygrad.kernels.cpu import memory
+from ext.tinygrad.kernels.packed import memory
 
 # tinygrad's CUDA device stages what is copied in, and gives the staging memory to the next copy at the next synchronize(): a thread that
 # waits for a result would take it away from another in the middle of its copy

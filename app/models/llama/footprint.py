@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from app.models.llama.checkpoint.checkpoint import Checkpoint
 from app.models.llama.config import LlamaConfig
 from ext.tinygrad.device_memory import available_memory
-from ext.tinygrad.kernels.cpu.formats import FORMATS, format_of
+from ext.tinygrad.kernels.packed.formats import FORMATS, LAYOUT, format_of
 from ext.tinygrad.kernels.protocol import Kernels
 from ext.tinygrad.toolchain import BackendError
-
-PACKED = ("cpu", "gpu", "opencl-cpu")  # kernel sets whose weights are laid out as kernels/cpu/formats.py says
 
 
 class DoesNotFit(BackendError):
@@ -59,7 +57,7 @@ def packed_nbytes(ggml_type: str, shape: tuple[int, ...]) -> int:
 
 def check_fit(footprint: Callable[[], Footprint], name: str, kernels: Kernels, device: str) -> None:
     """DoesNotFit where the device tells how much memory it has available, and the model of that name needs more."""
-    if kernels.name not in PACKED or (available := available_memory(device)) is None:
+    if kernels.layout != LAYOUT or (available := available_memory(device)) is None:
         return
     if (needed := footprint()).nbytes > available:
         raise DoesNotFit(name, needed, available, device)

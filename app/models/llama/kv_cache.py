@@ -13,7 +13,7 @@ from app.models.llama import snapshot
 from app.models.llama.config import LlamaConfig
 from app.models.llama.kv_shift import KeyRotation, Shifter
 from ext.tinygrad import buffers
-from ext.tinygrad.kernels.cpu import memory
+from ext.tinygrad.kernels.packed import memory
 
 _NUMPY = {dtypes.float16: np.float16, dtypes.float32: np.float32}
 

@@ -18,8 +18,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ext.tinygrad import cache_files, pages
-from ext.tinygrad.kernels.cpu import memory
-from ext.tinygrad.kernels.cpu.formats import FORMATS
+from ext.tinygrad.kernels.packed import memory
+from ext.tinygrad.kernels.packed.formats import FORMATS
 
 MAGIC = b"townhall-weights-1\n"
 PAGE = 4096  # the packed bytes begin at a multiple of it

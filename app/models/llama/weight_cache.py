@@ -18,16 +18,14 @@ from app.models.llama.checkpoint.read_ahead import ReadAhead
 from app.models.llama.checkpoint.stored_tensor import FLOATS
 from app.models.llama.packed_file import Packed, PackedFile
 from ext.tinygrad import cache_files, sigbus
-from ext.tinygrad.kernels.cpu.cpu_kernels import CPUKernels
-from ext.tinygrad.kernels.cpu.formats import FORMATS, VERSION
-from ext.tinygrad.kernels.cpu.weight import CPUWeight
+from ext.tinygrad.kernels.packed.formats import FORMATS, LAYOUT, VERSION
+from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
 from ext.tinygrad.kernels.protocol import Kernels, PackedWeight
 
 MOST_BYTES = 8 << 30  # all files together; the ones used longest ago go first
 IN_PLACE = 1 << 30  # bytes of a checkpoint that is used where files are mapped; a smaller one is soon read into memory's own huge pages
 WORTH_IT = 8 << 20  # smaller checkpoints are packed faster than they are found
 SOON_WRITTEN = 1 << 28  # bytes; the end of the process waits for them, but not for more
-SAME_LAYOUT = ("gpu",)  # kernel sets that read what the CPU's reads, byte by byte
 
 
 def folder() -> Path:
@@ -48,12 +46,12 @@ class WeightCache:
         self._path: Path | None = None
         self._stored: PackedFile | None = None
         sigbus.expect(checkpoint.path)
-        # these kernels read weights where a file is mapped: copying many would cost seconds and as much memory again
-        self._in_place = isinstance(kernels, CPUKernels) and device.split(":")[0] == "CPU" and checkpoint.nbytes >= IN_PLACE
-        # only these kernels' layouts cost time to make, and OpenCL's kernels share them
-        wanted = (isinstance(kernels, CPUKernels) or kernels.name in SAME_LAYOUT) and checkpoint.nbytes >= WORTH_IT
+        packed = kernels.layout == LAYOUT
+        # on the CPU weights are read where a file is mapped: copying many would cost seconds and as much memory again
+        self._in_place = packed and device.split(":")[0] == "CPU" and checkpoint.nbytes >= IN_PLACE
+        wanted = packed and checkpoint.nbytes >= WORTH_IT
         if wanted and os.environ.get("WEIGHT_CACHE", "1") != "0":
-            self._path = folder() / f"{checkpoint.fingerprint()[:32]}-{CPUKernels.name}-{VERSION}.packed"
+            self._path = folder() / f"{checkpoint.fingerprint()[:32]}-{LAYOUT}-{VERSION}.packed"
             self._stored = PackedFile.open(self._path, self._in_place)
             if self._stored and self._in_place:
                 sigbus.expect(self._path)
@@ -76,7 +74,7 @@ class WeightCache:
         if self._checkpoint.stored(name).type not in FLOATS:
             return None
         matrix = self._checkpoint.matrix(name)
-        weight = CPUWeight.in_place(matrix, self._device)
+        weight = PackedMatrix.in_place(matrix, self._device)
         if matrix.data.base is None:
             self._checkpoint.release(name)  # a copy, its rows put in order: the file's own pages are of no more use
         else:
@@ -88,7 +86,7 @@ class WeightCache:
             return None
         if (packed := self._stored.bytes_of(entry)) is None:
             return None
-        return CPUWeight.from_packed(FORMATS[entry.format], entry.shape, packed, self._device), entry.file_bytes
+        return PackedMatrix.from_packed(FORMATS[entry.format], entry.shape, packed, self._device), entry.file_bytes
 
     def close(self) -> None:
         """Keep what was packed; a disk that is full or may not be written costs the next start its speed, nothing else."""

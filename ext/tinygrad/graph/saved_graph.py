@@ -30,7 +30,7 @@ from ext.tinygrad.graph.cpu_runner import CPUGraphRunner, PoolGraph, address
 from ext.tinygrad.graph.debug_log import say
 from ext.tinygrad.graph.jit_replay import why_not
 from ext.tinygrad.graph.launch_plan import PooledLaunch
-from ext.tinygrad.kernels.cpu import memory
+from ext.tinygrad.kernels.packed import memory
 from ext.tinygrad.startup_cache import compiler_identity
 
 MAGIC = b"townhall-graphs-1\n"

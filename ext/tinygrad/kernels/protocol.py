@@ -36,6 +36,7 @@ class Kernels(Protocol[W]):
     """Fused operations of a decoder block."""
 
     name: str
+    layout: str  # of its packed weights; sets of one layout read each other's, "" stands for none that could be kept
 
     def pack(self, matrix: QuantMatrix, device: str) -> W:
         """Lay a matrix out for this kernel set and put it on the device."""

@@ -31,6 +31,7 @@ class ReferenceKernels:
     """Every operation in Tensor algebra; each ends in a buffer, so that layers share the few kernels that tinygrad generates."""
 
     name = "tinygrad"
+    layout = ""
 
     def pack(self, matrix: QuantMatrix, device: str) -> LaneWeight | DenseWeight:
         return pack(matrix, device)

@@ -8,10 +8,10 @@ from tinygrad.dtype import DType
 
 from ext.tinygrad.kernels.cpu.cpu_source import matmul_source, plain_source
 from ext.tinygrad.kernels.cpu.features import missing
-from ext.tinygrad.kernels.cpu.formats import GROUP, Format
 from ext.tinygrad.kernels.cpu.program import launch
-from ext.tinygrad.kernels.cpu.weight import CPUWeight
 from ext.tinygrad.kernels.matrix import QuantMatrix
+from ext.tinygrad.kernels.packed.formats import GROUP, LAYOUT, Format
+from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
 from ext.tinygrad.kernels.reference import ReferenceKernels, rotate, store
 
 # Tasks are what threads share out. Their number follows from shapes alone, so that results never depend on how many threads there are.
@@ -28,6 +28,7 @@ class CPUKernels:
     """int8 activations (per 32 columns) against packed integer weights, float32 against float ones; see formats.py."""
 
     name = "cpu"
+    layout = LAYOUT
     _launch = staticmethod(launch)  # OpenCL drivers on the CPU run the same sources, launched otherwise
 
     @staticmethod
@@ -35,10 +36,10 @@ class CPUKernels:
         """Why these kernels cannot run here, in words for a user; None where they can."""
         return missing()
 
-    def pack(self, matrix: QuantMatrix, device: str) -> CPUWeight:
-        return CPUWeight.pack(matrix, device)
+    def pack(self, matrix: QuantMatrix, device: str) -> PackedMatrix:
+        return PackedMatrix.pack(matrix, device)
 
-    def embed(self, ids: Tensor, weight: CPUWeight) -> Tensor:
+    def embed(self, ids: Tensor, weight: PackedMatrix) -> Tensor:
         T, (rows, cols) = ids.shape[0], weight.shape
         tasks = max(1, T // 8)
         macros = {"TOKENS": T, "COLS": cols, "OUT_ROWS": rows, "TASKS": tasks, "NORM": 0}
@@ -51,9 +52,9 @@ class CPUKernels:
         x: Tensor,
         norm: Tensor,
         eps: float,
-        wq: CPUWeight,
-        wk: CPUWeight,
-        wv: CPUWeight,
+        wq: PackedMatrix,
+        wk: PackedMatrix,
+        wv: PackedMatrix,
         rope: Tensor,
         cache_k: Tensor,
         cache_v: Tensor,
@@ -107,17 +108,17 @@ class CPUKernels:
         source = plain_source("attend_combine", ["attention.h", "attend_combine.c"], macros | {"TASKS": 1})
         return self._launch(source, "attend_combine", 1, [out], [partial])[0]
 
-    def linear_residual(self, x: Tensor, weight: CPUWeight, residual: Tensor, out: Tensor | None = None) -> Tensor:
+    def linear_residual(self, x: Tensor, weight: PackedMatrix, residual: Tensor, out: Tensor | None = None) -> Tensor:
         if out is None:
             out = Tensor.empty(x.shape[0], weight.shape[0], dtype=dtypes.float32, device=x.device)
         return self._matmul("linear", x, None, 0.0, [weight], _tasks(x.shape[0], [weight]), {"RESIDUAL": 1}, [out], [residual])[0]
 
-    def norm_gated(self, x: Tensor, norm: Tensor, eps: float, w_gate: CPUWeight, w_up: CPUWeight) -> Tensor:
+    def norm_gated(self, x: Tensor, norm: Tensor, eps: float, w_gate: PackedMatrix, w_up: PackedMatrix) -> Tensor:
         out = Tensor.empty(x.shape[0], w_gate.shape[0], dtype=dtypes.float32, device=x.device)
         weights = [w_gate, w_up]
         return self._matmul("gated", x, norm, eps, weights, _tasks(x.shape[0], weights), {}, [out])[0]
 
-    def norm_linear(self, x: Tensor, norm: Tensor, eps: float, weight: CPUWeight) -> Tensor:
+    def norm_linear(self, x: Tensor, norm: Tensor, eps: float, weight: PackedMatrix) -> Tensor:
         out = Tensor.empty(x.shape[0], weight.shape[0], dtype=dtypes.float32, device=x.device)
         return self._matmul("linear", x, norm, eps, [weight], _tasks(x.shape[0], [weight]), {"RESIDUAL": 0}, [out])[0]
 
@@ -127,7 +128,7 @@ class CPUKernels:
         x: Tensor,
         norm: Tensor | None,
         eps: float,
-        weights: Sequence[CPUWeight],
+        weights: Sequence[PackedMatrix],
         tasks: int,
         macros: dict[str, object],
         outputs: Sequence[Tensor],
@@ -160,7 +161,7 @@ class CPUKernels:
         return self._launch(source, "prepare", tasks, [out], [x, *norms])[0]
 
 
-def _tasks(T: int, weights: Sequence[CPUWeight]) -> int:
+def _tasks(T: int, weights: Sequence[PackedMatrix]) -> int:
     """Four or eight tasks at least where there is work for them, so that two to eight threads share it evenly."""
     if T == 1:
         nbytes = sum(w.nbytes for w in weights)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from ext.tinygrad.kernels.cpu.formats import Format
+from ext.tinygrad.kernels.packed.formats import Format
 
 AHEAD = 8192  # bytes that weights are prefetched ahead, into the second-level cache
 

@@ -13,13 +13,13 @@ import numpy as np
 from tinygrad import Tensor, UOp, dtypes
 
 from ext.tinygrad.buffers import upload
-from ext.tinygrad.kernels.cpu.formats import GROUP, Format
-from ext.tinygrad.kernels.cpu.weight import CPUWeight
 from ext.tinygrad.kernels.gpu.gpu_source import decode_source, embed_source, matrix_source, plain_source, tile_source
 from ext.tinygrad.kernels.gpu.launch import launch
 from ext.tinygrad.kernels.gpu.tuner import LAYERS, Tuner, candidates
 from ext.tinygrad.kernels.gpu.tuning import DecodeShape, Tuning
 from ext.tinygrad.kernels.matrix import QuantMatrix
+from ext.tinygrad.kernels.packed.formats import GROUP, LAYOUT, Format
+from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
 from ext.tinygrad.kernels.protocol import OneTokenProduct
 from ext.tinygrad.kernels.reference import ReferenceKernels
 
@@ -40,6 +40,7 @@ class GPUKernels:
     """
 
     name = "gpu"
+    layout = LAYOUT
     chunks = (512, 128, 32)  # tokens that a prefill pass takes: tiles of few tokens would leave most of a large card idle
 
     def __init__(self, tuning: Tuning):
@@ -48,10 +49,10 @@ class GPUKernels:
         self._shapes: dict[str, DecodeShape] = {}  # that were measured, by product
         self._scratch: dict[tuple, Tensor] = {}  # what products are measured over
 
-    def pack(self, matrix: QuantMatrix, device: str) -> CPUWeight:
-        return CPUWeight.pack(matrix, device)
+    def pack(self, matrix: QuantMatrix, device: str) -> PackedMatrix:
+        return PackedMatrix.pack(matrix, device)
 
-    def embed(self, ids: Tensor, weight: CPUWeight) -> Tensor:
+    def embed(self, ids: Tensor, weight: PackedMatrix) -> Tensor:
         T, (rows, cols) = ids.shape[0], weight.shape
         items = self.tuning.plain_items
         source = embed_source(self.tuning, weight.format, {"COLS": cols, "OUT_ROWS": rows, "ITEMS": items})
@@ -62,9 +63,9 @@ class GPUKernels:
         x: Tensor,
         norm: Tensor,
         eps: float,
-        wq: CPUWeight,
-        wk: CPUWeight,
-        wv: CPUWeight,
+        wq: PackedMatrix,
+        wk: PackedMatrix,
+        wv: PackedMatrix,
         rope: Tensor,
         cache_k: Tensor,
         cache_v: Tensor,
@@ -137,7 +138,7 @@ class GPUKernels:
         )
         return launch(source, "attend_combine", [heads], self.tuning.plain_items, [out], [partial])[0]
 
-    def linear_residual(self, x: Tensor, weight: CPUWeight, residual: Tensor, out: Tensor | None = None) -> Tensor:
+    def linear_residual(self, x: Tensor, weight: PackedMatrix, residual: Tensor, out: Tensor | None = None) -> Tensor:
         rows, cols = weight.shape
         T = residual.shape[0]
         if T == 1 and x.dtype != dtypes.uint8:
@@ -146,12 +147,12 @@ class GPUKernels:
             0
         ]
 
-    def norm_gated(self, x: Tensor, norm: Tensor, eps: float, w_gate: CPUWeight, w_up: CPUWeight) -> Tensor:
+    def norm_gated(self, x: Tensor, norm: Tensor, eps: float, w_gate: PackedMatrix, w_up: PackedMatrix) -> Tensor:
         T, rows = x.shape[0], w_gate.shape[0]
         out = _activations(x, rows) if T == 1 else _floats(x, T, rows)
         return self._product("gated", x, norm, eps, [w_gate, w_up], {}, [out])[0]
 
-    def norm_linear(self, x: Tensor, norm: Tensor, eps: float, weight: CPUWeight) -> Tensor:
+    def norm_linear(self, x: Tensor, norm: Tensor, eps: float, weight: PackedMatrix) -> Tensor:
         return self._product("linear", x, norm, eps, [weight], {"RESIDUAL": 0}, [_floats(x, x.shape[0], weight.shape[0])])[0]
 
     def _product(
@@ -160,7 +161,7 @@ class GPUKernels:
         x: Tensor,
         norm: Tensor | None,
         eps: float,
-        weights: Sequence[CPUWeight],
+        weights: Sequence[PackedMatrix],
         macros: dict[str, object],
         outputs: Sequence[Tensor],
         more: Sequence[Tensor] = (),
@@ -237,7 +238,7 @@ class GPUKernels:
             self._shapes[key] = tuner.choose(key, default, shapes, run, until)
         tuner.save()
 
-    def _run(self, product: OneTokenProduct, weights: Sequence[CPUWeight], layer: int) -> list[Tensor]:
+    def _run(self, product: OneTokenProduct, weights: Sequence[PackedMatrix], layer: int) -> list[Tensor]:
         """Launch a product of a layer over numbers that mean nothing."""
         cols, device = weights[0].shape[1], weights[0].data.device
 
@@ -259,7 +260,7 @@ class GPUKernels:
         activations = zeros("activations", _activation_bytes(cols), dtype=np.uint8)
         return [self.linear_residual(activations, weights[0], zeros("residual", 1, weights[0].shape[0]))]
 
-    def _shape(self, name: str, weights: Sequence[CPUWeight]) -> DecodeShape:
+    def _shape(self, name: str, weights: Sequence[PackedMatrix]) -> DecodeShape:
         """The work-group of a product of one token: what was measured, or the table's."""
         rows, cols = weights[0].shape
         abreast = len(weights) if name == "gated" else 1
@@ -310,7 +311,7 @@ def _activation_bytes(cols: int) -> int:
     return 4 * cols if cols % 32 else 5 * cols + cols // 8
 
 
-def _key(name: str, weights: Sequence[CPUWeight]) -> str:
+def _key(name: str, weights: Sequence[PackedMatrix]) -> str:
     """What a product's speed depends on."""
     return f"{name} {' '.join(f'{w.format.name} {w.shape[0]}' for w in weights)} x {weights[0].shape[1]}"
 

@@ -6,8 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ext.tinygrad.kernels.cpu.formats import Format
 from ext.tinygrad.kernels.gpu.tuning import Tuning
+from ext.tinygrad.kernels.packed.formats import Format
 
 HIDDEN = "-1e30f"  # the score of a position that does not count: finite, so that a difference of two is a number
 FOLDER = Path(__file__).parent / "c"

@@ -13,10 +13,10 @@ from app.models.llama.checkpoint.int8 import Int8Checkpoint
 from app.models.llama.engine import CHUNKS
 from app.models.llama.footprint import DoesNotFit, Footprint
 from app.models.llama.llama import cache_rows
-from ext.tinygrad.kernels.cpu.packing import pack
 from ext.tinygrad.kernels.gpu.gpu_kernels import GPUKernels
 from ext.tinygrad.kernels.gpu.tuning import Tuning
 from ext.tinygrad.kernels.matrix import QuantMatrix
+from ext.tinygrad.kernels.packed.packing import pack
 from tests.reference.tiny import make_tiny_gguf
 
 pytestmark = pytest.mark.slow

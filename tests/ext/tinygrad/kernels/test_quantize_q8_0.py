@@ -6,7 +6,7 @@ import pytest
 
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.quantize_q8_0 import TYPES, quantize_q8_0
-from tests.ext.tinygrad.kernels.cpu.guarded import Guarded
+from tests.reference.guarded import Guarded
 
 
 def spread(rows: int, cols: int, type: str) -> QuantMatrix:

@@ -1,6 +1,6 @@
 // What every kernel uses, on top of a dialect (opencl.h, cuda.h).
 
-#define GROUP_ROWS 16  // of the weights' layout, see ../../cpu/formats.py: a load of 16 items is 64 bytes in a row, whole sectors of any GPU's memory
+#define GROUP_ROWS 16  // of the weights' layout, see ../../packed/formats.py: a load of 16 items is 64 bytes in a row, whole sectors of any GPU's memory
 
 
 // Eight columns of four rows of a weight, and what scales them; format.h fills in what its format has

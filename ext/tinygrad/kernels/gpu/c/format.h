@@ -1,4 +1,4 @@
-// The weights of one format. Bits as ../../cpu/formats.py lays them out: a group of 16 rows is a row of blocks of 32 columns, each its scales, its minima
+// The weights of one format. Bits as ../../packed/formats.py lays them out: a group of 16 rows is a row of blocks of 32 columns, each its scales, its minima
 // and then words of four columns per row.
 //   ELEMENT_BYTES 2 or 4: half or float values; otherwise BITS, SETS of scales a block, HAS_MIN, ZERO (what integers are too large by), SUPER (8-bit scales
 //   under f16 super-scales of 256 columns)

@@ -1,9 +1,4 @@
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # oracles and programs are shared by the tests of this folder
 
 
 @pytest.fixture(autouse=True, scope="package")

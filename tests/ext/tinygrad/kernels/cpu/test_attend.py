@@ -1,11 +1,11 @@
 """Attention against float64 NumPy: every head_dim and group size, both cache types, positions from the first to the last."""
 
 import numpy as np
-import oracles
 import pytest
 from tinygrad import Tensor, UOp
 
 from ext.tinygrad.kernels.cpu.cpu_kernels import CPUKernels
+from tests.reference import oracles
 
 KERNELS = CPUKernels()
 ROWS = 150

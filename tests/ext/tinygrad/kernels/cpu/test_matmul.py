@@ -1,15 +1,15 @@
 """The operations with weights, against NumPy over the same int8 activations and, loosely, against the twins."""
 
 import numpy as np
-import oracles
 import pytest
 from tinygrad import Tensor, dtypes
 
 from ext.tinygrad.buffers import read
 from ext.tinygrad.kernels.cpu.cpu_kernels import CPUKernels
-from ext.tinygrad.kernels.cpu.weight import CPUWeight
+from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
 from ext.tinygrad.kernels.protocol import rope_table
 from ext.tinygrad.kernels.reference import ReferenceKernels
+from tests.reference import oracles
 
 pytestmark = pytest.mark.slow
 
@@ -72,7 +72,7 @@ def test_norm_linear_of_any_shape(type: str, rows: int, cols: int, T: int) -> No
 def test_float_weights_as_a_file_has_them(type: str, rows: int, cols: int, T: int) -> None:
     rng = np.random.default_rng(rows)
     matrix, x, residual = oracles.random_matrix(rng, type, rows, cols), floats(rng, T, cols), floats(rng, T, rows)
-    weight = CPUWeight.in_place(matrix, "CPU")
+    weight = PackedMatrix.in_place(matrix, "CPU")
     assert weight is not None
     oracles.assert_close(KERNELS.linear_residual(put(x), weight, put(residual)).numpy(), residual + oracles.matmul(x, matrix))
     ids = np.array([0, rows - 1, 7], np.int32)

@@ -1,14 +1,13 @@
 """No kernel touches a byte outside its buffers, and none cares which thread runs which task, or when."""
 
-import guarded
 import numpy as np
-import oracles
 import pytest
 from tinygrad import Tensor, dtypes
 
 from ext.tinygrad.kernels.cpu.cpu_kernels import CPUKernels
-from ext.tinygrad.kernels.cpu.weight import CPUWeight
+from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
 from ext.tinygrad.kernels.protocol import rope_table
+from tests.reference import guarded, oracles
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +24,7 @@ def layer(type: str, T: int, start_pos: int) -> list[Tensor]:
 
     def weight(rows: int, cols: int):  # type: ignore[no-untyped-def]
         if type.endswith("_rows"):  # as a file has them: rows in whole groups
-            return CPUWeight.in_place(oracles.random_matrix(rng, type.removesuffix("_rows"), rows // 16 * 16, cols), "CPU")
+            return PackedMatrix.in_place(oracles.random_matrix(rng, type.removesuffix("_rows"), rows // 16 * 16, cols), "CPU")
         return KERNELS.pack(oracles.random_matrix(rng, type, rows, cols), "CPU")
 
     x, norm = put(T, DIM), put(DIM)

@@ -6,11 +6,11 @@ from unittest.mock import patch
 
 from tinygrad import Tensor, dtypes
 
-from ext.tinygrad.kernels.cpu.formats import FORMATS, Format
-from ext.tinygrad.kernels.cpu.weight import CPUWeight
 from ext.tinygrad.kernels.gpu import gpu_kernels
 from ext.tinygrad.kernels.gpu.gpu_kernels import GPUKernels
 from ext.tinygrad.kernels.gpu.tuning import Tuning
+from ext.tinygrad.kernels.packed.formats import FORMATS, Format
+from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
 
 Sources = dict[str, tuple[str, str]]  # by what they serve: (source, entry)
 
@@ -27,9 +27,9 @@ def recorded(into: list[tuple[str, str]]) -> Iterator[None]:
         yield
 
 
-def weight(form: Format, rows: int, cols: int) -> CPUWeight:
+def weight(form: Format, rows: int, cols: int) -> PackedMatrix:
     """A weight of this shape; its bytes are never made."""
-    return CPUWeight((rows, cols), form, Tensor.empty(form.nbytes(rows, cols), dtype=dtypes.uint8, device="CPU"))
+    return PackedMatrix((rows, cols), form, Tensor.empty(form.nbytes(rows, cols), dtype=dtypes.uint8, device="CPU"))
 
 
 def sources(tuning: Tuning, form: Format, T: int, dim: int, hidden: int, heads: int, kv_heads: int, vocab: int, rows: int) -> Sources:

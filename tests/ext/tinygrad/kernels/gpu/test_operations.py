@@ -4,10 +4,8 @@ fallbacks only, and CUDA C with its PTX on the emulated driver of tests/referenc
 Each operation against NumPy, a layer of them against the twins."""
 
 import os
-import sys
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,10 +19,8 @@ from ext.tinygrad.kernels.gpu.tuning import Tuning
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.protocol import Kernels, rope_table
 from ext.tinygrad.kernels.reference import ReferenceKernels
+from tests.reference import oracles
 from tests.reference.cuda_emulator.fixtures import cuda_emulator  # noqa: F401
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "cpu"))
-import oracles
 
 EPS = 1e-5
 TYPES = ["F32", "F16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"]

@@ -14,7 +14,7 @@ from ext.tinygrad.kernels.gpu.gpu_kernels import GPUKernels
 from ext.tinygrad.kernels.gpu.tuner import Tuner, candidates
 from ext.tinygrad.kernels.gpu.tuning import DecodeShape, Tuning
 from ext.tinygrad.kernels.protocol import OneTokenProduct, Tunable
-from tests.ext.tinygrad.kernels.cpu import oracles
+from tests.reference import oracles
 
 TUNING = Tuning("gpu", units=16, most_items=256, local_bytes=32 << 10)
 DEFAULT = DecodeShape(1, 4, 4)

@@ -1,13 +1,13 @@
 """The packers in C make what the ones in NumPy make, to the last bit, and touch nothing beside the rows and their groups."""
 
-import guarded
 import numpy as np
 import pytest
 
 from ext.tinygrad.kernels.blocks import FORMATS as BLOCKS
-from ext.tinygrad.kernels.cpu import packing
-from ext.tinygrad.kernels.cpu.formats import GROUP, NATIVE, format_of
 from ext.tinygrad.kernels.matrix import QuantMatrix
+from ext.tinygrad.kernels.packed import packing
+from ext.tinygrad.kernels.packed.formats import GROUP, NATIVE, format_of
+from tests.reference import guarded
 
 FLOATS = {"F16": 2, "BF16": 2, "F32": 4}
 SCALES = {"Q4_1": (0, 2), "Q5_1": (0, 2), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}  # where a block keeps its f16 numbers

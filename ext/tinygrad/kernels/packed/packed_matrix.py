@@ -6,15 +6,15 @@ import numpy as np
 from tinygrad import Tensor
 
 from ext.tinygrad.buffers import upload
-from ext.tinygrad.kernels.cpu.formats import Format, as_stored
-from ext.tinygrad.kernels.cpu.layout import unpack
-from ext.tinygrad.kernels.cpu.memory import allocate, as_tensor
-from ext.tinygrad.kernels.cpu.packing import pack, zeros
 from ext.tinygrad.kernels.matrix import QuantMatrix
+from ext.tinygrad.kernels.packed.formats import Format, as_stored
+from ext.tinygrad.kernels.packed.layout import unpack
+from ext.tinygrad.kernels.packed.memory import allocate, as_tensor
+from ext.tinygrad.kernels.packed.packing import pack, zeros
 
 
 @dataclass(frozen=True)
-class CPUWeight:
+class PackedMatrix:
     """A matrix in one of the layouts of formats.py, in a single buffer."""
 
     shape: tuple[int, int]  # (rows, cols)
@@ -22,18 +22,18 @@ class CPUWeight:
     data: Tensor  # uint8, flat
 
     @classmethod
-    def pack(cls, matrix: QuantMatrix, device: str) -> "CPUWeight":
+    def pack(cls, matrix: QuantMatrix, device: str) -> "PackedMatrix":
         form, packed = pack(matrix, allocate if device.split(":")[0] == "CPU" else zeros)
         return cls.from_packed(form, matrix.shape, packed.reshape(-1), device)
 
     @classmethod
-    def in_place(cls, matrix: QuantMatrix, device: str) -> "CPUWeight | None":
+    def in_place(cls, matrix: QuantMatrix, device: str) -> "PackedMatrix | None":
         """A weight over the matrix's own bytes, a memory map's as well as others; None where they must be laid out anew."""
         form = as_stored(matrix)
         return cls.from_packed(form, matrix.shape, matrix.data.reshape(-1), device) if form else None
 
     @classmethod
-    def from_packed(cls, form: Format, shape: tuple[int, int], packed: np.ndarray, device: str) -> "CPUWeight":
+    def from_packed(cls, form: Format, shape: tuple[int, int], packed: np.ndarray, device: str) -> "PackedMatrix":
         """A weight of bytes laid out by this version of the formats; no copy on the CPU. They are read fastest from memory.allocate()."""
         assert packed.nbytes == form.nbytes(*shape), f"{packed.nbytes} bytes are no {shape} matrix in {form.name}"
         return cls(shape, form, as_tensor(packed, device) if device.split(":")[0] == "CPU" else upload(packed, device))

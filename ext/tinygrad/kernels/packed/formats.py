@@ -13,6 +13,7 @@ import numpy as np
 
 from ext.tinygrad.kernels.matrix import QuantMatrix
 
+LAYOUT = "rows16"  # of the CPU's and the GPU's kernels: what both read, byte for byte
 VERSION = 1  # of the layout: a packed file of another version is of no use
 GROUP = 16  # rows side by side
 

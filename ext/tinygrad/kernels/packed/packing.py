@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from ext.tinygrad.c_function import compiled
-from ext.tinygrad.kernels.cpu.formats import FORMATS, GROUP, NATIVE, Format, format_of
-from ext.tinygrad.kernels.cpu.layout import pack_rows
 from ext.tinygrad.kernels.matrix import QuantMatrix
+from ext.tinygrad.kernels.packed.formats import FORMATS, GROUP, NATIVE, Format, format_of
+from ext.tinygrad.kernels.packed.layout import pack_rows
 
 SOURCE = Path(__file__).parent / "c" / "pack.c"
 CHUNK_ROWS = 1024  # rows packed at a time and by one thread, so that NumPy's intermediate arrays stay small

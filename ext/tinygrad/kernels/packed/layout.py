@@ -3,8 +3,8 @@
 import numpy as np
 
 from ext.tinygrad.kernels.blocks import Blocks, to_blocks
-from ext.tinygrad.kernels.cpu.formats import GROUP, Format
 from ext.tinygrad.kernels.matrix import QuantMatrix
+from ext.tinygrad.kernels.packed.formats import GROUP, Format
 
 
 def pack_rows(matrix: QuantMatrix, part: slice, form: Format, out: np.ndarray) -> None:
