@@ -15,6 +15,7 @@ from tinygrad.runtime.autogen import cuda as cu
 from tinygrad.runtime.autogen import nvrtc as rtc
 
 from ext.tinygrad import nvrtc
+from ext.tinygrad.tinygrad_patches import replace
 from ext.tinygrad.toolchain import BackendError, missing_drivers
 
 NO_LIBRARY = (
@@ -62,10 +63,8 @@ def install() -> None:
     """Have every CUDA renderer compile with CubinCompiler, and CUDA devices use no other renderer unless DEV names one."""
     from tinygrad.runtime.ops_cuda import CUDADevice
 
-    if hasattr(CUDARenderer.__init__, "cubin"):
-        return
-    CUDARenderer.__init__ = _with_cubin(CUDARenderer.__init__)
-    CUDADevice.__init__ = _with_one_renderer(CUDADevice.__init__)
+    replace(CUDARenderer, "__init__", _with_cubin)
+    replace(CUDADevice, "__init__", _with_one_renderer)
 
 
 def device_count() -> int:
@@ -130,7 +129,6 @@ def _with_cubin(make: Any) -> Any:
 
             self.compiler = CubinCompiler(target.arch)
 
-    made.cubin = True  # type: ignore[attr-defined]
     return made
 
 

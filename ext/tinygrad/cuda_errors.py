@@ -11,6 +11,7 @@ from typing import Any
 from tinygrad.helpers import DEBUG, Context
 from tinygrad.runtime.autogen import cuda as cu
 
+from ext.tinygrad.tinygrad_patches import replace
 from ext.tinygrad.toolchain import NVIDIA_DRIVER, BackendError
 
 NO_MEMORY = 2
@@ -67,21 +68,16 @@ def install() -> None:
     """Put sentences in the place of tinygrad's errors; calling it again changes nothing."""
     from tinygrad.runtime import ops_cuda
 
-    if hasattr(ops_cuda.check, "explains"):
-        return
-    ops_cuda.check = check
-    ops_cuda.CUDAProgram.__init__ = _tell_load(ops_cuda.CUDAProgram.__init__)
-    ops_cuda.CUDAAllocator._alloc = _tell_memory(ops_cuda.CUDAAllocator._alloc)
-    ops_cuda.CUDAAllocator._copyin = _copy_directly(ops_cuda.CUDAAllocator._copyin)
+    replace(ops_cuda, "check", lambda _: check)
+    replace(ops_cuda.CUDAProgram, "__init__", _explain_load)
+    replace(ops_cuda.CUDAAllocator, "_alloc", _explain_memory)
+    replace(ops_cuda.CUDAAllocator, "_copyin", _copy_directly)
 
 
 def check(status: int) -> None:
     """Raises CUDARefusal unless the status is 0."""
     if status:
         raise CUDAError(status, sentence(status))
-
-
-check.explains = True  # type: ignore[attr-defined]
 
 
 def free_and_total(device: Any) -> tuple[int, int] | None:
@@ -103,7 +99,7 @@ def out_of_memory(device: Any, nbytes: int | None = None) -> OutOfCUDAMemory:
     )
 
 
-def _tell_load(load: Any) -> Any:
+def _explain_load(load: Any) -> Any:
     @functools.wraps(load)
     def told_load(self: Any, dev: Any, obj: Any, smem: int = 0) -> None:
         try:
@@ -120,7 +116,7 @@ def _tell_load(load: Any) -> Any:
     return told_load
 
 
-def _tell_memory(alloc: Any) -> Any:
+def _explain_memory(alloc: Any) -> Any:
     @functools.wraps(alloc)
     def told_alloc(self: Any, size: int, options: Any) -> Any:
         try:

@@ -2,8 +2,11 @@
 
 import os
 import sqlite3
+import sys
 from contextlib import suppress
 from typing import Any, Self
+
+from ext.tinygrad.tinygrad_patches import version_warning
 
 # a model may be loaded by one thread and served by another; SQLite built as usual locks by itself
 ONE_THREAD = sqlite3.threadsafety != 3
@@ -44,6 +47,8 @@ def install() -> None:
 
     if isinstance(helpers._db_connection, _Shared):
         return
+    if warning := version_warning():
+        print(f"townhall: {warning}", file=sys.stderr)
     try:
         os.makedirs(os.path.dirname(helpers.CACHEDB), exist_ok=True)
         connection = sqlite3.connect(

@@ -10,6 +10,7 @@ import functools
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ext.tinygrad.tinygrad_patches import replace
 from ext.tinygrad.toolchain import BackendError
 
 NO_LOADER = (
@@ -87,8 +88,7 @@ def order_devices(index: int = 0) -> None:
         for slot, device in enumerate(known):
             handles[slot] = ctypes.cast(device.handle, cl.cl_device_id)
         CLDevice.device_ids = handles
-    if not hasattr(cl.clBuildProgram, "quiet"):
-        cl.clBuildProgram = _build_quietly(cl.clBuildProgram)
+    replace(cl, "clBuildProgram", _build_quietly)
 
 
 def info_of(opened: Any) -> CLDeviceInfo:
@@ -104,7 +104,6 @@ def _build_quietly(build: Any) -> Any:
     def quiet_build(program: Any, count: int, device: Any, options: bytes | None, *rest: Any) -> Any:
         return build(program, count, device, b"-w" if options is None else options, *rest)
 
-    quiet_build.quiet = True  # type: ignore[attr-defined]
     return quiet_build
 
 

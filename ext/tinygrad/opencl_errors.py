@@ -14,6 +14,7 @@ from tinygrad.runtime.autogen import opencl as cl
 from tinygrad.runtime.ops_cl import CLAllocator, CLProgram
 
 from ext.tinygrad.opencl import info_of
+from ext.tinygrad.tinygrad_patches import replace
 from ext.tinygrad.toolchain import BackendError
 
 # some drivers say no when a buffer is made, others when it is first written or computed with
@@ -35,10 +36,9 @@ class OutOfOpenCLMemory(BackendError):
 
 def install() -> None:
     """Put sentences in the place of tinygrad's errors; calling it again changes nothing."""
-    if not hasattr(CLProgram.__init__, "explains"):
-        CLProgram.__init__ = _tell_build(CLProgram.__init__)
-        CLAllocator._alloc = _tell_memory(CLAllocator._alloc)
-        CLAllocator._copyin = _tell_memory(CLAllocator._copyin)
+    replace(CLProgram, "__init__", _explain_build)
+    replace(CLAllocator, "_alloc", _explain_memory)
+    replace(CLAllocator, "_copyin", _explain_memory)
 
 
 def refused(device: Any, status: int, nbytes: int | None = None) -> OutOfOpenCLMemory | None:
@@ -61,9 +61,9 @@ def status_of(error: RuntimeError) -> int:
     return int(words[2].rstrip(":")) if words[:2] == ["OpenCL", "Error"] else 0
 
 
-def _tell_build(build: Any) -> Any:
+def _explain_build(build: Any) -> Any:
     @functools.wraps(build)
-    def told_build(self: Any, device: Any, obj: Any) -> None:
+    def explained_build(self: Any, device: Any, obj: Any) -> None:
         try:
             build(self, device, obj)
         except (CompileError, RuntimeError) as error:
@@ -78,11 +78,10 @@ def _tell_build(build: Any) -> Any:
                 f"DEBUG=2 shows its log, KERNELS=0 does without our own kernels, CPU=1 without OpenCL"
             ) from error
 
-    told_build.explains = True  # type: ignore[attr-defined]
-    return told_build
+    return explained_build
 
 
-def _tell_memory(call: Any) -> Any:
+def _explain_memory(call: Any) -> Any:
     @functools.wraps(call)
     def told_call(self: Any, first: Any, second: Any) -> Any:
         try:
