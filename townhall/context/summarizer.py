@@ -97,7 +97,7 @@ class Summarizer:
         notes, reason = list(previous.notes if previous else ()), "nothing was told in them"
         written = False
         for done, exchange in enumerate(exchanges):
-            if not (text := info(exchange.user.text)):
+            if not (text := without_questions(exchange.user.text)):
                 continue
             writing = self._write(own, text, cache)
             try:
@@ -168,7 +168,7 @@ def page(persona: Persona) -> str:
     return " ".join([persona.instructions, persona.greeting, *(f"{example.user} {example.reply}" for example in persona.examples)])
 
 
-def info(text: str) -> str:
+def without_questions(text: str) -> str:
     """`text` without its questions, which tell nothing."""
     sentences = re.findall(r"[^.!?\n]+[.!?]*|\n", text)
     return "".join(sentence for sentence in sentences if not sentence.endswith("?")).strip()

@@ -4,7 +4,7 @@ import pytest
 
 from tests.townhall.fake import FakeCache, FakeLlama, FakeTokenizer
 from tests.townhall.test_conversation import PERSONA, ask, chat_state, log_model, words
-from townhall.context.summarizer import REQUEST, SUMMARIZER, goes_round, info, invents, repeats
+from townhall.context.summarizer import REQUEST, SUMMARIZER, goes_round, invents, repeats, without_questions
 from townhall.persona import Persona
 
 NOTE = "Tom lives in Lisbon with a dog."
@@ -245,7 +245,7 @@ def test_questions_tell_nothing_and_the_model_is_not_asked_about_them():
     ],
 )
 def test_what_tells_something(text, rest):
-    assert info(text) == rest
+    assert without_questions(text) == rest
 
 
 @pytest.mark.parametrize(
