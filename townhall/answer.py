@@ -10,15 +10,19 @@ from townhall.stream import EdgeTrim, StopFilter
 class Answer:
     """`ids` are all that were sampled, `shown` is the text so far without anything that could still be a stop string.
 
-    `stop` takes the place of the prompt's own stop strings; without `trim` white space at the ends counts as said.
+    `stop` takes the place of the prompt's own stop strings; without `trim` white space at the ends counts as said. The answer begins with
+    `opening` as if that had been sampled, but not before there is more of it: what was interrupted before that was never begun.
     """
 
-    def __init__(self, llama: LanguageModel, prompt: Prompt, stop: Sequence[str] | None = None, trim: bool = True):
+    def __init__(
+        self, llama: LanguageModel, prompt: Prompt, stop: Sequence[str] | None = None, trim: bool = True, opening: Sequence[int] = ()
+    ):
         self.ids: list[int] = []
         self.shown = ""
         self._prompt = prompt
         self._decoder = llama.tokenizer.stream(continued=True)
         self._filter, self._trim = StopFilter(prompt.stop if stop is None else stop), EdgeTrim() if trim else None
+        self._opening: Sequence[int] = opening
         self._text = ""
         self._ends: list[int] = []  # length of the text after each id
 
@@ -26,12 +30,15 @@ class Answer:
     def stopped(self) -> bool:
         return self._filter.stopped is not None
 
-    def begin(self, opening: Sequence[int]) -> str:
-        """What the answer was made to begin with, as if it had been sampled; returns what may be shown of it."""
-        return "".join([self.push(token) for token in opening])
-
     def push(self, token: int) -> str:
         """Take a sampled id and return what may be shown now."""
+        return self._begin() + self._take(token)
+
+    def _begin(self) -> str:
+        opening, self._opening = self._opening, ()
+        return "".join([self._take(token) for token in opening])
+
+    def _take(self, token: int) -> str:
         text = self._decoder.push(token)
         self.ids.append(token)
         self._text += text
@@ -40,7 +47,7 @@ class Answer:
 
     def flush(self) -> str:
         """The end: what was held back is shown; an unfinished character is not."""
-        return self._show(self._filter.flush())
+        return self._begin() + self._show(self._filter.flush())
 
     @property
     def whole(self) -> int:

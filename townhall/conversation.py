@@ -2,26 +2,35 @@
 
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from townhall.answer import Answer
+from townhall.answer_loop import AnswerLoop
 from townhall.context.registry import open_strategy
 from townhall.context.strategy import WindowPlan, fold_ahead
 from townhall.context.summarizer import Fold, Summarizer
 from townhall.context.usage import Usage, describe_history
 from townhall.conversation_state import ConversationState, settled, states
-from townhall.incremental_prefill import common_prefix, read
-from townhall.language_model import LanguageModel, Progress
+from townhall.incremental_prefill import common_prefix
+from townhall.language_model import LanguageModel, Progress, TokenStream
 from townhall.message import Exchange, Message
 from townhall.ongoing_turn import OngoingTurn
 from townhall.persona import Persona
 from townhall.prefix_cache import PrefixCache
 from townhall.prompt import Prompt
-from townhall.prompt_fitting import fit, open_window, refuse_oversized_head, refuse_oversized_text
+from townhall.prompt_builder import (
+    BuiltPrompt,
+    build,
+    memory_tokens,
+    open_window,
+    refuse_oversized_head,
+    refuse_oversized_text,
+    settle_cache,
+)
 from townhall.reply import Reply
 from townhall.template import open_format
-from townhall.transcript import exchange_of, memory_tokens
+from townhall.transcript import exchange_of
 
 if TYPE_CHECKING:
     from app.models.llama import SamplingParams
@@ -201,71 +210,56 @@ class Conversation:
         found = self._now if at == len(self.exchanges) else self._before[at]
         turn = Message(2 * at, "user", text, self.prompt.turn_ids(text))
         opening = self.prompt.opening_ids(prefill)
-        window = replace(self.window, reserve=self.window.reserve + len(opening))  # it is a part of the answer
-        plan, ids = fit(self.prompt, self.strategy, window, found.plan, turn)
+        built = build(self.prompt, self.strategy, self.window, found.plan, turn, opening)
         self.undo(instead)
-        return self._stream(OngoingTurn(turn, plan, [*ids, *opening], opening), stopped, on_progress)
+        return self._stream(built, stopped, on_progress)
 
-    def _stream(self, asked: OngoingTurn, stopped: Callable[[], bool], on_progress: Progress | None) -> Generator[str, None, None]:
+    def _stream(self, built: BuiltPrompt, stopped: Callable[[], bool], on_progress: Progress | None) -> Generator[str, None, None]:
         uncomputed = 0 if self._known else len(self._next_prompt) - common_prefix(self._next_prompt, self.cache.tokens)
-        self.strategy.settle(self.cache, self._removed(asked.plan))
-        answer = Answer(self.llama, self.prompt, stop=None if self.trim else (), trim=self.trim)
-        generation = self.llama.generate(asked.ids, self.max_tokens, self.sampling, cache=self.cache, stop_ids=self.prompt.stop_ids)
-        cached = min(common_prefix(self.cache.tokens, asked.ids), len(asked.ids) - 1)
-        finish: str | None = None
-        started, seconds = time.perf_counter(), 0.0
+        settle_cache(self.strategy, self.cache, built.removed, self._next_prompt)
+        answer = Answer(self.llama, self.prompt, stop=None if self.trim else (), trim=self.trim, opening=built.opening)
+
+        def generate() -> TokenStream:
+            return self.llama.generate(built.ids, self.max_tokens, self.sampling, cache=self.cache, stop_ids=self.prompt.stop_ids)
+
+        loop = AnswerLoop(self.llama, built.ids, self.cache, generate, answer)
+        steps, finish = loop.steps(), None
         try:
-            for _ in read(self.llama, asked.ids, self.cache):
-                seconds = time.perf_counter() - started
-                if on_progress:
-                    on_progress(len(self.cache.tokens) - cached, len(asked.ids) - 1 - cached)
-                if stopped():
-                    finish = "interrupted"
-                    return
-            for token in generation:
-                # not before there is more of it: what was interrupted before that was never begun
-                text = "" if answer.ids else answer.begin(asked.opening)
-                if text := text + answer.push(token):
+            for text in steps:
+                if text:
                     yield text
-                if answer.stopped:
-                    finish = "stop"
-                    break
-            else:
-                finish = generation.finish_reason or "stop"
-                text = "" if answer.ids else answer.begin(asked.opening)
-                if text := text + answer.flush():
-                    yield text
+                elif loop.reading:
+                    if on_progress:
+                        on_progress(len(self.cache.tokens) - loop.cached, len(built.ids) - 1 - loop.cached)
+                    if stopped():
+                        finish = "interrupted"
+                        return
+            finish = loop.finish
         except (GeneratorExit, KeyboardInterrupt):
             finish = "interrupted"
             raise
         finally:
-            generation.close()
+            steps.close()
             if finish:
-                strategy, window, found = self.strategy.name, self.window, self._now
-                self.last = asked.reply(answer, generation, cached, seconds, finish, self.llama.device, strategy, window, found, uncomputed)
-                self._keep(asked, answer, finish)
+                turn = OngoingTurn(built, self._now, self.strategy.name, self.window, uncomputed)
+                self.last = turn.reply(answer, loop, finish, self.llama.device)
+                self._keep(built, answer, finish)
 
-    def _keep(self, asked: OngoingTurn, answer: Answer, finish: str) -> None:
+    def _keep(self, built: BuiltPrompt, answer: Answer, finish: str) -> None:
         """Put the exchange into the history; one that was interrupted before a word was shown never happened."""
         remembers, self._known = bool(self.strategy.memory), False
         if finish == "interrupted" and not answer.shown:
-            self._now = self._now.said(asked.plan, None, remembers)
-            self._next_prompt = asked.before
+            self._now = self._now.said(built.plan, None, remembers)
+            # what stands before the turn, where turns stand by themselves
+            self._next_prompt = built.prompt[: len(built.prompt) - len(built.turn.ids)]
             return
         spoken = answer.ids if finish == "stop" and not answer.stopped else answer.shown_ids()
-        reply = Message(asked.turn.id + 1, "assistant", answer.shown, (*spoken, *self.prompt.close_ids))
-        exchange = Exchange(asked.turn, reply)
+        reply = Message(built.turn.id + 1, "assistant", answer.shown, (*spoken, *self.prompt.close_ids))
+        exchange = Exchange(built.turn, reply)
         self.exchanges.append(exchange)
         self._before.append(self._now)
-        self._now = self._now.said(asked.plan, exchange, remembers)
-        self._next_prompt = [*asked.prompt, *reply.ids]
-
-    def _removed(self, plan: WindowPlan) -> tuple[int, int] | None:
-        """The positions that the dropped exchanges take in the cache; None where nothing leaves or the cache is another's."""
-        start = self.window.pinned + memory_tokens(plan.memory)
-        stop = self.window.pinned + memory_tokens(self.plan.memory) + sum(exchange.tokens for exchange in plan.dropped)
-        in_place = self.prompt.format.turn_by_turn and list(self.cache.tokens[:stop]) == list(self._next_prompt[:stop])
-        return (start, stop) if plan.dropped and in_place else None
+        self._now = self._now.said(built.plan, exchange, remembers)
+        self._next_prompt = [*built.prompt, *reply.ids]
 
 
 def _default_sampling() -> "SamplingParams":

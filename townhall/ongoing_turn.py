@@ -1,74 +1,53 @@
-"""A turn that is being answered: its prompt, and the receipt that follows."""
+"""A turn that is being answered: its prompt, what the conversation was before it, and the reply with its receipt."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from townhall.answer import Answer
+from townhall.answer_loop import AnswerLoop
 from townhall.context.receipt import Receipt
-from townhall.context.strategy import Window, WindowPlan
+from townhall.context.strategy import Window
 from townhall.conversation_state import ConversationState
-from townhall.language_model import TokenStream
 from townhall.message import Message, messages_of
+from townhall.prompt_builder import BuiltPrompt, memory_tokens
 from townhall.reply import Reply
-from townhall.transcript import memory_tokens
 
 
 @dataclass(frozen=True)
 class OngoingTurn:
-    """`ids` is the whole prompt, and ends in `opening`, what the answer is to begin with."""
+    """`found` is the state before the turn; `uncomputed` tokens before it had never been computed."""
 
-    turn: Message
-    plan: WindowPlan
-    ids: list[int]
-    opening: list[int]
+    built: BuiltPrompt
+    found: ConversationState
+    strategy: str
+    window: Window
+    uncomputed: int
 
-    @property
-    def prompt(self) -> list[int]:
-        """Up to where the answer begins."""
-        return self.ids[: len(self.ids) - len(self.opening)]
-
-    @property
-    def before(self) -> list[int]:
-        """What stands before the turn, where turns stand by themselves."""
-        return self.prompt[: len(self.prompt) - len(self.turn.ids)]
-
-    def reply(
-        self,
-        answer: Answer,
-        generation: TokenStream,
-        cached: int,
-        read_seconds: float,
-        finish: str,
-        device: str,
-        strategy: str,
-        window: Window,
-        found: ConversationState,
-        uncomputed: int,
-    ) -> Reply:
-        """The figures. The prompt had been read, `cached` tokens of it earlier, when `generation` began. The turn found the conversation as
-        `found`; `uncomputed` tokens before it had never been computed."""
-        gone = (*found.left, *self.plan.dropped)
-        forgotten = found.plan.memory if self.plan.memory is None else None
-        again = len(self.ids) - len(self.turn.ids) - len(self.opening) - cached - uncomputed
+    def reply(self, answer: Answer, loop: AnswerLoop[str], finish: str, device: str) -> Reply:
+        """The text and figures of the answer so far."""
+        built, found, memory = self.built, self.found, self.built.plan.memory
+        gone = (*found.left, *built.plan.dropped)
+        forgotten = found.plan.memory if memory is None else None
+        again = len(built.prompt) - len(built.turn.ids) - loop.cached - self.uncomputed
         receipt = Receipt(
-            strategy=strategy,
-            window=window.capacity,
-            prompt_tokens=len(self.ids),
-            pinned_tokens=window.pinned,
+            strategy=self.strategy,
+            window=self.window.capacity,
+            prompt_tokens=len(built.ids),
+            pinned_tokens=self.window.pinned,
             dropped=_ids(messages_of(gone)),
             dropped_tokens=sum(exchange.tokens for exchange in gone) + memory_tokens(forgotten),
             recomputed_tokens=found.recomputed + max(0, again),
-            memory_tokens=memory_tokens(self.plan.memory),
-            memory_of=self.plan.memory.sources if self.plan.memory else (),
+            memory_tokens=memory_tokens(memory),
+            memory_of=memory.sources if memory else (),
         )
         return Reply(
             text=answer.shown,
-            tokens=max(0, len(answer.ids) - len(self.opening)),
-            prompt_tokens=len(self.ids),
-            cached_tokens=cached,
+            tokens=max(0, len(answer.ids) - len(built.opening)),
+            prompt_tokens=len(built.ids),
+            cached_tokens=loop.cached,
             finish_reason=finish,
-            prefill_seconds=read_seconds + generation.prefill_seconds,
-            decode_seconds=generation.decode_seconds,
+            prefill_seconds=loop.read_seconds + loop.generation.prefill_seconds,
+            decode_seconds=loop.generation.decode_seconds,
             device=device,
             receipt=receipt,
         )

@@ -1,11 +1,13 @@
 """A raw text carried on, without a persona."""
 
 from collections.abc import Generator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from townhall.answer_loop import AnswerLoop
 from townhall.context.receipt import Receipt
-from townhall.errors import ContextError
-from townhall.language_model import LanguageModel
+from townhall.language_model import LanguageModel, TextDecoder, TokenStream
+from townhall.prompt_builder import cut_raw
 from townhall.reply import Reply
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 class TextCompletion:
     """Iterate it for the text as it is sampled; `last` has the figures afterwards.
 
-    A prompt longer than the window loses its beginning under `slide`, and the receipt says so; `stop` refuses it. `cache` is one of
+    A prompt longer than the window loses its beginning, and the receipt says so; under `stop` it is refused. `cache` is one of
     `llama`'s that may hold an earlier prompt: what the two begin with in common is not read again.
     """
 
@@ -24,47 +26,48 @@ class TextCompletion:
     ):
         self.llama, self.sampling, self.max_tokens, self.context = llama, sampling, max_tokens, context
         self.cache = cache if cache is not None else llama.new_cache()
-        self.ids = llama.tokenizer.encode(prompt)
-        self.dropped = self._cut() if len(self.ids) > self.cache.capacity else 0
+        tokenizer, capacity = llama.tokenizer, self.cache.capacity
+        self.ids, self.dropped = cut_raw(tokenizer.encode(prompt), tokenizer.encode(""), capacity, max_tokens, context, most=capacity)
         self.last: Reply | None = None
 
-    def _cut(self) -> int:
-        """Leave the newest tokens and room for an answer; BOS stays at the front."""
-        length, capacity = len(self.ids), self.cache.capacity
-        if self.context == "stop":
-            raise ContextError(
-                f"the prompt has {length} tokens and the window holds {capacity}, {length - capacity} fewer; "
-                "shorten it, raise --max-context, or let its beginning go with --context slide",
-                length,
-                capacity,
-            )
-        bos = self.llama.tokenizer.encode("")
-        room = capacity - len(bos) - max(1, min(self.max_tokens, capacity // 4))
-        self.ids = [*bos, *self.ids[length - room :]]
-        return length - len(self.ids)
-
     def __iter__(self) -> Generator[str, None, None]:
-        decoder = self.llama.tokenizer.stream(continued=True)
-        generation = self.llama.generate(self.ids, self.max_tokens, self.sampling, cache=self.cache)
-        text, tokens, finish = "", 0, "interrupted"
+        plain = _PlainText(self.llama.tokenizer.stream(continued=True))
+
+        def generate() -> TokenStream:
+            return self.llama.generate(self.ids, self.max_tokens, self.sampling, cache=self.cache)
+
+        loop = AnswerLoop(self.llama, self.ids, self.cache, generate, plain)
+        steps, text = loop.steps(), ""
         try:
-            for token in generation:
-                tokens += 1
-                if piece := decoder.push(token):
+            for piece in steps:
+                if piece:
                     text += piece
                     yield piece
-            finish = generation.finish_reason or "stop"
         finally:
-            generation.close()
+            steps.close()
             receipt = Receipt(self.context, self.cache.capacity, len(self.ids), 0, dropped_tokens=self.dropped)
             self.last = Reply(
                 text=text,
-                tokens=tokens,
+                tokens=loop.tokens,
                 prompt_tokens=len(self.ids),
-                cached_tokens=generation.cached_tokens,
-                finish_reason=finish,
-                prefill_seconds=generation.prefill_seconds,
-                decode_seconds=generation.decode_seconds,
+                cached_tokens=loop.cached,
+                finish_reason=loop.finish or "interrupted",
+                prefill_seconds=loop.read_seconds + loop.generation.prefill_seconds,
+                decode_seconds=loop.generation.decode_seconds,
                 device=self.llama.device,
                 receipt=receipt,
             )
+
+
+@dataclass
+class _PlainText:
+    """Every character as it comes; no stop strings."""
+
+    decoder: TextDecoder
+    stopped: bool = False
+
+    def push(self, token: int) -> str:
+        return self.decoder.push(token)
+
+    def flush(self) -> str:
+        return ""

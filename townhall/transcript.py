@@ -1,13 +1,13 @@
 """A conversation that somebody else keeps: from the whole list of messages to the prompt that a `Conversation` would have come to."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from townhall.context.strategy import ContextStrategy, Window, WindowPlan
 from townhall.formats.prompt_pieces import PromptTurn
 from townhall.message import Exchange, Memory, Message
 from townhall.prompt import Prompt
-from townhall.prompt_fitting import fit, refuse_oversized_text
+from townhall.prompt_builder import build, refuse_oversized_text
 
 Spoken = Callable[[str], Sequence[int] | None]  # the ids of an answer as they were sampled, where they are known
 
@@ -62,28 +62,23 @@ def lay_out(
     _, question, answer = said[-1]
     turn = Message(2 * len(exchanges), "user", question, prompt.turn_ids(question))
     *_, current = plans(strategy, window, exchanges, recall(exchanges) if strategy.memory else None)
-    plan, ids = fit(prompt, strategy, window, current, turn)
-    if answer:
-        ids = [*ids, *prompt.reply_ids(answer)[: -len(prompt.close_ids) or None]]
+    opening = prompt.reply_ids(answer)[: -len(prompt.close_ids) or None] if answer else ()
+    built = build(prompt, strategy, window, current, turn, opening)
+    plan = built.plan
     gone = exchanges[: len(exchanges) - len(plan.kept)]
-    dropped = tuple(index for of_one in indices[: len(gone)] for index in of_one)
     noted = {source // 2 for source in plan.memory.sources} if plan.memory else set()
-    prompt_plan = PromptPlan(
-        ids=tuple(ids),
-        dropped=dropped,
+    return PromptPlan(
+        ids=tuple(built.ids),
+        dropped=tuple(index for of_one in indices[: len(gone)] for index in of_one),
         dropped_tokens=sum(exchange.tokens for exchange in gone),
         opening=answer,
+        removed=built.removed,
+        before=(*built.before, *turn.ids) if built.removed else (),
         memory=plan.memory,
         memory_of=tuple(index for at in sorted(noted) for index in indices[at] if turns[index].role == "user"),
         exchanges=tuple(exchanges),
         turn=turn,
     )
-    if plan.dropped and prompt.format.turn_by_turn:
-        start = window.pinned + memory_tokens(plan.memory)
-        stop = window.pinned + memory_tokens(current.memory) + sum(exchange.tokens for exchange in plan.dropped)
-        before = prompt.ids(WindowPlan(current.kept, (), current.memory), turn)
-        prompt_plan = replace(prompt_plan, removed=(start, stop), before=tuple(before))
-    return prompt_plan
 
 
 def plans(
@@ -91,7 +86,7 @@ def plans(
 ) -> Iterator[WindowPlan]:
     """What was in the window before each of `exchanges`, and after the last, when they were said one after the other.
 
-    With a `standing`, from there on.
+    From `summary_checkpoint` on, where there is one.
     """
     if summary_checkpoint is None and sum(exchange.tokens for exchange in exchanges) <= window.budget:
         yield from (WindowPlan(tuple(exchanges[:said])) for said in range(len(exchanges) + 1))  # then nothing ever had to go
@@ -127,8 +122,3 @@ def paired(turns: Iterable[PromptTurn]) -> Iterable[tuple[list[int], str, str]]:
         indices.append(index)
         (question if turn.role == "user" else answer).append(turn.text)
     yield indices, "\n\n".join(question), "\n\n".join(answer)
-
-
-def memory_tokens(memory: Memory | None) -> int:
-    """What a memory takes of a prompt."""
-    return len(memory.ids) if memory else 0

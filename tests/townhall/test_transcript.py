@@ -9,7 +9,7 @@ from townhall.errors import ContextError
 from townhall.formats.prompt_pieces import PromptTurn
 from townhall.persona import Example, Persona
 from townhall.prompt import Prompt
-from townhall.prompt_fitting import open_window
+from townhall.prompt_builder import open_window
 from townhall.template import open_format
 from townhall.transcript import lay_out
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from townhall.answer import Answer
-from townhall.incremental_prefill import read
-from townhall.language_model import LanguageModel, Progress
+from townhall.answer_loop import AnswerLoop
+from townhall.language_model import LanguageModel, Progress, TokenStream
 from townhall.message import Exchange, Memory, Note, messages_of
 from townhall.persona import Example, Persona
 from townhall.prompt import Prompt
@@ -137,22 +137,22 @@ class Summarizer:
         return text
 
     def _answer(self, ids: list[int], room: int, cache: Any) -> Generator[None, None, str]:
-        yield from read(self.llama, ids, cache)
-        # one more than may be kept, so that a text which is too long shows itself
-        generation = self.llama.generate(ids, room + 1, _greedy(), cache=cache, stop_ids=self.prompt.stop_ids)
         answer = Answer(self.llama, self.prompt)
+
+        def generate() -> TokenStream:
+            # one more than may be kept, so that a text which is too long shows itself
+            return self.llama.generate(ids, room + 1, _greedy(), cache=cache, stop_ids=self.prompt.stop_ids)
+
+        loop = AnswerLoop(self.llama, ids, cache, generate, answer)
+        steps = loop.steps()
         try:
-            for token in generation:
-                answer.push(token)
-                if answer.stopped:
-                    break
-                yield
-            else:
-                answer.flush()
-                if generation.finish_reason == "length":
-                    raise Rejected(f"it was longer than {self.bound} tokens")
+            for _ in steps:
+                if not loop.finish and not answer.stopped:
+                    yield
         finally:
-            generation.close()
+            steps.close()
+        if loop.finish == "length":
+            raise Rejected(f"it was longer than {self.bound} tokens")
         return answer.shown
 
 

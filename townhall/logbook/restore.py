@@ -50,9 +50,8 @@ def sampled(conversation: Conversation, turn: LogTurn) -> list[int] | None:
         return None
     if not isinstance(ids, list) or not all(type(n) is int and 0 <= n < known and n not in prompt.stop_ids for n in ids):
         return None
-    answer = Answer(conversation.llama, prompt)
     try:
-        answer.begin(prompt.opening_ids(opening))
+        answer = Answer(conversation.llama, prompt, opening=prompt.opening_ids(opening))
     except PrefillError:
         return None
     for token in ids:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from app.models.llama.logits_processors import Grammar, LogitsProcessors, SamplerChain, TokenLogprob
 from app.models.llama.sampling_params import SamplingParams
 from townhall.answer import Answer
+from townhall.answer_loop import AnswerLoop
 from townhall.context.strategy import ContextStrategy
-from townhall.incremental_prefill import common_prefix, read
-from townhall.language_model import LanguageModel
+from townhall.language_model import LanguageModel, TokenStream
 from townhall.prompt import Prompt
+from townhall.prompt_builder import settle_cache
 from townhall.server.job_events import AnswerEnd, Event, JobDone, RequestFigures, TextEvent
 from townhall.server.slots import Lane, Slot, SlotRequest
 
@@ -71,9 +72,9 @@ class Job:
     def steps(self, llama: LanguageModel, slot: Slot) -> Generator[None, None, None]:
         """Do everything, a pass over the model at a time; events go to `emit`."""
         for run in self.runs:
-            self._settle(run, slot)
-            yield from self._read(run, llama, slot)
-            yield from self._write(run, llama, slot)
+            if run.strategy:
+                settle_cache(run.strategy, slot.cache, run.removed, run.before)
+            yield from self._answer(run, llama, slot)
         self.done = True
         self.emit(JobDone(self.figures))
 
@@ -84,53 +85,37 @@ class Job:
             self.prompt_tokens, self.cached_tokens, self.completion_tokens, self.first_seconds, self.decode_seconds, tuple(self.seeds)
         )
 
-    def _settle(self, run: AnswerRequest, slot: Slot) -> None:
-        held = slot.cache.tokens
-        if run.removed and run.strategy:
-            stop = run.removed[1]
-            in_place = common_prefix(held, run.before) >= stop
-            run.strategy.settle(slot.cache, run.removed if in_place else None)
-
-    def _read(self, run: AnswerRequest, llama: LanguageModel, slot: Slot) -> Generator[None, None, None]:
-        if all(run.ids is not earlier.ids for earlier in self.runs[: self.runs.index(run)]):
-            self.prompt_tokens += len(run.ids)
-            self.cached_tokens += min(common_prefix(slot.cache.tokens, run.ids), len(run.ids) - 1)
-        yield from read(llama, run.ids, slot.cache)
-
-    def _write(self, run: AnswerRequest, llama: LanguageModel, slot: Slot) -> Generator[None, None, None]:
+    def _answer(self, run: AnswerRequest, llama: LanguageModel, slot: Slot) -> Generator[None, None, None]:
         sampler = SamplerChain(run.sampling, run.logits_processors, len(run.ids), run.grammar() if run.grammar else None, run.top)
         self.seeds.append(sampler.seed)
-        generation = llama.generate(list(run.ids), run.max_tokens, sampler, cache=slot.cache, stop_ids=run.stop_ids)
-        speech = StreamedAnswer(run, Answer(llama, run.prompt, run.stop, run.trim), sampler.logprobs)
-        finish = None
-        try:
-            started = time.perf_counter()
-            for token in generation:
-                self.completion_tokens += 1
-                said = speech.push(token)
-                self.decode_seconds += time.perf_counter() - started
-                if said:
-                    self._tell(said)
-                if speech.answer.stopped:
-                    finish = "stop"
-                    break
-                yield
-                started = time.perf_counter()
-            else:
-                finish = str(generation.finish_reason or "stop")
-            if said := speech.flush():
-                self._tell(said)
-        finally:
-            generation.close()
-            if not run.opening and run.trim:
-                whole = finish == "stop" and not speech.answer.stopped
-                ids = speech.answer.ids if whole else speech.answer.shown_ids()
-                self.remember(speech.answer.shown, ids)
-                if run.after and finish and self.lane == "chat":
-                    run.after(speech.answer.shown, ids)
-        self.emit(AnswerEnd(run.index, finish))
+        streamed = StreamedAnswer(run, Answer(llama, run.prompt, run.stop, run.trim), sampler.logprobs)
 
-    def _tell(self, said: TextEvent) -> None:
+        def generate() -> TokenStream:
+            return llama.generate(list(run.ids), run.max_tokens, sampler, cache=slot.cache, stop_ids=run.stop_ids)
+
+        loop = AnswerLoop(llama, run.ids, slot.cache, generate, streamed)
+        if all(run.ids is not earlier.ids for earlier in self.runs[: self.runs.index(run)]):
+            self.prompt_tokens += len(run.ids)
+            self.cached_tokens += loop.cached
+        completed, decoded, steps = self.completion_tokens, self.decode_seconds, loop.steps()
+        try:
+            for said in steps:
+                self.completion_tokens, self.decode_seconds = completed + loop.tokens, decoded + loop.push_seconds
+                if said:
+                    self._emit_text(said)
+                if not loop.finish and not streamed.stopped:
+                    yield
+        finally:
+            steps.close()
+            if not loop.reading and not run.opening and run.trim:
+                whole = loop.finish == "stop" and not streamed.stopped
+                ids = streamed.answer.ids if whole else streamed.answer.shown_ids()
+                self.remember(streamed.answer.shown, ids)
+                if run.after and loop.finish and self.lane == "chat":
+                    run.after(streamed.answer.shown, ids)
+        self.emit(AnswerEnd(run.index, loop.finish or "stop"))
+
+    def _emit_text(self, said: TextEvent) -> None:
         if self.first_seconds is None:
             self.first_seconds = time.monotonic() - self.arrived
         self.emit(said)
@@ -141,7 +126,11 @@ class StreamedAnswer:
 
     def __init__(self, run: AnswerRequest, answer: Answer, logprobs: Sequence[TokenLogprob]):
         self._run, self.answer, self._logprobs = run, answer, logprobs
-        self._info = 0
+        self._reported = 0  # log-probabilities
+
+    @property
+    def stopped(self) -> bool:
+        return self.answer.stopped
 
     def push(self, token: int) -> TextEvent | None:
         """What a sampled id adds."""
@@ -154,8 +143,8 @@ class StreamedAnswer:
     def _said(self, text: str, last: bool = False) -> TextEvent | None:
         if self._run.top is None:
             return TextEvent(self._run.index, text) if text else None
-        start, end = self._info, len(self.answer.ids) if last else self.answer.whole
+        start, end = self._reported, len(self.answer.ids) if last else self.answer.whole
         if not text and not (last and end > start):
             return None
-        self._info = end
+        self._reported = end
         return TextEvent(self._run.index, text, tuple(self._logprobs[start:end]))

@@ -12,7 +12,7 @@ from townhall.errors import ContextError
 from townhall.formats.prompt_pieces import PromptTurn
 from townhall.language_model import LanguageModel
 from townhall.logbook.recording_model import prompt_hash
-from townhall.prompt_fitting import open_window, refuse_oversized_text
+from townhall.prompt_builder import cut_raw, open_window, refuse_oversized_text
 from townhall.server.errors import APIError
 from townhall.server.grammar import Grammars
 from townhall.server.job import AnswerRequest
@@ -167,17 +167,7 @@ class Planner:
                 raise APIError(400, f"{wrong[0]} is no token of this model, which has {known}", "prompt")
             ids = list(given)
         ids = ids or [next(iter(tokenizer.stop_ids))]  # a text of nothing follows the end of another
-        room = capacity - max(1, min(limit, capacity // 4))
-        if len(ids) <= room:
-            return ids, 0
-        if strategy == "stop":
-            raise ContextError(
-                f"the prompt has {len(ids)} tokens, {len(ids) - room} more than fit a window of {capacity} beside the answer",
-                len(ids),
-                capacity,
-            )
-        start = tokenizer.encode("")
-        return [*start, *ids[len(ids) - room + len(start) :]], len(ids) - room
+        return cut_raw(ids, tokenizer.encode(""), capacity, limit, strategy)
 
     def _drawn(self, request: Generate, penalty: float) -> SamplingParams:
         """The server's own way to draw ids with this penalty on repetition, unless the request says otherwise."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from townhall.language_model import LanguageModel
 from townhall.persona import Persona, load_persona
 from townhall.prompt import Prompt
-from townhall.prompt_fitting import open_window, refuse_oversized_head
+from townhall.prompt_builder import open_window, refuse_oversized_head
 from townhall.server.errors import APIError
 from townhall.template import open_format
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from townhall.conversation import Conversation
 from townhall.language_model import LanguageModel
-from townhall.prompt_fitting import LONGEST_TOKEN
+from townhall.prompt_builder import LONGEST_TOKEN
 from townhall.reply import Reply
 from townhall.stream import EdgeTrim
 from townhall.text_completion import TextCompletion

@@ -1,0 +1,64 @@
+"""The one loop that reads a prompt and samples an answer: conversations, the server's jobs, summaries and completions run it."""
+
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+from townhall.incremental_prefill import cached_prefix, read
+from townhall.language_model import LanguageModel, TokenStream
+
+T_co = TypeVar("T_co", covariant=True)
+T = TypeVar("T")
+
+
+class Sink(Protocol[T_co]):
+    """Takes sampled ids; `push` and `flush` give what may be shown, `stopped` is true after a stop string."""
+
+    @property
+    def stopped(self) -> bool: ...
+    def push(self, token: int, /) -> T_co: ...
+    def flush(self) -> T_co: ...
+
+
+class AnswerLoop(Generic[T]):
+    """Iterate it: a step after each pass over the model, None while the prompt is read, then what the sink gives.
+
+    Between two steps the caller may do something else, or close the iterator: the cache keeps what was read. `generate` begins to sample
+    from `ids`; it is called at once, and runs when the prompt has been read.
+    """
+
+    def __init__(self, llama: LanguageModel, ids: Sequence[int], cache: Any, generate: Callable[[], TokenStream], sink: Sink[T]):
+        self.generation = generate()
+        self.cached = cached_prefix(cache.tokens, ids)  # tokens of the prompt that need not be read
+        self.finish: str | None = None  # "stop", "length" …; None until the answer is complete
+        self.reading = True
+        self.read_seconds = 0.0
+        self.push_seconds = 0.0  # sampling and decoding to text, without what the caller did between
+        self.tokens = 0  # sampled
+        self._llama, self._ids, self._cache, self._sink = llama, ids, cache, sink
+
+    def __iter__(self) -> Iterator[T | None]:
+        return self.steps()
+
+    def steps(self) -> Generator[T | None, None, None]:
+        """The loop; closing it ends the generation."""
+        try:
+            started = time.perf_counter()
+            for _ in read(self._llama, self._ids, self._cache):
+                self.read_seconds = time.perf_counter() - started
+                yield None
+            self.reading = False
+            started = time.perf_counter()
+            for token in self.generation:
+                self.tokens += 1
+                shown = self._sink.push(token)
+                self.push_seconds += time.perf_counter() - started
+                yield shown
+                if self._sink.stopped:
+                    self.finish = "stop"
+                    return
+                started = time.perf_counter()
+            self.finish = self.generation.finish_reason or "stop"
+            yield self._sink.flush()
+        finally:
+            self.generation.close()
