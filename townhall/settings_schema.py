@@ -2,17 +2,14 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, create_model, field_validator
 
+from app.sampler_settings import DECLARED
 from townhall.context.registry import STRATEGIES
 from townhall.template import FORMATS
 
 CHOICES = {"context": list(STRATEGIES), "format": ["auto", *FORMATS]}
 _SHOWN = 40  # characters of a wrong value
-
-
-def _number(allowed: str, **bounds: Any) -> Any:
-    return Field(default=None, description=f"a number {allowed}", allow_inf_nan=False, **bounds)
 
 
 def _whole(allowed: str, **bounds: Any) -> Any:
@@ -35,42 +32,51 @@ def _tokens() -> Any:
     return Field(default=None, description="a list of tokens, each in quotes", max_length=64)
 
 
-class Settings(BaseModel):
-    """Every key that a file may hold; a test keeps them equal to the flags of `townhall chat`."""
-
+class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    model: str | None = _text("the path of a model")
-    personality: str = _text("a persona's name or the path of its file")
-    count: int = _whole("from 1", ge=1)
-    temperature: float = _number("from 0", ge=0)
-    seed: int | None = _whole("from 0", ge=0)
-    top_k: int = _whole("from 0", ge=0)
-    top_p: float = _number("above 0 and up to 1", gt=0, le=1)
-    min_p: float = _number("from 0 to 1", ge=0, le=1)
-    repeat_penalty: float | None = _number("above 0", gt=0)
-    max_context: int = _whole("from 1", ge=1)
-    context: str = _choice(CHOICES["context"])
-    format: str = _choice(CHOICES["format"])
-    timing: bool = _switch()
-    profile: bool = _switch()
-    markdown: bool = _switch()
-    size: str | None = _text("a folder's name, such as 7B; put it in quotes")
-    gen: str | None = _text("a LLaMA generation; put it in quotes")
-    quantize: Literal["int8"] | None = _choice(["int8"])
-    eos: list[str] = _tokens()
-    device: str | None = _text("a device's name, or a part of it")
-    require: Literal["gpu", "cpu"] | None = _choice(["gpu", "cpu"])
-    cache: bool = _switch()
-    log: bool = _switch()
-    log_to: str | None = _text("the path of a folder, or of a file that ends in .md")
-
-    @field_validator(*CHOICES)
+    @field_validator(*CHOICES, check_fields=False)
     @classmethod
     def _is_known(cls, value: str, info: ValidationInfo) -> str:
         if value not in CHOICES[str(info.field_name)]:
             raise ValueError(value)
         return value
+
+
+def _sampler_fields() -> dict[str, Any]:
+    nullable = {"repeat_penalty"}  # null: it depends on what is asked for
+    found = {}
+    for name, declared in DECLARED.items():
+        bounds: dict[str, Any] = {**declared.bounds} if declared.kind is int else {**declared.bounds, "allow_inf_nan": False}
+        declaration = Field(default=None, description=declared.description, **bounds)
+        found[name] = (declared.kind | None if name in nullable else declared.kind, declaration)
+    return found
+
+
+# every key that a file may hold; a test keeps them equal to the flags of `townhall chat`
+_FIELDS: dict[str, Any] = {
+    "model": (str | None, _text("the path of a model")),
+    "personality": (str, _text("a persona's name or the path of its file")),
+    "count": (int, _whole("from 1", ge=1)),
+    **_sampler_fields(),
+    "seed": (int | None, _whole("from 0", ge=0)),
+    "max_context": (int, _whole("from 1", ge=1)),
+    "context": (str, _choice(CHOICES["context"])),
+    "format": (str, _choice(CHOICES["format"])),
+    "timing": (bool, _switch()),
+    "profile": (bool, _switch()),
+    "markdown": (bool, _switch()),
+    "size": (str | None, _text("a folder's name, such as 7B; put it in quotes")),
+    "gen": (str | None, _text("a LLaMA generation; put it in quotes")),
+    "quantize": (Literal["int8"] | None, _choice(["int8"])),
+    "eos": (list[str], _tokens()),
+    "device": (str | None, _text("a device's name, or a part of it")),
+    "require": (Literal["gpu", "cpu"] | None, _choice(["gpu", "cpu"])),
+    "cache": (bool, _switch()),
+    "log": (bool, _switch()),
+    "log_to": (str | None, _text("the path of a folder, or of a file that ends in .md")),
+}
+Settings = create_model("Settings", __base__=_Strict, **_FIELDS)
 
 
 def fault(values: dict[str, Any]) -> tuple[str, str] | None:

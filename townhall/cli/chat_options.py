@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from app.sampler_settings import DECLARED, SamplerSettings, sampler_values
 from townhall.conversation import MAX_REPLY, REPEAT_PENALTY, TEMPERATURE
 from townhall.errors import ModelError
 
@@ -16,19 +17,16 @@ DEFAULT_MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 @dataclass(frozen=True)
-class ChatOptions:
+class ChatOptions(SamplerSettings):
     """What flags and settings files come to."""
 
+    temperature: float = TEMPERATURE
+    repeat_penalty: float | None = None  # type: ignore[assignment]  # depends on what is asked for
     model: Path | None = None
     personality: str = "stacy"
     prompt: str | None = None
     count: int = MAX_REPLY
-    temperature: float = TEMPERATURE
     seed: int | None = None
-    top_k: int = 40
-    top_p: float = 0.95
-    min_p: float = 0.0
-    repeat_penalty: float | None = None
     max_context: int = 1024
     context: str = "slide"
     format: str = "auto"
@@ -46,6 +44,13 @@ class ChatOptions:
     log: bool = True
     log_to: Path | None = None
 
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Every option's default, in the order in which people meet them."""
+        values = vars(cls())
+        first = ("model", "personality", "prompt", "count", *DECLARED)
+        return {name: values[name] for name in (*first, *(name for name in values if name not in first))}
+
     def sampling(self) -> "SamplingParams":
         """Checked; SamplingError names the flag.
 
@@ -53,21 +58,15 @@ class ChatOptions:
         """
         from app.models.llama import SamplingParams
 
-        default_penalty = REPEAT_PENALTY if self.prompt is None else 1.0
-        return SamplingParams(
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            min_p=self.min_p,
-            repeat_penalty=default_penalty if self.repeat_penalty is None else self.repeat_penalty,
-            seed=self.seed,
-        )
+        values = sampler_values(self)
+        if values["repeat_penalty"] is None:
+            values["repeat_penalty"] = REPEAT_PENALTY if self.prompt is None else 1.0
+        return SamplingParams(**values, seed=self.seed)
 
     def that_matter(self) -> dict[str, Any]:
         """All that an answer depends on, in plain values: what it takes to do the same again."""
         names = ("model", "size", "gen", "quantize", "eos", "personality", "format", "context", "max_context", "count")
-        sampling = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty")
-        values = {name: getattr(self, name) for name in (*names, *sampling)}
+        values = {name: getattr(self, name) for name in (*names, *DECLARED)}
         if self.model is not None and not self.fake:
             values["model"] = self.model.absolute()
         if Path(self.personality).is_file():

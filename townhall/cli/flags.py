@@ -8,9 +8,10 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
+from app.sampler_settings import DECLARED
 from townhall.cli.chat_options import ChatOptions
 from townhall.context.registry import STRATEGIES
-from townhall.conversation import MAX_REPLY, REPEAT_PENALTY, TEMPERATURE
+from townhall.conversation import MAX_REPLY, REPEAT_PENALTY
 from townhall.settings_files import Setting, resolve
 from townhall.template import FORMATS
 
@@ -28,6 +29,23 @@ def _complete_settings(ctx: click.Context, param: click.Parameter, incomplete: s
     named = [CompletionItem(name) for name in list_settings() if name.startswith(incomplete)]
     return [*named, CompletionItem(incomplete, type="file")]
 
+
+def _sampler_flags() -> list[Callable[[Any], Any]]:
+    """A flag for each declared setting of the sampler; the seed comes second."""
+    defaults = ChatOptions.defaults()
+    flags = []
+    for name, declared in DECLARED.items():
+        default = defaults[name]
+        help = declared.help if default is not None else f"{declared.help}  [default: {REPEAT_PENALTY}; with --prompt 1]"
+        flag = f"--{name.replace('_', '-')}"
+        flags.append(
+            click.option(flag, type=declared.kind, default=default, show_default=default is not None, metavar=declared.metavar, help=help)
+        )
+    seed = click.option("--seed", type=int, metavar="S", help="the same seed gives the same answers  [default: a new one each time]")
+    return [flags[0], seed, *flags[1:]]
+
+
+SAMPLER_KEYS = (*list(DECLARED)[:1], "seed", *list(DECLARED)[1:])
 
 FLAGS = [
     click.option(
@@ -55,19 +73,7 @@ FLAGS = [
     click.option(
         "--count", type=click.IntRange(min=1), default=MAX_REPLY, show_default=True, metavar="N", help="tokens in an answer, at most"
     ),
-    click.option("--temperature", type=float, default=TEMPERATURE, show_default=True, metavar="T", help="0: always the likeliest token"),
-    click.option("--seed", type=int, metavar="S", help="the same seed gives the same answers  [default: a new one each time]"),
-    click.option("--top-k", type=int, default=40, show_default=True, metavar="K", help="draw from the K likeliest tokens; 0: off"),
-    click.option(
-        "--top-p", type=float, default=0.95, show_default=True, metavar="P", help="draw from the likeliest that make up P; 1: off"
-    ),
-    click.option("--min-p", type=float, default=0.0, show_default=True, metavar="P", help="least share of the best one's chance; 0: off"),
-    click.option(
-        "--repeat-penalty",
-        type=float,
-        metavar="R",
-        help=f"hold back tokens said lately; 1: off  [default: {REPEAT_PENALTY}; with --prompt 1]",
-    ),
+    *_sampler_flags(),
     click.option("--max-context", type=int, default=1024, show_default=True, metavar="N", help="context window in tokens"),
     click.option(
         "--context", type=click.Choice(list(STRATEGIES)), default="slide", show_default=True, help="how a long talk is made to fit"
@@ -138,7 +144,7 @@ def given_flags(ctx: click.Context, flags: dict[str, Any]) -> dict[str, Any]:
 
 def resolve_flags(ctx: click.Context, config: tuple[str, ...], flags: dict[str, Any]) -> dict[str, Setting]:
     """Every option's value and where it came from. SettingsError for a file that cannot be used."""
-    return resolve(vars(ChatOptions()), config, given_flags(ctx, flags))
+    return resolve(ChatOptions.defaults(), config, given_flags(ctx, flags))
 
 
 def chat_options(ctx: click.Context, config: tuple[str, ...], flags: dict[str, Any]) -> ChatOptions:

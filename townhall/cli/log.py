@@ -24,7 +24,7 @@ def open_index(folder: Path | None, anew: bool = False) -> "Index":
     from townhall.settings_files import resolve
 
     if folder is None:
-        named = resolve(vars(ChatOptions()))["log_to"].value
+        named = resolve(ChatOptions.defaults())["log_to"].value
         folder = default_folder() if named is None else named.parent if named.suffix else named
     return Index(folder, anew)
 

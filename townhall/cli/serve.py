@@ -9,7 +9,7 @@ import click
 
 from townhall.cli import terminal
 from townhall.cli.chat_options import ChatOptions
-from townhall.cli.flags import chat_options, some_flags
+from townhall.cli.flags import SAMPLER_KEYS, chat_options, some_flags
 from townhall.conversation import MAX_REPLY
 from townhall.errors import ModelError
 
@@ -29,7 +29,7 @@ Examples:
 # what a conversation's flags and settings files say of the model, of how it draws, and of what it sees
 SHARED = (
     *("config", "model", "size", "gen", "quantize", "eos", "device", "require", "cache"),
-    *("temperature", "seed", "top_k", "top_p", "min_p", "repeat_penalty", "max_context", "context", "format"),
+    *(*SAMPLER_KEYS, "max_context", "context", "format"),
 )
 
 

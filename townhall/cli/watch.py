@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from townhall.cli.flags import given_flags, some_flags
+from townhall.cli.flags import SAMPLER_KEYS, given_flags, some_flags
 
 EPILOG = """\b
 A conversation's file is plain text: a line that begins with "User:" begins your turn,
@@ -21,7 +21,7 @@ Examples:
 
 # what a conversation's flags and settings files say of the persona, the model, how it draws, and what it sees
 SHARED = (
-    *("config", "model", "personality", "count", "temperature", "seed", "top_k", "top_p", "min_p", "repeat_penalty"),
+    *("config", "model", "personality", "count", *SAMPLER_KEYS),
     *("max_context", "context", "format", "timing", "size", "gen", "quantize", "eos", "device", "require", "cache", "json"),
 )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from app.sampler_settings import DECLARED
 from ext.tinygrad.errors import TownhallError
 from townhall.cli import reply_report, terminal
 from townhall.cli.chat_options import ChatOptions
@@ -27,8 +28,8 @@ from townhall.watch.watcher import Watcher, create
 PATIENCE = 1.0  # seconds in which a second Ctrl-C is the same one, typed by quick fingers
 # what a file may say of itself; the rest is the watcher's
 FRONT = (
-    *("personality", "model", "size", "gen", "quantize", "eos", "count", "temperature", "seed"),
-    *("top_k", "top_p", "min_p", "repeat_penalty", "max_context", "context", "format"),
+    *("personality", "model", "size", "gen", "quantize", "eos", "count", *DECLARED, "seed"),
+    *("max_context", "context", "format"),
 )
 
 
@@ -108,7 +109,7 @@ class Watching:
             return self.chat, FreeForm((self.options.delim or "").strip())
         refuse_open_front_matter(text, path)
         front, _ = front_matter(text)
-        chat = self._options(read_front_matter(path, front, vars(ChatOptions()), FRONT)) if front.strip() else self.chat
+        chat = self._options(read_front_matter(path, front, ChatOptions.defaults(), FRONT)) if front.strip() else self.chat
         persona = load_persona(chat.personality)
         return chat, ChatTurns(
             ChatSyntax(persona.user, persona.name, DELIM if self.options.delim is None else delimiter(self.options.delim))
@@ -161,6 +162,6 @@ class Watching:
             terminal.note(reply_report.as_timing(reply, loaded))
 
     def _options(self, document: Mapping[str, Any]) -> ChatOptions:
-        resolved = resolve(vars(ChatOptions()), self.options.config, self.options.flags, document)
+        resolved = resolve(ChatOptions.defaults(), self.options.config, self.options.flags, document)
         chat = ChatOptions(**{name: setting.value for name, setting in resolved.items()})
         return replace(chat, prompt="") if self.options.raw else chat  # raw text is drawn as --prompt's is

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from app.sampler_settings import DECLARED, sampler_values
 from townhall.cli import terminal
 from townhall.cli.chat_options import ChatOptions
 from townhall.cli.flags import chat_options, some_flags
@@ -22,7 +23,7 @@ Examples:
   townhall web --persona gary --open
   townhall web --server http://127.0.0.1:8000
 """
-DRAWN = {"config", "temperature", "seed", "top_k", "top_p", "min_p", "repeat_penalty", "context"}  # what a request says, to any server
+DRAWN = {"config", "seed", *DECLARED, "context"}  # what a request says, to any server
 
 
 @click.command(
@@ -73,9 +74,7 @@ def web(
     from townhall.server.served_models import persona_id
     from townhall.web.sampling_controls import SamplingControls
 
-    plain = SamplingControls(
-        drawn.temperature, drawn.top_p, drawn.top_k, drawn.min_p, drawn.repeat_penalty, chat.seed, chat.count, chat.context
-    )
+    plain = SamplingControls(**sampler_values(drawn), seed=chat.seed, max_tokens=chat.count, context=chat.context)
     local = serving.is_loopback(host)
     if not local and not no_auth:
         raise serving.ServeError(f"--host {host} can be reached by others: pass --no-auth to let anybody in who can reach it")

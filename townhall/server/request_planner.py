@@ -6,6 +6,7 @@ from typing import Any
 
 from app.models.llama.logits_processors import Grammar, LogitsProcessors
 from app.models.llama.sampling_params import SamplingParams
+from app.sampler_settings import DECLARED, sampler_values
 from townhall.context.registry import open_strategy
 from townhall.conversation import REPEAT_PENALTY, TEMPERATURE
 from townhall.errors import ContextError
@@ -25,7 +26,6 @@ from townhall.transcript import lay_out
 
 SEEDS = 1 << 63  # numpy takes seeds from 0 on, clients send any 64 bits
 ANY_SEED = -1  # as other local servers have it, and SillyTavern says it
-LEAST_TOP_P = 1e-6  # 0 asks for the likeliest token alone
 
 
 @dataclass(frozen=True)
@@ -173,14 +173,11 @@ class Planner:
         """The server's own way to draw ids with this penalty on repetition, unless the request says otherwise."""
         own = self._sampling
         seed = own.seed if request.seed is None else None if request.seed == ANY_SEED else request.seed % SEEDS
-        return SamplingParams(
-            temperature=own.temperature if request.temperature is None else request.temperature,
-            top_k=own.top_k if request.top_k is None else max(request.top_k, 0),
-            top_p=own.top_p if request.top_p is None else max(request.top_p, LEAST_TOP_P),
-            min_p=own.min_p if request.min_p is None else request.min_p,
-            repeat_penalty=request.repeat_penalty or penalty,
-            seed=seed,
-        )
+        values = sampler_values(own) | {"repeat_penalty": penalty}
+        for name, declared in DECLARED.items():
+            if (given := getattr(request, name)) is not None:
+                values[name] = given if declared.least is None else max(given, declared.least)
+        return SamplingParams(**values, seed=seed)
 
     def _logits_processors(self, request: Generate) -> LogitsProcessors:
         bias = {int(n): value for n, value in (request.logit_bias or {}).items()}

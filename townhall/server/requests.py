@@ -1,11 +1,12 @@
 """What may be asked: the fields of OpenAI's API that are honoured, and those that are known and refused."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import AliasChoices, BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, BaseModel, Field, ValidationError, create_model, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from app.sampler_settings import DECLARED
 from townhall.server.errors import APIError
 from townhall.server.message_parts import ChatMessage, JSONObjectFormat, JSONSchemaFormat, Listed, RequestModel, TextFormat
 
@@ -38,7 +39,22 @@ SHAPES = (
 )
 
 
-class Generate(RequestModel):
+def _sampler_fields() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, declared in DECLARED.items():
+        bounded = Annotated[declared.kind, Field(**(declared.api or declared.bounds))]  # type: ignore[name-defined]
+        alias: dict[str, Any] = {"validation_alias": AliasChoices(name, *declared.aliases)} if declared.aliases else {}
+        found[name] = (bounded | None, Field(None, **alias))
+    return found
+
+
+if TYPE_CHECKING:
+    _Sampled = RequestModel
+else:
+    _Sampled = create_model("_Sampled", __base__=RequestModel, **_sampler_fields())
+
+
+class Generate(_Sampled):
     """What both kinds of completion know."""
 
     @model_validator(mode="before")
@@ -51,13 +67,6 @@ class Generate(RequestModel):
 
     model: Annotated[str, Field(min_length=1, max_length=256)]
     max_tokens: Annotated[int, Field(ge=1, le=1 << 31)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
-    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1, le=1 << 31)] | None = None  # -1 and 0: off
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    repeat_penalty: Annotated[float, Field(gt=0, le=10)] | None = Field(
-        None, validation_alias=AliasChoices("repeat_penalty", "repetition_penalty")
-    )
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     logit_bias: dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]] | None = None

@@ -2,11 +2,12 @@
 
 from typing import Any
 
+from app.sampler_settings import DECLARED
 from townhall.web.chat_store import LONGEST_NAME, ChatStore
 from townhall.web.gradio_offline import gr
 from townhall.web.growing_list import Choice
 from townhall.web.handlers import SEND, Handlers
-from townhall.web.sampling_controls import PLAIN, STRATEGIES, SamplingControls
+from townhall.web.sampling_controls import PLAIN, SLIDERS, STRATEGIES, SamplingControls
 from townhall.web.tab_state import TabState
 from townhall.web.view import names, served_models
 
@@ -16,8 +17,14 @@ BRAND = (
 )
 
 
+def _slider(name: str, value: float) -> gr.Slider:
+    declared = DECLARED[name]
+    least, most, step = declared.slider
+    return gr.Slider(least, max(most, value), value, step=step, label=declared.label, info=declared.info, interactive=True)
+
+
 def build(chat_store: ChatStore, first: str, plain: SamplingControls = PLAIN) -> gr.Blocks:
-    """The page over `shelf`; `first` is the model id that a new chat begins with, `plain` what the settings say at first."""
+    """The page over `chat_store`; `first` is the model id that a new chat begins with, `plain` what the settings say at first."""
     with gr.Blocks(title="Townhall", analytics_enabled=False, fill_height=True, fill_width=True) as page:
         seen, editing, stamp, about = (gr.Textbox(visible=False) for _ in range(4))
         tab = gr.State(TabState())
@@ -47,19 +54,7 @@ def build(chat_store: ChatStore, first: str, plain: SamplingControls = PLAIN) ->
                     [served_model.id for served_model in chat_store.served_models], value=first, label="Model", interactive=True
                 )
                 settings = [
-                    gr.Slider(
-                        0,
-                        max(2, plain.temperature),
-                        plain.temperature,
-                        step=0.05,
-                        label="Temperature",
-                        info="0 always takes the likeliest word",
-                        interactive=True,
-                    ),
-                    gr.Slider(0, 1, plain.top_p, step=0.01, label="Top p", interactive=True),
-                    gr.Slider(0, max(200, plain.top_k), plain.top_k, step=1, label="Top k", info="0 asks all", interactive=True),
-                    gr.Slider(0, 1, plain.min_p, step=0.01, label="Min p", interactive=True),
-                    gr.Slider(0.5, max(2, plain.repeat_penalty), plain.repeat_penalty, step=0.05, label="Repeat penalty", interactive=True),
+                    *(_slider(name, getattr(plain, name)) for name in SLIDERS),
                     gr.Textbox(
                         "" if plain.seed is None else str(plain.seed),
                         label="Seed",

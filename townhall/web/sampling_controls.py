@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from app.sampler_settings import DECLARED, SamplerSettings
 from townhall.conversation import MAX_REPLY, REPEAT_PENALTY, TEMPERATURE
 from townhall.web.client import WebError
 
@@ -15,47 +16,33 @@ STRATEGIES = {
 
 
 @dataclass(frozen=True)
-class SamplingControls:
+class SamplingControls(SamplerSettings):
     """How ids are drawn and what happens to a long talk."""
 
     temperature: float = TEMPERATURE
-    top_p: float = 0.95
-    top_k: int = 40
-    min_p: float = 0.0
     repeat_penalty: float = REPEAT_PENALTY
     seed: int | None = None
     max_tokens: int = MAX_REPLY
     context: str = "slide"
 
     @classmethod
-    def from_page(
-        cls,
-        temperature: float | None,
-        top_p: float | None,
-        top_k: float | None,
-        min_p: float | None,
-        repeat_penalty: float | None,
-        seed: str,
-        most: float | None,
-        context: str,
-    ) -> "SamplingControls":
-        """From what the page's fields hold: every number is a float there, and an empty field is None. WebError for a seed that is none."""
-        plain = cls()
-        return cls(
-            temperature=plain.temperature if temperature is None else float(temperature),
-            top_p=plain.top_p if top_p is None else float(top_p),
-            top_k=plain.top_k if top_k is None else int(top_k),
-            min_p=plain.min_p if min_p is None else float(min_p),
-            repeat_penalty=plain.repeat_penalty if repeat_penalty is None else float(repeat_penalty),
-            seed=_seed(seed),
-            max_tokens=plain.max_tokens if most is None else int(most),
-            context=context,
-        )
+    def from_page(cls, *values: Any) -> "SamplingControls":
+        """From what the page's controls hold, in the order of NAMES: every number is a float there, and an empty field is None.
+
+        WebError for a seed that is none."""
+        given = dict(zip(NAMES, values, strict=True))
+        seed, context = _seed(given.pop("seed")), given.pop("context")
+        kinds = {name: declared.kind for name, declared in DECLARED.items()} | {"max_tokens": int}
+        return cls(**{name: kinds[name](value) for name, value in given.items() if value is not None}, seed=seed, context=context)
 
     def body(self) -> dict[str, Any]:
         """Fields of a request."""
         return {key: value for key, value in vars(self).items() if value is not None}
 
+
+# controls of the page, from the top
+SLIDERS = sorted(DECLARED, key=lambda name: DECLARED[name].place)
+NAMES = (*SLIDERS, "seed", "max_tokens", "context")
 
 PLAIN = SamplingControls()  # the defaults
 

@@ -66,4 +66,4 @@ def test_a_wrong_file_is_refused_before_anything_is_opened(tmp_path, capsys, tex
 
 def test_a_flag_that_is_out_of_range_is_refused_before_anything_is_opened(capsys):
     assert main(["serve", "--model", "fake:echo", "--port", "0", "--top-p", "2"]) == 2
-    assert capsys.readouterr().err == "townhall: --top-p 2.0 is out of range; pass above 0 and up to 1\n"
+    assert capsys.readouterr().err == "townhall: --top-p 2.0 is out of range; pass a number above 0 and up to 1\n"
