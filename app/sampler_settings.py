@@ -66,6 +66,10 @@ class SamplerSettings:
         float, 0.0, "from 0 to 1", {"ge": 0, "le": 1}, "least share of the best one's chance; 0: off", "P",
         label="Min p", slider=(0, 1, 0.01), place=3,
     )  # fmt: skip
+    top_n_sigma: float = _setting(
+        float, 0.0, "from 0", {"ge": 0}, "draw from what is within N standard deviations of the best; 0: off", "N",
+        label="Top n sigma", slider=(0, 5, 0.1), info="0 asks all", place=5, api={"ge": 0, "le": 100},
+    )  # fmt: skip
     repeat_penalty: float = _setting(
         float, 1.0, "above 0", {"gt": 0}, "hold back tokens said lately; 1: off", "R",
         label="Repeat penalty", slider=(0.5, 2, 0.05), place=4, api={"gt": 0, "le": 10}, aliases=("repetition_penalty",),

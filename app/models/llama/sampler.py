@@ -1,4 +1,4 @@
-"""Logits to one id: penalties, top-k, top-p, min-p, temperature, in llama.cpp's order; temperature 0 is a plain argmax."""
+"""Logits to one id: penalties, top-n-sigma, top-k, top-p, min-p, temperature, in llama.cpp's order; temperature 0 is a plain argmax."""
 
 import math
 from bisect import bisect_left, bisect_right
@@ -39,7 +39,8 @@ class Sampler:
         s = self.sampling
         k = 1 if s.temperature == 0 else s.top_k
         enough = k + len(frozenset(self._penalized(recent)))
-        return enough if k and enough <= MOST and s.repeat_penalty >= 1 else None
+        needs_all = s.repeat_penalty < 1 or (s.top_n_sigma and s.temperature)  # the deviation is that of all logits
+        return enough if k and enough <= MOST and not needs_all else None
 
     def _penalized(self, recent: Sequence[int]) -> Sequence[int]:
         s = self.sampling
@@ -83,6 +84,8 @@ class Sampler:
             logits = penalize(logits, recent, s.repeat_penalty)
         if s.temperature == 0:
             return int(logits.argmax())
+        if s.top_n_sigma:
+            logits = within_sigma(logits, s.top_n_sigma)
         ids, scores = largest(logits, s.top_k)
         keep = nucleus(scores, s.top_p)
         if s.min_p > 0:
@@ -108,6 +111,14 @@ def penalize(logits: np.ndarray, recent: Sequence[int], penalty: float) -> np.nd
     seen = logits[ids]
     logits[ids] = np.where(seen > 0, seen / np.float32(penalty), seen * np.float32(penalty))
     return logits
+
+
+def within_sigma(logits: np.ndarray, n: float) -> np.ndarray:
+    """A copy with -inf for whatever is more than n standard deviations of the logits below the largest (arXiv 2411.07641)."""
+    finite = logits[np.isfinite(logits)]
+    if not finite.size:
+        return logits
+    return np.where(logits >= finite.max() - np.float32(n) * finite.std(), logits, np.float32(-np.inf))
 
 
 def largest(logits: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,12 +9,12 @@ pytest.importorskip("gradio", reason="the extra `web` is not installed")
 from townhall.fake.fake_model import ScriptedReply
 from townhall.web.gradio_offline import gr
 from townhall.web.handlers import SEND, STOP, Handlers
-from townhall.web.sampling_controls import PLAIN
+from townhall.web.sampling_controls import PLAIN, SLIDERS
 from townhall.web.tab_state import TabState
 
 pytestmark = pytest.mark.slow
 
-SETTINGS = (PLAIN.temperature, PLAIN.top_p, PLAIN.top_k, PLAIN.min_p, PLAIN.repeat_penalty, "3", PLAIN.max_tokens, PLAIN.context)
+SETTINGS = (*(getattr(PLAIN, name) for name in SLIDERS), "3", PLAIN.max_tokens, PLAIN.context)
 
 
 @pytest.fixture

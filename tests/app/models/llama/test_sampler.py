@@ -68,6 +68,15 @@ def test_top_p_and_min_p_look_at_probabilities_before_the_temperature() -> None:
     assert set(np.flatnonzero(draws(3000, temperature=10.0, min_p=0.3))) == {2, 0, 3}
 
 
+@pytest.mark.parametrize("n", [0.5, 1.0, 2.5])
+def test_top_n_sigma_keeps_what_is_near_the_best(n: float) -> None:
+    logits = np.random.default_rng(0).normal(size=200).astype(np.float32)
+    kept = set(np.flatnonzero(logits >= logits.max() - n * logits.std()).tolist())
+    sampler = Sampler(SamplingParams(temperature=50.0, top_k=0, top_p=1, top_n_sigma=n, seed=1))
+    assert {sampler(logits, ()) for _ in range(3000)} == kept
+    assert sampler.enough(()) is None  # the deviation is that of all logits
+
+
 def test_repeat_penalty_divides_positive_and_multiplies_negative_logits_once() -> None:
     logits = np.array([2.0, 1.5, -1.0, -1.5], np.float32)
     sampler = Sampler(SamplingParams(temperature=0, repeat_penalty=2.0))
