@@ -1,7 +1,5 @@
 """The strategies by name; a new one is one class and one entry here."""
 
-from collections.abc import Callable
-
 from townhall.context.shifting import ShiftStrategy
 from townhall.context.slide import SlideStrategy
 from townhall.context.stop import StopStrategy
@@ -9,12 +7,8 @@ from townhall.context.strategy import ContextStrategy
 from townhall.context.summarize import SummarizeStrategy
 from townhall.errors import ContextError
 
-STRATEGIES: dict[str, Callable[[], ContextStrategy]] = {
-    "slide": SlideStrategy,
-    "shift": ShiftStrategy,
-    "summarize": SummarizeStrategy,
-    "stop": StopStrategy,
-}
+_CLASSES: tuple[type[ContextStrategy], ...] = (SlideStrategy, ShiftStrategy, SummarizeStrategy, StopStrategy)
+STRATEGIES = {strategy.name: strategy for strategy in _CLASSES}
 
 
 def open_strategy(name: str) -> ContextStrategy:

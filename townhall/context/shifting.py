@@ -11,6 +11,7 @@ class ShiftStrategy(SlideStrategy):
     """
 
     name = "shift"
+    label = "forget, reread nothing"
 
     def prepare(self, cache: Cache) -> None:
         cache.prepare_remove()

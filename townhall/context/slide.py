@@ -15,6 +15,7 @@ class SlideStrategy:
     """
 
     name = "slide"
+    label = "forget the oldest"
     memory = 0
 
     def prepare(self, cache: Cache) -> None:

@@ -9,6 +9,7 @@ class StopStrategy:
     """Refuses with how many tokens over, and what would help."""
 
     name = "stop"
+    label = "refuse what does not fit"
     memory = 0
 
     def prepare(self, cache: Cache) -> None:

@@ -41,6 +41,7 @@ class ContextStrategy(Protocol):
     """Chooses what the model will see; never edits the stored history."""
 
     name: str
+    label: str  # what it does, in a few words
     memory: int  # tokens that a memory of evicted exchanges may take; 0: none is kept
 
     def prepare(self, cache: Cache) -> None:

@@ -13,4 +13,5 @@ class SummarizeStrategy(SlideStrategy):
     """
 
     name = "summarize"
+    label = "forget, keep notes"
     memory = BOUND

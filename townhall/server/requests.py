@@ -7,10 +7,14 @@ from pydantic import AliasChoices, BaseModel, Field, ValidationError, create_mod
 from pydantic_core import PydanticCustomError
 
 from app.sampler_settings import DECLARED
+from townhall.context.registry import STRATEGIES
 from townhall.server.errors import APIError
 from townhall.server.message_parts import ChatMessage, JSONObjectFormat, JSONSchemaFormat, Listed, RequestModel, TextFormat
 
-Context = Literal["slide", "shift", "summarize", "stop"]
+if TYPE_CHECKING:
+    Context = str
+else:
+    Context = Literal[tuple(STRATEGIES)]
 MAX_STOPS, MAX_STOP, MAX_CHOICES, MAX_TOP = 64, 256, 16, 20
 
 UNNAMED = ("str", "constrained-str")  # in the places that pydantic names

@@ -3,11 +3,12 @@
 from typing import Any
 
 from app.sampler_settings import DECLARED
+from townhall.context.registry import STRATEGIES
 from townhall.web.chat_store import LONGEST_NAME, ChatStore
 from townhall.web.gradio_offline import gr
 from townhall.web.growing_list import Choice
 from townhall.web.handlers import SEND, Handlers
-from townhall.web.sampling_controls import PLAIN, SLIDERS, STRATEGIES, SamplingControls
+from townhall.web.sampling_controls import PLAIN, SLIDERS, SamplingControls
 from townhall.web.tab_state import TabState
 from townhall.web.view import names, served_models
 
@@ -53,6 +54,7 @@ def build(chat_store: ChatStore, first: str, plain: SamplingControls = PLAIN) ->
                 model = gr.Dropdown(
                     [served_model.id for served_model in chat_store.served_models], value=first, label="Model", interactive=True
                 )
+                strategies = [(f"{name}: {strategy.label}", name) for name, strategy in STRATEGIES.items()]
                 settings = [
                     *(_slider(name, getattr(plain, name)) for name in SLIDERS),
                     gr.Textbox(
@@ -71,9 +73,7 @@ def build(chat_store: ChatStore, first: str, plain: SamplingControls = PLAIN) ->
                         info="in an answer",
                         interactive=True,
                     ),
-                    gr.Dropdown(
-                        [(says, name) for name, says in STRATEGIES.items()], value=plain.context, label="Context", interactive=True
-                    ),
+                    gr.Dropdown(strategies, value=plain.context, label="Context", interactive=True),
                 ]
         with gr.Column(elem_id="main"):
             header = gr.Markdown(elem_id="header", sanitize_html=False, container=False)

@@ -7,13 +7,6 @@ from app.sampler_settings import DECLARED, SamplerSettings
 from townhall.conversation import MAX_REPLY, REPEAT_PENALTY, TEMPERATURE
 from townhall.web.client import WebError
 
-STRATEGIES = {
-    "slide": "slide: forget the oldest",
-    "shift": "shift: forget, reread nothing",
-    "summarize": "summarize: forget, keep notes",
-    "stop": "stop: refuse what does not fit",
-}
-
 
 @dataclass(frozen=True)
 class SamplingControls(SamplerSettings):
