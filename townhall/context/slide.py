@@ -21,8 +21,12 @@ class SlideStrategy:
     def prepare(self, cache: Cache) -> None:
         """Nothing to do: an overflow is a prefill."""
 
+    def goal(self, window: Window) -> int:
+        """Tokens that an overflow frees at least."""
+        return window.capacity // 4
+
     def choose(self, window: Window, current: WindowPlan, turn: int) -> WindowPlan:
-        dropped = evict(window, current, turn)
+        dropped = evict(window, current, turn, self.goal(window))
         kept = current.kept[len(dropped) :]
         plan = WindowPlan(kept, dropped, current.memory)
         # a memory is the last to go

@@ -70,13 +70,13 @@ def fold_ahead(window: Window, current: WindowPlan, memory: int) -> tuple[Exchan
     return evict(window, current, turn + max(0, more))
 
 
-def evict(window: Window, current: WindowPlan, turn: int) -> tuple[Exchange, ...]:
-    """Whole exchanges, the oldest first, and at least a quarter of the window at once; none where the turn fits.
+def evict(window: Window, current: WindowPlan, turn: int, goal: int | None = None) -> tuple[Exchange, ...]:
+    """Whole exchanges, the oldest first, and at least `goal` tokens (a quarter of the window) at once; none where the turn fits.
 
     Only the newest exchange is spared for as long as it fits, since a follow-up question hangs on it: `Slide` says what that costs.
     """
     total, freed, dropped = current.tokens + turn, 0, 0
-    goal = window.capacity // 4 if total > window.budget else 0
+    goal = (window.capacity // 4 if goal is None else goal) if total > window.budget else 0
     while dropped < len(current.kept) and (total - freed > window.budget or (freed < goal and dropped < len(current.kept) - 1)):
         freed += current.kept[dropped].tokens
         dropped += 1

@@ -15,6 +15,7 @@ from townhall.cli.chat_state import ChatState
 from townhall.cli.main import main
 from townhall.cli.model_loading import Loaded, resampled
 from townhall.cli.session import Session
+from townhall.context.registry import STRATEGIES
 from townhall.errors import CommandError, ModelError
 from townhall.logbook.log_index import Index
 from townhall.logbook.log_reader import parse, read_log
@@ -212,7 +213,7 @@ def test_models_are_changed_back_and_forth_without_loading_and_the_talk_goes_on(
         ("/settings temperature warm", "temperature must be a number from 0, not 'warm'"),
         ("/settings top_p 2", "top_p must be a number above 0 and up to 1, not 2"),
         ("/settings count 0", "count must be a whole number from 1, not 0"),
-        ("/settings context glide", "context must be one of slide, shift, summarize, stop, not 'glide'"),
+        ("/settings context glide", f"context must be one of {', '.join(STRATEGIES)}, not 'glide'"),
         ("/settings timing {a: [", "timing must be true or false"),
         ("/settings device CL", "device cannot change while the session runs; leave, and start it again with --device"),
         ("/settings max_context 2048", "start it again with --max-context"),

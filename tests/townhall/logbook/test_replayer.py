@@ -11,6 +11,7 @@ from app.models.llama.sampling_params import SamplingParams
 from tests.townhall.cli.test_keeping import townhall as chat
 from tests.townhall.test_conversation import PERSONA
 from townhall.cli.main import main
+from townhall.context.registry import STRATEGIES
 from townhall.conversation import Conversation
 from townhall.fake.script import open_fake
 from townhall.logbook.log_reader import read_log
@@ -138,7 +139,7 @@ def write_script(tmp_path, text):
     "change, fault",
     [
         (("settings:", "sittings:"), "its front matter does not say how the talk was held"),
-        (("context: slide", "context: glide"), "front matter: context must be one of slide, shift, summarize, stop, not 'glide'"),
+        (("context: slide", "context: glide"), f"front matter: context must be one of {', '.join(STRATEGIES)}, not 'glide'"),
         (("fake:script=", "fake:sript="), "names no double"),
         (('"tokens": [', '"tokens": ["x", '), "the receipt of this reply lacks what it takes to repeat it"),
         (('"sampler": {', '"sampler": {"heat": 3, '), "the receipt of this reply lacks what it takes"),
