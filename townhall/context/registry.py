@@ -1,5 +1,6 @@
 """The strategies by name; a new one is one class and one entry here."""
 
+from townhall.context.halve import HalveStrategy
 from townhall.context.shifting import ShiftStrategy
 from townhall.context.slide import SlideStrategy
 from townhall.context.stop import StopStrategy
@@ -7,7 +8,7 @@ from townhall.context.strategy import ContextStrategy
 from townhall.context.summarize import SummarizeStrategy
 from townhall.errors import ContextError
 
-_CLASSES: tuple[type[ContextStrategy], ...] = (SlideStrategy, ShiftStrategy, SummarizeStrategy, StopStrategy)
+_CLASSES: tuple[type[ContextStrategy], ...] = (SlideStrategy, HalveStrategy, ShiftStrategy, SummarizeStrategy, StopStrategy)
 STRATEGIES = {strategy.name: strategy for strategy in _CLASSES}
 
 

@@ -53,6 +53,10 @@ def test_slide_drops_whole_exchanges_oldest_first_and_a_quarter_of_the_window_at
     assert (*chosen.dropped, *chosen.kept) == current.kept
 
 
+def test_halve_frees_half_of_the_window():
+    assert kept(open_strategy("halve").choose(WINDOW, plan(100, 100, 100, 100, 100, 100), 101)) == [100]
+
+
 def test_slide_pays_rarely():
     strategy, current, overflows = open_strategy("slide"), WindowPlan(()), 0
     for _ in range(1000):
@@ -69,7 +73,7 @@ def test_stop_refuses_with_how_many_tokens_over_and_what_would_help():
 
 
 def test_an_unknown_strategy_names_those_there_are():
-    with pytest.raises(ContextError, match="slide, shift, summarize, stop"):
+    with pytest.raises(ContextError, match=", ".join(STRATEGIES)):
         open_strategy("silde")
 
 
