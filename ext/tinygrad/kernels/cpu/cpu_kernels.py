@@ -98,7 +98,7 @@ class CPUKernels:
             block = min(T, max(1, PREFILL_ROWS // (heads // kv_heads)))
             source = plain_source("attend_prefill", ["attention.h", "attend_prefill.c"], macros | {"BLOCK": block, "CHUNK": PREFILL_CHUNK})
             return self._launch(source, "attend_prefill", kv_heads * -(-T // block), [out], [q, cache_k, cache_v], start_pos)[0]
-        splits = -(-ATTEND_TASKS // kv_heads)
+        splits = self._attend_splits(kv_heads)
         macros |= {"SPLITS": splits, "CHUNK": DECODE_CHUNK}
         source = plain_source("attend_decode", ["attention.h", "attend_decode.c"], macros)
         if splits == 1:
@@ -107,6 +107,11 @@ class CPUKernels:
         (partial,) = self._launch(source, "attend_decode", kv_heads * splits, [partial], [q, cache_k, cache_v], start_pos)
         source = plain_source("attend_combine", ["attention.h", "attend_combine.c"], macros | {"TASKS": 1})
         return self._launch(source, "attend_combine", 1, [out], [partial])[0]
+
+    @staticmethod
+    def _attend_splits(kv_heads: int) -> int:
+        """Stretches of the positions that are attended to by tasks of their own."""
+        return -(-ATTEND_TASKS // kv_heads)
 
     def linear_residual(self, x: Tensor, weight: PackedMatrix, residual: Tensor, out: Tensor | None = None) -> Tensor:
         if out is None:

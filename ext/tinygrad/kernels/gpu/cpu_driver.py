@@ -24,6 +24,11 @@ class CPUDriverKernels(CPUKernels):
         return obstacle(device, wrap)
 
     @staticmethod
+    def _attend_splits(kv_heads: int) -> int:
+        """One where several heads keep the cores busy: enqueuing a kernel that combines splits costs more than they save."""
+        return 1 if kv_heads > 1 else CPUKernels._attend_splits(kv_heads)
+
+    @staticmethod
     def _launch(
         source: str, entry: str, tasks: int, outputs: Sequence[Tensor], inputs: Sequence[Tensor] = (), start_pos: int | UOp | None = None
     ) -> list[Tensor]:
