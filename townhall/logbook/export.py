@@ -21,8 +21,8 @@ def as_json(log: Log) -> dict[str, Any]:
 
 def as_markdown(log: Log) -> str:
     """The talk alone, to be read."""
-    chat_state = f"talk with {log.head.get('persona') or 'somebody'}"
-    title = f"# {printable(log.title)}, a {chat_state}" if log.title else f"# A {chat_state}"
+    title = f"talk with {log.head.get('persona') or 'somebody'}"
+    title = f"# {printable(log.title)}, a {title}" if log.title else f"# A {title}"
     if started := log.head.get("started"):
         title += f", {started}"
     parts = [title]
