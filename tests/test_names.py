@@ -100,3 +100,8 @@ def test_no_name_that_was_given_up_comes_back() -> None:
     texts |= {name: " ".join(words(name)) for name in modules()}
     found = {name: sorted({hit[0] for hit in GIVEN_UP.finditer(text)}) for name, text in texts.items()}
     assert not {name: hits for name, hits in found.items() if hits}
+
+
+def test_names_of_tests_are_short_enough_to_read() -> None:
+    names = re.findall(r"^\s*def (test_\w+)", "\n".join(path.read_text() for path in (ROOT / "tests").rglob("*.py")), re.MULTILINE)
+    assert not [name for name in names if len(name) >= 80]

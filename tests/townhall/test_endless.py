@@ -67,7 +67,7 @@ def fresh(llama: Llama, tokens: list[int]) -> object:
     return cache
 
 
-def test_after_any_number_of_shifts_the_first_layers_keys_are_those_of_a_fresh_prefill(llama_on, device: str) -> None:
+def test_after_many_shifts_the_first_layers_keys_equal_a_fresh_prefill(llama_on, device: str) -> None:
     llama = llama_on(device)
     random, cache, step = np.random.default_rng(5), llama.new_cache(), 20
     ids = [int(n) for n in random.integers(0, llama.config.vocab_size, 200)]
@@ -152,7 +152,7 @@ def test_a_damaged_persona_is_said_in_one_line_and_read_anew(llama_on, tmp_path:
     assert chat_state(llama, "slide", heads=heads).prepare().restore_seconds is not None and len(said) == 1
 
 
-def test_a_disk_that_takes_no_more_bytes_costs_the_stored_persona_and_not_the_conversation(llama_on, tmp_path: Path) -> None:
+def test_a_full_disk_costs_the_stored_persona_and_not_the_conversation(llama_on, tmp_path: Path) -> None:
     llama, said = llama_on("CPU"), []
     conversation = chat_state(llama, "shift", heads=PrefixCache(tmp_path / "heads", say=said.append))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -113,7 +113,7 @@ def test_another_device_is_refused(cache):
         cache.open(Asked("b", device="CL"))
 
 
-def test_real_models_come_back_as_they_were_and_leave_the_machine_when_there_is_no_room(tmp_path):
+def test_real_models_are_reused_and_freed_when_there_is_no_room(tmp_path):
     files = [make_tiny_gguf(tmp_path / f"{n}.gguf", n_kv_heads=2, dim=128) for n in range(2)]
     first, second = (ChatOptions(model=file, max_context=200, seed=1) for file in files)
     cache = ModelCache(load)

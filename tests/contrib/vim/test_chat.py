@@ -112,7 +112,7 @@ def test_names_that_one_plays_with_are_ones_own_to_set(path):
     assert out.read_text().split() == [">1", "=", ">1"]
 
 
-def test_a_turn_that_is_typed_and_sent_is_answered_in_the_buffer_and_the_cursor_waits_at_the_end(path, vim, watch):
+def test_a_turn_is_answered_in_the_buffer_and_the_cursor_waits_at_the_end(path, vim, watch):
     path.write_text("")
     watch()
     at = vim()
@@ -142,7 +142,7 @@ def test_a_file_that_is_made_after_vim_has_opened_it_is_loaded_without_a_questio
     assert path.read_text() == "User: Hello there\n\nStacy: Hello there\n\nUser: "
 
 
-def test_a_reply_that_came_before_vim_looked_at_what_it_had_saved_is_loaded_all_the_same(path, vim):
+def test_a_reply_that_precedes_vims_look_at_its_save_is_loaded(path, vim):
     """On a slow disk vim may take the reply's time for its own: it knows of no change then, and here it is told to want to know of none."""
     path.write_text("User: Größe\n")
     ignorant = ("setlocal noautoread", "autocmd! FileChangedShell", "autocmd FileChangedShell * let v:fcs_choice = ''")

@@ -174,7 +174,7 @@ print(json.dumps([version, kinds]))
 
 @pytest.mark.cuda_compile
 @pytest.mark.skipif(nvrtc.find() is None, reason="NVRTC is not installed (the extra `cuda`)")
-def test_machine_code_comes_out_for_every_generation_of_cards_and_a_mistake_is_one_sentence():
+def test_machine_code_for_every_generation_of_cards():
     known = {name: value for name, value in os.environ.items() if name not in (*VARIABLES, "CPU", "GPU", "DEBUG")}
     environment = known | {"DEV": "CUDA", "NVRTC_PATH": str(nvrtc.find())}
     generations = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_120")

@@ -92,7 +92,7 @@ def refused(what: str, **environment: str) -> "subprocess.CompletedProcess[str]"
     return done
 
 
-def test_a_kernel_that_the_driver_cannot_build_is_a_sentence_and_its_log_shows_at_debug_2():
+def test_a_kernel_that_cannot_be_built_is_one_sentence():
     info = refused("broken").stderr
     sentences = [line for line in info.splitlines() if line.startswith("townhall: ")]
     assert len(sentences) == 1 and "cannot build the kernel broken" in sentences[0] and "undeclared identifier" in sentences[0]
@@ -100,7 +100,7 @@ def test_a_kernel_that_the_driver_cannot_build_is_a_sentence_and_its_log_shows_a
     assert "OpenCL Compile Error" in refused("broken", DEBUG="2").stderr
 
 
-def test_memory_that_the_device_does_not_have_is_a_sentence_with_what_is_needed_and_what_there_is():
+def test_missing_memory_is_one_sentence_with_need_and_supply():
     info = refused("greedy").stderr
     assert len(info.splitlines()) == 1
     assert "refuses memory: another 1125899.9 GB are needed, and " in info and " are available" in info and "CPU=1" in info

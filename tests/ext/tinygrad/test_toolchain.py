@@ -76,7 +76,7 @@ def test_the_device_of_a_target(target, device):
     assert toolchain.device_of(target) == device
 
 
-def test_preparing_translates_the_switches_and_imports_neither_tinygrad_nor_pyopencl():
+def test_preparing_translates_the_switches_and_imports_no_tinygrad():
     code = """
 import os, sys
 from ext.tinygrad import toolchain

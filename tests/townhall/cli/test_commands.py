@@ -128,7 +128,7 @@ def test_a_refused_command_has_its_place_among_answers_in_json(pool):
     assert code == 2 and [next(iter(json.loads(line))) for line in out] == ["error", "text", "error"]
 
 
-def test_a_retry_with_a_seed_is_another_sample_and_the_next_question_has_the_seed_again(pool):
+def test_a_retry_with_a_seed_is_another_sample(pool):
     mine = pool(seed=7)
     mine.type("Hi", "/retry", "/retry", "How?")
     events = [event for event in mine.log().events if not isinstance(event, tuple) and event.role == "assistant"]
@@ -316,7 +316,7 @@ def test_every_command_is_in_the_help_and_has_a_line_of_its_own(pool):
         assert name in listed and help in listed and help in mine.type(f"/help {name[1:]}")[2][0]
 
 
-def test_a_question_that_got_no_answer_is_taken_back_in_the_log_and_can_be_tried_again(pool, tmp_path):
+def test_an_unanswered_question_is_taken_back_in_the_log(pool, tmp_path):
     mine = pool("One.", [ModelError("the model fell over")], "Two.")
     code, out, _ = mine.type("Hi", "Ho", "/retry", "/undo")
     assert (code, out) == (2, ["One.", "Two."]) and mine.said == kept(mine.log()) == [("Hi", "One.")]

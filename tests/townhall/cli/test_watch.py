@@ -140,7 +140,7 @@ def test_a_signal_ends_the_watch_with_the_file_in_order(tmp_path, slow, ending):
     assert text.startswith("User: Hi\n\nStacy: more more") and text.endswith("more\n\nUser: ")
 
 
-def test_a_kill_in_the_middle_of_a_reply_costs_the_cue_which_the_next_watch_puts_there(tmp_path, slow):
+def test_after_a_kill_during_a_reply_the_next_watch_adds_the_cue(tmp_path, slow):
     path = tmp_path / "a.chat"
     path.write_text("User: Hi")
     program = subprocess.Popen([*COMMAND, str(path), *slow], stderr=subprocess.DEVNULL)

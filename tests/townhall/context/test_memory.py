@@ -109,7 +109,7 @@ def test_only_evicted_text_is_written_down_each_message_once():
         (words(20), "circles"),
     ],
 )
-def test_a_memory_that_is_empty_too_long_or_says_the_persona_again_is_rejected_and_slide_serves(note, why):
+def test_a_bad_summary_is_rejected_and_slide_serves(note, why):
     llama = model(note)
     conversation = chat_state(llama, context="summarize")
     fold = until_fold(conversation)
@@ -136,7 +136,7 @@ def test_a_rejected_memory_leaves_the_one_before_it():
     assert conversation.plan.memory is kept and conversation.last.receipt.memory_of == kept.sources
 
 
-def test_a_turn_longer_than_the_recent_ones_is_served_by_slide_and_written_down_after_it():
+def test_a_long_turn_is_served_by_slide_and_summarised_after_it():
     llama = model()
     conversation = chat_state(llama, context="summarize")
     for _ in range(3):

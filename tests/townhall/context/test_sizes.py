@@ -35,7 +35,7 @@ def test_a_head_that_fills_the_window_is_refused_with_the_numbers(context, token
 
 @every_strategy
 @pytest.mark.parametrize("over", [-1, 0, 1, N])
-def test_the_largest_head_is_the_one_that_leaves_room_for_an_empty_turn_and_the_answer(context, over):
+def test_the_largest_persona_leaves_room_for_an_empty_turn_and_the_answer(context, over):
     empty, reserve = len(chat_state(FakeLlama()).prompt.turn_ids("")), N // 4
     persona = persona_of(N - reserve - empty + over)
     if over > 0:

@@ -46,7 +46,7 @@ def test_what_fits_stays_whole(strategy, sizes, turn):
         ((650,), 51, []),
     ],
 )
-def test_slide_drops_whole_exchanges_oldest_first_and_a_quarter_of_the_window_at_once(sizes, turn, stays):
+def test_slide_drops_the_oldest_exchanges_and_a_quarter_of_the_window(sizes, turn, stays):
     current = plan(*sizes)
     chosen = open_strategy("slide").choose(WINDOW, current, turn)
     assert kept(chosen) == stays

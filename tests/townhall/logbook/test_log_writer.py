@@ -86,7 +86,7 @@ def test_an_editor_that_puts_a_new_file_in_its_place_is_followed(writer, path):
     assert texts(path) == ["Anew"] and read_log(path).head["id"] == "x"
 
 
-def test_a_full_disk_is_said_once_and_what_was_said_meanwhile_is_kept_once_there_is_room(writer, path, monkeypatch):
+def test_a_full_disk_is_reported_once_and_turns_are_kept_once_there_is_room(writer, path, monkeypatch):
     writer.append(said("Hi"))
     before, write = path.read_bytes(), os.write
 

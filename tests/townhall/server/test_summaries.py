@@ -82,7 +82,7 @@ def test_who_edits_what_was_said_is_not_told_of_what_was_never_said(talked, serv
     assert again.say("Well?")["townhall"]["memory"]
 
 
-def test_a_conversation_from_before_the_start_gets_its_memory_after_the_first_answer(talked, serve):
+def test_an_older_conversation_is_summarised_after_its_first_answer(talked, serve):
     info = talked[0].messages
     other = Talk(serve(FakeLlama(summarizer, max_context=300)))
     other.messages = [*info]

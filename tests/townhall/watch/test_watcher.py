@@ -168,7 +168,7 @@ def test_a_change_above_is_told_from_the_same_words_in_files_of_any_line_end(pat
         (b"---\na: &a [x, x]\nseed: [*a, *a]\n---\nUser: One", "line 2: unknown key 'a'"),
     ],
 )
-def test_what_cannot_be_answered_is_told_in_a_line_left_as_it_is_and_the_watch_goes_on(path, content, fault):
+def test_what_cannot_be_answered_is_reported_and_left_as_it_is(path, content, fault):
     path.write_text("User: ")
     with watched(path) as room:
         path.write_bytes(content)
@@ -195,7 +195,7 @@ def test_a_read_only_file_is_left_alone(path):
 
 
 @pytest.mark.parametrize("renamed", [False, True])
-def test_a_file_that_goes_in_the_middle_of_a_reply_is_told_and_answered_when_it_is_back(path, renamed):
+def test_a_file_that_vanishes_during_a_reply_is_answered_when_it_is_back(path, renamed):
     path.write_text("User: One\n")
     elsewhere = path.with_name("other.name")
     with watched(path, slow_echo) as room:
@@ -210,7 +210,7 @@ def test_a_file_that_goes_in_the_middle_of_a_reply_is_told_and_answered_when_it_
     assert f"{path} is there again" in room.lines and len(room.faults) == 1
 
 
-def test_an_empty_file_gets_its_first_cue_and_one_that_is_emptied_gets_it_when_it_stays_so(path, monkeypatch):
+def test_an_empty_file_gets_its_first_cue(path, monkeypatch):
     path.touch()
     monkeypatch.setattr(watched_file, "GRACE", 0.3)
     with watched(path) as room:
@@ -368,7 +368,7 @@ def test_somebody_who_saves_between_our_look_and_our_write_keeps_their_version(p
     assert not todo
 
 
-def test_a_file_that_is_away_while_its_reply_is_about_to_begin_is_answered_when_it_is_back(path, monkeypatch):
+def test_a_file_that_vanishes_before_a_reply_is_answered_when_it_is_back(path, monkeypatch):
     """Read, then moved away and back: its content is no news any more, and still unanswered."""
     refuse, away = document.Document.refuse_unwritable, [True]
 

@@ -128,7 +128,7 @@ def test_deleting_takes_the_chat_that_the_question_named(run, events):
     assert [saved.title for saved in do._chat_store.saved()] == ["One?"]
 
 
-def test_pressing_twice_around_a_whole_reply_asks_once_and_what_was_added_meanwhile_is_a_message(run, events):
+def test_pressing_twice_around_a_reply_asks_once_and_keeps_what_was_added(run, events):
     do, tab = events("Fine."), TabState("")
 
     async def story():
@@ -193,7 +193,7 @@ def test_nothing_but_another_voice_touches_the_list_in_which_somebody_chooses(ru
     assert chosen[-2:] == (gr.skip(), "gary") and by_model[-2:] == ("double", gr.skip())
 
 
-def test_a_name_is_written_anew_from_all_of_it_and_not_from_what_the_list_has_room_for(run, events):
+def test_a_chat_is_renamed_from_its_whole_name(run, events):
     do, tab = events("Fine."), TabState("")
     name = "A name of five dozen letters and more, which the list cuts off"
 

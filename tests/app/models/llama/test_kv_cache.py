@@ -114,7 +114,7 @@ def test_tokens_that_come_after_a_shift_are_shifted_from_their_own_keys() -> Non
 
 
 @pytest.mark.parametrize("span", [(5, 5), (6, 5), (-1, 3), (0, 51), (50, 51)])
-def test_a_shift_of_nothing_backwards_or_past_the_end_is_refused_and_changes_nothing(span: tuple[int, int]) -> None:
+def test_an_impossible_shift_is_refused_and_changes_nothing(span: tuple[int, int]) -> None:
     conversation = Conversation("CPU", 50)
     before = [get(t).copy() for t in conversation.cache.tensors]
     with pytest.raises(CacheError, match=rf"remove\({span[0]}, {span[1]}\) of a cache that holds 50 tokens"):

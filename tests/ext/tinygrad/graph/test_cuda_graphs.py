@@ -174,7 +174,7 @@ def test_a_view_of_an_input_moves_with_the_input() -> None:
 
 
 @pytest.mark.parametrize("order", [1, 7, 8])
-def test_kernels_run_in_the_order_of_their_capture_however_the_driver_orders_what_is_free(order: int, cuda_emulator: Any) -> None:
+def test_kernels_run_in_the_order_of_their_capture(order: int, cuda_emulator: Any) -> None:
     with cuda_emulator.set(order=order):
         layers = Layers()
         composite = layers.composite()

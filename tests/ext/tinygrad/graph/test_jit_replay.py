@@ -24,7 +24,7 @@ def captured(function, *arguments) -> TinyJit:
     return jit
 
 
-def test_it_computes_what_the_jit_computes_with_variables_and_what_lies_in_the_inputs(install):
+def test_it_computes_what_the_jit_computes(install):
     install(2)
     weights, pos = tensor(256, 256), UOp.variable("pos", -4, 8)
     x, other = tensor(64, 256), tensor(64, 256)
