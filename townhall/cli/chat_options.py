@@ -114,7 +114,8 @@ class ChatOptions(SamplerSettings):
         path = WEIGHTS / DEFAULT_MODEL
         if not path.exists():
             script = _short(WEIGHTS / "pull_llama.sh")
-            raise ModelError(f"the default model is not there yet: run `make chat`, or `bash {script}`, or pass --model")
+            make = "`make chat`, or " if (ROOT / "Makefile").is_file() else ""  # a wheel has none
+            raise ModelError(f"the default model is not there yet: run {make}`bash {script}`, or pass --model")
         return path
 
 
