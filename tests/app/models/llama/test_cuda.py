@@ -104,3 +104,11 @@ def test_ids_drawn_from_the_devices_ranking_are_those_of_all_logits(
     monkeypatch.setattr(llama.engine, "largest", lambda: None)
     assert list(llama.generate(IDS[:40], 12, sampling, stop_ids=frozenset())) == ranked
     assert copies == 12
+
+
+def test_where_the_ranking_is_too_short_all_logits_are_read(load: Callable[..., Llama]) -> None:
+    llama = load("Q4_0")
+    sampling = SamplingParams(temperature=2.0, top_k=64, repeat_penalty=1.3, repeat_last_n=30, top_p=1, seed=2)  # up to 94 ids
+    ranked = list(llama.generate(IDS[:40], 12, sampling, stop_ids=frozenset()))
+    llama.engine.largest = lambda: None  # type: ignore[method-assign]
+    assert list(llama.generate(IDS[:40], 12, sampling, stop_ids=frozenset())) == ranked
