@@ -106,9 +106,14 @@ def test_ids_drawn_from_the_devices_ranking_are_those_of_all_logits(
     assert copies == 12
 
 
-def test_where_the_ranking_is_too_short_all_logits_are_read(load: Callable[..., Llama]) -> None:
-    llama = load("Q4_0")
-    sampling = SamplingParams(temperature=2.0, top_k=64, repeat_penalty=1.3, repeat_last_n=30, top_p=1, seed=2)  # up to 94 ids
-    ranked = list(llama.generate(IDS[:40], 12, sampling, stop_ids=frozenset()))
-    llama.engine.largest = lambda: None  # type: ignore[method-assign]
-    assert list(llama.generate(IDS[:40], 12, sampling, stop_ids=frozenset())) == ranked
+@pytest.mark.parametrize(
+    "sampling", [SamplingParams(top_k=70), SamplingParams(top_k=40, repeat_penalty=1.3, repeat_last_n=30), SamplingParams(top_k=0)]
+)
+def test_where_the_ranking_is_too_short_all_logits_are_read(
+    sampling: SamplingParams, load: Callable[..., Llama], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llama, reads = load("Q4_0"), []
+    logits = llama.engine.logits
+    monkeypatch.setattr(llama.engine, "logits", lambda: reads.append(1) or logits())
+    list(llama.generate(IDS[:40], 4, sampling, stop_ids=frozenset()))
+    assert len(reads) == 4
