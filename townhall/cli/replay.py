@@ -73,7 +73,7 @@ def describe(found: "Difference", tokenizer: Any) -> str:
     if found.position is None:
         return f"{where}: its prompt is another one; the persona, the words above it or the model's template have changed"
 
-    def info(token: int | None) -> str:
+    def described(token: int | None) -> str:
         if token is None:
             return "the end"
         try:
@@ -82,7 +82,7 @@ def describe(found: "Difference", tokenizer: Any) -> str:
             text = ""
         return f"{text!r} (id {token})" if text else f"id {token}"
 
-    return f"{where} differs at token {found.position + 1}: the log has {info(found.expected)}, this run {info(found.got)}"
+    return f"{where} differs at token {found.position + 1}: the log has {described(found.expected)}, this run {described(found.got)}"
 
 
 def options_of(log: "Log", model: Path | None) -> "ChatOptions":

@@ -114,7 +114,7 @@ class Planner:
             # Open WebUI asks for titles and tags like this: one message that holds the conversation, and no stream
             once=len(turns) == 1 and not request.stream,
             # of several answers it is unknown which one the client continues
-            after=summaries.after(served_model.info(system), prompt, strategy, window, prompt_plan)
+            after=summaries.after(served_model.persona_with(system), prompt, strategy, window, prompt_plan)
             if strategy.memory and (request.n or 1) == 1
             else None,
         )

@@ -29,7 +29,7 @@ class ServedModel:
     def bare(self) -> bool:
         return self.persona is NOBODY
 
-    def info(self, system: str) -> Persona:
+    def persona_with(self, system: str) -> Persona:
         """The persona with more in its description."""
         return replace(self.persona, style=f"{self.persona.style}\n\n{system}".strip()) if system else self.persona
 
@@ -58,7 +58,7 @@ class ServedModels:
         """How prompts of a voice begin, `system` following the persona's own description."""
         key = (served_model.id, system)
         if (prompt := self._prompts.get(key)) is None:
-            format = open_format(self._format, served_model.info(system), self._llama.tokenizer)
+            format = open_format(self._format, served_model.persona_with(system), self._llama.tokenizer)
             prompt = self._prompts[key] = Prompt(format, self._llama.tokenizer)
             if len(self._prompts) > REMEMBERED_HEADS:
                 self._prompts.popitem(last=False)

@@ -16,7 +16,7 @@ from app.models.llama.checkpoint.encode import encoded
 from app.models.llama.checkpoint.errors import CheckpointError
 from app.models.llama.checkpoint.inspection import licence
 from app.models.llama.checkpoint.names import gguf_from_canonical
-from app.models.llama.checkpoint.truncated_file import info
+from app.models.llama.checkpoint.truncated_file import report_truncation
 from app.models.llama.config import LlamaConfig
 
 T = gguf.GGMLQuantizationType
@@ -42,7 +42,7 @@ def convert(checkpoint: Checkpoint, target: Path, kind: str, on_bytes: OnBytes =
     try:
         writer = gguf.GGUFWriter(part, "llama")
         try:
-            with info(checkpoint.files, part):
+            with report_truncation(checkpoint.files, part):
                 _write_metadata(writer, checkpoint, kind)
                 _write_tensors(writer, checkpoint, types, on_bytes)
         finally:

@@ -8,6 +8,7 @@ read weights while a model is in use, there is ext/tinygrad/sigbus.py.
 import ctypes
 import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ EXIT_CODE = 2  # of every fault that a sentence names
 
 
 @contextmanager
-def info(files: Sequence[Path], part: Path | None = None) -> Iterator[None]:
+def report_truncation(files: Sequence[Path], part: Path | None = None) -> Iterator[None]:
     """Where a page of `files`, mapped, cannot be read in this block, standard error names the file, `part` is removed and the process ends.
 
     Nothing is said where there is no such signal, or where somebody else handles it.
@@ -26,8 +27,10 @@ def info(files: Sequence[Path], part: Path | None = None) -> Iterator[None]:
         yield
         return
     sizes = {path: path.stat().st_size for path in files}
+    first = threading.Lock()
 
     def speak(_: int) -> None:
+        first.acquire()  # a second thread that meets such a page waits here for the end
         with suppress(Exception):
             shorter = [path for path, size in sizes.items() if not path.is_file() or path.stat().st_size < size]
             names = " or ".join(map(str, shorter or list(sizes)[:4]))

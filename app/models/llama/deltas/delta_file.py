@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from app.models.llama.checkpoint.cores import cores
-from app.models.llama.checkpoint.truncated_file import info
+from app.models.llama.checkpoint.truncated_file import report_truncation
 from app.models.llama.deltas.xor import CHUNK, OnBytes, xor_files
 from ext.tinygrad.errors import TownhallError
 
@@ -51,7 +51,7 @@ def apply(base: Path, deltas: Sequence[Path], out: Path, on_bytes: OnBytes = lam
     for name in names:
         _check_target(out / name, base)
     job = _Job(base, on_bytes, spare_core=len(deltas) < cores())
-    with info([base, *filter(Path.is_file, deltas)]):
+    with report_truncation([base, *filter(Path.is_file, deltas)]):
         return _all_of(job, [partial(job.apply, delta, out / name) for delta, name in zip(deltas, names)])
 
 
@@ -64,7 +64,7 @@ def make(base: Path, plains: Sequence[Path], out: Path, on_bytes: OnBytes = lamb
         raise DeltaError("two files of the same name cannot become deltas in one folder; rename one, or use two folders")
     make_folder(out)
     job = _Job(base, on_bytes, spare_core=len(plains) < cores())
-    with info([base, *plains]):
+    with report_truncation([base, *plains]):
         return _all_of(job, [partial(job.make, plain, out) for plain in plains])
 
 
