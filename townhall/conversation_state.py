@@ -1,4 +1,4 @@
-"""Where a conversation stands between two turns. It is never changed, only followed by another, so that a turn can be taken back."""
+"""The immutable state of a conversation between two turns, so that a turn can be undone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

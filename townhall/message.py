@@ -1,4 +1,4 @@
-"""What was said: messages that keep the token ids the model saw or sampled, so that a history is never tokenised again."""
+"""Messages with the token ids that the model saw or sampled, so that a history is tokenised once."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

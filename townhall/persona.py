@@ -1,4 +1,4 @@
-"""Who speaks: a persona is one YAML file with a name, a description, a few example exchanges, a greeting and stop strings."""
+"""Personas: one YAML file each, with a name, a description, a few example exchanges, a greeting and stop strings."""
 
 import difflib
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A persona read once is ready at once: KV snapshots of pinned heads in the user's cache folder."""
+"""Prefix cache: KV entries of personas in the user's cache folder, restored at the next start."""
 
 import os
 import time

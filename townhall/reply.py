@@ -1,4 +1,4 @@
-"""What came of a turn: the text that was shown, and its figures."""
+"""The reply to a turn: its text and its figures."""
 
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""A conversation that somebody else keeps: from the whole list of messages to the prompt that a `Conversation` would have come to."""
+"""API transcripts: from a whole list of messages to the prompt that a `Conversation` would have come to."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A canary: how fast the device that holds given weights reads them, timed by a kernel that does nothing else.
+"""Memory bandwidth of a device: how fast it reads given weights, timed by a kernel that does nothing else.
 
 What a person sees of a device is then measured where the weights lie, not declared. It costs a start a few milliseconds.
 """

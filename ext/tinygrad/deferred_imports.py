@@ -1,4 +1,4 @@
-"""Importing tinygrad, and building on it, without waiting for what a start never uses."""
+"""Imports tinygrad without the modules that a start does not use."""
 
 import contextlib
 import gc

@@ -1,4 +1,4 @@
-"""What every start would ask or compute again, kept in tinygrad's own disk cache: a compiler's answers, the CPU queue's programs."""
+"""Answers that every start would ask or compute again, kept in tinygrad's disk cache: a compiler's features, the CPU queue's programs."""
 
 import contextlib
 import functools

@@ -1,4 +1,4 @@
-"""What `townhall chat` is to do, and which model file that means."""
+"""The options of `townhall chat`, and which model file they mean."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Somebody who speaks on a model, ready; and how a talk is brought from one such scene into another."""
+"""A loaded model, persona and conversation, ready to chat; and how a chat moves from one to another."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

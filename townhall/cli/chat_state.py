@@ -1,4 +1,4 @@
-"""A conversation and all that commands may change about it: who speaks, on which model, how, and where it is kept."""
+"""The state of a chat session that slash commands change: persona, model, settings and log."""
 
 from collections.abc import Callable, Generator
 from dataclasses import replace

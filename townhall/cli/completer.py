@@ -1,4 +1,4 @@
-"""What the line offers after a slash: the commands with their help, then what each of them takes."""
+"""Tab completion after a slash: the commands with their help, then their arguments."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -1,4 +1,4 @@
-"""What was typed, over sessions: one JSON string a line, the newest last, in the user's own folder."""
+"""The history of input lines over sessions: one JSON string a line, the newest last, in the user's own folder."""
 
 import json
 import os

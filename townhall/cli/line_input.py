@@ -1,4 +1,4 @@
-"""What a person types, line by line: with an editor at a terminal, plainly where either end is none."""
+"""Reads input lines: with an editor at a terminal, plainly where stdin or stdout is none."""
 
 import sys
 from collections.abc import Callable, Mapping

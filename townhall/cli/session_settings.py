@@ -1,4 +1,4 @@
-"""Settings looked at and changed while a session runs, held to what a settings file may say."""
+"""/settings: shows and changes the settings of a running session, checked like those of a settings file."""
 
 from typing import Any
 

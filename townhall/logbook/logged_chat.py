@@ -1,4 +1,4 @@
-"""A conversation that is kept: what was asked before it is answered, the answer with its facts before it counts as said."""
+"""A logged conversation: a question is written before it is answered, the answer with its figures before it counts."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""A language model that remembers what it was asked and what it sampled: all that it takes to do the same again."""
+"""A language model wrapper that records prompts, sampling parameters and sampled ids."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""A kept conversation, gone through again: the same prompts, the same seeds, and every sampled id held against the log's."""
+"""Replays a log: the same prompts and seeds, every sampled id compared with the log."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What stands before every endpoint: who may ask, from where, how much; and an answer whatever happens behind it."""
+"""ASGI middleware of the API: keys, hosts, sizes, and an answer whatever happens behind it."""
 
 import asyncio
 import hashlib

@@ -1,4 +1,4 @@
-"""One request at work: a generator that does a piece of it at a time, so that many can take turns on one engine."""
+"""One request as a generator of passes, so that many requests can take turns on one engine."""
 
 import time
 from collections.abc import Callable, Generator, Sequence

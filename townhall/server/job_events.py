@@ -1,4 +1,4 @@
-"""What happens to a request, as the engine's thread tells it."""
+"""Events of a request, emitted by the engine's thread."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

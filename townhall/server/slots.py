@@ -1,4 +1,4 @@
-"""Where conversations live between their requests: caches, and the rule that says which one a prompt continues."""
+"""Slots: KV caches of conversations between their requests, and the rule that says which one a prompt continues."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Memories of conversations that clients keep: written between their turns, found again by how a conversation begins."""
+"""Summaries of conversations that clients keep: written between their turns, found again by how a conversation begins."""
 
 import hashlib
 import threading

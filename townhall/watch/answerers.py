@@ -1,4 +1,4 @@
-"""Who answers: a conversation whose history is made to be the file's, or the bare model. Either keeps its KV cache between saves."""
+"""Answerers of watched files: a conversation kept equal to the file, or text completion; both keep their KV cache between saves."""
 
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Protocol

@@ -1,4 +1,4 @@
-"""Who sits at which file: answerers with their caches, kept between saves as far as memory allows."""
+"""Answerers by file, with their KV caches, kept between saves within a memory budget."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable

@@ -1,4 +1,4 @@
-"""When to look: watchfiles tells of saves within milliseconds; once a second everything is looked at in any case."""
+"""Change events of files: from watchfiles within milliseconds, and a poll once a second."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""A reply on its way into a document: its first words at once, the others a few times a second, its end with the cue that follows."""
+"""Writes a streaming reply into a document: its first words at once, more a few times a second, the next cue at its end."""
 
 import time
 

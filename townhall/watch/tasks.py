@@ -1,4 +1,4 @@
-"""What a file's text asks for: the reply to its last turn, or a free-form text's next words."""
+"""Parses a watched file: the turn to answer, or the free-form text to continue."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A face for everybody: drawn for the personas that ship, an initial on a colour for the others."""
+"""Avatars: drawn for the personas that ship, an initial on a colour for others."""
 
 import colorsys
 import hashlib

@@ -1,4 +1,4 @@
-"""What happens when somebody presses something: each method answers with what the page shows then."""
+"""Event handlers of the page: each returns what the page shows then."""
 
 from collections.abc import AsyncIterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""What stands before Gradio: only the addresses that the page needs, only this machine's name, and a policy that lets nothing else in."""
+"""ASGI middleware before Gradio: allowed addresses, host names, and a content security policy."""
 
 import hashlib
 import re

@@ -1,4 +1,4 @@
-"""What a person may set of an answer, checked, in the API's own words."""
+"""Sampling settings of the page, checked, as fields of the API."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the server knows of a browser's tab, where the browser's own word may be late."""
+"""State of a browser tab on the server."""
 
 import time
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What the page shows of a chat, as plain values and small pieces of HTML in which every foreign word is escaped."""
+"""HTML and plain values that the page shows of a chat; every foreign word is escaped."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Logits bent before an id is drawn: ids made likelier or less, words said already held back, what may not follow left out."""
+"""Logit bias, penalties and grammar mask, applied before sampling; log-probabilities of what was sampled."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What a file says, as a message may repeat it: short, printable, on one line, so that no file can flood or steer a terminal."""
+"""Text of files as a message may repeat it: short, printable, on one line."""
 
 import reprlib
 from typing import Any
