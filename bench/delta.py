@@ -31,7 +31,7 @@ def measured(what: str, nbytes: int, work: Callable[[], object], made: Path | No
     for _ in range(repeat):
         if made is not None:
             shutil.rmtree(made, ignore_errors=True)
-        os.sync()  # writers wait when much has been written that is on no disk yet, whoever wrote it
+        os.sync()  # writers wait when much has been written that is on no disk yet
         claim(2 * nbytes)
         started = time.process_time(), time.perf_counter()
         work()

@@ -103,7 +103,7 @@ class Conversation:
         restored = self.heads.restore(self.cache, head) if self.heads else False
         restore_seconds = time.perf_counter() - started if restored else None
         most = self.llama.prefill(head[:-1], self.cache, on_progress)
-        # a single token goes the way of decoding, so what that has to set up is done before anybody waits for an answer
+        # a single token goes the way of decoding, so what that has to set up is done before the first answer is waited for
         self.llama.prefill(head, self.cache)
         self.strategy.prepare(self.cache)
         seconds = time.perf_counter() - started

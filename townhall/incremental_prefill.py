@@ -1,4 +1,4 @@
-"""A prompt read a pass at a time, so that whoever reads it can do something else between two passes."""
+"""Prefill a pass at a time, so that the caller can do something else between two passes."""
 
 from collections.abc import Generator, Sequence
 from typing import Any

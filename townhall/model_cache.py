@@ -85,7 +85,7 @@ class ModelCache(Generic[W, L]):
         return loaded
 
     def settle(self) -> None:
-        """Whoever used the model before the last `open` has let go of it."""
+        """The model that was used before the last `open` is no longer needed."""
         self._leaving = None
         self._make_room(self.budget, {next(reversed(self._models), None)})
 
@@ -114,7 +114,7 @@ def weights(loaded: CachedModel) -> int:
 
 
 def release(loaded: CachedModel) -> None:
-    """Give the memory of a model back to the machine; whoever still uses it keeps it."""
+    """Give the memory of a model back to the machine; one that is still in use stays."""
     device = loaded.llama.device if weights(loaded) else None
     del loaded
     gc.collect()  # graphs and tensors point at each other

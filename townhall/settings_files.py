@@ -49,7 +49,7 @@ def resolve(
     `names` are what -c takes, in order; `flags` are only those that were given; `document` is what a watched file says of itself.
     """
     result = {key: Setting(value) for key, value in defaults.items()}
-    # the file of defaults speaks only where somebody has changed it
+    # the file of defaults counts only where it was changed
     base = read_settings(DEFAULT, defaults)
     _lay(result, {key: setting for key, setting in base.items() if setting.value != defaults[key]})
     own = user_folder() / OWN

@@ -18,7 +18,7 @@ class SummaryCheckpoint:
 
     exchanges: int  # how many it had then
     left: int  # of them out of the window
-    noted: int  # of them read by whoever writes the memory
+    noted: int  # of them read by the summarizer
     memory: Memory | None
 
 

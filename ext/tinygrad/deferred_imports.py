@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 # tinygrad's CPU device imports a renderer for each compiler that it could use. These two, 0.04 s of each start, are the ones asked last;
-# a stand-in of the same name brings the real one as soon as somebody makes one (DEV=CPU:LVP, DEV=CPU:X86).
+# a stand-in of the same name brings the real one as soon as one is made (DEV=CPU:LVP, DEV=CPU:X86).
 POSTPONED = {"tinygrad.renderer.nir": "LVPRenderer", "tinygrad.renderer.isa.x86": "X86Renderer"}
 
 

@@ -25,7 +25,7 @@ _mapped: dict[str, None] = {}
 def expect(path: Path) -> None:
     """The file, or a file of the folder, at `path` is mapped from now on: where its pages cannot be read, standard error says so.
 
-    Nothing is said where there is no such signal or no C compiler, or where somebody else handles it.
+    Nothing is said where there is no such signal or no C compiler, or where it has another handler.
     """
     facts = _armed()
     if facts is None:

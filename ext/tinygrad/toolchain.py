@@ -1,7 +1,7 @@
 """Everything tinygrad reads from the environment when it is imported: which device, which C compiler, which OpenCL loader.
 
 tinygrad 0.14 stops on `CPU=1` with an assertion, and looks for a program called `clang` and for a system's libOpenCL.so. Townhall runs
-where neither is installed, so the switches are translated and the parts from the package index put in their place, before anybody imports
+where neither is installed, so the switches are translated and the parts from the package index put in their place, before any code imports
 tinygrad. This module imports nothing heavy and starts no program.
 """
 
@@ -191,6 +191,6 @@ def _split_index(dev: str) -> tuple[str, int]:
 
 
 def _tell_tinygrad(target: str) -> None:
-    """tinygrad reads DEV on import: when somebody imported it earlier without one, say it directly."""
+    """tinygrad reads DEV on import: when it was imported earlier without one, say it directly."""
     if (helpers := sys.modules.get("tinygrad.helpers")) and not helpers.DEV.device:
         helpers.DEV.value = target

@@ -12,7 +12,7 @@ FEATURES = ("avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "amx_in
 
 
 def describe() -> dict[str, Any]:
-    """Processor, memory and system, without names that belong to somebody."""
+    """Processor, memory and system, without personal names."""
     info = _read("/proc/cpuinfo")
     flags = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", info, re.MULTILINE)
     memory = re.search(r"^MemTotal:\s*(\d+)", _read("/proc/meminfo"), re.MULTILINE)

@@ -67,7 +67,7 @@ def _files(begun: Document, *suffixes: str) -> Iterator[Completion]:
 
 
 def _persona(begun: Document) -> Iterator[Completion]:
-    """Names; paths for whoever begins one."""
+    """Names, and paths where one is begun."""
     if begun.text.startswith((".", "~")) or "/" in begun.text:
         return _files(begun, ".yaml", ".yml")
     return _of(list_personas(), begun.text)

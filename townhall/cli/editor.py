@@ -48,7 +48,7 @@ class Editor:
 
     def __init__(self, cue: Callable[[], str], history: LineHistory, commands: Mapping[str, str], early: bytes = b""):
         self._cue, self._info, self._first, self.cleared = cue, False, True, False
-        """`early` was typed before there was anybody to read it."""
+        """`early` was typed before the editor was there."""
         suggestions = SlashCompleter(commands)
         colour = terminal.colourful(sys.stdout)
         source = create_input(sys.stdin)

@@ -59,7 +59,7 @@ def harmless(text: str, stream: TextIO) -> str:
 
 
 def say(text: str = "") -> None:
-    """To stdout as it is, whole or in part, and at once; what somebody else wrote has to be `harmless` already."""
+    """To stdout as it is, whole or in part, and at once; text of others has to be `harmless` already."""
     sys.stdout.write(text)
     sys.stdout.flush()
 

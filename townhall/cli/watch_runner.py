@@ -90,7 +90,7 @@ class Watching:
         self._prepared: tuple[Hashable, Answerer] | None = None
 
     def prepare(self) -> None:
-        """Load the model and let it read the persona before anybody waits: those that the file names, where it is one and can be read."""
+        """Load the model and let it read the persona before the first save: those that the file names, where it is one and can be read."""
         chat = self.chat
         if self.options.target.is_file():
             with suppress(TownhallError, FileGone):
@@ -116,7 +116,7 @@ class Watching:
         )
 
     def open(self, chat: ChatOptions) -> Answerer:
-        """Somebody who answers, ready."""
+        """A prepared answerer."""
         prepared, self._prepared = self._prepared, None
         if prepared and prepared[0] == chat:
             return prepared[1]

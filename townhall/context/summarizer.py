@@ -33,7 +33,7 @@ class Rejected(Exception):
 
 
 class SummaryInterrupted(Rejected):
-    """Somebody does not want to wait."""
+    """The summary was interrupted."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A prompt in pieces: what the format wrote may hold control tokens, what somebody said never becomes one."""
+"""A prompt in pieces: text of the format may hold control tokens, text of messages never becomes one."""
 
 from dataclasses import dataclass
 from typing import Protocol

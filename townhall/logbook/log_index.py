@@ -35,7 +35,7 @@ class LogEntry:
     first: str  # what the user began with
     damages: int
     fault: str | None
-    title: str = ""  # that somebody gave it
+    title: str = ""  # given by the user
 
 
 @dataclass(frozen=True)

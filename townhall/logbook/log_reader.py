@@ -47,7 +47,7 @@ class Log:
     turns: list[LogTurn] = field(default_factory=list)
     damages: list[Damage] = field(default_factory=list)
     taken: list[LogTurn] = field(default_factory=list)
-    title: str = ""  # that somebody gave it
+    title: str = ""  # given by the user
     events: list[LogTurn | Mark] = field(default_factory=list)  # every turn, and every comment between turns, as they came
 
     @property

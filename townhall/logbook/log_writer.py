@@ -64,7 +64,7 @@ class LogWriter:
         before = os.fstat(fd).st_size
         data = self._pending if before else log_syntax.front_matter(self.head).encode() + self._pending
         if before and os.pread(fd, 1, before - 1) != b"\n":
-            data = b"\n" + data  # somebody, or a crash, left the last line without an end
+            data = b"\n" + data  # an editor, or a crash, left the last line without an end
         try:
             written = 0
             while written < len(data):

@@ -229,7 +229,7 @@ async def stream(
             yield b": keep-alive\n\n"
             continue
         if not events.empty():
-            await asyncio.sleep(0)  # whoever comes late must not keep the loop, nor go on writing to a client that has gone
+            await asyncio.sleep(0)  # a late reader must not block the loop, nor go on writing to a client that has gone
         if isinstance(event, TextEvent):
             yield frame(reply.piece(event))
         elif isinstance(event, AnswerEnd):

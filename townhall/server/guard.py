@@ -30,7 +30,7 @@ class Keys:
         return bool(self._digests)
 
     def admit(self, authorization: str) -> bool:
-        """Is this the header of somebody who may come in?"""
+        """Does this header hold one of the keys?"""
         scheme, _, key = authorization.partition(" ")
         given = _digest(key.strip())
         # every key is compared, whichever fits

@@ -99,7 +99,7 @@ class Planner:
             # a shape repeats itself, which is no fault
             sampling=self._drawn(request, 1.0 if grammar else self._sampling.repeat_penalty),
             max_tokens=limit,
-            # a shape is no conversation: nothing in it is anybody's cue
+            # a shape is no conversation: nothing in it is a cue
             stop=request.stops if grammar else (*prompt.stop, *request.stops),
             stop_ids=self._llama.tokenizer.stop_ids if grammar else prompt.stop_ids,
             logits_processors=self._logits_processors(request),

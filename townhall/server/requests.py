@@ -33,7 +33,7 @@ class Extension(RequestModel):
     context: Context | None = None
 
 
-# other servers' names for a shape that the answer must have: whoever sends one would take a text of any shape for that
+# other servers' names for a shape that the answer must have: a client that sends one would take a text of any shape for it
 SHAPES = (
     "grammar",
     "grammar_string",

@@ -129,7 +129,7 @@ class Scheduler:
                 if self._closing and not (self._waiting or self._active):
                     return
                 waiting = list(self._waiting)
-            # copying caches takes its time, and whoever submits would have to wait for the lock
+            # copying caches takes its time, and submitters would wait for the lock
             admitted, stay = self._admit(slots, waiting)
             with self._changed:
                 newer = list(self._waiting)[len(waiting) :]
@@ -194,7 +194,7 @@ class Scheduler:
         return time.monotonic() > min(job.deadline, self._ends)
 
     def _end(self, job: Work) -> None:
-        """Say why a job ends before its time, if anybody is there to hear it."""
+        """Emit why a job ends early, if its client is still there."""
         if not job.cancelled:
             if time.monotonic() > self._ends:
                 job.emit(JobFailed(shutting_down()))

@@ -98,7 +98,7 @@ class Slots:
         slot.busy, slot.used = False, self._count
 
     def discard(self, slot: Slot) -> None:
-        """Never use this cache again: whoever had it failed."""
+        """Never use this cache again: a pass over it failed."""
         self._slots.remove(slot)
 
     @property

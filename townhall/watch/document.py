@@ -69,7 +69,7 @@ class Document:
         return "\r\n" if end and first.endswith(b"\r") else "\n"
 
     def refuse_unwritable(self) -> None:
-        """WatchError for a file that is marked read-only, whoever we are, or that cannot be opened for writing."""
+        """WatchError for a file that is marked read-only, also for root, or that cannot be opened for writing."""
         try:
             if not os.stat(self.path).st_mode & 0o222:
                 raise WatchError(f"{self.path} is read-only; make it writable (chmod u+w), and save it again")
@@ -141,7 +141,7 @@ class Document:
             raise
         now = _whole(fd)
         if now != self.data + new:
-            # somebody saved between our look and our write: the version is theirs, only our piece must leave it
+            # the file was saved between our read and our write: the version is theirs, only our piece must leave it
             if now.endswith(new):
                 os.ftruncate(fd, len(now) - len(new))
             raise FileChanged

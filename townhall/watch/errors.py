@@ -8,7 +8,7 @@ class WatchError(TownhallError):
 
 
 class FileChanged(Exception):
-    """Somebody saved the file: what was being written into it belongs to an older version."""
+    """The file was saved meanwhile: what was being written belongs to an older version."""
 
 
 class FileGone(FileChanged):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 STEP = 10  # milliseconds without news, after which events are delivered; watchfiles' own 50 would be a third of what we promise
-GROUPING = 200  # milliseconds: somebody who never ceases to save is heard all the same
+GROUPING = 200  # milliseconds: continuous saves are delivered all the same
 POLLING = 100  # milliseconds between two looks, for WATCHFILES_FORCE_POLLING
 PULSE = 1000  # milliseconds; a network's file system tells nothing
 

@@ -23,7 +23,7 @@ class Lock:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             fd = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError:  # a home that nothing can be written to shall not keep anybody from talking
+        except OSError:  # a home that nothing can be written to must not prevent a chat
             return
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -77,7 +77,7 @@ class ChatTurns:
         if asked != interrupted.asked and interrupted.said.startswith(last.text):
             above = text[: last.start]  # our own words stand below a question that is another now
             return Task(above, self.layout.cue(above, self.layout.persona), asked)
-        # words that somebody wrote, or left standing: the reply begins with them
+        # words that were written, or left standing: the reply begins with them
         return Task(text.rstrip(), "", asked, last.text)
 
     def tail(self, said: str) -> str:

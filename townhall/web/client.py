@@ -26,7 +26,7 @@ class ServerGone(WebError):
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """Somebody who can be asked: a model id of the server's, and who speaks under it."""
+    """A model of the server: its id, and the persona behind it."""
 
     id: str
     name: str

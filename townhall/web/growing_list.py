@@ -1,4 +1,4 @@
-"""A list to choose from that grows while somebody chooses."""
+"""A list to choose from that may grow while it is open."""
 
 from abc import ABCMeta
 from typing import Any
@@ -11,5 +11,5 @@ def _as_sent(self: Any, payload: object) -> str | None:
 
 
 # Gradio refuses what is not in the list as it was when the tab last heard of it, while another tab may have added to it or taken from it;
-# whoever gets the choice here checks it. Made past Gradio's metaclass, which would write a .pyi beside this file.
+# the handler checks the choice. Made past Gradio's metaclass, which would write a .pyi beside this file.
 Choice: Any = ABCMeta.__new__(type(gr.Radio), "Radio", (gr.Radio,), {"preprocess": _as_sent})

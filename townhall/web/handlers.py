@@ -30,7 +30,7 @@ class Handlers:
         self._chat_store, self._first = chat_store, first
 
     async def arrive(self, tab: TabState, request: gr.Request) -> Shown:
-        """A tab opens. Somebody may have been quicker than this request; then it shows what came of that."""
+        """A tab opens. Another event may have been quicker than this request; then it shows what came of that."""
         shows = known(tab, request)
         served_model = self._served_model(tab)
         try:
@@ -71,7 +71,7 @@ class Handlers:
             yield SKIP, SKIP, *([SKIP] * 12)
             return
         chat = self._open(tab) or self._chat_store.begin(self._chat_store.served_model(model_id))
-        tab.chat = chat.id  # whoever presses twice means this one
+        tab.chat = chat.id  # a second press means this one
         async for shown in self._asked(tab, chat, words, settings, instead=editing == EDITING, sent=(text, seen)):
             yield shown
 
@@ -242,7 +242,7 @@ class Handlers:
     ) -> Shown:
         """`problem` None leaves what stands there; `briefly` leaves what does not change while a reply is written.
 
-        The lists of characters and models are left alone where they say it already: somebody may be choosing the next one.
+        The lists of characters and models are left alone where they say it already: the next one may be being chosen.
         """
         info = SKIP if served_model.id == (tab.served_model or self._first) else served_model.id
         if tab.chat != (chat.id if chat else ""):

@@ -17,7 +17,7 @@ from townhall.web.sampling_controls import SamplingControls
 
 Stream = AsyncGenerator[Event, None]
 BRIEF = 0.3  # seconds: a reply that is whole sooner needs no Stop
-PACE = 0.04  # seconds between two looks at a reply: faster than anybody reads
+PACE = 0.04  # seconds between two looks at a reply: faster than reading
 BUSY = "A reply is still being written in this chat, perhaps in another tab; stop it or wait for its end."
 
 
@@ -30,7 +30,7 @@ class ReplyInProgress:
     text: str = ""
     info: Mapping[str, Any] = field(default_factory=dict)
     task: "asyncio.Task[None] | None" = None
-    lasting: bool = False  # long enough for somebody to want its end
+    lasting: bool = False  # long enough to be worth stopping
 
 
 class LiveChat:
@@ -147,7 +147,7 @@ class LiveChat:
         except WebError as error:
             self.problem = str(error)
         except asyncio.CancelledError:
-            pass  # somebody pressed Stop
+            pass  # Stop was pressed
         finally:
             await live.stream.aclose()
             if live.text or finished:
@@ -169,7 +169,7 @@ class LiveChat:
         return [{"role": turn.role, "content": turn.text} for turn in said]
 
     def _speaker(self, role: str) -> str:
-        """Whom the log's own beginning names: a heading with any other name would be no turn in it."""
+        """The names at the log's beginning: a heading with any other name would be no turn in it."""
         return str(self.log().head.get(role) or (self.served_model.user if role == "user" else self.served_model.name))
 
     def _head(self, controls: SamplingControls) -> dict[str, Any]:
@@ -184,7 +184,7 @@ class LiveChat:
         return stat.st_size, stat.st_mtime_ns
 
     def _lock(self, controls: SamplingControls | None) -> None:
-        """Be the only one who writes; WebError or LogError where somebody else does."""
+        """Lock the log for writing; WebError or LogError where it is locked already."""
         if self.live:
             raise WebError(BUSY)
         if not self._unsaved:

@@ -21,7 +21,7 @@ class TabState:
     taken: tuple[int, int] = (0, 0)  # a number for each time that words were taken out of the box, and how many UTF-16 units the last time
 
     def take(self, words: str) -> None:
-        """They go out of the box, and only they: whoever writes on meanwhile loses nothing, so it is the page's script that does it."""
+        """They go out of the box, and only they: text added meanwhile is kept, so it is the page's script that does it."""
         self.taken = self.taken[0] + 1, len(words.encode("utf-16-le", "surrogatepass")) // 2
 
 

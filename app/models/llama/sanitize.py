@@ -10,6 +10,6 @@ def quoted(value: Any) -> str:
 
 
 def clipped(text: object, limit: int = 120) -> str:
-    """Somebody else's message, as far as one line goes."""
+    """The first line of another library's message."""
     line = "".join(char if char.isprintable() else " " for char in str(text))
     return " ".join(line.split())[:limit]

@@ -19,7 +19,7 @@ from ext.tinygrad import kernel_cache
 
 Listener = Callable[[int, int], None]  # (kernels compiled, kernels to compile): called only when one has to be compiled
 
-listener: Listener | None = None  # set by whoever shows progress
+listener: Listener | None = None  # set by the code that shows progress
 _tinygrads_pool: Callable[[], Any] | None = None
 
 

@@ -86,7 +86,7 @@ def load(source: Path) -> int:
     try:
         binary = compiler.compile_cached(source.read_text())
         program = CPUProgram(device, TinyELF(binary, f"townhall_{source.stem}", device.renderer.target, ()))
-    except Exception as error:  # no clang, one that refuses, a full disk: all the same to whoever asked
+    except Exception as error:  # no clang, one that refuses, a full disk: the caller treats all alike
         raise Unsupported(f"{source.name} could not be compiled ({type(error).__name__}: {error})") from error
     keep_for_ever(program.mem)
     return int(program.addr)

@@ -4,7 +4,7 @@ import threading
 
 from app.models.llama.checkpoint.checkpoint import Checkpoint
 
-PATIENCE = 60.0  # seconds without anything taken, after which whoever took them has given up
+PATIENCE = 60.0  # seconds without anything taken, after which the reader is taken to have given up
 AHEAD = 1 << 28  # bytes: enough to keep a disk busy, too little to drive other pages out of a small memory
 
 

@@ -1,4 +1,4 @@
-"""Mapped files that somebody cuts short, or whose disk fails: the system says so by SIGBUS, which would end the process without a word.
+"""Mapped files that are truncated, or whose disk fails: the system raises SIGBUS, which would end the process without a word.
 
 Python's own handlers run after the instruction, which never succeeds. What ctypes makes of a Python function runs in its place, in the
 thread that met the page; there is no way to go on, but one to say why. It serves threads that Python knows; for those of a graph, which
@@ -20,7 +20,7 @@ EXIT_CODE = 2  # of every fault that a sentence names
 def report_truncation(files: Sequence[Path], part: Path | None = None) -> Iterator[None]:
     """Where a page of `files`, mapped, cannot be read in this block, standard error names the file, `part` is removed and the process ends.
 
-    Nothing is said where there is no such signal, or where somebody else handles it.
+    Nothing is said where there is no such signal, or where it has another handler.
     """
     number = getattr(signal, "SIGBUS", None)
     if number is None or signal.getsignal(number) != signal.SIG_DFL:

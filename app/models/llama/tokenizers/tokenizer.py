@@ -116,7 +116,7 @@ class Tokenizer:
         return "" if self.eos_id is None else self._vocabulary.tokens[self.eos_id]
 
     def encode(self, text: str, bos: bool = True, special: bool = True) -> list[int]:
-        """Ids of one text. With `special` False, "<|im_end|>" is ten characters that somebody typed, never the token.
+        """Ids of one text. With `special` False, "<|im_end|>" is ten characters of text, never the token.
 
         BOS comes first where `bos` and the model's rule ask for it and the text does not already begin with it.
         """

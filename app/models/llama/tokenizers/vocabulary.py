@@ -104,7 +104,7 @@ class Vocabulary:
 
     @cached_property
     def control_ids(self) -> frozenset[int]:
-        """Ids that steer the model: never the outcome of somebody's words, and no text when decoded."""
+        """Ids that steer the model: never the result of encoding text, and no text when decoded."""
         control = self.of_type(TokenType.CONTROL) | self.of_type(TokenType.UNKNOWN)
         markup = {n for n in self.of_type(TokenType.USER_DEFINED) if MARKUP.fullmatch(self.tokens[n])}
         bos = {self.bos_id} if self.bos_id is not None else set()

@@ -62,5 +62,5 @@ def as_tensor(array: np.ndarray, device: str = "CPU", dtype: DType = dtypes.uint
     # what Tensor.from_blob does, without the reshaping and shrinking that it has undone again: a model has 300 of them
     uop = UOp.new_buffer(Device.canonicalize(device), array.nbytes // dtype.itemsize, dtype)
     uop.buffer.allocate(external_ptr=array.ctypes.data)
-    uop.buffer._buf.meta = array  # lives as long as the buffer, whoever holds that
+    uop.buffer._buf.meta = array  # lives as long as the buffer
     return Tensor(uop if shape is None else uop.reshape(shape))
