@@ -105,3 +105,9 @@ def test_no_name_that_was_given_up_comes_back() -> None:
 def test_names_of_tests_are_short_enough_to_read() -> None:
     names = re.findall(r"^\s*def (test_\w+)", "\n".join(path.read_text() for path in (ROOT / "tests").rglob("*.py")), re.MULTILINE)
     assert not [name for name in names if len(name) >= 80]
+
+
+def test_old_turns_of_phrase_stay_rare() -> None:
+    """They stood 370 times; what is left are messages and prompts."""
+    texts = [path.read_text() for name, path in modules().items() if not name.startswith("bench")]
+    assert len(re.findall(r"\b(?:told|nobody|somebody|whoever|anybody)\b", "\n".join(texts), re.IGNORECASE)) <= 24
