@@ -102,6 +102,7 @@ def test_linear_residual(gpu: GPU, type: str, T: int) -> None:
     np.testing.assert_array_equal(read(target, np.empty((T, 75), np.float32)), out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("type, rows, T", [*((type, 64, 2) for type in TYPES), *(("Q5_1", 300, T) for T in (33, 65, 130))])
 def test_every_type_and_tile_of_many_tokens(gpu: GPU, type: str, rows: int, T: int) -> None:
     rng = np.random.default_rng(rows + T)
@@ -256,6 +257,7 @@ def test_the_largest_logits_are_those_of_a_full_sort(gpu: GPU, count: int, monke
         np.testing.assert_array_equal(bits.view(np.float32)[: len(expected)], logits[0, expected])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("T", [1, 5])
 def test_a_layer_is_its_twin_on_the_same_device(gpu: GPU, T: int) -> None:
     rng, (heads, kv_heads, head_dim, rows, dim, at) = np.random.default_rng(0), (4, 2, 32, 40, 64, 7)
