@@ -4,18 +4,19 @@ import numpy as np
 
 from ext.tinygrad.kernels.matrix import QuantMatrix
 
-# bytes of a super-block, where its f16 scales are
-K_BLOCKS = {"Q4_K": (144, slice(0, 4)), "Q5_K": (176, slice(0, 4)), "Q6_K": (210, slice(208, 210))}
+# columns and bytes of a block, where its f16 scales are
+MADE_OF_BYTES = {"Q4_K": (256, 144, slice(0, 4)), "Q5_K": (256, 176, slice(0, 4)), "Q6_K": (256, 210, slice(208, 210))}
+MADE_OF_BYTES["IQ4_NL"] = (32, 18, slice(0, 2))
 
 
 def random_matrix(rng: np.random.Generator, type: str, rows: int, cols: int) -> QuantMatrix:
-    """A weight of about unit gain; the K types, which gguf cannot write, are made of random bytes under sensible scales."""
-    if type not in K_BLOCKS:
+    """A weight of about unit gain; types that gguf cannot write are made of random bytes under sensible scales."""
+    if type not in MADE_OF_BYTES:
         return QuantMatrix.from_float32(rng.standard_normal((rows, cols)).astype(np.float32) / np.float32(cols**0.5), type)
-    size, field = K_BLOCKS[type]
-    blocks = rng.integers(0, 256, (rows, cols // 256, size), dtype=np.uint8)
-    gain = {"Q4_K": 1 / 600, "Q5_K": 1 / 1200, "Q6_K": 1 / 1500}[type] / cols**0.5
-    scales = rng.uniform(0.5, 1.5, (rows, cols // 256, (field.stop - field.start) // 2)) * gain
+    block, size, field = MADE_OF_BYTES[type]
+    blocks = rng.integers(0, 256, (rows, cols // block, size), dtype=np.uint8)
+    gain = {"Q4_K": 1 / 600, "Q5_K": 1 / 1200, "Q6_K": 1 / 1500, "IQ4_NL": 1 / 60}[type] / cols**0.5
+    scales = rng.uniform(0.5, 1.5, (rows, cols // block, (field.stop - field.start) // 2)) * gain
     blocks[..., field] = scales.astype(np.float16).view(np.uint8)
     return QuantMatrix(type, (rows, cols), blocks.reshape(rows, -1))
 

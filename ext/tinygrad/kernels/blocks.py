@@ -1,6 +1,6 @@
 """Quantised rows taken apart: integers, scales and minima, without a loss, for every ggml type that is built of such groups.
 
-Layouts after ggml-quants.h of llama.cpp. Types that are no integers times scales (F16, BF16, F32, the IQ codebooks) have no Blocks.
+Layouts after ggml-quants.h of llama.cpp. Types that are no integers times scales (F16, BF16, F32, most IQ codebooks) have no Blocks.
 """
 
 from collections.abc import Callable
@@ -56,6 +56,14 @@ def _q8_0(b: np.ndarray) -> tuple[np.ndarray, np.ndarray, None]:
     return np.ascontiguousarray(b[..., 2:]).view(np.int8), _f16(b[..., :2]), None
 
 
+# the 16 values that a nibble of IQ4_NL stands for (kvalues_iq4nl of ggml-common.h): closer together around zero, where weights are
+IQ4_NL_VALUES = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.int8)
+
+
+def _iq4_nl(b: np.ndarray) -> tuple[np.ndarray, np.ndarray, None]:
+    return IQ4_NL_VALUES[_nibbles(b[..., 2:])], _f16(b[..., :2]), None
+
+
 def _k_scales(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The 12 bytes of a Q4_K or Q5_K super-block to its eight 6-bit scales and eight 6-bit minima."""
     low, mid, high = raw[..., 0:4], raw[..., 4:8], raw[..., 8:12]
@@ -101,6 +109,7 @@ FORMATS = {
     "Q5_0": _Format(22, 32, 32, 5, _q5_0),
     "Q5_1": _Format(24, 32, 32, 5, _q5_1),
     "Q8_0": _Format(34, 32, 32, 8, _q8_0),
+    "IQ4_NL": _Format(18, 32, 32, 8, _iq4_nl),
     "Q4_K": _Format(144, 256, 32, 4, _q4_k),
     "Q5_K": _Format(176, 256, 32, 5, _q5_k),
     "Q6_K": _Format(210, 256, 16, 6, _q6_k),

@@ -14,7 +14,7 @@ import numpy as np
 from ext.tinygrad.kernels.matrix import QuantMatrix
 
 LAYOUT = "rows16"  # of the CPU's and the GPU's kernels: what both read, byte for byte
-VERSION = 1  # of the layout: a packed file of another version is of no use
+VERSION = 2  # of the layout: a packed file of another version is of no use
 GROUP = 16  # rows side by side
 
 
@@ -82,15 +82,16 @@ FORMATS = {
     )
 }
 
-# ggml types that are stored otherwise: bfloat16 keeps its digits in float16 (three more) and loses range that weights do not use
-NEAREST = {"BF16": "F16", "F64": "F32"}
+# ggml types that lie in the layout of another: bfloat16 keeps its digits in float16 (three more) and loses range that weights do not
+# use; the values of IQ4_NL's table are 8-bit integers
+SHARED = {"BF16": "f16", "IQ4_NL": "q8_0"}
 
-NATIVE = {name.upper() for name, form in FORMATS.items() if not form.as_stored} | {"BF16"}  # ggml types that keep their bits, or nearly
+NATIVE = {name.upper() for name, form in FORMATS.items() if not form.as_stored} | SHARED.keys()  # ggml types that keep their values
 
 
 def format_of(ggml_type: str) -> Format:
     """The format a ggml type is packed as. Types without one of their own become Q8_0, which loses less than any of them did."""
-    return FORMATS.get(NEAREST.get(ggml_type, ggml_type).lower(), FORMATS["q8_0"])
+    return FORMATS.get(SHARED.get(ggml_type, ggml_type.lower()), FORMATS["q8_0"])
 
 
 def as_stored(matrix: QuantMatrix) -> Format | None:

@@ -41,6 +41,6 @@ def test_some_rows_are_the_same_rows(kind: str) -> None:
     assert np.array_equal(some.quants, whole.quants[3:7]) and np.array_equal(some.scales, whole.scales[3:7])
 
 
-@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "IQ4_NL"])
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "IQ4_XS"])
 def test_what_is_not_made_of_integer_groups_has_no_blocks(kind: str) -> None:
     assert to_blocks(QuantMatrix(kind, (1, 32), np.zeros((1, 128), np.uint8))) is None

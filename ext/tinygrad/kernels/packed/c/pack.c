@@ -104,6 +104,18 @@ INLINE void put(const u8* p, u8* record, int r) {
 }
 #endif
 
+#elif defined(TYPE_IQ4_NL)
+#define SOURCE_BYTES 18
+INLINE void put(const u8* p, u8* block, int r) {
+  static const signed char values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+  *(u16*)(block + 2 * r) = *(const u16*)p;
+  u32 fours[8];
+  UNROLL for (int c = 0; c < 8; c++) {
+    u8* four = (u8*)&fours[c];
+    UNROLL for (int i = 0; i < 4; i++) four[i] = (u8)values[p[2 + 4 * (c % 4) + i] >> 4 * (c / 4) & 15];
+  }
+  store(fours, block, r);
+}
 #else
 
 #define QUANTS_AT (2 * (1 + HAS_MIN) + (BITS == 5 ? 4 : 0))
