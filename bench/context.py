@@ -20,12 +20,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from app.models.llama import Llama, SamplingParams
-from bench.context_drift import Drift
-from bench.context_turns import TIMED_TURNS, Progress, cost, soak
+from bench.context_turns import TIMED_TURNS, Drift, Progress, cost, soak
 from townhall import Conversation, Persona
 from townhall.cli import terminal
 from townhall.cli.chat_options import ChatOptions
-from townhall.context.registry import STRATEGIES
+from townhall.context.strategies import STRATEGIES
 from townhall.errors import ContextError
 from townhall.message import Exchange
 from townhall.persona import Example, load_persona

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from app.models.llama.checkpoint.cores import cores
-from app.models.llama.checkpoint.output import BLOCK, Output
 from app.models.llama.deltas import delta_file, xor
+from app.models.llama.deltas.xor import BLOCK, Output
 from bench.fresh_memory import claim
 
 GB = 1e9

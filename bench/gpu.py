@@ -31,7 +31,7 @@ OPERATIONS = "tests/ext/tinygrad/kernels/gpu/test_operations.py"
 def cards() -> list[dict[str, Any]]:
     """Every way to a GPU that works here, as `townhall devices` lists them."""
     from ext.tinygrad.backend import Backend
-    from ext.tinygrad.probe import list_devices
+    from ext.tinygrad.device_selection import list_devices
 
     return [found.to_json() for _, found in list_devices() if isinstance(found, Backend) and found.is_gpu]
 

@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for the results")
     options = parser.parse_args()
 
-    from ext.tinygrad.graph.threads import default_threads
+    from ext.tinygrad.graph.pool import default_threads
     from townhall.bench import peer, report
     from townhall.bench.measure import BenchPlan, run
 

@@ -82,7 +82,7 @@ def main() -> None:
     from tinygrad import Tensor
 
     from ext.tinygrad.buffers import upload
-    from ext.tinygrad.kernels.cpu.program import launch
+    from ext.tinygrad.kernels.cpu.cpu_source import launch
 
     n = int(sys.argv[1])
     source = f"void total(float* restrict out, const float* restrict in, long core_id) {{ for (int i = 0; i < {n}; i++) out[0] += in[i]; }}"

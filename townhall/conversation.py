@@ -6,16 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from townhall.answer import Answer
-from townhall.answer_loop import AnswerLoop
-from townhall.context.registry import open_strategy
+from townhall.answer_loop import AnswerLoop, common_prefix
+from townhall.context.strategies import open_strategy
 from townhall.context.strategy import WindowPlan, fold_ahead
 from townhall.context.summarizer import Fold, Summarizer
 from townhall.context.usage import Usage, describe_history
-from townhall.conversation_state import ConversationState, settled, states
-from townhall.incremental_prefill import common_prefix
 from townhall.language_model import LanguageModel, Progress, TokenStream
 from townhall.message import Exchange, Message
-from townhall.ongoing_turn import OngoingTurn
 from townhall.persona import Persona
 from townhall.prefix_cache import PrefixCache
 from townhall.prompt import Prompt
@@ -31,6 +28,7 @@ from townhall.prompt_builder import (
 from townhall.reply import Reply
 from townhall.template import open_format
 from townhall.transcript import exchange_of
+from townhall.turn import ConversationState, OngoingTurn, settled, states
 
 if TYPE_CHECKING:
     from app.models.llama import SamplingParams

@@ -1,15 +1,13 @@
 """Prefix cache: KV entries of personas in the user's cache folder, restored at the next start."""
 
-import os
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from ext.tinygrad import cache_files
 from townhall.language_model import Cache
 
 LIMIT = 1 << 30  # bytes; a head of 200 tokens takes 5 MB with the default model, 100 MB with one of 7 billion weights
-STALE = 3600.0  # seconds; a part that old has lost its writer
 
 
 class PrefixCache:
@@ -25,9 +23,7 @@ class PrefixCache:
     @classmethod
     def of_user(cls, say: Callable[[str], None] = lambda line: None) -> "PrefixCache":
         """In the folder where the platform keeps what can be made anew."""
-        from platformdirs import user_cache_dir
-
-        return cls(Path(user_cache_dir("townhall")) / "heads", say=say)
+        return cls(cache_files.folder("heads"), say=say)
 
     def restore(self, cache: Cache, tokens: Sequence[int]) -> bool:
         """Fill `cache` with the head's entries; False, and an untouched cache, where there are none that can be trusted."""
@@ -49,16 +45,16 @@ class PrefixCache:
         except OSError as error:
             self._say(f"stored personas cannot be read: {error}")
             return False
-        with suppress(OSError):
-            os.utime(path)  # its time says when it was last of use; touch() would make an empty file of one that is gone by now
+        cache_files.touch(path)
         return True
 
     def keep(self, cache: Cache) -> None:
         """Store what `cache` holds, and let older files go where they are too many."""
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            cache.snapshot(self._path(cache, cache.tokens))
-            self._evict()
+            path = self._path(cache, cache.tokens)
+            cache.snapshot(path)
+            self._evict(path)
         except OSError as error:
             self._say(f"this persona could not be stored for the next start: {error.strerror or error} ({self.folder})")
 
@@ -70,18 +66,8 @@ class PrefixCache:
         identity = {**cache.identity, "processor": processor_key()}
         return self.folder / f"{key(identity, cache.capacity, list(tokens))}.safetensors"
 
-    def _evict(self) -> None:
-        files: list[tuple[float, int, Path]] = []
-        for path in self.folder.iterdir():
-            with suppress(FileNotFoundError):  # another process evicts as well
-                stat = path.stat()
-                if path.suffix == ".part" and stat.st_mtime < time.time() - STALE:
-                    path.unlink()
-                elif path.suffix == ".safetensors":
-                    files.append((stat.st_mtime, stat.st_size, path))
-        total = sum(size for _, size, _ in files)
-        for _, size, path in sorted(files):
-            if total <= self.limit:
-                return
-            path.unlink(missing_ok=True)
-            total -= size
+    def _evict(self, newest: Path) -> None:
+        size = newest.stat().st_size if newest.exists() else 0
+        cache_files.make_room(newest, size, self.limit)
+        if size > self.limit:
+            newest.unlink(missing_ok=True)

@@ -6,9 +6,9 @@ Conversations, API transcripts and watched files build their prompts here; raw t
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from townhall.answer_loop import common_prefix
 from townhall.context.strategy import ContextStrategy, Window, WindowPlan, refusal
 from townhall.errors import ContextError
-from townhall.incremental_prefill import common_prefix
 from townhall.language_model import Cache
 from townhall.message import Memory, Message
 from townhall.persona import Persona

@@ -1,9 +1,39 @@
-"""The reply to a turn: its text and its figures."""
+"""The reply to a turn: its text, its figures, and the receipt of what its prompt held and what was left out of it."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from townhall.context.receipt import Receipt
+
+@dataclass(frozen=True)
+class Receipt:
+    """Tokens, all of them; `dropped` are ids of messages that left the window for this turn."""
+
+    strategy: str
+    window: int
+    prompt_tokens: int
+    pinned_tokens: int
+    dropped: Sequence[int] = ()
+    dropped_tokens: int = 0
+    recomputed_tokens: int = 0  # computed for an earlier turn already, and again for this one
+    memory_tokens: int = 0
+    memory_of: Sequence[int] = ()  # ids of the messages that the memory came from
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self) | {"dropped": list(self.dropped), "memory_of": list(self.memory_of)}
+
+    def describe(self) -> str | None:
+        """One line for a person; None when nothing was dropped."""
+        if not self.dropped_tokens:
+            return None
+        what = f"the {len(self.dropped)} oldest messages" if self.dropped else "the beginning of the prompt"
+        again = f", {self.recomputed_tokens} of them read again" if self.recomputed_tokens else ""
+        folded = f" for a memory of {self.memory_tokens}" if self.memory_tokens else ""
+        return (
+            f"context ({self.strategy}): {what} ({self.dropped_tokens} tokens) left the window of {self.window}{folded}; "
+            f"the prompt is now {self.prompt_tokens} tokens, {self.pinned_tokens} of them pinned{again}"
+        )
 
 
 @dataclass(frozen=True)

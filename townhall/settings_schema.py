@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, create_model, field_validator
 
 from app.sampler_settings import DECLARED
-from townhall.context.registry import STRATEGIES
+from townhall.context.strategies import STRATEGIES
 from townhall.template import FORMATS
 
 CHOICES = {"context": list(STRATEGIES), "format": ["auto", *FORMATS]}

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from townhall.answer_loop import AnswerLoop
-from townhall.context.receipt import Receipt
 from townhall.language_model import LanguageModel, TextDecoder, TokenStream
 from townhall.prompt_builder import cut_raw
-from townhall.reply import Reply
+from townhall.reply import Receipt, Reply
 
 if TYPE_CHECKING:
     from app.models.llama import SamplingParams

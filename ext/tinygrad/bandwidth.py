@@ -127,7 +127,7 @@ def _time(read: Callable[[], object]) -> float:
 def _on_cpu(tensors: Sequence[Tensor]) -> float:
     """The best of a few stretches, on as many threads as kernels run on: none twice, for then the processor's cache would have it."""
     from ext.tinygrad.graph.cpu_runner import address
-    from ext.tinygrad.graph.threads import thread_count
+    from ext.tinygrad.graph.pool import thread_count
 
     function, threads, best = _cpu_function(), thread_count(), 0.0
     for tensor, nbytes in _first(tensors, CPU_BYTES):
@@ -206,8 +206,7 @@ def _on_gpu(tensors: Sequence[Tensor]) -> float:
 
 def _opencl_reader(tensors: Sequence[Tensor]) -> _Reader:
     from ext.tinygrad.graph.driver_runner import DriverLaunch
-    from ext.tinygrad.graph.opencl_queue import OpenCLQueue
-    from ext.tinygrad.graph.opencl_runner import handle
+    from ext.tinygrad.graph.opencl_queue import OpenCLQueue, handle
     from ext.tinygrad.opencl import info_of
 
     opened = Device[tensors[0].device]

@@ -41,19 +41,19 @@ INTERNALS = (
     _replaced("tinygrad.runtime.ops_cuda:CUDADevice.__init__", "cuda.py", "no renderer but ours, unless DEV names one"),
     _replaced("tinygrad.engine.realize:get_worker_pool", "graph/compiling.py", "threads that wait for clang start faster than processes"),
     _replaced("tinygrad.helpers:_db_connection", "kernel_cache.py", "a full or read-only disk must not end a session"),
-    _replaced("tinygrad.runtime.ops_cpu:do_to_program", "startup_cache.py", "the queue's programs are generated once, not at each start"),
+    _replaced("tinygrad.runtime.ops_cpu:do_to_program", "kernel_cache.py", "the queue's programs are generated once, not at each start"),
     _replaced("tinygrad.helpers:JIT_BATCH_SIZE", "graph/installation.py", "a pass is one graph, however long"),
     _replaced("tinygrad.helpers:NUM_CPU_THREADS", "graph/installation.py", "generated kernels are cut into tasks for our threads"),
     Internal("tinygrad.helpers:_db_tables", ("kernel_cache.py",), "tables of the connection that was given up"),
     Internal("tinygrad.renderer.nir:LVPRenderer", ("deferred_imports.py",), "imported when it is made: 0.02 s of each start"),
     Internal("tinygrad.renderer.isa.x86:X86Renderer", ("deferred_imports.py",), "imported when it is made: 0.02 s of each start"),
     Internal("tinygrad.engine.jit:GraphRunner._all_devs", ("graph/cpu_runner.py", "graph/driver_runner.py"), "which devices a call is on"),
-    Internal("tinygrad.engine.jit:CapturedJit._written_uops", ("graph/jit_replay.py",), "an input that is written cannot be exchanged"),
+    Internal("tinygrad.engine.jit:CapturedJit._written_uops", ("graph/captured.py",), "an input that is written cannot be exchanged"),
     Internal("tinygrad.dtype:_from_np_dtype", ("buffers.py", "graph/saved_graph.py"), "NumPy's types in tinygrad's"),
     Internal("tinygrad.dtype:_to_np_dtype", ("graph/saved_graph.py",), "tinygrad's types in NumPy's"),
     Internal("tinygrad.helpers:ContextVar._cache", ("graph/saved_graph.py",), "settings that a captured graph depends on"),
-    Internal("tinygrad.uop.ops:UOp._shape", ("graph/opencl_runner.py",), "the shape of a parameter, if it has one"),
-    Internal("tinygrad.codegen:to_program_key", ("startup_cache.py",), "what a generated program depends on"),
+    Internal("tinygrad.uop.ops:UOp._shape", ("graph/opencl_queue.py",), "the shape of a parameter, if it has one"),
+    Internal("tinygrad.codegen:to_program_key", ("kernel_cache.py",), "what a generated program depends on"),
 )
 
 _OURS = "townhall_replaces_this"

@@ -4,8 +4,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from townhall.fake.fake_model import FakeBackend, FakeCache, FakeGeneration, FakeModel, FakeOverflow, FakeStats, ScriptedReply
-from townhall.fake.fake_tokenizer import CHATML, SPECIALS, FakeTokenizer
+from townhall.fake.fake_model import (
+    CHATML,
+    SPECIALS,
+    FakeBackend,
+    FakeCache,
+    FakeGeneration,
+    FakeModel,
+    FakeOverflow,
+    FakeStats,
+    FakeTokenizer,
+    ScriptedReply,
+)
 
 __all__ = ["CHATML", "SPECIALS", "FakeBackend", "FakeCache", "FakeGeneration", "FakeLlama", "FakeOverflow", "FakeStats", "FakeTokenizer"]
 

@@ -15,7 +15,7 @@ from app.models.llama import Llama, SamplingParams
 from ext.tinygrad import buffers
 from tests.reference.tiny import make_tiny_gguf
 from townhall import Conversation, Persona
-from townhall.context.registry import STRATEGIES
+from townhall.context.strategies import STRATEGIES
 from townhall.errors import ContextError
 from townhall.persona import Example
 from townhall.prefix_cache import PrefixCache

@@ -94,7 +94,7 @@ def test_the_least_recently_used_go_first(heads):
     os.utime(heads.folder / "0.safetensors", times=(1e8, 1e8))
     assert heads.restore(cache, [1, 2, 3])  # touches its own
     heads.limit = 50
-    heads._evict()
+    heads._evict(heads._path(cache, [1, 2, 3]))
     assert list(heads.folder.iterdir()) == [heads._path(cache, [1, 2, 3])]
 
 
@@ -122,7 +122,7 @@ def test_files_that_vanish_under_an_eviction_do_not_matter(heads, monkeypatch):
         unlink(path, missing_ok=missing_ok)  # the other process was faster
 
     monkeypatch.setattr(type(heads.folder), "unlink", race)
-    heads._evict()
+    heads._evict(heads.folder / "new.safetensors")
     assert not heads.said and list(heads.folder.iterdir()) == []
 
 
@@ -145,7 +145,7 @@ def test_what_a_killed_writer_left_is_cleared_away_later(heads):
     old.touch()
     new.touch()
     os.utime(old, times=(1e9, 1e9))
-    heads._evict()
+    heads._evict(heads.folder / "new.safetensors")
     assert list(heads.folder.iterdir()) == [new]
 
 

@@ -3,10 +3,10 @@
 import pytest
 
 from tests.townhall.fake import FakeTokenizer
-from townhall.context.registry import open_strategy
+from townhall.answer_loop import cached_prefix
+from townhall.context.strategies import open_strategy
 from townhall.context.strategy import WindowPlan
 from townhall.errors import ContextError
-from townhall.incremental_prefill import cached_prefix
 from townhall.message import Message, Note
 from townhall.persona import Persona
 from townhall.prompt import Prompt

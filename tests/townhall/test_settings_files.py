@@ -12,7 +12,7 @@ import yaml
 
 from townhall.cli.chat_options import ChatOptions
 from townhall.cli.main import main
-from townhall.context.registry import STRATEGIES
+from townhall.context.strategies import STRATEGIES
 from townhall.errors import SettingsError
 from townhall.settings_files import DEFAULT, SHIPPED, find, resolve, user_folder
 

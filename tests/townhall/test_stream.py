@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from townhall.stream import EdgeTrim, StopFilter
+from townhall.answer import EdgeTrim, StopFilter
 
 
 def whole(stops: tuple[str, ...], pieces: list[str]) -> tuple[str, str | None]:

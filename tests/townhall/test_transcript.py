@@ -4,7 +4,7 @@ import pytest
 
 from tests.townhall.fake import FakeLlama, FakeTokenizer
 from townhall import Conversation
-from townhall.context.registry import open_strategy
+from townhall.context.strategies import open_strategy
 from townhall.errors import ContextError
 from townhall.formats.prompt_pieces import PromptTurn
 from townhall.persona import Example, Persona

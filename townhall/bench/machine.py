@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ext.tinygrad.graph.threads import allowed_cpus, default_threads
+from ext.tinygrad.graph.pool import allowed_cpus, default_threads
 
 FEATURES = ("avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm")
 

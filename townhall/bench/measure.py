@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ext.tinygrad.graph.threads import allowed_cpus, default_threads
+from ext.tinygrad.graph.pool import allowed_cpus, default_threads
 from townhall.bench import machine, start
 from townhall.bench.worker import Worker
 

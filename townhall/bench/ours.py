@@ -10,7 +10,7 @@ from app.models.llama.checkpoint import open_checkpoint
 from app.models.llama.sampler import Sampler
 from ext.tinygrad import bandwidth
 from ext.tinygrad.backend import open_backend
-from ext.tinygrad.graph.threads import thread_count
+from ext.tinygrad.graph.pool import thread_count
 from townhall.bench import breakdown
 from townhall.bench.weight_read import PlainRead
 from townhall.bench.worker import prompt_ids

@@ -15,7 +15,7 @@ from tinygrad import Tensor, TinyJit, dtypes
 from app.models.llama.transformer import Transformer
 from ext.tinygrad import buffers
 from ext.tinygrad.graph.compose import Composite, compose
-from ext.tinygrad.kernels.cpu.program import launch
+from ext.tinygrad.kernels.cpu.cpu_source import launch
 
 LINE = 64  # bytes
 REPLAYS = 5  # of each way, for one measurement

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object instead of lines")
 @click.option("--device", "wanted", metavar="NAME", help="which one --device NAME would choose; part of a name will do")
 def devices(as_json: bool, wanted: str | None) -> None:
-    from ext.tinygrad import probe
+    from ext.tinygrad import device_selection
     from ext.tinygrad.backend import Backend, choose  # tinygrad is imported only by commands that compute
     from ext.tinygrad.device_selection import select
     from ext.tinygrad.toolchain import prepare_environment
 
     select(wanted)
     request = prepare_environment()
-    found = probe.list_devices()
+    found = device_selection.list_devices()
     chosen = choose(request, {device: answer for device, answer in found if isinstance(answer, Backend)})
     if as_json:
         entries: list[dict[str, object]] = []

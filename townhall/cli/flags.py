@@ -10,7 +10,7 @@ from click.shell_completion import CompletionItem
 
 from app.sampler_settings import DECLARED
 from townhall.cli.chat_options import ChatOptions
-from townhall.context.registry import STRATEGIES
+from townhall.context.strategies import STRATEGIES
 from townhall.conversation import MAX_REPLY, REPEAT_PENALTY
 from townhall.settings_files import Setting, resolve
 from townhall.template import FORMATS

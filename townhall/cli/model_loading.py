@@ -1,5 +1,6 @@
-"""From flags to a model on a device: the order in which things are checked, opened and said."""
+"""From flags to a model on a device: the order in which things are checked, opened and reported."""
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,9 +10,24 @@ from typing import Any
 
 from townhall.cli import terminal
 from townhall.cli.chat_options import ChatOptions
-from townhall.cli.weight_size import check_size
 from townhall.errors import ModelError
 from townhall.model_cache import ModelCache
+
+TOLERANCE = 1.35  # a "7B" has 6.7 billion parameters, a "30B" 32.5, a "1B" 1.24
+
+
+def check_size(size: str, path: Path) -> None:
+    """ModelError where the files describe another size: the architecture is theirs to tell, --size only names a folder."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)[bB]", size)
+    if found is None:
+        return
+    from app.models.llama.checkpoint import open_checkpoint
+    from app.models.llama.checkpoint.checkpoint import parameters
+
+    count = parameters(open_checkpoint(path).config)
+    wanted = float(found[1]) * 1e9
+    if not wanted / TOLERANCE <= count <= wanted * TOLERANCE:
+        raise ModelError(f"--size {size} found {path}, which holds {count / 1e9:.3g} billion parameters; put the right weights there")
 
 
 class Stopwatch:

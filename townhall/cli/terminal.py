@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 import click
 
-from townhall.cli.terminal_text import defused as defused
+from townhall.cli.word_wrap import defused as defused
 from townhall.cli.word_wrap import hung, wrapped
 
 HOW_TO_LEAVE = "(Ctrl-D or /exit leaves)"

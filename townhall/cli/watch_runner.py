@@ -17,11 +17,10 @@ from townhall.cli.chat_setup import open_conversation, prepare
 from townhall.cli.model_loading import Loaded, open_models
 from townhall.persona import load_persona
 from townhall.settings_files import read_front_matter, resolve
-from townhall.watch.answerers import Answerer, ConversationAnswerer, TextAnswerer
+from townhall.watch.answerers import Answerer, ConversationAnswerer, ConversationPool, TextAnswerer
 from townhall.watch.chat_syntax import DELIM, ChatSyntax, delimiter, front_matter, refuse_open_front_matter
-from townhall.watch.conversation_pool import ConversationPool
 from townhall.watch.document import Document
-from townhall.watch.errors import FileGone, WatchError
+from townhall.watch.lock import FileGone, WatchError
 from townhall.watch.tasks import ChatTurns, FreeForm, TaskParser
 from townhall.watch.watcher import Watcher, create
 

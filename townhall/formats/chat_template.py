@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from townhall.errors import TemplateError
 from townhall.formats.chat_log import END
+from townhall.formats.metered_jinja import INSTEAD, Sandbox
 from townhall.formats.prompt_pieces import Piece, PromptTurn
-from townhall.formats.sandbox import INSTEAD, Sandbox
 from townhall.persona import Persona
 
 

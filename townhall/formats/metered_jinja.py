@@ -1,13 +1,14 @@
-"""Jinja's sandbox with a meter: a template pays for every loop turn, call and value, so none runs or grows for ever.
+"""Jinja's sandbox with a meter: a template pays for every loop turn, call and value, so none runs or grows without bound.
 
-The sandbox alone keeps a template away from Python's internals, but `{% for a in range(99999) %}` twice nested, a string
-that doubles itself, or a list that holds itself twice thirty times over would still hold up the machine or fill it.
+Chat templates are programs out of a downloaded file. The sandbox alone keeps a template away from Python's internals, but
+`{% for a in range(99999) %}` twice nested, a string that doubles itself, or a list that holds itself twice thirty times over would still
+hold up the machine or fill its memory.
 """
 
 import datetime
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from jinja2 import TemplateError as JinjaError
@@ -17,6 +18,8 @@ from jinja2.parser import Parser
 from jinja2.runtime import Context, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
+
+from townhall.errors import TemplateError
 
 MAX_TEXT = 256 * 1024  # characters of any one value; messages are rendered as short placeholders, so this is plenty
 MAX_ITEMS = 50_000  # in any one value, nested ones included
@@ -221,3 +224,50 @@ def _strftime_now(format: str) -> str:
     if len(format) > 100 or re.search(r"%[^\w%]*\d", format):
         raise JinjaError("a date format this elaborate is not allowed")
     return datetime.datetime.now().strftime(format)
+
+
+MAX_SOURCE = 128 * 1024  # characters of template; the longest known ones have 20,000
+STEPS = 300_000  # allowed per rendering, under a second's worth
+STEPS_PER_MESSAGE = 3_000  # and for each message more; elaborate templates take a few hundred
+
+INSTEAD = "pass --format chat_log to do without it"
+
+
+class Sandbox:
+    """A compiled template that can be rendered any number of times."""
+
+    def __init__(self, source: str):
+        """Compile; TemplateError where it is no template or too large a one."""
+        if len(source) > MAX_SOURCE:
+            raise TemplateError(f"the model's chat template has {len(source):,} characters, more than {MAX_SOURCE:,}; {INSTEAD}")
+        self._environment = MeteredEnvironment()
+        try:
+            self._template = self._environment.from_string(source)
+        except JinjaError as error:
+            line = getattr(error, "lineno", None)
+            where = f", line {line}" if line else ""
+            raise TemplateError(f"the model's chat template does not parse{where}: {_brief(error)}; {INSTEAD}") from error
+        except (RecursionError, MemoryError, SyntaxError, ValueError) as error:
+            raise TemplateError(f"the model's chat template does not compile: {_brief(error)}; {INSTEAD}") from error
+
+    def render(self, messages: list[dict[str, str]], variables: Mapping[str, Any]) -> str:
+        """The template's text; TemplateError where it refuses the messages, fails, or asks for too much."""
+        self._environment.steps_left = STEPS + STEPS_PER_MESSAGE * len(messages)
+        parts: list[str] = []
+        length = 0
+        try:
+            for part in self._template.generate(**variables, messages=messages):
+                parts.append(part)
+                if (length := length + len(part)) > MAX_TEXT:
+                    raise OverBudget
+        except OverBudget:
+            raise TemplateError(f"the model's chat template asks for too much work; {INSTEAD}") from None
+        # whatever a stranger's program can raise: its own refusal, a TypeError, a RecursionError, an undefined name
+        except Exception as error:
+            raise TemplateError(f"the model's chat template fails: {_brief(error)}; {INSTEAD}") from error
+        return "".join(parts)
+
+
+def _brief(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:200]

@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from townhall.server.errors import APIError, as_api_error, shutting_down
 from townhall.server.guard import Guard, error_response, json_response, read_body
-from townhall.server.job_events import AnswerEnd, Event, JobDone, JobFailed, RequestFigures, TextEvent
+from townhall.server.job import AnswerEnd, Event, JobDone, JobFailed, RequestFigures, TextEvent
 from townhall.server.openapi import document
 from townhall.server.request_planner import PlannedRequest, Planner
 from townhall.server.requests import ChatRequest, CompletionRequest, DetokenizeRequest, Generate, TokenizeRequest, parse

@@ -119,7 +119,7 @@ async def read_body(request: Request, limits: Limits) -> bytes:
         raise _too_large(limits)
     body = bytearray()
     try:
-        async with asyncio.timeout(4 * limits.arrival):
+        async with asyncio.timeout(limits.arrival):
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > limits.body:

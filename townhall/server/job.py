@@ -1,4 +1,4 @@
-"""One request as a generator of passes, so that many requests can take turns on one engine."""
+"""One request as a generator of passes, so that many requests can take turns on one engine, and the events it emits."""
 
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -12,8 +12,54 @@ from townhall.context.strategy import ContextStrategy
 from townhall.language_model import LanguageModel, TokenStream
 from townhall.prompt import Prompt
 from townhall.prompt_builder import settle_cache
-from townhall.server.job_events import AnswerEnd, Event, JobDone, RequestFigures, TextEvent
+from townhall.server.errors import APIError
 from townhall.server.slots import Lane, Slot, SlotRequest
+
+
+@dataclass(frozen=True)
+class TextEvent:
+    """More of an answer; `likely` is what was asked to be known of the ids that are shown whole now."""
+
+    index: int
+    text: str
+    logprobs: Sequence[TokenLogprob] = ()
+
+
+@dataclass(frozen=True)
+class AnswerEnd:
+    """An answer is complete: "stop" or "length"."""
+
+    index: int
+    finish_reason: str
+
+
+@dataclass(frozen=True)
+class RequestFigures:
+    """What a request took; seconds from its arrival to its first text."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    first_seconds: float | None
+    decode_seconds: float
+    seeds: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class JobDone:
+    """All answers are complete."""
+
+    figures: RequestFigures
+
+
+@dataclass(frozen=True)
+class JobFailed:
+    """Nothing more comes."""
+
+    error: APIError
+
+
+Event = TextEvent | AnswerEnd | JobDone | JobFailed
 
 
 @dataclass(frozen=True, eq=False)

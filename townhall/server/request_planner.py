@@ -7,7 +7,7 @@ from typing import Any
 from app.models.llama.logits_processors import Grammar, LogitsProcessors
 from app.models.llama.sampling_params import SamplingParams
 from app.sampler_settings import DECLARED, sampler_values
-from townhall.context.registry import open_strategy
+from townhall.context.strategies import open_strategy
 from townhall.conversation import REPEAT_PENALTY, TEMPERATURE
 from townhall.errors import ContextError
 from townhall.formats.prompt_pieces import PromptTurn
@@ -17,8 +17,7 @@ from townhall.prompt_builder import cut_raw, open_window, refuse_oversized_text
 from townhall.server.errors import APIError
 from townhall.server.grammar import Grammars
 from townhall.server.job import AnswerRequest
-from townhall.server.message_parts import JSONObjectFormat, JSONSchemaFormat
-from townhall.server.requests import ChatRequest, CompletionRequest, Generate
+from townhall.server.requests import ChatRequest, CompletionRequest, Generate, JSONObjectFormat, JSONSchemaFormat
 from townhall.server.serve_options import ServeOptions
 from townhall.server.served_models import SampledAnswers, ServedModel, ServedModels
 from townhall.server.summaries import SummaryStore

@@ -9,7 +9,7 @@ from typing import Any
 
 from app.models.llama.logits_processors import TokenLogprob
 from townhall.language_model import TextTokenizer
-from townhall.server.job_events import AnswerEnd, RequestFigures, TextEvent
+from townhall.server.job import AnswerEnd, RequestFigures, TextEvent
 
 JSON = dict[str, Any]
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from townhall.language_model import LanguageModel
 from townhall.server.errors import APIError, as_api_error, shutting_down
-from townhall.server.job_events import Event, JobFailed
+from townhall.server.job import Event, JobFailed
 from townhall.server.slots import Lane, Slot, SlotRequest, Slots
 
 log = logging.getLogger("townhall.server")

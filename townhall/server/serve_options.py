@@ -14,7 +14,7 @@ class Limits:
     messages: int = 2048
     queue: int = 64  # requests that wait for a slot
     request: float = 600.0  # from the request's arrival to its end
-    arrival: float = 15.0  # for the headers, and again for the body
+    arrival: float = 60.0  # for the body
     keep_alive: float = 10.0  # between two comments while a stream has nothing to say
 
 

@@ -13,9 +13,9 @@ import uvicorn
 
 from ext.tinygrad.errors import TownhallError
 from townhall.server.api import build
-from townhall.server.http_protocol import Protocol
 from townhall.server.service import Service
 
+MOST_CONNECTIONS = 512
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -58,17 +58,17 @@ class Server(uvicorn.Server):
 
     def __init__(self, service: Service):
         options = service.options
-        protocol = type("Protocol", (Protocol,), {"arrival": options.limits.arrival})
         super().__init__(
             uvicorn.Config(
                 build(service),
-                http=protocol,
+                http="h11",
                 ws="none",
                 loop="asyncio",
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                limit_concurrency=MOST_CONNECTIONS,
                 timeout_graceful_shutdown=max(1, round(options.grace)),
                 h11_max_incomplete_event_size=options.limits.header,
             )

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from townhall.incremental_prefill import common_prefix
+from townhall.answer_loop import common_prefix
 from townhall.language_model import Cache
 
 Lane = Literal["chat", "background"]

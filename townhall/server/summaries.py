@@ -7,9 +7,9 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from townhall.answer_loop import read
 from townhall.context.strategy import ContextStrategy, Window, WindowPlan, fold_ahead
 from townhall.context.summarizer import Summarizer
-from townhall.incremental_prefill import read
 from townhall.language_model import LanguageModel
 from townhall.message import Exchange, Message
 from townhall.persona import Persona

@@ -21,7 +21,7 @@ from functools import cached_property
 from pathlib import Path
 
 from townhall.formats.prompt_pieces import PromptTurn
-from townhall.watch.errors import WatchError
+from townhall.watch.lock import WatchError
 
 DELIM = "\n\n"
 FENCE = "---"

@@ -1,7 +1,7 @@
 """A watched file's bytes: read within bounds, appended to only while they are what was read.
 
-Saves are detected by content alone. Times are too coarse (a save may fall into the tick of our own writing), and a new
-inode with the old words in it is no change.
+Saves are detected by content alone. Times are too coarse (a save may fall into the tick of our own writing), and a new inode with the
+same text in it is no change. `ReplyWriter` streams a reply into a document: its first words at once, more a few times a second.
 """
 
 import os
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from townhall.watch.errors import FileChanged, FileGone, WatchError
+from townhall.watch.lock import FileChanged, FileGone, WatchError
 
 MAX_BYTES = 4 << 20  # two thousand pages
 BOM = b"\xef\xbb\xbf"
@@ -207,3 +207,31 @@ def _whole(fd: int) -> bytes:
 
 def _line(data: bytes, at: int) -> int:
     return data.count(b"\n", 0, at) + 1
+
+
+INTERVAL = 0.04  # seconds between two writes: as fast as eyes follow, slow enough for an editor that loads the file anew each time
+
+
+class ReplyWriter:
+    """Writes below what stands in `document`; every write may raise Changed. `said` is all that it was given."""
+
+    def __init__(self, document: Document, lead: str):
+        self._document, self._held, self.said = document, lead, ""
+        self._written = 0.0  # when
+
+    def write(self, piece: str) -> None:
+        """Take the next words."""
+        self.said += piece
+        self._held += piece
+        if self.said and time.monotonic() - self._written >= INTERVAL:
+            self._flush()
+
+    def end(self, tail: str) -> None:
+        """Write what is left, and `tail` in the same stroke."""
+        self._held += tail
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._held:
+            self._document.append(self._held)
+        self._held, self._written = "", time.monotonic()

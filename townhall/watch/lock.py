@@ -1,10 +1,25 @@
-"""One watcher for one file: a lock in the user's own folder, because the file itself is replaced whenever an editor saves by renaming."""
+"""One watcher for one file: a lock in the user's own folder, because the file itself is replaced whenever an editor saves by renaming.
+
+And the errors of watched files.
+"""
 
 import hashlib
 import os
 from pathlib import Path
 
-from townhall.watch.errors import WatchError
+from ext.tinygrad.errors import TownhallError
+
+
+class WatchError(TownhallError):
+    """A file that cannot be answered, or not watched; names it, the fault and the mend."""
+
+
+class FileChanged(Exception):
+    """The file was saved meanwhile: what was being written belongs to an older version."""
+
+
+class FileGone(FileChanged):
+    """There is no such file now; an editor that saves by renaming puts another in its place at once."""
 
 
 class Lock:

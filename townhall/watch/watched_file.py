@@ -8,12 +8,9 @@ from pathlib import Path
 from typing import Protocol
 
 from ext.tinygrad.errors import TownhallError
-from townhall.watch.answerers import Answerer
-from townhall.watch.conversation_pool import ConversationPool
-from townhall.watch.document import Document
-from townhall.watch.errors import FileChanged, FileGone, WatchError
-from townhall.watch.lock import Lock
-from townhall.watch.reply_writer import ReplyWriter
+from townhall.watch.answerers import Answerer, ConversationPool
+from townhall.watch.document import Document, ReplyWriter
+from townhall.watch.lock import FileChanged, FileGone, Lock, WatchError
 from townhall.watch.tasks import InterruptedReply, Task, TaskParser
 
 GRACE = 1.0  # seconds for which a file may be missing or empty before that means anything: editors replace and truncate when they save

@@ -3,7 +3,7 @@
 from typing import Any
 
 from app.sampler_settings import DECLARED
-from townhall.context.registry import STRATEGIES
+from townhall.context.strategies import STRATEGIES
 from townhall.web.chat_store import LONGEST_NAME, ChatStore
 from townhall.web.gradio_offline import gr
 from townhall.web.growing_list import Choice

@@ -10,7 +10,6 @@ from typing import Any
 
 import uvicorn
 
-from townhall.server.http_protocol import Protocol
 from townhall.server.server import LOOPBACK, Server, bind, url
 from townhall.server.service import Service
 from townhall.web.client import Client, ModelChoice, WebError
@@ -85,7 +84,7 @@ def show(
     host = str(listener.getsockname()[0])
     app = application(chat_store, first, (*LOOPBACK, host) if local else (), plain)
     config = uvicorn.Config(
-        app, http=type("PageProtocol", (Protocol,), {}), ws="none", loop="asyncio", lifespan="on", log_config=None, access_log=False,
+        app, http="h11", ws="none", loop="asyncio", lifespan="on", log_config=None, access_log=False,
         server_header=False, timeout_graceful_shutdown=1, h11_max_incomplete_event_size=64 << 10,
     )  # fmt: skip
     _Page(config, ready).run(sockets=[listener])

@@ -23,8 +23,7 @@ from app.models.llama.config import ConfigError, LlamaConfig
 from app.models.llama.engine import CHUNKS, ContextOverflow, Engine, PrefillStats, chunks_of
 from app.models.llama.footprint import Footprint, check_fit
 from app.models.llama.generation import Draw, Generation
-from app.models.llama.kv_cache import KVCache
-from app.models.llama.kv_shift import Shifter
+from app.models.llama.kv_cache import KVCache, Shifter
 from app.models.llama.sampler import Sampler, SamplingParams
 from app.models.llama.tokenizers.tokenizer import Tokenizer
 from app.models.llama.transformer import Transformer, rope_angles
@@ -84,7 +83,7 @@ class Llama:
         checkpoint: Checkpoint = open_checkpoint(path)
         quantised = 0
         if quantize:
-            from app.models.llama.checkpoint.int8 import Int8Checkpoint
+            from app.models.llama.checkpoint.quantization import Int8Checkpoint
 
             checkpoint = eight_bit = Int8Checkpoint(checkpoint)
             quantised = len(eight_bit.quantised)

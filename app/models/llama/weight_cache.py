@@ -1,7 +1,7 @@
 """Packed weights kept on disk, so that laying a checkpoint out is paid once: one file per checkpoint (packed_file.py).
 
-What is missing or damaged there is packed anew and written again, by a background thread. WEIGHT_CACHE=0
-leaves the disk alone.
+What is missing or damaged there is packed again and written by a background thread. WEIGHT_CACHE=0 leaves the disk alone. `ReadAhead`
+reads the next matrices of a checkpoint while one is packed, so that neither the disk nor the cores wait.
 """
 
 import atexit
@@ -14,13 +14,46 @@ import numpy as np
 
 from app.models.llama import packed_file
 from app.models.llama.checkpoint.checkpoint import Checkpoint
-from app.models.llama.checkpoint.read_ahead import ReadAhead
 from app.models.llama.checkpoint.stored_tensor import FLOATS
 from app.models.llama.packed_file import Packed, PackedFile
 from ext.tinygrad import cache_files, sigbus
 from ext.tinygrad.kernels.packed.formats import FORMATS, LAYOUT, VERSION
 from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
 from ext.tinygrad.kernels.protocol import Kernels, PackedWeight
+
+PATIENCE = 60.0  # seconds without anything taken, after which the reader is taken to have given up
+AHEAD = 1 << 28  # bytes: enough to keep a disk busy, too little to drive other pages out of a small memory
+
+
+class ReadAhead:
+    """A thread that reads in the file's order, `AHEAD` bytes before what was taken in all. It may be taken in any order."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint, self._left = checkpoint, AHEAD
+        self._changed, self._closed = threading.Condition(), False
+        threading.Thread(target=self._read, name="read ahead", daemon=True).start()
+
+    def take(self, name: str) -> None:
+        """Have this matrix read, whether its turn has come or not."""
+        self._checkpoint.prefetch(name)
+        with self._changed:
+            self._left += self._checkpoint.stored(name).nbytes
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Nothing more is read."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+
+    def _read(self) -> None:
+        for name in self._checkpoint.tensor_names:
+            with self._changed:
+                if not self._changed.wait_for(lambda: self._closed or self._left > 0, PATIENCE) or self._closed:
+                    return
+                self._left -= self._checkpoint.stored(name).nbytes
+            self._checkpoint.prefetch(name)
+
 
 MOST_BYTES = 8 << 30  # all files together; the ones used longest ago go first
 IN_PLACE = 1 << 30  # bytes of a checkpoint that is used where files are mapped; a smaller one is soon read into memory's own huge pages

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
 
     from tinygrad import Tensor, UOp
 
-    from ext.tinygrad.graph.jit_replay import Replay
+    from ext.tinygrad.graph.captured import Replay
 
 
 # tinygrad is imported only when one of these is called: graph.threads is asked before there is a device
@@ -27,6 +27,6 @@ def install_on(device: str) -> bool:
 
 def fast_replay(jit: Any, inputs: "Sequence[Tensor | UOp]" = ()) -> "Replay | None":
     """A captured TinyJit as a plain callable; see fast.fast_replay."""
-    from ext.tinygrad.graph.jit_replay import fast_replay
+    from ext.tinygrad.graph.captured import fast_replay
 
     return fast_replay(jit, inputs)

@@ -1,4 +1,4 @@
-"""A list of CUDA kernels as one CUDA graph, and the one call that sets what changed and launches it.
+"""Captured graphs of CUDA kernels as one CUDA graph each, and the one call that sets what changed and launches it.
 
 A replay costs the host one cuGraphExecKernelNodeSetParams for each kernel whose arguments changed, and one cuGraphLaunch. Predicted, not
 measured: 1 µs for each of the former (two of a layer's kernels take the position), 10 µs for the latter. A decode step's position is known
@@ -21,7 +21,7 @@ from tinygrad.runtime.ops_cuda import CUDADevice
 from ext.tinygrad.cuda_errors import NO_MEMORY, check, out_of_memory
 from ext.tinygrad.graph import native
 from ext.tinygrad.graph.debug_log import say
-from ext.tinygrad.graph.driver_runner import DriverLaunch
+from ext.tinygrad.graph.driver_runner import DriverGraphRunner, DriverLaunch
 from ext.tinygrad.graph.profile import KernelTime
 
 SOURCE = Path(__file__).with_name("cuda_queue.c")
@@ -199,3 +199,16 @@ def entry():  # type: ignore[no-untyped-def]  # an instance of Entry, or None
     except native.Unsupported as error:
         say(f"CUDA graphs are set from Python: {error}")
         return None
+
+
+def address(buffer: Any) -> int:
+    """Where a buffer is in the device's memory, allocated if need be."""
+    place: int = buffer.get_buf(buffer.device).value
+    return place
+
+
+class CUDAGraphRunner(DriverGraphRunner):
+    """One captured graph of kernels of one CUDA device."""
+
+    place = staticmethod(address)
+    queue = CUDAQueue

@@ -10,8 +10,7 @@ from ext.tinygrad.graph import compiling, native
 from ext.tinygrad.graph.captured import NativeGraphRunner
 from ext.tinygrad.graph.cpu_runner import CPUGraphRunner
 from ext.tinygrad.graph.debug_log import say
-from ext.tinygrad.graph.pool import use_threads
-from ext.tinygrad.graph.threads import thread_count
+from ext.tinygrad.graph.pool import thread_count, use_threads
 
 # In how many tasks tinygrad may cut a kernel that it generates. By itself it takes the number of CPUs: that makes it another program on
 # every machine, and leaves nothing to share out when one of the cores is busy. A fixed number does neither; a task more costs some 50 ns.
@@ -56,11 +55,11 @@ def install_on(device: str) -> bool:
 def _runner(kind: str) -> type[NativeGraphRunner] | None:
     """For a kind of device behind a driver, whose bindings are imported only where there is one."""
     if kind == "CL":
-        from ext.tinygrad.graph.opencl_runner import CLGraphRunner
+        from ext.tinygrad.graph.opencl_queue import CLGraphRunner
 
         return CLGraphRunner
     if kind == "CUDA":
-        from ext.tinygrad.graph.cuda_runner import CUDAGraphRunner
+        from ext.tinygrad.graph.cuda_queue import CUDAGraphRunner
 
         return CUDAGraphRunner
     return None

@@ -1,6 +1,6 @@
-"""A list of OpenCL kernels whose arguments are set once, and the one call that enqueues them all.
+"""Captured graphs of OpenCL kernels, whose arguments are set once, and the one call that enqueues them all.
 
-The loop over them is C where there is a clang to compile it (opencl_queue.c), and Python otherwise: some 2 µs a kernel more.
+The loop over the kernels is C where there is a clang to compile it (opencl_queue.c), and Python otherwise: some 2 µs a kernel more.
 """
 
 import ctypes
@@ -11,12 +11,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tinygrad import UOp
+from tinygrad.device import Compiled
+from tinygrad.helpers import is_image_shape
 from tinygrad.runtime.autogen import opencl as cl
 from tinygrad.runtime.ops_cl import CLDevice, check, checked
+from tinygrad.uop.ops import Ops
 
-from ext.tinygrad.graph import native
+from ext.tinygrad.graph import driver_runner, native
 from ext.tinygrad.graph.debug_log import say
-from ext.tinygrad.graph.driver_runner import DriverLaunch
+from ext.tinygrad.graph.driver_runner import DriverGraphRunner, DriverLaunch
 from ext.tinygrad.graph.profile import KernelTime
 from ext.tinygrad.opencl_errors import refused
 
@@ -141,3 +145,26 @@ def entry():  # type: ignore[no-untyped-def]  # an instance of Entry, or None
     except native.Unsupported as error:
         say(f"OpenCL kernels are enqueued from Python: {error}")
         return None
+
+
+def why_not(batch_devs: list[Compiled], call: UOp) -> str | None:
+    """The reason why a call cannot be part of a graph, None if it can."""
+    if (reason := driver_runner.why_not(batch_devs, call)) is not None:
+        return reason
+    if any(is_image_shape(u.shape) for u in call.src[0].src[0].toposort() if u.op is Ops.PARAM and u._shape is not None):
+        return "it reads an image"
+    return None
+
+
+def handle(buffer: Any) -> int:
+    """The cl_mem of a buffer, allocated if need be."""
+    opaque = buffer.get_buf(buffer.device)
+    return ctypes.cast(opaque, ctypes.c_void_p).value or 0
+
+
+class CLGraphRunner(DriverGraphRunner):
+    """One captured graph of kernels of one OpenCL device."""
+
+    place = staticmethod(handle)
+    why_not = staticmethod(why_not)
+    queue = OpenCLQueue

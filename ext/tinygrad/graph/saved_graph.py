@@ -25,10 +25,9 @@ from tinygrad.runtime.ops_cpu import CPUProgram
 from tinygrad.uop.ops import Ops, buffers
 
 from ext.tinygrad.graph import native
-from ext.tinygrad.graph.captured import ArgumentUpdate
+from ext.tinygrad.graph.captured import ArgumentUpdate, why_not
 from ext.tinygrad.graph.cpu_runner import CPUGraphRunner, PoolGraph, address
 from ext.tinygrad.graph.debug_log import say
-from ext.tinygrad.graph.jit_replay import why_not
 from ext.tinygrad.graph.launch_plan import PooledLaunch
 from ext.tinygrad.kernels.packed import memory
 from ext.tinygrad.startup_cache import compiler_identity

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ext.tinygrad import backend, driver_info, opencl, opencl_drivers, opencl_loader, probe, toolchain
+from ext.tinygrad import backend, device_selection, driver_info, opencl, opencl_loader, toolchain
 from ext.tinygrad.backend import Backend, BackendError
 from ext.tinygrad.toolchain import Request
 
@@ -71,8 +71,8 @@ def test_requiring_a_gpu_refuses_a_cpu_whatever_the_api(environment):
 def test_a_machine_with_nothing_but_pocl_chooses_the_cpu(tmp_path, monkeypatch):
     driver = opencl_loader.bundled()[1]  # registered as a system's only driver, as Debian's pocl-opencl-icd does
     (tmp_path / "pocl.icd").write_text(str(driver))
-    monkeypatch.setattr(opencl_drivers, "REGISTERED", tmp_path)
-    monkeypatch.setattr(opencl_drivers, "VENDOR_LIBRARIES", {})
+    monkeypatch.setattr(opencl_loader, "REGISTERED", tmp_path)
+    monkeypatch.setattr(opencl_loader, "VENDOR_LIBRARIES", {})
     monkeypatch.setattr(toolchain, "missing_drivers", lambda: dict.fromkeys(("METAL", "CUDA", "AMD"), "not here"))
     assert toolchain.likely_accelerators() == ("CL",)
     monkeypatch.setattr(opencl, "devices", lambda: (device("cpu"),))
@@ -313,7 +313,7 @@ except CompileError as error:
 
 
 def test_the_list_has_the_cpu_and_a_reason_for_what_cannot_be_used():
-    found = dict(probe.list_devices())
+    found = dict(device_selection.list_devices())
     assert isinstance(found["CPU"], Backend) and found["CPU"].kind == "cpu"
     if sys.platform != "darwin":
         assert found["METAL"] == "it needs macOS"
@@ -333,6 +333,6 @@ def test_the_list_has_the_cpu_and_a_reason_for_what_cannot_be_used():
     ],
 )
 def test_a_driver_that_crashes_hangs_or_chatters_becomes_a_reason(monkeypatch, code, words):
-    monkeypatch.setattr(probe, "TIMEOUT", 1.0 if "sleep" in code else 60.0)
+    monkeypatch.setattr(device_selection, "TIMEOUT", 1.0 if "sleep" in code else 60.0)
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert probe._finish("CL", child) == [("CL", words)]
+    assert device_selection._finish("CL", child) == [("CL", words)]

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from ext.tinygrad import probe
+from ext.tinygrad import device_selection
 from ext.tinygrad.backend import Backend
 from ext.tinygrad.device_selection import select
 from ext.tinygrad.toolchain import BackendError
@@ -20,7 +20,7 @@ FOUND = [
 
 @pytest.fixture(autouse=True)
 def _found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "list_devices", lambda: FOUND)
+    monkeypatch.setattr(device_selection, "list_devices", lambda: FOUND)
     monkeypatch.setenv("GPU", "1")
     monkeypatch.setenv("DEV", "")
 

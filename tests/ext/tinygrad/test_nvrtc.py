@@ -152,7 +152,7 @@ from ext.tinygrad.toolchain import prepare_environment
 prepare_environment()
 from ext.tinygrad import cuda
 version = cuda._nvrtc_version()
-from ext.tinygrad.cubin import CubinCompiler, KernelRefused
+from ext.tinygrad.cuda import CubinCompiler, KernelRefused
 from tinygrad.helpers import Target
 cuda.install()
 from tinygrad.renderer.cstyle import CUDARenderer
@@ -201,6 +201,6 @@ def test_machine_code_for_every_generation_of_cards():
     ],
 )
 def test_what_nvrtc_is_asked_for_on_a_card(arch, supported, expected):
-    from ext.tinygrad.cubin import compile_target
+    from ext.tinygrad.cuda import compile_target
 
     assert compile_target(arch, supported) == expected

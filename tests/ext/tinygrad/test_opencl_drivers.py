@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ext.tinygrad import opencl_drivers, opencl_loader, shared_libraries, toolchain
+from ext.tinygrad import opencl_loader, shared_libraries, toolchain
 from tests.ext.tinygrad import stub_vendor
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -25,8 +25,8 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for name in ("vendors", "opt", "lib"):
         (tmp_path / name).mkdir()
-    monkeypatch.setattr(opencl_drivers, "REGISTERED", tmp_path / "vendors")
-    monkeypatch.setattr(opencl_drivers, "VENDOR_LIBRARIES", dict.fromkeys(opencl_drivers.VENDOR_LIBRARIES, (str(tmp_path / "opt"),)))
+    monkeypatch.setattr(opencl_loader, "REGISTERED", tmp_path / "vendors")
+    monkeypatch.setattr(opencl_loader, "VENDOR_LIBRARIES", dict.fromkeys(opencl_loader.VENDOR_LIBRARIES, (str(tmp_path / "opt"),)))
     monkeypatch.setattr(opencl_loader, "SYSTEM_LOADERS", (tmp_path / "lib/libOpenCL.so.1",))
     monkeypatch.setattr(opencl_loader, "bundled", lambda: (tmp_path / "py/.libs/libOpenCL-1.so.1", tmp_path / "py/.libs/libpocl-1.so"))
     monkeypatch.setattr(shared_libraries, "SYSTEM_FOLDERS", (str(tmp_path / "lib"),))
@@ -48,7 +48,7 @@ def named() -> list[str]:
 
 
 def test_a_vendors_library_is_found_wherever_loaders_look(machine, monkeypatch):
-    assert opencl_drivers.unregistered([]) == []
+    assert opencl_loader.unregistered([]) == []
     amd = library(machine / "opt/libamdocl64.so")
     (machine / "mine").mkdir()
     intel = library(machine / "mine/libigdrcl.so")
@@ -57,7 +57,7 @@ def test_a_vendors_library_is_found_wherever_loaders_look(machine, monkeypatch):
     monkeypatch.setenv("LD_LIBRARY_PATH", f"{machine / 'gone'}:{machine / 'mine'}")
     strings = f"libc.so.6\0/lib/libc.so.6\0libnvidia-opencl.so.1\0/lib32/libnvidia-opencl.so.1\0libnvidia-opencl.so.1\0{nvidia}\0"
     (machine / "ld.so.cache").write_bytes(b"glibc-ld.so.cache1.1" + bytes(28) + strings.encode())
-    assert opencl_drivers.unregistered([]) == [nvidia, amd, intel]
+    assert opencl_loader.unregistered([]) == [nvidia, amd, intel]
 
 
 def test_a_library_for_another_processor_or_a_text_is_none(machine):
@@ -65,13 +65,13 @@ def test_a_library_for_another_processor_or_a_text_is_none(machine):
     head[4] = 3 - head[4]  # 32 bits for 64, or the other way round
     (machine / "lib/libnvidia-opencl.so.1").write_bytes(head)
     (machine / "lib/libigdrcl.so").write_text("INPUT(libigdrcl.so.1)")
-    assert opencl_drivers.unregistered([]) == []
+    assert opencl_loader.unregistered([]) == []
 
 
 @pytest.mark.parametrize("line", ["libnvidia-opencl.so.1\n", "{machine}/lib/libnvidia-opencl.so.1", "/far/libnvidia-opencl.so.550"])
 def test_a_registered_library_is_not_found_again(machine, line):
     library(machine / "lib/libnvidia-opencl.so.1")
-    assert opencl_drivers.unregistered([line.format(machine=machine).strip()]) == []
+    assert opencl_loader.unregistered([line.format(machine=machine).strip()]) == []
 
 
 def test_a_found_driver_is_named_beside_the_registered_ones(machine):
@@ -113,22 +113,22 @@ def test_what_the_user_has_set_wins(machine, monkeypatch, variable):
 
 
 def test_the_folder_is_made_once_and_mended_where_it_was_damaged(machine):
-    folder = Path(opencl_drivers.vendors_folder(["libone.so", "/opt/libtwo.so"]))
+    folder = Path(opencl_loader.vendors_folder(["libone.so", "/opt/libtwo.so"]))
     assert folder.is_relative_to(machine / "cache")
     times = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
-    assert opencl_drivers.vendors_folder(["libone.so", "/opt/libtwo.so"]) == str(folder)
+    assert opencl_loader.vendors_folder(["libone.so", "/opt/libtwo.so"]) == str(folder)
     assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == times
     first = min(times)
     first.write_text("cut sh")
-    assert Path(opencl_drivers.vendors_folder(["libone.so", "/opt/libtwo.so"])) == folder and first.read_text() == "libone.so\n"
-    assert opencl_drivers.vendors_folder(["libone.so"]) != str(folder)
+    assert Path(opencl_loader.vendors_folder(["libone.so", "/opt/libtwo.so"])) == folder and first.read_text() == "libone.so\n"
+    assert opencl_loader.vendors_folder(["libone.so"]) != str(folder)
 
 
 def test_without_a_cache_the_folder_is_a_temporary_one(machine, monkeypatch):
     (machine / "cache").write_text("a file where the folder should be")
     monkeypatch.setenv("TMPDIR", str(machine / "opt"))
     monkeypatch.setattr("tempfile.tempdir", None)
-    folder = Path(opencl_drivers.vendors_folder(["libone.so"]))
+    folder = Path(opencl_loader.vendors_folder(["libone.so"]))
     assert folder.parent == machine / "opt" and [file.read_text() for file in folder.iterdir()] == ["libone.so\n"]
 
 

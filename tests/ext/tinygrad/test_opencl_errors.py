@@ -70,7 +70,7 @@ from ext.tinygrad.backend import open_backend
 open_backend()
 import click
 from tinygrad import Tensor, dtypes
-from ext.tinygrad.kernels.gpu.launch import launch
+from ext.tinygrad.kernels.gpu.gpu_source import launch
 from townhall.cli import main
 def broken():
     out = Tensor.empty(4, device="CL")

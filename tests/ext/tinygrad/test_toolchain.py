@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ext.tinygrad import opencl_drivers, opencl_loader, toolchain
+from ext.tinygrad import opencl_loader, toolchain
 from ext.tinygrad.toolchain import BackendError, Request
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -174,8 +174,8 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv(name, "")
     (tmp_path / "vendors").mkdir()
-    monkeypatch.setattr(opencl_drivers, "REGISTERED", tmp_path / "vendors")
-    monkeypatch.setattr(opencl_drivers, "VENDOR_LIBRARIES", {})
+    monkeypatch.setattr(opencl_loader, "REGISTERED", tmp_path / "vendors")
+    monkeypatch.setattr(opencl_loader, "VENDOR_LIBRARIES", {})
     monkeypatch.setattr(opencl_loader, "SYSTEM_LOADERS", (tmp_path / "lib/libOpenCL.so.1",))
     bundle = tmp_path / "pyopencl" / ".libs"
     monkeypatch.setattr(opencl_loader, "bundled", lambda: (bundle / "libOpenCL-1.so.1", bundle / "libpocl-1.so"))

@@ -8,7 +8,7 @@ import pytest
 from tests.reference.tiny_formats import tiny_weights, write_meta
 from tests.townhall.fake import FakeBackend, FakeLlama
 from townhall.cli import chat_options, complete_text, main, model_loading
-from townhall.cli.weight_size import check_size
+from townhall.cli.model_loading import check_size
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ from townhall.cli.chat_state import ChatState
 from townhall.cli.main import main
 from townhall.cli.model_loading import Loaded, resampled
 from townhall.cli.session import Session
-from townhall.context.registry import STRATEGIES
+from townhall.context.strategies import STRATEGIES
 from townhall.errors import CommandError, ModelError
 from townhall.logbook.log_index import Index
 from townhall.logbook.log_reader import parse, read_log

@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from ext.tinygrad import probe, toolchain
+from ext.tinygrad import device_selection, toolchain
 from ext.tinygrad.backend import Backend
 from ext.tinygrad.toolchain import Request
 from townhall.cli.devices import devices
@@ -19,7 +19,7 @@ FOUND = [
 
 @pytest.fixture(autouse=True)
 def found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "list_devices", lambda: FOUND)
+    monkeypatch.setattr(device_selection, "list_devices", lambda: FOUND)
     monkeypatch.setattr(toolchain, "prepare_environment", lambda: Request("automatic", ("CL", "CPU")))
 
 
@@ -43,7 +43,7 @@ def test_json_has_the_same():
 
 def test_memory_and_extensions_are_told_where_the_driver_tells_them(monkeypatch):
     card = Backend("CL", "Vendor 1.2", "card", "gpu", "", memory=8_000_000_000, extensions=("cl_khr_fp16", "cl_khr_icd"))
-    monkeypatch.setattr(probe, "list_devices", lambda: [("CL", card)])
+    monkeypatch.setattr(device_selection, "list_devices", lambda: [("CL", card)])
     assert CliRunner().invoke(devices).output.splitlines()[:3] == [
         "* CL: card (GPU), Vendor 1.2",
         "    gpu, 8.0 GB of memory",

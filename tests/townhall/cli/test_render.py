@@ -9,8 +9,7 @@ import pytest
 from tests.townhall.cli.screen import CTRL_C, CTRL_D, ENTER
 from townhall.cli import terminal
 from townhall.cli.render import Verbatim, open_view
-from townhall.cli.terminal_text import width
-from townhall.cli.word_wrap import Wrapped
+from townhall.cli.word_wrap import Wrapped, width
 
 pytestmark = pytest.mark.slow
 

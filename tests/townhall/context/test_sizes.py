@@ -4,7 +4,7 @@ import pytest
 
 from tests.townhall.fake import FakeLlama
 from tests.townhall.test_conversation import ask, chat_state, words
-from townhall.context.registry import STRATEGIES
+from townhall.context.strategies import STRATEGIES
 from townhall.errors import ContextError
 from townhall.persona import Persona
 

@@ -3,12 +3,12 @@ from itertools import count
 
 import pytest
 
-from townhall.context.receipt import Receipt
-from townhall.context.registry import STRATEGIES, open_strategy
+from townhall.context.strategies import STRATEGIES, open_strategy
 from townhall.context.strategy import Window, WindowPlan
 from townhall.context.usage import Usage
 from townhall.errors import ContextError
 from townhall.message import Exchange, Message
+from townhall.reply import Receipt
 
 WINDOW = Window(capacity=1000, pinned=200, reserve=100)  # a budget of 700
 

@@ -3,7 +3,7 @@ import time
 import pytest
 
 from townhall.errors import TemplateError
-from townhall.formats.sandbox import MAX_SOURCE, Sandbox
+from townhall.formats.metered_jinja import MAX_SOURCE, Sandbox
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ from app.models.llama.sampling_params import SamplingParams
 from tests.townhall.cli.test_keeping import townhall as chat
 from tests.townhall.test_conversation import PERSONA
 from townhall.cli.main import main
-from townhall.context.registry import STRATEGIES
+from townhall.context.strategies import STRATEGIES
 from townhall.conversation import Conversation
 from townhall.fake.script import open_fake
 from townhall.logbook.log_reader import read_log

@@ -9,8 +9,7 @@ from tests.townhall.fake import FailingGeneration, FakeLlama
 from townhall.persona import Persona
 from townhall.prompt import Prompt
 from townhall.server.errors import APIError
-from townhall.server.job import AnswerRequest, Job
-from townhall.server.job_events import AnswerEnd, JobDone, JobFailed, TextEvent
+from townhall.server.job import AnswerEnd, AnswerRequest, Job, JobDone, JobFailed, TextEvent
 from townhall.server.scheduler import Scheduler
 from townhall.server.slots import Slots
 from townhall.template import open_format

@@ -10,7 +10,7 @@ import pytest
 from tests.townhall.fake import FakeLlama
 from townhall.fake.fake_model import ScriptedReply
 from townhall.server.api import stream
-from townhall.server.job_events import AnswerEnd, JobDone, RequestFigures, TextEvent
+from townhall.server.job import AnswerEnd, JobDone, RequestFigures, TextEvent
 from townhall.server.responses import ChatResponseBuilder
 
 pytestmark = pytest.mark.slow

@@ -3,7 +3,7 @@
 import pytest
 
 from townhall.watch.chat_syntax import ChatSyntax, delimiter, front_matter, refuse_open_front_matter
-from townhall.watch.errors import WatchError
+from townhall.watch.lock import WatchError
 
 LAYOUT = ChatSyntax("User", "Stacy")
 

@@ -9,9 +9,8 @@ import pytest
 
 from tests.townhall.watch.room import SAVES, TALE, Room, by_rename, by_truncating, eventually, in_place, slow_echo, watched
 from townhall.fake.fake_model import ScriptedReply
-from townhall.watch import document, file_events, watched_file
-from townhall.watch.errors import WatchError
-from townhall.watch.lock import Lock
+from townhall.watch import document, watched_file, watcher
+from townhall.watch.lock import Lock, WatchError
 
 pytestmark = pytest.mark.slow
 
@@ -476,7 +475,7 @@ def test_where_the_system_tells_of_nothing_files_are_looked_at_all_the_same(path
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("watchfiles._rust_notify.RustNotify", none)
-    monkeypatch.setattr(file_events, "PULSE", 50)
+    monkeypatch.setattr(watcher, "PULSE", 50)
     path.write_text("User: One")
     with watched(path) as room:
         reads(path, "User: One\n\nStacy: One\n\nUser: ")

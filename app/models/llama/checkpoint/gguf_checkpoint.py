@@ -1,7 +1,8 @@
-"""A LLaMA in one GGUF file."""
+"""A LLaMA in a GGUF file, or in the parts that llama-gguf-split makes (NAME-00001-of-0000N.gguf, metadata in the first)."""
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,14 +14,66 @@ from app.models.llama.checkpoint.checkpoint import StoredMatrix, expected_shapes
 from app.models.llama.checkpoint.errors import CheckpointError
 from app.models.llama.checkpoint.ggml import QuantType as T
 from app.models.llama.checkpoint.gguf import OTHER_TYPE, GGUFFile, TensorInfo
-from app.models.llama.checkpoint.gguf_split import PART, open_parts, tensors_of
 from app.models.llama.checkpoint.names import COMPUTED, canonical_from_gguf
 from app.models.llama.config import LlamaConfig
+from app.models.llama.sanitize import quoted
 from ext.tinygrad import pages
 from ext.tinygrad.kernels.matrix import QuantMatrix
 
 if TYPE_CHECKING:
     from app.models.llama.tokenizers.tokenizer import Tokenizer
+
+
+PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
+MAX_PARTS = 1 << 10
+
+
+def open_parts(path: Path) -> list[GGUFFile]:
+    """Every part in order, whichever of them `path` is; a whole file is its only part. CheckpointError for a missing or foreign part."""
+    given = GGUFFile.open(path)
+    count = _number(given, "split.count", 1)
+    if count <= 1:
+        return [given]
+    match = PART.fullmatch(path.name)
+    if count > MAX_PARTS or match is None or int(match[3]) != count:
+        names = f"NAME-00001-of-{min(count, 99_999):05}.gguf"
+        raise CheckpointError(f"{path} is one of {count:,} parts, but is not called {names}; give all parts the names they had")
+    parts = []
+    for n in range(count):
+        name = f"{match[1]}-{n + 1:05}-of-{count:05}.gguf"
+        if name == path.name:
+            part = given
+        elif (path.parent / name).exists():
+            part = GGUFFile.open(path.parent / name)
+        else:
+            raise CheckpointError(f"{path.parent} lacks {name}, one of the model's {count} parts; download what is missing")
+        number, of = _number(part, "split.no", -1), _number(part, "split.count", 1)
+        if (number, of) != (n, count):
+            raise CheckpointError(f"{part.path} says that it is part {number + 1} of {of}; give all parts the names they had")
+        parts.append(part)
+    declared, found = _number(parts[0], "split.tensors.count", -1), sum(len(part.tensors) for part in parts)
+    if declared not in (-1, found):
+        raise CheckpointError(f"{path} belongs to a model of {declared:,} tensors, but its parts hold {found:,}; download them again")
+    return parts
+
+
+def tensors_of(parts: list[GGUFFile]) -> dict[str, tuple[GGUFFile, TensorInfo]]:
+    """Where each tensor lies."""
+    tensors: dict[str, tuple[GGUFFile, TensorInfo]] = {}
+    for part in parts:
+        for name, info in part.tensors.items():
+            if name in tensors:
+                raise CheckpointError(f"{part.path} holds the tensor {name}, which {tensors[name][0].path.name} has too; download it again")
+            tensors[name] = part, info
+    return tensors
+
+
+def _number(file: GGUFFile, key: str, default: int) -> int:
+    value = file.metadata.get(key, default)
+    if type(value) is not int:
+        raise CheckpointError(f"{file.path} gives {key} as {quoted(value)}; download it again")
+    return value
+
 
 # what the gguf package's dequantisers decode; I* and F64 are no weights, Q8_1 and Q8_K only activations
 DECODABLE = {T.F32, T.F16, T.BF16, T.Q4_0, T.Q4_1, T.Q5_0, T.Q5_1, T.Q8_0, T.Q2_K, T.Q3_K, T.Q4_K, T.Q5_K, T.Q6_K, T.IQ4_NL, T.IQ4_XS}

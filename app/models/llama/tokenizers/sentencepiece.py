@@ -10,8 +10,7 @@ from sentencepiece import SentencePieceProcessor
 
 from app.models.llama.checkpoint.ggml import TokenType
 from app.models.llama.sanitize import clipped
-from app.models.llama.tokenizers.normalizer import normalizer
-from app.models.llama.tokenizers.vocabulary import Vocabulary
+from app.models.llama.tokenizers.vocabulary import Vocabulary, normalizer
 
 SPACE = "▁"
 BPE = 2  # TrainerSpec.ModelType

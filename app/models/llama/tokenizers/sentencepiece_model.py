@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from app.models.llama.sanitize import quoted
-from app.models.llama.tokenizers.normalizer import SENTENCEPIECE
 from app.models.llama.tokenizers.vocabulary import NORMALIZER as RULE_KEY
-from app.models.llama.tokenizers.vocabulary import TokenizerError
+from app.models.llama.tokenizers.vocabulary import SENTENCEPIECE, TokenizerError
 
 MAX_PIECES = 1 << 21
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5

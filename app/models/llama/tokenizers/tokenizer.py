@@ -168,7 +168,7 @@ class Tokenizer:
 
 
 def _rule(metadata: Mapping[str, Any], vocabulary: Vocabulary) -> str | None:
-    from app.models.llama.tokenizers.normalizer import RULES
+    from app.models.llama.tokenizers.vocabulary import RULES
 
     rule = metadata.get(NORMALIZER)
     if rule is not None and (not isinstance(rule, str) or rule not in RULES):

@@ -17,8 +17,8 @@ from app.models.llama.checkpoint.json_file import (
     read_optional_json,
 )
 from app.models.llama.sanitize import quoted
+from app.models.llama.tokenizers.byte_bpe import looks_like_tiktoken, read_tiktoken
 from app.models.llama.tokenizers.sentencepiece_model import looks_like_sentencepiece, read_sentencepiece
-from app.models.llama.tokenizers.tiktoken_bpe import looks_like_tiktoken, read_tiktoken
 from app.models.llama.tokenizers.tokenizer_json import MAX_TOKENS, read_tokenizer_json
 from app.models.llama.tokenizers.vocabulary import SPACE_AT_START_ONLY, TokenizerError
 

@@ -11,8 +11,7 @@ import numpy as np
 from app.models.llama.checkpoint.ggml import TokenType
 from app.models.llama.sanitize import quoted
 from app.models.llama.tokenizers.byte_bpe import DIGIT, GPT2, PRE_TOKENIZERS, WHOLE_PIECES
-from app.models.llama.tokenizers.normalizer import UNICODE
-from app.models.llama.tokenizers.vocabulary import NORMALIZER, SPACE_AT_START_ONLY, SPACE_WHERE_ABSENT, TokenizerError
+from app.models.llama.tokenizers.vocabulary import NORMALIZER, SPACE_AT_START_ONLY, SPACE_WHERE_ABSENT, UNICODE, TokenizerError
 
 MAX_TOKENS = 1 << 21
 BYTE_TOKENS = {f"<0x{byte:02X}>" for byte in range(256)}

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from tinygrad import Tensor, UOp, dtypes
 from tinygrad.dtype import DType
 
-from ext.tinygrad.kernels.cpu.cpu_source import matmul_source, plain_source
-from ext.tinygrad.kernels.cpu.features import missing
-from ext.tinygrad.kernels.cpu.program import launch
+from ext.tinygrad.kernels.cpu.cpu_source import launch, matmul_source, missing_instructions, plain_source
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.packed.formats import GROUP, LAYOUT, Format
 from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
@@ -34,7 +32,7 @@ class CPUKernels:
     @staticmethod
     def available() -> str | None:
         """Why these kernels cannot run here, in words for a user; None where they can."""
-        return missing()
+        return missing_instructions()
 
     def pack(self, matrix: QuantMatrix, device: str) -> PackedMatrix:
         return PackedMatrix.pack(matrix, device)

@@ -1,10 +1,60 @@
-"""Puts the C source of one kernel together: what it is specialised for as macros, the headers, the formats of its weights, its own file."""
+"""The source of a CPU kernel: its constants as macros, the headers, the formats of its weights and its own file; and its launch.
 
+`launch` makes of such a source a kernel of tinygrad's: compiled by tinygrad's compiler, scheduled, captured and launched like any of
+its own. `missing_instructions` says which instructions that compiler can use on this machine.
+"""
+
+import hashlib
+import subprocess
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+from tinygrad import Tensor, UOp
+from tinygrad.device import Device
+from tinygrad.helpers import getenv
+from tinygrad.uop.ops import KernelInfo, Ops
+
 from ext.tinygrad.kernels.packed.formats import Format
+from ext.tinygrad.startup_cache import compiler_says
+
+X86_NEEDS = ("AVX2", "FMA", "F16C")
+
+
+@cache
+def _macros(command: tuple[str, ...]) -> frozenset[str]:
+    """Lines `#define …` that the compiler predefines for its target."""
+    listing = compiler_says(command)
+    return frozenset(line for line in listing.splitlines() if line.startswith("#define "))
+
+
+def _compiler_macros() -> frozenset[str]:
+    compiler = Device["CPU"].renderer.compiler
+    target = f"--target={compiler.arch}-none-unknown-elf"
+    return _macros((str(getenv("CC", "clang")), target, *compiler.args, "-dM", "-E", "-x", "c", "-"))
+
+
+def missing_instructions() -> str | None:
+    """Why the kernels cannot run here, or None."""
+    from tinygrad.runtime.support.compiler_cpu import ClangCompiler
+
+    compiler = Device["CPU"].renderer.compiler
+    if not isinstance(compiler, ClangCompiler):
+        return f"tinygrad's CPU device compiles with {type(compiler).__name__}, the C kernels need clang"
+    try:
+        macros = _compiler_macros()
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"the C compiler cannot be asked for its target: {error}"
+    if compiler.arch == "x86_64" and (lacks := [n for n in X86_NEEDS if f"#define __{n}__ 1" not in macros]):
+        return f"this CPU has no {', '.join(lacks)}"
+    return None
+
+
+@cache
+def compiler_tag() -> str:
+    """A word that differs between CPUs and compilers whose object code may: part of every source, and so of tinygrad's compile cache."""
+    return hashlib.sha256("\n".join(sorted(_compiler_macros())).encode()).hexdigest()[:16]
+
 
 AHEAD = 8192  # bytes that weights are prefetched ahead, into the second-level cache
 
@@ -63,3 +113,26 @@ def _defines(macros: Mapping[str, object]) -> str:
 
 def _literal(value: object) -> str:
     return f"{value!r}f" if isinstance(value, float) else str(value)
+
+
+MAX_POSITION = 2**31 - 1
+
+
+def launch(
+    source: str, entry: str, tasks: int, outputs: Sequence[Tensor], inputs: Sequence[Tensor] = (), start_pos: int | UOp | None = None
+) -> list[Tensor]:
+    """Call `void entry(outputs…, inputs…, [long start_pos,] long core_id)` once for every core_id below `tasks`; -> the outputs after it.
+
+    The entry must be the first function of the source that is not inlined: tinygrad jumps to where the code begins. Every buffer is
+    handed over from its start; outputs may be read as well.
+    """
+    operands = [t.uop for t in (*outputs, *inputs)]
+    params = [UOp.placeholder_like(u, slot=i).base for i, u in enumerate(operands)]
+    variables, bound = [UOp.variable("core_id", 0, tasks - 1, param=True)], []
+    if start_pos is not None:
+        variables.insert(0, UOp.variable("start_pos", 0, MAX_POSITION, param=True))
+        bound = [UOp.variable("start_pos", 0, MAX_POSITION).bind(start_pos) if isinstance(start_pos, int) else start_pos]
+    sink = UOp.sink(*params, *variables, arg=KernelInfo(entry))
+    program = UOp(Ops.PROGRAM, src=(sink, UOp(Ops.LINEAR, src=(*sink.src, sink)), UOp(Ops.SOURCE, arg=f"// {compiler_tag()}\n{source}")))
+    call = program.call(*operands, *bound)
+    return [Tensor(t.uop.after(call)) for t in outputs]

@@ -13,8 +13,7 @@ import numpy as np
 from tinygrad import Tensor, UOp, dtypes
 
 from ext.tinygrad.buffers import upload
-from ext.tinygrad.kernels.gpu.gpu_source import decode_source, embed_source, matrix_source, plain_source, tile_source
-from ext.tinygrad.kernels.gpu.launch import launch
+from ext.tinygrad.kernels.gpu.gpu_source import decode_source, embed_source, launch, matrix_source, plain_source, tile_source
 from ext.tinygrad.kernels.gpu.tuner import LAYERS, Tuner, candidates
 from ext.tinygrad.kernels.gpu.tuning import DecodeShape, Tuning
 from ext.tinygrad.kernels.matrix import QuantMatrix

@@ -1,4 +1,4 @@
-"""Chooses the work-groups of the products of one token by measuring them on the device, and keeps what was found on disk.
+"""Chooses the work-groups of the products of one token by timing them on the device, and keeps the choice on disk.
 
 A card's best work-group depends on how many multiprocessors, how much cache and which driver it has: a table would be right for one of
 them. What is measured is a product over the model's own weights, layer after layer, as a decode step reads them: more than the card's
@@ -12,14 +12,39 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tinygrad import Tensor
+from tinygrad import Tensor, TinyJit
+from tinygrad.device import Device
 
 from ext.tinygrad import cache_files
 from ext.tinygrad.errors import TownhallError
 from ext.tinygrad.graph.debug_log import say
 from ext.tinygrad.kernels.gpu.gpu_source import FOLDER
-from ext.tinygrad.kernels.gpu.timing import seconds
 from ext.tinygrad.kernels.gpu.tuning import DecodeShape, Tuning
+
+REPLAYS = 5
+
+
+def seconds(device: str, launches: Callable[[], Sequence[Tensor]], clock: Callable[[], float] = time.perf_counter) -> float:
+    """Of the launches that a function makes, captured once and replayed: the mean of REPLAYS.
+
+    Raises what the device raises where it refuses them."""
+
+    def run() -> list[Tensor]:
+        results = list(launches())
+        Tensor.realize(*results)
+        return results
+
+    jit, opened = TinyJit(run), Device[device]
+    jit.cnt = 1  # every buffer is there: capture at once
+    jit()
+    jit()
+    opened.synchronize()
+    started = clock()
+    for _ in range(REPLAYS):
+        jit()
+    opened.synchronize()
+    return (clock() - started) / REPLAYS
+
 
 LAYERS = 8  # of a model's that a measurement goes over
 MOST_SLOTS, MOST_SPLITS, MOST_LOADS = 8, 16, 8

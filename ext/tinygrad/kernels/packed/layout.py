@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from ext.tinygrad.kernels.blocks import Blocks, to_blocks
-from ext.tinygrad.kernels.matrix import QuantMatrix
+from ext.tinygrad.kernels.matrix import Blocks, QuantMatrix, to_blocks
 from ext.tinygrad.kernels.packed.formats import GROUP, Format
 
 

@@ -16,7 +16,7 @@ from app.models.llama.checkpoint import CheckpointError, open_checkpoint
 from app.models.llama.checkpoint.conversion import FILE_TYPES, convert
 from app.models.llama.checkpoint.names import gguf_from_canonical
 from ext.tinygrad.kernels.matrix import QuantMatrix
-from ext.tinygrad.kernels.quantize_k import quantize_q4_k
+from ext.tinygrad.kernels.quantize import quantize_q4_k
 from ext.tinygrad.kernels.reference import ReferenceKernels
 from tests.reference import llama_numpy
 from tests.reference.tiny import make_tiny_gguf

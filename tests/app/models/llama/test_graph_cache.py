@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tinygrad import TinyJit
 
-from app.models.llama import Llama, graph_cache
+from app.models.llama import Llama, forward
 from ext.tinygrad import cache_files
 from tests.reference.tiny import make_tiny_gguf
 
@@ -18,7 +18,7 @@ IDS = [(7 * i + 3) % 250 for i in range(40)]
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(cache_files, "folder", lambda name: tmp_path / name)
-    monkeypatch.setattr(graph_cache, "WORTH_IT", 0)
+    monkeypatch.setattr(forward, "WORTH_IT", 0)
     monkeypatch.setenv("WEIGHT_CACHE", "0")
     return tmp_path / "graphs"
 

@@ -9,7 +9,7 @@ import pytest
 from app.models.llama import Llama
 from app.models.llama.checkpoint import open_checkpoint
 from app.models.llama.checkpoint.conversion import convert
-from app.models.llama.checkpoint.int8 import Int8Checkpoint
+from app.models.llama.checkpoint.quantization import Int8Checkpoint
 from ext.tinygrad.kernels.reference import ReferenceKernels
 from tests.reference.tiny import make_tiny_gguf
 from tests.reference.tiny_formats import tiny_weights, write_hf, write_meta

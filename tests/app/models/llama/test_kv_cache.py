@@ -10,8 +10,7 @@ from tinygrad import Tensor, dtypes
 
 from app.models.llama import snapshot
 from app.models.llama.config import LlamaConfig
-from app.models.llama.kv_cache import CacheError, KVCache
-from app.models.llama.kv_shift import CHUNK, Shifter
+from app.models.llama.kv_cache import CHUNK, CacheError, KVCache, Shifter
 from ext.tinygrad import buffers
 from ext.tinygrad.kernels.protocol import rope_table
 

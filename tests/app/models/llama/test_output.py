@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.models.llama.checkpoint import output
-from app.models.llama.checkpoint.output import BLOCK, STRETCH, Output
+from app.models.llama.deltas import xor
+from app.models.llama.deltas.xor import BLOCK, STRETCH, Output
 
 BYTES = np.random.default_rng(2).integers(0, 256, 2 * STRETCH + 3 * BLOCK + 77, np.uint8)
 
@@ -29,10 +29,10 @@ def write(path: Path, sizes: Sequence[int], start: int = 0) -> None:
 @pytest.fixture(params=["past the cache", "to the cache", "larger blocks"])
 def way(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "to the cache":
-        monkeypatch.setattr(output, "_past_cache", lambda path: None)
+        monkeypatch.setattr(xor, "_past_cache", lambda path: None)
     else:
         (tmp_path / "try").touch()
-        if (descriptor := output._past_cache(tmp_path / "try")) is None:
+        if (descriptor := xor._past_cache(tmp_path / "try")) is None:
             pytest.skip("nothing can be written past the cache here")
         os.close(descriptor)
     if request.param == "larger blocks":

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from app.models.llama.checkpoint import open_checkpoint, read_ahead
+from app.models.llama import weight_cache
+from app.models.llama.checkpoint import open_checkpoint
 from app.models.llama.checkpoint.gguf_checkpoint import GGUFCheckpoint
-from app.models.llama.checkpoint.read_ahead import ReadAhead
+from app.models.llama.weight_cache import ReadAhead
 from tests.reference.tiny import make_tiny_gguf
 
 
@@ -41,7 +42,7 @@ def eventually(condition: Callable[[], bool]) -> bool:
 def test_it_reads_the_bytes_that_were_taken_and_so_many_more(checkpoint: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     names = list(checkpoint.tensor_names)
     sizes = [checkpoint.stored(name).nbytes for name in names]
-    monkeypatch.setattr(read_ahead, "AHEAD", sum(sizes[:3]))
+    monkeypatch.setattr(weight_cache, "AHEAD", sum(sizes[:3]))
     ahead = ReadAhead(checkpoint)
     assert eventually(lambda: checkpoint.__dict__.get("ahead", []) == names[:3])
     ahead.take(names[3])  # out of its turn; its bytes count all the same
@@ -52,12 +53,12 @@ def test_it_reads_the_bytes_that_were_taken_and_so_many_more(checkpoint: Watched
 
 
 def test_it_ends_when_it_is_closed_or_forgotten(checkpoint: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(read_ahead, "AHEAD", 1)
+    monkeypatch.setattr(weight_cache, "AHEAD", 1)
     before = threading.active_count()
     ahead = ReadAhead(checkpoint)
     assert eventually(lambda: len(checkpoint.__dict__.get("ahead", [])) == 1)
     ahead.close()
     assert eventually(lambda: threading.active_count() == before)
-    monkeypatch.setattr(read_ahead, "PATIENCE", 0.01)
+    monkeypatch.setattr(weight_cache, "PATIENCE", 0.01)
     ReadAhead(checkpoint)
     assert eventually(lambda: threading.active_count() == before)

@@ -17,7 +17,7 @@ from ext.tinygrad.buffers import read, upload, write
 from ext.tinygrad.cuda_errors import CUDAError, OutOfCUDAMemory
 from ext.tinygrad.graph import install_on
 from ext.tinygrad.graph.compose import Composite, compose
-from ext.tinygrad.kernels.gpu.launch import launch
+from ext.tinygrad.kernels.gpu.gpu_source import launch
 
 DEVICE = "CUDA"
 INVALID_VALUE, OUT_OF_MEMORY = 1, 2  # CUresult

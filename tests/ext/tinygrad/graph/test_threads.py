@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from ext.tinygrad.graph import threads
-from ext.tinygrad.graph.threads import ThreadsError, cgroup_quota, default_threads, physical_cores, thread_count
+from ext.tinygrad.graph import pool
+from ext.tinygrad.graph.pool import ThreadsError, cgroup_quota, default_threads, physical_cores, thread_count
 
 
 def write(path: Path, text: str) -> None:
@@ -59,7 +59,7 @@ def test_the_default_is_the_least_of_cores_and_quota_but_one(tmp_path, monkeypat
     machine(tmp_path, ["0-1", "0-1", "2-3", "2-3", "4-5", "4-5", "6-7", "6-7"])
     write(tmp_path / "proc/self/cgroup", "0::/")
     write(tmp_path / "sys/fs/cgroup/cpu.max", limit)
-    monkeypatch.setattr(threads, "allowed_cpus", lambda: set(range(cpus)))
+    monkeypatch.setattr(pool, "allowed_cpus", lambda: set(range(cpus)))
     assert default_threads(tmp_path) == expected
 
 

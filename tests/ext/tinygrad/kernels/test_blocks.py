@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from ext.tinygrad.kernels.blocks import FORMATS, to_blocks
-from ext.tinygrad.kernels.matrix import QuantMatrix
+from ext.tinygrad.kernels.matrix import FORMATS, QuantMatrix, to_blocks
 
 HALVES = {"Q4_1": (0, 2), "Q5_1": (0, 2), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}  # where a block keeps its f16 scales
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ext.tinygrad.kernels.matrix import QuantMatrix
-from ext.tinygrad.kernels.quantize_q8_0 import TYPES, quantize_q8_0
+from ext.tinygrad.kernels.quantize import TYPES, quantize_q8_0
 from tests.reference.guarded import Guarded
 
 

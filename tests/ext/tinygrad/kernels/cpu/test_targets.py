@@ -70,7 +70,7 @@ def test_a_cpu_without_avx2_is_told_so() -> None:
 
 
 def test_a_compiler_that_cannot_be_asked_is_named() -> None:
-    from ext.tinygrad.kernels.cpu import features
+    from ext.tinygrad.kernels.cpu import cpu_source
 
     with pytest.raises(OSError):
-        features._macros(("/no/such/clang",))
+        cpu_source._macros(("/no/such/clang",))

@@ -7,7 +7,7 @@ import pytest
 from tinygrad import Device
 
 from ext.tinygrad.kernels import kernels_for
-from ext.tinygrad.kernels.gpu import cpu_driver, kernel_choice, trial
+from ext.tinygrad.kernels.gpu import cpu_driver, kernel_choice
 from ext.tinygrad.kernels.gpu.cpu_driver import CPUDriverKernels, wrap
 from ext.tinygrad.kernels.gpu.gpu_kernels import GPUKernels
 from ext.tinygrad.kernels.gpu.tuning import Tuning
@@ -45,11 +45,11 @@ def another_machine(source: str, *rest: object) -> str:
 
 
 def test_a_driver_whose_compiler_refuses_them_is_found_out() -> None:
-    assert trial.obstacle("CL", another_compiler) == "its compiler does not take them"
+    assert cpu_driver.obstacle("CL", another_compiler) == "its compiler does not take them"
 
 
 def test_a_driver_that_computes_something_else_is_found_out() -> None:
-    assert trial.obstacle("CL", another_machine) == "it computes other numbers with them than this processor does"
+    assert cpu_driver.obstacle("CL", another_machine) == "it computes other numbers with them than this processor does"
 
 
 def test_a_driver_that_cannot_take_them_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

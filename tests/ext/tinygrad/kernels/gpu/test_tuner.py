@@ -9,7 +9,7 @@ import pytest
 
 from ext.tinygrad import cache_files
 from ext.tinygrad.buffers import upload
-from ext.tinygrad.kernels.gpu import timing, tuner
+from ext.tinygrad.kernels.gpu import tuner
 from ext.tinygrad.kernels.gpu.gpu_kernels import GPUKernels
 from ext.tinygrad.kernels.gpu.tuner import Tuner, candidates
 from ext.tinygrad.kernels.gpu.tuning import DecodeShape, Tuning
@@ -106,7 +106,7 @@ def products(kernels: GPUKernels, rng: np.random.Generator) -> list[OneTokenProd
 
 
 def test_a_tuned_set_computes_what_it_computed_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "REPLAYS", 1)
+    monkeypatch.setattr(tuner, "REPLAYS", 1)
     monkeypatch.setattr("ext.tinygrad.kernels.gpu.gpu_kernels.candidates", lambda *rest: candidates(*rest)[-2:])  # far from the default
     monkeypatch.setattr(Tuner, "seconds", lambda self, run, shape, real=Tuner.seconds: -real(self, run, shape))  # the slowest wins
     rng, kernels = np.random.default_rng(0), GPUKernels(TUNING)

@@ -6,7 +6,7 @@ import pytest
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.packed.formats import FORMATS, as_stored, format_of
 from ext.tinygrad.kernels.packed.layout import unpack
-from ext.tinygrad.kernels.packed.packing import pack
+from ext.tinygrad.kernels.packed.packed_matrix import pack
 from tests.reference.oracles import random_matrix
 
 EXACT = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL"]

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from ext.tinygrad.kernels.blocks import FORMATS as BLOCKS
+from ext.tinygrad.kernels.matrix import FORMATS as BLOCKS
 from ext.tinygrad.kernels.matrix import QuantMatrix
-from ext.tinygrad.kernels.packed import packing
+from ext.tinygrad.kernels.packed import packed_matrix
 from ext.tinygrad.kernels.packed.formats import GROUP, NATIVE, format_of
 from tests.reference import guarded
 
@@ -35,15 +35,15 @@ def random_rows(type: str, rows: int, cols: int, seed: int = 0) -> QuantMatrix:
 
 def in_numpy(matrix: QuantMatrix, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     with monkeypatch.context() as patch:
-        patch.setattr(packing, "packer", lambda type: None)
-        return packing.pack(matrix)[1]
+        patch.setattr(packed_matrix, "packer", lambda type: None)
+        return packed_matrix.pack(matrix)[1]
 
 
 @pytest.mark.parametrize("type, rows, cols", CASES)
 def test_c_packs_what_numpy_packs(type: str, rows: int, cols: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert packing.packer(type) is not None
+    assert packed_matrix.packer(type) is not None
     matrix = random_rows(type, rows, cols)
-    form, packed = packing.pack(matrix)
+    form, packed = packed_matrix.pack(matrix)
     assert form is format_of(type) and packed.any()
     np.testing.assert_array_equal(packed, in_numpy(matrix, monkeypatch))
 
@@ -56,14 +56,16 @@ def test_no_byte_beside_the_rows_and_their_groups_is_touched(type: str, at_end: 
     source.view()[:] = matrix.data.reshape(-1)
     target = guarded.Guarded(format_of(type).nbytes(*matrix.shape), at_end)
     there = QuantMatrix(type, matrix.shape, source.view().reshape(37, -1))
-    _, packed = packing.pack(there, lambda nbytes: target.view()[:nbytes])
+    _, packed = packed_matrix.pack(there, lambda nbytes: target.view()[:nbytes])
     np.testing.assert_array_equal(packed, in_numpy(matrix, monkeypatch))
 
 
 def test_rows_that_lie_apart_are_packed_too(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = random_rows("Q4_0", 40, 64)
     apart = QuantMatrix("Q4_0", (20, 64), whole.data[::2])
-    np.testing.assert_array_equal(packing.pack(apart)[1], in_numpy(QuantMatrix("Q4_0", (20, 64), whole.data[::2].copy()), monkeypatch))
+    np.testing.assert_array_equal(
+        packed_matrix.pack(apart)[1], in_numpy(QuantMatrix("Q4_0", (20, 64), whole.data[::2].copy()), monkeypatch)
+    )
 
 
 def test_some_rows_of_a_file_are_packed_where_they_lie(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,4 +74,4 @@ def test_some_rows_of_a_file_are_packed_where_they_lie(monkeypatch: pytest.Monke
     raw = np.zeros(whole.nbytes + 1, np.uint8)
     raw[1:] = whole.data.reshape(-1)
     part = QuantMatrix("Q8_0", (GROUP, 64), raw[1:].reshape(2 * GROUP, -1)[GROUP:])
-    np.testing.assert_array_equal(packing.pack(part)[1], in_numpy(QuantMatrix("Q8_0", (GROUP, 64), whole.data[GROUP:]), monkeypatch))
+    np.testing.assert_array_equal(packed_matrix.pack(part)[1], in_numpy(QuantMatrix("Q8_0", (GROUP, 64), whole.data[GROUP:]), monkeypatch))

@@ -1,10 +1,14 @@
-"""The immutable state of a conversation between two turns, so that a turn can be undone."""
+"""The state of a conversation between two turns, immutable so that a turn can be undone, and a turn that is being answered."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from townhall.answer import Answer
+from townhall.answer_loop import AnswerLoop
 from townhall.context.strategy import ContextStrategy, Window, WindowPlan
-from townhall.message import Exchange, Memory
+from townhall.message import Exchange, Memory, Message, messages_of
+from townhall.prompt_builder import BuiltPrompt, memory_tokens
+from townhall.reply import Receipt, Reply
 from townhall.transcript import plans
 
 NOTED = 16  # exchanges at most that a memory is made of when a whole history is brought back
@@ -50,3 +54,47 @@ def settled(state: ConversationState, exchanges: Sequence[Exchange], remembers: 
         return state
     out = tuple(exchanges[: len(exchanges) - len(state.plan.kept)])
     return replace(state, left=out, unfolded=out[-NOTED:] if remembers else (), recalled=False)
+
+
+@dataclass(frozen=True)
+class OngoingTurn:
+    """`found` is the state before the turn; `uncomputed` tokens before it had never been computed."""
+
+    built: BuiltPrompt
+    found: ConversationState
+    strategy: str
+    window: Window
+    uncomputed: int
+
+    def reply(self, answer: Answer, loop: AnswerLoop[str], finish: str, device: str) -> Reply:
+        """The text and figures of the answer so far."""
+        built, found, memory = self.built, self.found, self.built.plan.memory
+        gone = (*found.left, *built.plan.dropped)
+        forgotten = found.plan.memory if memory is None else None
+        again = len(built.prompt) - len(built.turn.ids) - loop.cached - self.uncomputed
+        receipt = Receipt(
+            strategy=self.strategy,
+            window=self.window.capacity,
+            prompt_tokens=len(built.ids),
+            pinned_tokens=self.window.pinned,
+            dropped=_ids(messages_of(gone)),
+            dropped_tokens=sum(exchange.tokens for exchange in gone) + memory_tokens(forgotten),
+            recomputed_tokens=found.recomputed + max(0, again),
+            memory_tokens=memory_tokens(memory),
+            memory_of=memory.sources if memory else (),
+        )
+        return Reply(
+            text=answer.shown,
+            tokens=max(0, len(answer.ids) - len(built.opening)),
+            prompt_tokens=len(built.ids),
+            cached_tokens=loop.cached,
+            finish_reason=finish,
+            prefill_seconds=loop.read_seconds + loop.generation.prefill_seconds,
+            decode_seconds=loop.generation.decode_seconds,
+            device=device,
+            receipt=receipt,
+        )
+
+
+def _ids(messages: Sequence[Message]) -> tuple[int, ...]:
+    return tuple(message.id for message in messages)
