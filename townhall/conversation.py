@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 from townhall.answer import Answer
 from townhall.answer_loop import AnswerLoop, common_prefix
 from townhall.context.strategies import open_strategy
-from townhall.context.strategy import WindowPlan, fold_ahead
+from townhall.context.strategy import Usage, WindowPlan, describe_history, fold_ahead
 from townhall.context.summarizer import Fold, Summarizer
-from townhall.context.usage import Usage, describe_history
 from townhall.language_model import LanguageModel, Progress, TokenStream
 from townhall.message import Exchange, Message
 from townhall.persona import Persona

@@ -1,7 +1,7 @@
 """CPU=1 / GPU=1 / DEV → one tinygrad device, opened, proven by a real kernel, and described in the words of its own driver.
 
 What a person asked for and what they got are two things: everything said here is read from the device after a kernel ran on it and its
-result was right. probe.py looks at every device.
+result was right. device_selection.py looks at every device.
 """
 
 import array
@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from ext.tinygrad import kernel_cache
-from ext.tinygrad.startup_cache import compiler_identity, queue_programs
+from ext.tinygrad.kernel_cache import compiler_identity, queue_programs
 from ext.tinygrad.toolchain import ACCELERATORS, BackendError, Request, device_of, missing_drivers, prepare_environment
 
 __all__ = ["Backend", "BackendError", "Kind", "choose", "describe_device", "open_backend"]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from ext.tinygrad.startup_cache import compiler_says
+from ext.tinygrad.kernel_cache import compiler_says
 
 Answer = tuple[str, str, Literal["cpu", "gpu", "accelerator"]]
 

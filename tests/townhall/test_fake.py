@@ -8,7 +8,7 @@ import pytest
 
 from townhall.conversation import Conversation
 from townhall.errors import ModelError
-from townhall.fake.script import open_fake, read_script
+from townhall.fake.fake_model import open_fake, read_script
 from townhall.persona import Example, Persona
 
 pytestmark = pytest.mark.slow

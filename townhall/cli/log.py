@@ -56,7 +56,7 @@ def log() -> None:
 def list_logs(folder: Path | None, limit: int | None, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from townhall.logbook.export import printable
+    from townhall.logbook.log_reader import printable
 
     index = open_index(folder)
     for entry in index.entries()[:limit]:
@@ -76,8 +76,7 @@ def list_logs(folder: Path | None, limit: int | None, as_json: bool) -> None:
 @folder_option
 @click.option("--damaged", is_flag=True, help="print what is damaged instead, as it stands in the file")
 def show_log(name: str, folder: Path | None, damaged: bool) -> int:
-    from townhall.logbook.export import printable
-    from townhall.logbook.log_reader import read_log
+    from townhall.logbook.log_reader import printable, read_log
 
     log = read_log(open_index(folder).find(name))
     if damaged:
@@ -104,7 +103,7 @@ def show_log(name: str, folder: Path | None, damaged: bool) -> int:
 def search_logs(words: tuple[str, ...], folder: Path | None, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from townhall.logbook.export import printable
+    from townhall.logbook.log_reader import printable
 
     found = open_index(folder).search(" ".join(words))
     for turn in found:
@@ -123,12 +122,14 @@ def search_logs(words: tuple[str, ...], folder: Path | None, as_json: bool) -> N
 @click.option("--json", "form", flag_value="json", default=True, help="everything, as one JSON object  [default]")
 @click.option("--markdown", "form", flag_value="markdown", help="the talk alone")
 def export_log(name: str, folder: Path | None, form: str) -> None:
-    from townhall.logbook import export
+    from townhall.logbook import log_reader
     from townhall.logbook.log_reader import read_log
 
     log = read_log(open_index(folder).find(name))
     terminal.say(
-        export.as_markdown(log) if form == "markdown" else json.dumps(export.as_json(log), ensure_ascii=False, indent=2, default=str) + "\n"
+        log_reader.as_markdown(log)
+        if form == "markdown"
+        else json.dumps(log_reader.as_json(log), ensure_ascii=False, indent=2, default=str) + "\n"
     )
 
 

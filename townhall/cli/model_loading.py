@@ -117,7 +117,7 @@ def open_models() -> ModelCache[ChatOptions, Loaded]:
 
 def _load_fake(options: ChatOptions) -> Loaded:
     """A double: nothing of the real model is imported."""
-    from townhall.fake.script import open_fake
+    from townhall.fake.fake_model import open_fake
 
     if options.require == "gpu":
         raise ModelError(f"--require gpu: {options.model} runs on no device at all; pass a real model")

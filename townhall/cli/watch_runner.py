@@ -18,10 +18,9 @@ from townhall.cli.model_loading import Loaded, open_models
 from townhall.persona import load_persona
 from townhall.settings_files import read_front_matter, resolve
 from townhall.watch.answerers import Answerer, ConversationAnswerer, ConversationPool, TextAnswerer
-from townhall.watch.chat_syntax import DELIM, ChatSyntax, delimiter, front_matter, refuse_open_front_matter
 from townhall.watch.document import Document
 from townhall.watch.lock import FileGone, WatchError
-from townhall.watch.tasks import ChatTurns, FreeForm, TaskParser
+from townhall.watch.tasks import DELIM, ChatSyntax, ChatTurns, FreeForm, TaskParser, delimiter, front_matter, refuse_open_front_matter
 from townhall.watch.watcher import Watcher, create
 
 PATIENCE = 1.0  # seconds in which a second Ctrl-C is the same one, typed by quick fingers

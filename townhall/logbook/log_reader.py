@@ -1,8 +1,8 @@
-"""A log as it was read: what is whole, what was never finished, what is damaged and stands aside."""
+"""A log as it was read: what is whole, what was never finished, what is damaged and stands aside; and its export."""
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -226,3 +226,35 @@ def _role(name: str, kind: str, head: dict[str, Any], previous: str) -> str:
     if head:
         return "user" if name == head.get("user") else "assistant"
     return "assistant" if previous == "user" else "user"
+
+
+def as_json(log: Log) -> dict[str, Any]:
+    """Plain values: everything that is in the log, the turns that were taken back apart from the talk."""
+    return {
+        "id": log.id,
+        "path": str(log.path),
+        "title": log.title,
+        "head": log.head,
+        "turns": [asdict(turn) for turn in log.turns],
+        "taken": [asdict(turn) for turn in log.taken],
+        "damages": [{"line": damage.line, "reason": damage.reason, "raw": damage.raw.decode(errors="replace")} for damage in log.damages],
+    }
+
+
+def as_markdown(log: Log) -> str:
+    """The talk alone, to be read."""
+    title = f"talk with {log.head.get('persona') or 'somebody'}"
+    title = f"# {printable(log.title)}, a {title}" if log.title else f"# A {title}"
+    if started := log.head.get("started"):
+        title += f", {started}"
+    parts = [title]
+    for turn in log.turns:
+        if turn.after_reset:
+            parts.append("* * *")
+        parts.append(f"**{turn.name}:** {printable(turn.text)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def printable(text: str) -> str:
+    """Without characters that would speak to the terminal instead of the reader."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)

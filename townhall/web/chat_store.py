@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from townhall.logbook import export
+from townhall.logbook import log_reader
 from townhall.logbook.log_index import Index
 from townhall.logbook.log_reader import read_log
 from townhall.logbook.log_writer import SUFFIX, new_id
@@ -74,7 +74,7 @@ class ChatStore:
             index.close()
         saved = []
         for entry in entries:
-            name = shortened(export.printable(entry.title or entry.first), LONGEST_NAME)
+            name = shortened(log_reader.printable(entry.title or entry.first), LONGEST_NAME)
             if not entry.fault:
                 saved.append(ChatListEntry(Path(entry.name).stem, shortened(name, LONGEST), name, entry.persona, entry.started))
         return saved
@@ -94,8 +94,8 @@ class ChatStore:
         """The whole chat as "md" or "json"."""
         log = read_log(self._path(id))
         if form == "md":
-            return export.as_markdown(log)
-        return json.dumps(export.as_json(log) | {"path": log.path.name}, ensure_ascii=False, indent=2, default=str) + "\n"
+            return log_reader.as_markdown(log)
+        return json.dumps(log_reader.as_json(log) | {"path": log.path.name}, ensure_ascii=False, indent=2, default=str) + "\n"
 
     def _path(self, id: str) -> Path:
         path = self.folder / f"{id}{SUFFIX}"

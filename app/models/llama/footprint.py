@@ -49,7 +49,7 @@ class Footprint:
 
 
 def packed_nbytes(ggml_type: str, shape: tuple[int, ...]) -> int:
-    """Of a matrix (rows, cols) as kernels/cpu/packing.py lays it out."""
+    """Of a matrix (rows, cols) as kernels/packed/packed_matrix.py lays it out."""
     rows, cols = shape
     form = format_of(ggml_type)
     return (FORMATS["f16"] if form.bits and cols % 32 else form).nbytes(rows, cols)

@@ -20,9 +20,8 @@ from tinygrad import Device, dtypes
 
 from app.models.llama.checkpoint import Checkpoint, open_checkpoint
 from app.models.llama.config import ConfigError, LlamaConfig
-from app.models.llama.engine import CHUNKS, ContextOverflow, Engine, PrefillStats, chunks_of
+from app.models.llama.engine import CHUNKS, ContextOverflow, Draw, Engine, Generation, PrefillStats, chunks_of
 from app.models.llama.footprint import Footprint, check_fit
-from app.models.llama.generation import Draw, Generation
 from app.models.llama.kv_cache import KVCache, Shifter
 from app.models.llama.sampler import Sampler, SamplingParams
 from app.models.llama.tokenizers.tokenizer import Tokenizer

@@ -14,7 +14,7 @@ import numpy as np
 
 from app.models.llama import packed_file
 from app.models.llama.checkpoint.checkpoint import Checkpoint
-from app.models.llama.checkpoint.stored_tensor import FLOATS
+from app.models.llama.checkpoint.files import FLOATS
 from app.models.llama.packed_file import Packed, PackedFile
 from ext.tinygrad import cache_files, sigbus
 from ext.tinygrad.kernels.packed.formats import FORMATS, LAYOUT, VERSION

@@ -17,8 +17,7 @@ from tinygrad.engine.realize import get_call_arg_uops, get_graph_runtime, resolv
 from tinygrad.helpers import ansistrip
 from tinygrad.uop.ops import Ops
 
-from ext.tinygrad.graph.debug_log import say
-from ext.tinygrad.graph.profile import KernelTime
+from ext.tinygrad.graph.profile import KernelTime, say
 
 
 @dataclass(frozen=True)

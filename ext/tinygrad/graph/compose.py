@@ -10,8 +10,7 @@ from tinygrad import Tensor
 from tinygrad.engine.realize import get_graph_runtime
 
 from ext.tinygrad.graph.captured import Captured, base, why_not
-from ext.tinygrad.graph.debug_log import say
-from ext.tinygrad.graph.profile import KernelTime
+from ext.tinygrad.graph.profile import KernelTime, say
 from ext.tinygrad.graph.saved_graph import StoredGraph
 
 

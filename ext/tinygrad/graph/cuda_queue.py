@@ -20,9 +20,8 @@ from tinygrad.runtime.ops_cuda import CUDADevice
 
 from ext.tinygrad.cuda_errors import NO_MEMORY, check, out_of_memory
 from ext.tinygrad.graph import native
-from ext.tinygrad.graph.debug_log import say
 from ext.tinygrad.graph.driver_runner import DriverGraphRunner, DriverLaunch
-from ext.tinygrad.graph.profile import KernelTime
+from ext.tinygrad.graph.profile import KernelTime, say
 
 SOURCE = Path(__file__).with_name("cuda_queue.c")
 WORD = (1 << 64) - 1

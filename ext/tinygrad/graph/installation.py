@@ -9,8 +9,8 @@ from tinygrad.helpers import JIT_BATCH_SIZE, NUM_CPU_THREADS, getenv
 from ext.tinygrad.graph import compiling, native
 from ext.tinygrad.graph.captured import NativeGraphRunner
 from ext.tinygrad.graph.cpu_runner import CPUGraphRunner
-from ext.tinygrad.graph.debug_log import say
 from ext.tinygrad.graph.pool import thread_count, use_threads
+from ext.tinygrad.graph.profile import say
 
 # In how many tasks tinygrad may cut a kernel that it generates. By itself it takes the number of CPUs: that makes it another program on
 # every machine, and leaves nothing to share out when one of the cores is busy. A fixed number does neither; a task more costs some 50 ns.

@@ -19,9 +19,8 @@ from tinygrad.runtime.ops_cl import CLDevice, check, checked
 from tinygrad.uop.ops import Ops
 
 from ext.tinygrad.graph import driver_runner, native
-from ext.tinygrad.graph.debug_log import say
 from ext.tinygrad.graph.driver_runner import DriverGraphRunner, DriverLaunch
-from ext.tinygrad.graph.profile import KernelTime
+from ext.tinygrad.graph.profile import KernelTime, say
 from ext.tinygrad.opencl_errors import refused
 
 SOURCE = Path(__file__).with_name("opencl_queue.c")

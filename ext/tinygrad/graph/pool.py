@@ -14,7 +14,7 @@ from typing import Any
 
 from ext.tinygrad.errors import TownhallError
 from ext.tinygrad.graph import native
-from ext.tinygrad.graph.debug_log import say
+from ext.tinygrad.graph.profile import say
 
 MOST_THREADS = 64  # the native replay keeps one bit per thread
 

@@ -1,9 +1,21 @@
-"""Where a replay's time goes, kernel by kernel."""
+"""Where a replay's time goes, kernel by kernel; and reasons for taking a slower path, printed under DEBUG=1."""
 
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from tinygrad.helpers import DEBUG
+
+_said: set[str] = set()
+
+
+def say(reason: str) -> None:
+    """Print a reason, once."""
+    if DEBUG >= 1 and reason not in _said:
+        _said.add(reason)
+        print(f"graph: {reason}", file=sys.stderr)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ typedef unsigned int u32;
 typedef long (*Syscall)(long, long, long, long, long, long, long);
 typedef int (*Clock)(int, u64 *);
 
-// ---- what native.py and plan.py mirror; every field is 8 bytes
+// ---- what native.py and launch_plan.py mirror; every field is 8 bytes
 
 typedef struct {   // one kernel of the graph
   u64 entry;       // address of its code

@@ -27,10 +27,10 @@ from tinygrad.uop.ops import Ops, buffers
 from ext.tinygrad.graph import native
 from ext.tinygrad.graph.captured import ArgumentUpdate, why_not
 from ext.tinygrad.graph.cpu_runner import CPUGraphRunner, PoolGraph, address
-from ext.tinygrad.graph.debug_log import say
 from ext.tinygrad.graph.launch_plan import PooledLaunch
+from ext.tinygrad.graph.profile import say
+from ext.tinygrad.kernel_cache import compiler_identity
 from ext.tinygrad.kernels.packed import memory
-from ext.tinygrad.startup_cache import compiler_identity
 
 MAGIC = b"townhall-graphs-1\n"
 ROOT = Path(__file__).parents[1]

@@ -1,9 +1,175 @@
-"""The plain-Tensor kernel set: runs on any device that tinygrad reaches, and is the oracle for every fused kernel."""
+"""The plain-Tensor kernel set: runs on any device that tinygrad reaches, and is the oracle for every fused kernel.
 
+Its weights are int8 in sixteen interleaved rows, which tinygrad's own code generator turns into full vector loads.
+"""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
 from tinygrad import Tensor, UOp, dtypes
+from tinygrad.codegen.opt import Opt, OptOps
+from tinygrad.helpers import NUM_CPU_THREADS
+from tinygrad.uop.ops import AxisType, KernelInfo, Ops
 
-from ext.tinygrad.kernels.lanes import DenseWeight, LaneWeight, pack
-from ext.tinygrad.kernels.matrix import QuantMatrix
+from ext.tinygrad.buffers import upload
+from ext.tinygrad.kernels.matrix import Blocks, QuantMatrix, to_blocks
+
+LANES = 16  # rows side by side: one 512-bit float vector, two 256-bit ones
+MOST_TASKS = 16  # that a product is divided in, where there are threads to share them out to
+
+
+def _interleave(values: np.ndarray, rows: int, groups: int) -> np.ndarray:
+    """(rows, groups * n) to (rows / LANES, groups, n, LANES), rows padded with zeros to a multiple of LANES."""
+    padded = np.zeros((-(-rows // LANES) * LANES, values.shape[1]), values.dtype)
+    padded[:rows] = values
+    return np.ascontiguousarray(padded.reshape(-1, LANES, groups, values.shape[1] // groups).transpose(0, 2, 3, 1))
+
+
+def _narrowest(values: np.ndarray) -> np.ndarray:
+    """float16 where it holds the same numbers (the simple ggml types), float32 otherwise (products of the K types)."""
+    with np.errstate(over="ignore"):
+        half = values.astype(np.float16)
+    return half if np.array_equal(half.astype(np.float32), values) else values
+
+
+def _product(
+    out: UOp, x: UOp, quants: UOp, scales: UOp, minima: UOp | None = None, totals: UOp | None = None, *, T: int, threads: bool
+) -> UOp:
+    """The kernel of LaneWeight.matmul, its vectors chosen by hand: tinygrad's heuristics find them for some shapes only (docs/notes.md)."""
+    blocks, groups, group, lanes = quants.shape
+    block, token, lane = UOp.range(blocks, 0), UOp.range(T, 1), UOp.range(lanes, 2)
+    g: UOp | int = UOp.range(groups, 3, AxisType.REDUCE) if groups > 1 else 0  # a sum of one is none
+    k = UOp.range(group, 4, AxisType.REDUCE)
+
+    def load(buffer: UOp, *index: UOp | int) -> UOp:
+        return buffer[index].load().cast(dtypes.float32)
+
+    value = (load(quants, block, g, k, lane) * load(x, token, g * group + k)).reduce(k, arg=Ops.ADD) * load(scales, block, g, 0, lane)
+    if minima is not None and totals is not None:
+        value = value + load(minima, block, g, 0, lane) * load(totals, token, g)
+    if isinstance(g, UOp):
+        value = value.reduce(g, arg=Ops.ADD)
+    stored = out[token, block, lane].store(value).end(block, token, lane)
+    # options name an axis by its place among those that are left: what runs only once is no loop any more
+    token_axis = int(blocks > 1)
+    opts = [Opt(OptOps.UPCAST, token_axis + int(T > 1), lanes)]
+    # tokens that share a loaded weight: as many as leave their sums in registers
+    if T > 1 and (shared := next((n for n in (8, 4, 2) if T % n == 0), None)):
+        opts.append(Opt(OptOps.UPCAST, token_axis, shared))
+    if threads and (tasks := max(n for n in range(1, min(MOST_TASKS, NUM_CPU_THREADS.value) + 1) if blocks % n == 0)) > 1:
+        opts.append(Opt(OptOps.THREAD, 0, tasks))
+    return stored.sink(arg=KernelInfo(name=f"lanes_{blocks}_{T}_{groups}", opts_to_apply=tuple(opts)))
+
+
+@dataclass(frozen=True)
+class LaneWeight:
+    """Integers with a scale, and perhaps a minimum, for every `group` columns; nothing of the file's precision is lost."""
+
+    shape: tuple[int, int]
+    quants: Tensor  # (rows / LANES, groups, group, LANES) int8
+    scales: Tensor  # (rows / LANES, groups, 1, LANES) float16 or float32
+    minima: Tensor | None
+
+    @classmethod
+    def pack(cls, blocks: Blocks, device: str) -> "LaneWeight":
+        rows, cols = blocks.quants.shape
+        groups = cols // blocks.group
+
+        def put(values: np.ndarray) -> Tensor:
+            return upload(_interleave(values, rows, groups), device)
+
+        minima = None if blocks.minima is None else put(_narrowest(blocks.minima))
+        return cls((rows, cols), put(blocks.quants), put(_narrowest(blocks.scales)), minima)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return tuple(t for t in (self.quants, self.scales, self.minima) if t is not None)
+
+    @property
+    def layout(self) -> tuple:
+        return ("lanes", self.shape, *((t.shape, t.dtype) for t in self.tensors))
+
+    @property
+    def nbytes(self) -> int:
+        return sum(t.nbytes() for t in self.tensors)
+
+    def to_tensor(self) -> Tensor:
+        rows, cols = self.shape
+        values = self.quants.cast(dtypes.float32) * self.scales.cast(dtypes.float32)
+        if self.minima is not None:
+            values = values + self.minima.cast(dtypes.float32)
+        return values.permute(0, 3, 1, 2).reshape(-1, cols)[:rows]
+
+    def matmul(self, x: Tensor) -> Tensor:
+        """x @ weight.T: (T, cols) -> (T, rows)."""
+        T, (blocks, groups, group, lanes) = x.shape[0], self.quants.shape
+        operands = [x.contiguous(), self.quants, self.scales]
+        if self.minima is not None:
+            # one number per group of x, shared by every row
+            operands += [self.minima, x.reshape(T, groups, group).sum(2).contiguous()]
+        out = Tensor.empty(T, blocks, lanes, dtype=dtypes.float32, device=x.device)
+        out = out.custom_kernel(*operands, fxn=functools.partial(_product, T=T, threads=x.device == "CPU"))[0]
+        return out.reshape(T, blocks * lanes)[:, : self.shape[0]]
+
+    def rows_at(self, ids: Tensor) -> Tensor:
+        """Rows by number: (T,) int32 -> (T, cols)."""
+        blocks, groups, group, lanes = self.quants.shape
+        high, low = ids // lanes, ids % lanes
+
+        def pick(t: Tensor) -> Tensor:
+            return t.cast(dtypes.float32).permute(0, 3, 1, 2)[high, low]
+
+        values = pick(self.quants) * pick(self.scales)
+        if self.minima is not None:
+            values = values + pick(self.minima)
+        return values.reshape(ids.shape[0], groups * group)
+
+
+@dataclass(frozen=True)
+class DenseWeight:
+    """Floats as they are: float32 stays exact, float16 and what has no integer form stay float16."""
+
+    values: Tensor  # (rows, cols) float32 or float16
+
+    @classmethod
+    def pack(cls, matrix: QuantMatrix, device: str) -> "DenseWeight":
+        values = matrix.dequantize()
+        if matrix.type != "F32":
+            values = _narrowest(values)
+        return cls(upload(values, device))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        rows, cols = self.values.shape
+        return int(rows), int(cols)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return (self.values,)
+
+    @property
+    def layout(self) -> tuple:
+        return ("dense", self.shape, self.values.dtype)
+
+    @property
+    def nbytes(self) -> int:
+        return self.values.nbytes()
+
+    def to_tensor(self) -> Tensor:
+        return self.values.cast(dtypes.float32)
+
+    def matmul(self, x: Tensor) -> Tensor:
+        return x @ self.to_tensor().T
+
+    def rows_at(self, ids: Tensor) -> Tensor:
+        return self.values[ids].cast(dtypes.float32)
+
+
+def pack(matrix: QuantMatrix, device: str) -> LaneWeight | DenseWeight:
+    """The portable layout that loses nothing: lanes of integers where the type is made of them, floats otherwise."""
+    blocks = to_blocks(matrix)
+    return DenseWeight.pack(matrix, device) if blocks is None else LaneWeight.pack(blocks, device)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ext.tinygrad import startup_cache
+from ext.tinygrad import kernel_cache
 
 
 @pytest.fixture
@@ -18,20 +18,20 @@ def compiler(tmp_path: Path) -> Path:
 
 
 def test_a_compiler_is_asked_once_until_it_is_another(compiler: Path) -> None:
-    first = startup_cache.compiler_says([str(compiler), "--version"])
-    assert startup_cache.compiler_says([str(compiler), "--version"]) == first
-    assert startup_cache.compiler_says([str(compiler), "--other"]) != first
+    first = kernel_cache.compiler_says([str(compiler), "--version"])
+    assert kernel_cache.compiler_says([str(compiler), "--version"]) == first
+    assert kernel_cache.compiler_says([str(compiler), "--other"]) != first
     os.utime(compiler, ns=(1, 1))
-    assert startup_cache.compiler_says([str(compiler), "--version"]) != first
+    assert kernel_cache.compiler_says([str(compiler), "--version"]) != first
 
 
 def test_a_compiler_that_fails_is_not_remembered(compiler: Path) -> None:
     working = compiler.read_text()
     compiler.write_text("#!/bin/sh\nexit 1\n")
     with pytest.raises(Exception, match="exit status 1"):
-        startup_cache.compiler_says([str(compiler)])
+        kernel_cache.compiler_says([str(compiler)])
     compiler.write_text(working)
-    assert startup_cache.compiler_says([str(compiler)])
+    assert kernel_cache.compiler_says([str(compiler)])
 
 
 def test_the_queue_programs_are_those_that_tinygrad_generates() -> None:
@@ -41,7 +41,7 @@ def test_the_queue_programs_are_those_that_tinygrad_generates() -> None:
 
     generate = ops_cpu.do_to_program
     generated = CPUDevice("CPU").prgs
-    with startup_cache.queue_programs():
+    with kernel_cache.queue_programs():
         CPUDevice("CPU")  # fills the cache, where it was empty
         kept = CPUDevice("CPU").prgs
     assert ops_cpu.do_to_program is generate

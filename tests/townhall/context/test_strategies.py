@@ -4,8 +4,7 @@ from itertools import count
 import pytest
 
 from townhall.context.strategies import STRATEGIES, open_strategy
-from townhall.context.strategy import Window, WindowPlan
-from townhall.context.usage import Usage
+from townhall.context.strategy import Usage, Window, WindowPlan
 from townhall.errors import ContextError
 from townhall.message import Exchange, Message
 from townhall.reply import Receipt

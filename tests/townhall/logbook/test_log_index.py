@@ -7,7 +7,7 @@ import pytest
 
 from tests.townhall.logbook.test_log_syntax import HEAD, TALK, spell
 from townhall.errors import LogError
-from townhall.logbook import export
+from townhall.logbook import log_reader
 from townhall.logbook.log_index import Index
 from townhall.logbook.log_reader import parse
 
@@ -118,8 +118,10 @@ def test_damage_is_counted_and_the_rest_is_found(folder):
 
 def test_what_is_exported_is_all_there_is_or_the_talk_alone(tmp_path):
     log = parse(spell(*TALK[:2]) + b"\n## User\nA \x1b[31mred\n\xff", tmp_path / "a.md")
-    info = export.as_json(log)
+    info = log_reader.as_json(log)
     assert info["head"] == log.head and [turn["text"] for turn in info["turns"]] == [text for _, text in TALK[:2]]
     assert info["damages"][0]["raw"].startswith("## User\nA \x1b[31mred") and info["turns"][1]["facts"] == {"n": 1}
     log = parse(spell(("user", "A \x1b[31mred *thing*"), ("reply", "x\n\ny")), tmp_path / "a.md")
-    assert export.as_markdown(log) == "# A talk with Stacy\n\n**User:** A \N{REPLACEMENT CHARACTER}[31mred *thing*\n\n**Stacy:** x\n\ny\n"
+    assert (
+        log_reader.as_markdown(log) == "# A talk with Stacy\n\n**User:** A \N{REPLACEMENT CHARACTER}[31mred *thing*\n\n**Stacy:** x\n\ny\n"
+    )

@@ -13,7 +13,7 @@ from tests.townhall.test_conversation import PERSONA
 from townhall.cli.main import main
 from townhall.context.strategies import STRATEGIES
 from townhall.conversation import Conversation
-from townhall.fake.script import open_fake
+from townhall.fake.fake_model import open_fake
 from townhall.logbook.log_reader import read_log
 from townhall.logbook.logged_chat import LoggedChat
 from townhall.logbook.recording_model import RecordedModel

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from townhall.cli.model_loading import Loaded
 from townhall.cli.watch_runner import Watching, WatchOptions
-from townhall.fake.fake_model import FakeBackend, FakeModel, ScriptedReply
-from townhall.fake.script import echo
+from townhall.fake.fake_model import FakeBackend, FakeModel, ScriptedReply, echo
 from townhall.watch.watcher import Watcher
 
 PATIENCE = 60.0  # seconds: machines may be busy

@@ -2,8 +2,8 @@
 
 import pytest
 
-from townhall.watch.chat_syntax import ChatSyntax, delimiter, front_matter, refuse_open_front_matter
 from townhall.watch.lock import WatchError
+from townhall.watch.tasks import ChatSyntax, delimiter, front_matter, refuse_open_front_matter
 
 LAYOUT = ChatSyntax("User", "Stacy")
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from app.models.llama.checkpoint.checkpoint import Checkpoint
-from app.models.llama.checkpoint.errors import CheckpointError
+from app.models.llama.checkpoint.files import CheckpointError
 
 __all__ = ["Checkpoint", "CheckpointError", "open_checkpoint"]
 

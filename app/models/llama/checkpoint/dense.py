@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from app.models.llama.checkpoint.checkpoint import StoredMatrix, expected_shapes, refuse_surplus_tokens
-from app.models.llama.checkpoint.errors import CheckpointError
-from app.models.llama.checkpoint.stored_tensor import FLOATS, StoredTensor
+from app.models.llama.checkpoint.files import FLOATS, CheckpointError, StoredTensor
 from app.models.llama.config import LlamaConfig
 from app.models.llama.tokenizers.tokenizer_folder import TokenizerFiles, read_tokenizer_folder
 from ext.tinygrad import pages

@@ -14,7 +14,7 @@ from typing import Any, overload
 import numpy as np
 
 from app.models.llama.checkpoint import ggml
-from app.models.llama.checkpoint.errors import CheckpointError
+from app.models.llama.checkpoint.files import CheckpointError
 from app.models.llama.sanitize import quoted
 
 MAGIC = b"GGUF"

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from app.models.llama.checkpoint.checkpoint import StoredMatrix, expected_shapes, refuse_surplus_tokens
-from app.models.llama.checkpoint.errors import CheckpointError
+from app.models.llama.checkpoint.checkpoint import COMPUTED, StoredMatrix, canonical_from_gguf, expected_shapes, refuse_surplus_tokens
+from app.models.llama.checkpoint.files import CheckpointError
 from app.models.llama.checkpoint.ggml import QuantType as T
 from app.models.llama.checkpoint.gguf import OTHER_TYPE, GGUFFile, TensorInfo
-from app.models.llama.checkpoint.names import COMPUTED, canonical_from_gguf
 from app.models.llama.config import LlamaConfig
 from app.models.llama.sanitize import quoted
 from ext.tinygrad import pages

@@ -3,12 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from app.models.llama.checkpoint.checkpoint import COMPUTED, canonical_from_hf
 from app.models.llama.checkpoint.dense import DenseCheckpoint, Joined
-from app.models.llama.checkpoint.errors import CheckpointError
-from app.models.llama.checkpoint.json_file import MAX_INDEX_BYTES, read_json
-from app.models.llama.checkpoint.names import COMPUTED, canonical_from_hf
+from app.models.llama.checkpoint.files import MAX_INDEX_BYTES, CheckpointError, StoredTensor, read_json
 from app.models.llama.checkpoint.safetensors import read_safetensors
-from app.models.llama.checkpoint.stored_tensor import StoredTensor
 from app.models.llama.checkpoint.torch_file import read_torch
 from app.models.llama.config import LlamaConfig
 from app.models.llama.sanitize import quoted

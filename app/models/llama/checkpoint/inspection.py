@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from app.models.llama.checkpoint.checkpoint import Checkpoint
-from app.models.llama.checkpoint.json_file import read_optional_json
+from app.models.llama.checkpoint.files import read_optional_json
 from app.models.llama.sanitize import clipped
 from app.models.llama.tokenizers.vocabulary import strings
 from ext.tinygrad.kernels.packed.formats import NATIVE  # the others are decoded at load, and quantised again to Q8_0

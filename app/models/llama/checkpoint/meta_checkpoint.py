@@ -5,12 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from app.models.llama.checkpoint.checkpoint import expected_shapes
+from app.models.llama.checkpoint.checkpoint import COMPUTED, canonical_from_meta, expected_shapes
 from app.models.llama.checkpoint.dense import DenseCheckpoint, Joined, joined
-from app.models.llama.checkpoint.errors import CheckpointError
-from app.models.llama.checkpoint.json_file import read_json
-from app.models.llama.checkpoint.names import COMPUTED, canonical_from_meta
-from app.models.llama.checkpoint.stored_tensor import StoredTensor
+from app.models.llama.checkpoint.files import CheckpointError, StoredTensor, read_json
 from app.models.llama.checkpoint.torch_file import read_torch
 from app.models.llama.config import LlamaConfig
 

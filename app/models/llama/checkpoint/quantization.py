@@ -16,7 +16,7 @@ import numpy as np
 
 from app.models.llama.checkpoint.checkpoint import Checkpoint, StoredMatrix
 from app.models.llama.checkpoint.cores import cores
-from app.models.llama.checkpoint.stored_tensor import FLOATS
+from app.models.llama.checkpoint.files import FLOATS
 from app.models.llama.config import LlamaConfig
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.quantize import quantize_q4_k, quantize_q8_0

@@ -5,16 +5,16 @@ Format: https://github.com/huggingface/safetensors#format. The header is parsed 
 
 from pathlib import Path
 
-from app.models.llama.checkpoint.errors import CheckpointError
-from app.models.llama.checkpoint.json_file import parse_json
-from app.models.llama.checkpoint.stored_tensor import (
+from app.models.llama.checkpoint.files import (
     MAX_TENSORS,
     MEND,
     SIZES,
+    CheckpointError,
     StoredTensor,
     check_name,
     check_shape,
     map_file,
+    parse_json,
     tensor_nbytes,
 )
 from app.models.llama.sanitize import quoted

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from app.models.llama.checkpoint.errors import CheckpointError
-from app.models.llama.checkpoint.stored_tensor import (
+from app.models.llama.checkpoint.files import (
     MAX_TENSORS,
     MEND,
     SIZES,
+    CheckpointError,
     StoredTensor,
     check_name,
     check_shape,

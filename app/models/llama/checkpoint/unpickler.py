@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from app.models.llama.checkpoint.errors import CheckpointError
+from app.models.llama.checkpoint.files import CheckpointError
 from app.models.llama.sanitize import quoted
 
 # torch's storage classes → element types as safetensors names them

@@ -29,7 +29,7 @@ class SentencePiece:
         at_start_only: bool = False,
         where_absent: bool = False,
     ) -> None:
-        """`rule` and `strip` as normalizer.py has them; the others say where the space goes that a text starts with."""
+        """`rule` and `strip` as `normalizer` takes them; the others say where the space goes that a text starts with."""
         self.prefix_space, self.prefix_after_special = prefix_space, prefix_space and not at_start_only
         self._where_absent, self._strip, self._normalise = where_absent, strip, normalizer(rule, strip)
         self._tokens, self._byte_ids = vocabulary.tokens, vocabulary.of_type(TokenType.BYTE)

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from app.models.llama.checkpoint.ggml import TokenType
-from app.models.llama.checkpoint.json_file import (
+from app.models.llama.checkpoint.files import (
     MAX_CONFIG_BYTES,
     MAX_INDEX_BYTES,
     MAX_TOKENIZER_BYTES,
@@ -16,6 +15,7 @@ from app.models.llama.checkpoint.json_file import (
     read_json,
     read_optional_json,
 )
+from app.models.llama.checkpoint.ggml import TokenType
 from app.models.llama.sanitize import quoted
 from app.models.llama.tokenizers.byte_bpe import looks_like_tiktoken, read_tiktoken
 from app.models.llama.tokenizers.sentencepiece_model import looks_like_sentencepiece, read_sentencepiece

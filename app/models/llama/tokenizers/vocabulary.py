@@ -27,7 +27,7 @@ STOP_NAMES = frozenset(
 MARKUP = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]")
 
 # what a GGUF has no key for, so that a converted file keeps it
-NORMALIZER = "tokenizer.townhall.normalizer"  # a rule of normalizer.py
+NORMALIZER = "tokenizer.townhall.normalizer"  # a key of SENTENCEPIECE or a Unicode normal form
 SPACE_AT_START_ONLY = "tokenizer.townhall.space_at_start_only"  # SentencePiece's space comes before the text, not after special tokens
 SPACE_WHERE_ABSENT = "tokenizer.townhall.space_where_absent"  # and only where the text does not begin with one
 

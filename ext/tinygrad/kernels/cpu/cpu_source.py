@@ -15,8 +15,8 @@ from tinygrad.device import Device
 from tinygrad.helpers import getenv
 from tinygrad.uop.ops import KernelInfo, Ops
 
+from ext.tinygrad.kernel_cache import compiler_says
 from ext.tinygrad.kernels.packed.formats import Format
-from ext.tinygrad.startup_cache import compiler_says
 
 X86_NEEDS = ("AVX2", "FMA", "F16C")
 

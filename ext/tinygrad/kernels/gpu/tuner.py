@@ -17,7 +17,7 @@ from tinygrad.device import Device
 
 from ext.tinygrad import cache_files
 from ext.tinygrad.errors import TownhallError
-from ext.tinygrad.graph.debug_log import say
+from ext.tinygrad.graph.profile import say
 from ext.tinygrad.kernels.gpu.gpu_source import FOLDER
 from ext.tinygrad.kernels.gpu.tuning import DecodeShape, Tuning
 

@@ -1,6 +1,6 @@
 """A weight matrix laid out for the CPU's and the GPU's kernels, and the packer, which runs on all cores.
 
-The packer is C where there is a compiler (c/pack.c), NumPy elsewhere (layout.py).
+The packer is C where there is a compiler (c/pack.c), NumPy elsewhere (formats.py).
 """
 
 import ctypes
@@ -17,8 +17,7 @@ from tinygrad import Tensor
 from ext.tinygrad.buffers import upload
 from ext.tinygrad.c_function import compiled
 from ext.tinygrad.kernels.matrix import QuantMatrix
-from ext.tinygrad.kernels.packed.formats import FORMATS, GROUP, NATIVE, Format, as_stored, format_of
-from ext.tinygrad.kernels.packed.layout import pack_rows, unpack
+from ext.tinygrad.kernels.packed.formats import FORMATS, GROUP, NATIVE, Format, as_stored, format_of, pack_rows, unpack
 from ext.tinygrad.kernels.packed.memory import allocate, as_tensor
 
 SOURCE = Path(__file__).parent / "c" / "pack.c"

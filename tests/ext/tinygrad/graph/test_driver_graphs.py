@@ -14,7 +14,7 @@ from tinygrad.engine.realize import graph_cache
 from tinygrad.helpers import DEBUG
 
 from ext.tinygrad.buffers import read, upload, write
-from ext.tinygrad.graph import debug_log, fast_replay, install_on
+from ext.tinygrad.graph import fast_replay, install_on
 from ext.tinygrad.graph.captured import NativeGraphRunner
 from ext.tinygrad.graph.compose import Composite, compose
 from ext.tinygrad.graph.profile import table
@@ -215,7 +215,7 @@ def test_a_copy_stays_outside_of_the_graph_and_says_so(
     device: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(DEBUG, "value", 1)
-    monkeypatch.setattr(debug_log, "_said", set())  # each is said once
+    monkeypatch.setattr("ext.tinygrad.graph.profile._said", set())  # each is said once
 
     @TinyJit
     def there_and_back(x: Tensor) -> Tensor:

@@ -7,10 +7,9 @@ from tinygrad import Tensor, UOp
 from ext.tinygrad.buffers import read, upload, write
 from ext.tinygrad.kernels import kernels_for
 from ext.tinygrad.kernels.cpu.cpu_kernels import CPUKernels
-from ext.tinygrad.kernels.lanes import DenseWeight, LaneWeight
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.protocol import rope_table
-from ext.tinygrad.kernels.reference import ReferenceKernels
+from ext.tinygrad.kernels.reference import DenseWeight, LaneWeight, ReferenceKernels
 from tests.ext.tinygrad.kernels.test_blocks import random_matrix
 from tests.reference import llama_numpy
 

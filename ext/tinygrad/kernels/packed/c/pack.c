@@ -1,4 +1,4 @@
-// Rows of a ggml type into groups of 16, as formats.py describes them and layout.py does it in NumPy, bit for bit. TYPE_<name> is defined,
+// Rows of a ggml type into groups of 16, as formats.py describes them and does it in NumPy, bit for bit. TYPE_<name> is defined,
 // and of the target BITS, SETS (of scales), HAS_MIN, SUPER, or for floats SOURCE and ELEMENT. Freestanding: nothing is included.
 
 #define INLINE static inline __attribute__((always_inline))

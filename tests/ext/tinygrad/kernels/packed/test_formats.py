@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from ext.tinygrad.kernels.matrix import QuantMatrix
-from ext.tinygrad.kernels.packed.formats import FORMATS, as_stored, format_of
-from ext.tinygrad.kernels.packed.layout import unpack
+from ext.tinygrad.kernels.packed.formats import FORMATS, as_stored, format_of, unpack
 from ext.tinygrad.kernels.packed.packed_matrix import pack
 from tests.reference.oracles import random_matrix
 
