@@ -1,4 +1,4 @@
-"""`python -m bench`, which is `make bench`: the command `townhall bench`."""
+"""`python -m bench`, which is `make bench`: the command `townhall bench` (bench/command.py)."""
 
 import sys
 

@@ -18,9 +18,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bench import machine
 from bench.shapes import SHAPES, write
-from townhall.bench import machine
-from townhall.bench.worker import ROOT, BenchError, Worker
+from bench.worker import ROOT, BenchError, Worker
 
 CAPACITY, CONTEXTS, TOKENS, PROMPT = 1024, (32, 512), 64, 512
 TARGETS = {"decode 32": 1.2, "decode 512": 1.2, "prefill": 0.7}  # times llama.cpp's rate

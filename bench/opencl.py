@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from townhall.bench import machine
-from townhall.bench.worker import ROOT, Worker, peak_memory, prompt_ids
+from bench import machine
+from bench.worker import ROOT, Worker, peak_memory, prompt_ids
 from townhall.cli.chat_options import WEIGHTS, ChatOptions
 
 CAPACITY = 1024

@@ -116,9 +116,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for the results")
     options = parser.parse_args()
 
+    from bench import peer, report
+    from bench.measure import BenchPlan, run
     from ext.tinygrad.graph.pool import default_threads
-    from townhall.bench import peer, report
-    from townhall.bench.measure import BenchPlan, run
 
     os.environ["WEIGHT_CACHE"] = "0"  # this model is used once
     every = []

@@ -16,8 +16,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from townhall.bench import peer, start
-from townhall.bench.worker import ROOT
+from bench import peer, process_start
+from bench.worker import ROOT
 from townhall.cli.chat_options import ChatOptions
 
 CUE, KEY = b"User: ", b"q"
@@ -34,7 +34,7 @@ def prompt_ready(model: Path, environment: Mapping[str, str] | None = None) -> d
         stdin=slave,
         stdout=slave,
         stderr=slave,
-        env=start.surroundings(environment) | {"TERM": "xterm"},
+        env=process_start.surroundings(environment) | {"TERM": "xterm"},
         cwd=ROOT,
         start_new_session=True,
     )
@@ -42,7 +42,7 @@ def prompt_ready(model: Path, environment: Mapping[str, str] | None = None) -> d
     said, prompt, seconds = b"", 0.0, 0.0
     with selectors.DefaultSelector() as selector:
         selector.register(master, selectors.EVENT_READ)
-        while selector.select(timeout=start.LONGEST):
+        while selector.select(timeout=process_start.LONGEST):
             try:
                 said += os.read(master, 4096)
             except OSError:  # it has left
@@ -88,11 +88,11 @@ def main() -> None:
     options = parser.parse_args()
     model = ChatOptions(model=options.model).model_path()
 
-    results = start.measure(model, peer.available(), options.repeats, cold=True)
+    results = process_start.measure(model, peer.available(), options.repeats, cold=True)
     print(f"seconds since process start, prompt of {results.pop('prompt_tokens')} tokens; medians of {options.repeats} starts")
     for name, marks in results.items():
         print(f"{name:<12}" + "  ".join(f"{phase} {seconds:.2f}" for phase, seconds in marks.items()))
-    with start.empty_caches() as environment:
+    with process_start.empty_caches() as environment:
         first = prompt_ready(model, environment)
     prompt_ready(model)
     print(f"Stacy's prompt {describe([prompt_ready(model) for _ in range(options.repeats)])}; first ever {first['in all']:.2f} s")

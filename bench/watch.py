@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from townhall.bench.worker import ROOT
+from bench.worker import ROOT
 
 LONGEST = 120.0  # seconds
 

@@ -43,3 +43,15 @@ def test_the_readme_stays_short() -> None:
 def test_the_examples_for_python_run() -> None:
     result = doctest.testfile(str(ROOT / "docs/python.md"), module_relative=False)
     assert result.attempted >= 6 and not result.failed
+
+
+def test_modules_that_a_docstring_or_comment_refers_to_exist() -> None:
+    known = {path.name for path in ROOT.rglob("*.py") if ".venv" not in path.parts}
+    missing = []
+    for room in ("ext", "app", "townhall", "bench"):
+        for path in sorted(ROOT.joinpath(room).rglob("*.[pch]*")):
+            if path.suffix in (".py", ".c", ".h"):
+                missing += [
+                    f"{path.relative_to(ROOT)}: {name}" for name in re.findall(r"\b\w+\.py\b", path.read_text()) if name not in known
+                ]
+    assert not missing

@@ -18,7 +18,7 @@ COMMANDS = {
     "inspect": ("townhall.cli.inspect", "Say what a checkpoint holds: sizes, types, vocabulary, memory, licence."),
     "delta": ("townhall.cli.delta", "Apply, make, verify or fetch deltas: weights given as a difference from others."),
     "convert": ("townhall.cli.convert", "Turn any checkpoint into one GGUF file, quantised or not."),
-    "bench": ("townhall.cli.bench", "Measure the speed of this machine, beside llama.cpp."),
+    "bench": ("bench.command", "Measure the speed of this machine, beside llama.cpp."),
     "warm": ("townhall.cli.warm", "Compile and pack in advance what the first chat would wait for."),
     "settings": ("townhall.cli.settings", "Show the settings that files and flags come to, and where each was said."),
     "log": ("townhall.cli.log", "Find and read the conversations that were kept."),

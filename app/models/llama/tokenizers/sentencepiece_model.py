@@ -1,6 +1,7 @@
 """A SentencePiece tokenizer.model, taken apart by hand into the metadata a GGUF would carry: bounded, and no parser to trust.
 
-Wire format as in sentencepiece.py; fields of sentencepiece_model.proto. Of a rule for Unicode normalisation only the name is read (see vocabulary.py).
+Wire format as in sentencepiece.py; fields of sentencepiece_model.proto. Of a rule for Unicode normalisation only the name
+is read (see vocabulary.py).
 """
 
 import struct

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench import machine, process_start
+from bench.worker import Worker
 from ext.tinygrad.graph.pool import allowed_cpus, default_threads
-from townhall.bench import machine, start
-from townhall.bench.worker import Worker
 
 OURS, PEER = "townhall", "llama.cpp"
 CAPACITY = 1024  # of both caches
@@ -117,7 +117,7 @@ def run(plan: BenchPlan, say: Say = lambda text: print(text, file=sys.stderr)) -
     }
     if plan.starts:
         say("process start to first token …")
-        out["start"] = start.measure(plan.model, plan.against, plan.starts, plan.cold, say)
+        out["start"] = process_start.measure(plan.model, plan.against, plan.starts, plan.cold, say)
     with contextlib.ExitStack() as stack:
         workers: dict[str, Worker] = {}
         for name in [OURS, *([PEER] if plan.against else [])]:

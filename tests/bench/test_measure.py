@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from townhall.bench import measure, plot, report
-from townhall.bench.measure import BenchPlan, Case, Result
+from bench import measure, plot, report
+from bench.measure import BenchPlan, Case, Result
 
 ABOUT = {"context_length": 8192, "decode_weight_bytes": 100_000_000, "kv_bytes_per_position": 20_000, "runtime": "scripted"}
 

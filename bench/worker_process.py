@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bench.worker import Subject, peak_memory
 from ext.tinygrad.errors import TownhallError
-from townhall.bench.worker import Subject, peak_memory
 
 
 def main() -> None:
@@ -26,11 +26,11 @@ def main() -> None:
         started = time.perf_counter()
         subject: Subject
         if subject_name == "townhall":
-            from townhall.bench.ours import Townhall  # the other runtime need not be there
+            from bench.ours import Townhall  # the other runtime need not be there
 
             subject = Townhall(model, capacity)
         else:
-            from townhall.bench.peer import LlamaCppPeer
+            from bench.peer import LlamaCppPeer
 
             subject = LlamaCppPeer(model, capacity)
         tell({"result": subject.describe() | {"load_seconds": time.perf_counter() - started}})

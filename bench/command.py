@@ -8,7 +8,7 @@ import click
 
 from townhall.cli.chat_options import ChatOptions
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 EPILOG = """\b
 Examples:
   townhall bench
@@ -58,22 +58,22 @@ def bench(
 
     select(device)
     prepare_environment()
-    from townhall.bench import peer, report
-    from townhall.bench import plot as picture
-    from townhall.bench.measure import BenchPlan, run
+    from bench import peer, report
+    from bench import plot as picture
+    from bench.measure import BenchPlan, run
 
     plan = BenchPlan(path, peer.available() if against == "auto" else against == "llama.cpp", threads, alternations=alternations)
     results = run(plan.quick() if quick else plan, lambda text: click.echo(text, err=True))
     click.echo(json.dumps(results, ensure_ascii=False) if as_json else f"\n{report.table(results)}")
-    if not quick and model is None and (ROOT / "bench").is_dir():  # a checkout's own record is of the default model
+    if not quick and model is None and (ROOT / "bench" / "results").is_dir():  # a checkout's own record is of the default model
         out, plot = out or ROOT / "bench" / "results", plot or ROOT / "docs" / "bench.png"
     _keep(results, out, plot if picture.available() else None)
     return 0
 
 
 def _keep(results: dict[str, Any], out: Path | None, plot: Path | None) -> None:
-    from townhall.bench import plot as picture
-    from townhall.bench import report
+    from bench import plot as picture
+    from bench import report
 
     if out is not None:
         click.echo(f"written: {report.save(results, out)}", err=True)

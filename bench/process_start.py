@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from townhall.bench.worker import ROOT, BenchError
+from bench.worker import ROOT, BenchError
 
 PROMPT_TOKENS = 30
 LONGEST = 300.0  # seconds; no start takes that long
@@ -50,7 +50,7 @@ class empty_caches:
 
 def first_token(subject: str, model: Path, environment: Mapping[str, str] | None = None) -> dict[str, float]:
     """Seconds from the start of a process to the end of each of its phases; the last is called "first token"."""
-    process = _spawn([sys.executable, "-m", "townhall.bench.first_token", subject, str(model)], environment)
+    process = _spawn([sys.executable, "-m", "bench.first_token", subject, str(model)], environment)
     try:
         output, errors = process.communicate(timeout=LONGEST)
     except subprocess.TimeoutExpired:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from bench import peer, process_start
+from bench.worker import BenchError, Worker
 from tests.reference.tiny import make_tiny_gguf
-from townhall.bench import peer, start
-from townhall.bench.worker import BenchError, Worker
 
 pytestmark = pytest.mark.slow
 
@@ -46,8 +46,8 @@ def test_without_llama_cpp_the_comparison_names_the_package(model):
 
 
 def test_a_start_is_timed_phase_by_phase(model):
-    with start.empty_caches() as environment:
-        marks = start.first_token("townhall", model, {**environment, "DEV": "CPU"})
+    with process_start.empty_caches() as environment:
+        marks = process_start.first_token("townhall", model, {**environment, "DEV": "CPU"})
         assert any(Path(environment["XDG_CACHE_HOME"]).iterdir()), "the caches that were filled were the empty ones"
     assert list(marks) == ["interpreter", "imports", "device", "weights and tokenizer", "first token"]
     assert list(marks.values()) == sorted(marks.values()) and marks["interpreter"] > 0
@@ -55,4 +55,4 @@ def test_a_start_is_timed_phase_by_phase(model):
 
 def test_a_start_that_fails_is_an_error_not_a_time(tmp_path):
     with pytest.raises(BenchError, match="before its first token"):
-        start.first_token("townhall", tmp_path / "nothing.gguf", {"DEV": "CPU"})
+        process_start.first_token("townhall", tmp_path / "nothing.gguf", {"DEV": "CPU"})

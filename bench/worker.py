@@ -14,7 +14,7 @@ from typing import IO, Any, Protocol
 
 from ext.tinygrad.errors import TownhallError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class BenchError(TownhallError):
@@ -57,7 +57,7 @@ class Worker:
 
     def __init__(self, subject: str, model: Path, capacity: int, environment: Mapping[str, str] | None = None):
         self.subject = subject
-        command = [sys.executable, "-m", "townhall.bench.worker_process", subject, str(model), str(capacity)]
+        command = [sys.executable, "-m", "bench.worker_process", subject, str(model), str(capacity)]
         paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         self._process = subprocess.Popen(
             command,

@@ -8,12 +8,12 @@ from typing import Any
 from app.models.llama import Llama, SamplingParams
 from app.models.llama.checkpoint import open_checkpoint
 from app.models.llama.sampler import Sampler
+from bench import breakdown
+from bench.weight_read import PlainRead
+from bench.worker import prompt_ids
 from ext.tinygrad import bandwidth
 from ext.tinygrad.backend import open_backend
 from ext.tinygrad.graph.pool import thread_count
-from townhall.bench import breakdown
-from townhall.bench.weight_read import PlainRead
-from townhall.bench.worker import prompt_ids
 
 
 class Townhall:

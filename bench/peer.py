@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from townhall.bench.worker import BenchError, prompt_ids
+from bench.worker import BenchError, prompt_ids
 
 
 def available() -> bool:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from townhall.bench import measure
+from bench import measure
 from townhall.cli.main import main
 
 

@@ -1,1 +1,0 @@
-"""Speed of Townhall beside llama.cpp, measured in one run: `townhall bench`."""
