@@ -12,9 +12,9 @@ import yaml
 
 from townhall.cli.chat_options import ChatOptions
 from townhall.cli.main import main
+from townhall.cli.settings_files import DEFAULT, SHIPPED, find, resolve, user_folder
 from townhall.context.strategies import STRATEGIES
 from townhall.errors import SettingsError
-from townhall.settings_files import DEFAULT, SHIPPED, find, resolve, user_folder
 
 pytestmark = pytest.mark.slow
 
@@ -48,7 +48,7 @@ def test_the_file_of_defaults_says_what_the_code_does():
 
 
 def test_every_flag_is_a_setting_but_those_of_one_call():
-    from townhall.settings_schema import Settings
+    from townhall.cli.settings_schema import Settings
 
     assert set(Settings.model_fields) == set(DEFAULTS) - PER_CALL
 

@@ -1,12 +1,14 @@
-"""The options of `townhall chat`, and which model file they mean."""
+"""The options of `townhall chat`, each declared once, and which model file they mean."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.sampler_settings import DECLARED, SamplerSettings, sampler_values
+from townhall.context.strategies import STRATEGIES
 from townhall.conversation import MAX_REPLY, REPEAT_PENALTY, TEMPERATURE
 from townhall.errors import ModelError
+from townhall.template import FORMATS
 
 if TYPE_CHECKING:
     from app.models.llama import SamplingParams
@@ -17,32 +19,87 @@ DEFAULT_MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 @dataclass(frozen=True)
+class Option:
+    """One option of a chat, declared once: its field makes the flag (flags.py) and the settings files' key (settings_schema.py)."""
+
+    kind: type  # of the value: int, bool, str or Path
+    help: str
+    metavar: str | None = None
+    choices: tuple[str, ...] = ()
+    least: int | None = None
+    allowed: str = ""  # what a text must be, in a sentence of a settings file's fault
+    optional: bool = False  # null in a settings file: left to the program
+    repeated: bool = False  # a flag that may be given several times; a list in a settings file
+    flag_alone: bool = False  # not a key of settings files
+    value_when_bare: str | None = None  # of a flag without a value
+
+    @property
+    def description(self) -> str:
+        """What a settings file may say."""
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        if self.kind is int:
+            return f"a whole number from {self.least}"
+        return "true or false" if self.kind is bool else self.allowed
+
+
+def _option(default: Any, kind: type, help: str, **rest: Any) -> Any:
+    return field(default=default, metadata={"option": Option(kind, help, **rest)})
+
+
+@dataclass(frozen=True)
 class ChatOptions(SamplerSettings):
     """What flags and settings files come to."""
 
     temperature: float = TEMPERATURE
     repeat_penalty: float | None = None  # type: ignore[assignment]  # depends on what is asked for
-    model: Path | None = None
-    personality: str = "stacy"
-    prompt: str | None = None
-    count: int = MAX_REPLY
-    seed: int | None = None
-    max_context: int = 1024
-    context: str = "slide"
-    format: str = "auto"
-    timing: bool = False
-    profile: bool = False
-    markdown: bool = False
-    size: str | None = None
-    gen: str | None = None
-    quantize: str | None = None
-    eos: tuple[str, ...] = ()
-    device: str | None = None
-    require: str | None = None
-    json: bool = False
-    cache: bool = True
-    log: bool = True
-    log_to: Path | None = None
+    model: Path | None = _option(
+        None, Path, "model file, or fake:echo or fake:script=FILE  [default: the one that pull_llama.sh fetches]",
+        allowed="the path of a model", optional=True,
+    )  # fmt: skip
+    personality: str = _option(
+        "stacy", str, "stacy, george, gary, lexie, or a YAML file", metavar="NAME", allowed="a persona's name or the path of its file"
+    )
+    prompt: str | None = _option(None, str, "complete this text, without a persona, and exit", metavar="TEXT", flag_alone=True)
+    count: int = _option(MAX_REPLY, int, "tokens in an answer, at most", metavar="N", least=1)
+    seed: int | None = _option(
+        None, int, "the same seed gives the same answers  [default: a new one each time]", metavar="S", least=0, optional=True
+    )
+    max_context: int = _option(1024, int, "context window in tokens", metavar="N", least=1)
+    context: str = _option("slide", str, "how a long talk is made to fit", choices=tuple(STRATEGIES))
+    format: str = _option("auto", str, "prompt format; auto follows the model", choices=("auto", *FORMATS))
+    timing: bool = _option(False, bool, "print tokens and seconds after each answer")
+    profile: bool = _option(False, bool, "print where the time went at the end")
+    markdown: bool = _option(False, bool, "show answers in Markdown as it is meant, at a terminal")
+    size: str | None = _option(
+        None, str, "7B, 13B, …: a folder under app/models/llama/weights, instead of --model", metavar="SIZE",
+        allowed="a folder's name, such as 7B; put it in quotes", optional=True,
+    )  # fmt: skip
+    gen: str | None = _option(
+        None, str, "LLaMA generation that --size belongs to  [default: 1]", metavar="GEN",
+        allowed="a LLaMA generation; put it in quotes", optional=True,
+    )  # fmt: skip
+    quantize: str | None = _option(
+        None, str, "make float weights 8-bit integers", metavar="[int8]", choices=("int8",), optional=True, value_when_bare="int8"
+    )
+    eos: tuple[str, ...] = _option(
+        (), str, "end an answer at this token (or id) and at no other; may be repeated", metavar="TOKEN",
+        allowed="a list of tokens, each in quotes", repeated=True,
+    )  # fmt: skip
+    device: str | None = _option(
+        None, str, "CPU, CL, CL:1, CUDA, … or part of a name that townhall devices lists; wins over DEV", metavar="NAME",
+        allowed="a device's name, or a part of it", optional=True,
+    )  # fmt: skip
+    require: str | None = _option(
+        None, str, "end with an error unless the weights sit on such a device", choices=("gpu", "cpu"), optional=True
+    )
+    cache: bool = _option(True, bool, "store and restore what the model read of a persona  [default: do]")
+    log: bool = _option(True, bool, "keep the conversation as a text file (see townhall log)  [default: do]")
+    log_to: Path | None = _option(
+        None, Path, "in this folder, or at the end of this .md file  [default: your data folder]", metavar="PATH",
+        allowed="the path of a folder, or of a file that ends in .md", optional=True,
+    )  # fmt: skip
+    json: bool = _option(False, bool, "print one JSON object per answer", flag_alone=True)
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -122,3 +179,6 @@ class ChatOptions(SamplerSettings):
 def _short(path: Path) -> Path:
     """Relative to where the user stands, where that is shorter to read."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+OPTIONS: dict[str, Option] = {one.name: one.metadata["option"] for one in fields(ChatOptions) if "option" in one.metadata}

@@ -33,7 +33,7 @@ NEW_LOG = ("context", "format")  # how prompts are laid out: a log says that onc
 
 def show(options: ChatOptions, key: str = "") -> str:
     """All settings, or one."""
-    from townhall.settings_schema import Settings
+    from townhall.cli.settings_schema import Settings
 
     values = {name: getattr(options, name) for name in Settings.model_fields if hasattr(options, name)}
     if not key:
@@ -45,7 +45,7 @@ def show(options: ChatOptions, key: str = "") -> str:
 
 def change(chat_state: ChatState, key: str, value: str) -> str:
     """Set one, and say so. CommandError names the fault and the mend; other TownhallErrors come from what the setting is for."""
-    from townhall.settings_schema import Settings, fault
+    from townhall.cli.settings_schema import Settings, fault
 
     _known(key, [name for name in Settings.model_fields if hasattr(chat_state.options, name)])
     if key in FIXED:

@@ -9,11 +9,9 @@ from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from app.sampler_settings import DECLARED
-from townhall.cli.chat_options import ChatOptions
-from townhall.context.strategies import STRATEGIES
-from townhall.conversation import MAX_REPLY, REPEAT_PENALTY
-from townhall.settings_files import Setting, resolve
-from townhall.template import FORMATS
+from townhall.cli.chat_options import OPTIONS, ChatOptions
+from townhall.cli.settings_files import Setting, resolve
+from townhall.conversation import REPEAT_PENALTY
 
 
 def _complete_personas(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -24,94 +22,67 @@ def _complete_personas(ctx: click.Context, param: click.Parameter, incomplete: s
 
 
 def _complete_settings(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from townhall.settings_files import list_settings
+    from townhall.cli.settings_files import list_settings
 
     named = [CompletionItem(name) for name in list_settings() if name.startswith(incomplete)]
     return [*named, CompletionItem(incomplete, type="file")]
 
 
-def _sampler_flags() -> list[Callable[[Any], Any]]:
-    """A flag for each declared setting of the sampler; the seed comes second."""
-    defaults = ChatOptions.defaults()
-    flags = []
-    for name, declared in DECLARED.items():
-        default = defaults[name]
-        help = declared.help if default is not None else f"{declared.help}  [default: {REPEAT_PENALTY}; with --prompt 1]"
-        flag = f"--{name.replace('_', '-')}"
-        flags.append(
-            click.option(flag, type=declared.kind, default=default, show_default=default is not None, metavar=declared.metavar, help=help)
-        )
-    seed = click.option("--seed", type=int, metavar="S", help="the same seed gives the same answers  [default: a new one each time]")
-    return [flags[0], seed, *flags[1:]]
+def _sampler_flag(name: str) -> Callable[[Any], Any]:
+    declared, default, shown = DECLARED[name], _DEFAULTS[name], _DEFAULTS[name] is not None
+    help = declared.help if shown else f"{declared.help}  [default: {REPEAT_PENALTY}; with --prompt 1]"
+    return click.option(_dashed(name), type=declared.kind, default=default, show_default=shown, metavar=declared.metavar, help=help)
 
 
-SAMPLER_KEYS = (*list(DECLARED)[:1], "seed", *list(DECLARED)[1:])
+def _flag(name: str) -> Callable[[Any], Any]:
+    option, default = OPTIONS[name], _DEFAULTS[name]
+    shared: dict[str, Any] = {"help": option.help, "metavar": option.metavar}
+    if option.kind is bool:
+        words = _dashed(name) if option.flag_alone else f"{_dashed(name)}/--no-{name.replace('_', '-')}"
+        return click.option(words, is_flag=True, default=default, help=option.help)
+    if option.repeated:
+        return click.option(_dashed(name), multiple=True, **shared)
+    kind: Any = option.kind
+    if option.choices:
+        kind = click.Choice(option.choices)
+    elif option.kind is int:
+        kind = click.IntRange(min=option.least)
+    elif option.kind is Path:
+        kind = click.Path(path_type=Path)
+    if option.value_when_bare:
+        shared |= {"is_flag": False, "flag_value": option.value_when_bare}
+    if name == "personality":
+        shared["shell_complete"] = _complete_personas
+    return click.option(_dashed(name), type=kind, default=default, show_default=default is not None, **shared)
 
-FLAGS = [
-    click.option(
-        "-c",
-        "--config",
-        multiple=True,
-        metavar="NAME|PATH",
-        shell_complete=_complete_settings,
-        help="settings from a YAML file; may be repeated, the last one wins, and flags win over all (see townhall settings)",
-    ),
-    click.option(
-        "--model",
-        type=click.Path(path_type=Path),
-        help="model file, or fake:echo or fake:script=FILE  [default: the one that pull_llama.sh fetches]",
-    ),
-    click.option(
-        "--personality",
-        default="stacy",
-        show_default=True,
-        metavar="NAME",
-        shell_complete=_complete_personas,
-        help="stacy, george, gary, lexie, or a YAML file",
-    ),
-    click.option("--prompt", metavar="TEXT", help="complete this text, without a persona, and exit"),
-    click.option(
-        "--count", type=click.IntRange(min=1), default=MAX_REPLY, show_default=True, metavar="N", help="tokens in an answer, at most"
-    ),
-    *_sampler_flags(),
-    click.option("--max-context", type=int, default=1024, show_default=True, metavar="N", help="context window in tokens"),
-    click.option(
-        "--context", type=click.Choice(list(STRATEGIES)), default="slide", show_default=True, help="how a long talk is made to fit"
-    ),
-    click.option(
-        "--format", type=click.Choice(["auto", *FORMATS]), default="auto", show_default=True, help="prompt format; auto follows the model"
-    ),
-    click.option("--timing/--no-timing", default=False, help="print tokens and seconds after each answer"),
-    click.option("--profile/--no-profile", default=False, help="print where the time went at the end"),
-    click.option("--markdown/--no-markdown", default=False, help="show answers in Markdown as it is meant, at a terminal"),
-    click.option("--size", metavar="SIZE", help="7B, 13B, …: a folder under app/models/llama/weights, instead of --model"),
-    click.option("--gen", metavar="GEN", help="LLaMA generation that --size belongs to  [default: 1]"),
-    click.option(
-        "--quantize",
-        type=click.Choice(["int8"]),
-        is_flag=False,
-        flag_value="int8",
-        metavar="[int8]",
-        help="make float weights 8-bit integers",
-    ),
-    click.option("--eos", multiple=True, metavar="TOKEN", help="end an answer at this token (or id) and at no other; may be repeated"),
-    click.option("--device", metavar="NAME", help="CPU, CL, CL:1, CUDA, … or part of a name that townhall devices lists; wins over DEV"),
-    click.option("--require", type=click.Choice(["gpu", "cpu"]), help="end with an error unless the weights sit on such a device"),
-    click.option("--cache/--no-cache", default=True, help="store and restore what the model read of a persona  [default: do]"),
-    click.option("--log/--no-log", default=True, help="keep the conversation as a text file (see townhall log)  [default: do]"),
-    click.option(
-        "--log-to",
-        type=click.Path(path_type=Path),
-        metavar="PATH",
-        help="in this folder, or at the end of this .md file  [default: your data folder]",
-    ),
-    click.option("--json", is_flag=True, help="print one JSON object per answer"),
-]
+
+def _dashed(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+_DEFAULTS = ChatOptions.defaults()
+SAMPLER_KEYS = (*list(DECLARED)[:1], "seed", *list(DECLARED)[1:])  # the seed comes second
+_CONFIG = click.option(
+    "-c",
+    "--config",
+    multiple=True,
+    metavar="NAME|PATH",
+    shell_complete=_complete_settings,
+    help="settings from a YAML file; may be repeated, the last one wins, and flags win over all (see townhall settings)",
+)
+_IN_ORDER = ("model", "personality", "prompt", "count", *SAMPLER_KEYS)
+_BY_KEY: dict[str, Callable[[Any], Any]] = {
+    "config": _CONFIG,
+    **{
+        name: _sampler_flag(name) if name in DECLARED else _flag(name)
+        for name in (*_IN_ORDER, *(name for name in OPTIONS if name not in _IN_ORDER))
+    },
+}
 
 
 def chat_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     """Decorate a command with all of them."""
-    for flag in reversed(FLAGS):
+    for flag in reversed(_BY_KEY.values()):
         command = flag(command)
     return command
 
@@ -125,16 +96,6 @@ def some_flags(*keys: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
         return command
 
     return decorate
-
-
-def _key(flag: Callable[[Any], Any]) -> str:
-    def command() -> None:
-        """Takes the flag, to see what it is called."""
-
-    return str(flag(command).__click_params__[0].name)
-
-
-_BY_KEY = {_key(flag): flag for flag in FLAGS}
 
 
 def given_flags(ctx: click.Context, flags: dict[str, Any]) -> dict[str, Any]:

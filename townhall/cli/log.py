@@ -19,9 +19,9 @@ LOG = "LOG is an id of `townhall log list` or its beginning, the path of a file,
 def open_index(folder: Path | None, anew: bool = False) -> "Index":
     """Of `folder`, or of the one that the settings name."""
     from townhall.cli.chat_options import ChatOptions
+    from townhall.cli.settings_files import resolve
     from townhall.logbook.log_index import Index
     from townhall.logbook.logged_chat import default_folder
-    from townhall.settings_files import resolve
 
     if folder is None:
         named = resolve(ChatOptions.defaults())["log_to"].value

@@ -88,8 +88,8 @@ def describe(found: "Difference", tokenizer: Any) -> str:
 def options_of(log: "Log", model: Path | None) -> "ChatOptions":
     """The flags that the conversation was held with. LogError where the front matter does not say."""
     from townhall.cli.chat_options import ChatOptions
+    from townhall.cli.settings_schema import fault
     from townhall.errors import LogError
-    from townhall.settings_schema import fault
 
     said = log.head.get("settings")
     if not isinstance(said, dict):

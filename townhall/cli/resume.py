@@ -7,11 +7,11 @@ from pathlib import Path
 from townhall.cli.chat_options import ChatOptions
 from townhall.cli.log import open_index
 from townhall.cli.replay import options_of
+from townhall.cli.settings_files import Setting
 from townhall.errors import LogError
 from townhall.logbook.log_reader import Log, read_log
 from townhall.logbook.log_writer import SUFFIX
 from townhall.logbook.logged_chat import COMPLETION
-from townhall.settings_files import Setting
 
 # a log says these once, for all that is in it
 ONCE = ("model", "size", "gen", "quantize", "eos", "personality", "format", "context", "max_context")

@@ -21,9 +21,9 @@ Examples:
 @chat_flags
 @click.pass_context
 def settings(ctx: click.Context, /, config: tuple[str, ...], **flags: Any) -> None:
+    from townhall.cli.settings_files import OWN, user_folder
+    from townhall.cli.settings_schema import Settings, fault
     from townhall.errors import SettingsError
-    from townhall.settings_files import OWN, user_folder
-    from townhall.settings_schema import Settings, fault
 
     resolved = {key: setting for key, setting in resolve_flags(ctx, config, flags).items() if key in Settings.model_fields}
     said = {key: str(s.value) if key == "model" else s.value for key, s in resolved.items() if s.source == "flag" and key != "eos"}

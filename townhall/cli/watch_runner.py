@@ -15,8 +15,8 @@ from townhall.cli import reply_report, terminal
 from townhall.cli.chat_options import ChatOptions
 from townhall.cli.chat_setup import open_conversation, prepare
 from townhall.cli.model_loading import Loaded, open_models
+from townhall.cli.settings_files import read_front_matter, resolve
 from townhall.persona import load_persona
-from townhall.settings_files import read_front_matter, resolve
 from townhall.watch.answerers import Answerer, ConversationAnswerer, ConversationPool, TextAnswerer
 from townhall.watch.document import Document
 from townhall.watch.lock import FileGone, WatchError

@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from townhall.cli.main import main
-from townhall.settings_files import user_folder
+from townhall.cli.settings_files import user_folder
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ from typing import Any
 from townhall.errors import SettingsError
 from townhall.yaml_file import MAX_BYTES, Fields, YamlFile, nearest
 
-SHIPPED = Path(__file__).parent / "config"
+SHIPPED = Path(__file__).parents[1] / "config"
 DEFAULT = SHIPPED / "default.yaml"
 SUFFIXES = (".yaml", ".yml")
 OWN = "settings.yaml"  # in the user's folder
@@ -98,7 +98,7 @@ def _checked(fields: Fields, path: Path, defaults: Mapping[str, Any]) -> dict[st
     values = {key: fields.plain(key) for key in fields.values}
     new = {key: value for key, value in values.items() if type(value) is not type(defaults[key]) or value != defaults[key]}
     if new:
-        from townhall import settings_schema
+        from townhall.cli import settings_schema
 
         if found := settings_schema.fault(new):
             raise fields.fault(*found)
