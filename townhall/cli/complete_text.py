@@ -11,7 +11,7 @@ from townhall.logbook.recording_model import RecordedModel
 from townhall.persona import Persona
 from townhall.text_completion import TextCompletion
 
-NOBODY = Persona("Continuation", "", user="Prompt")  # how the two parts of the text are headed in a log
+HEADINGS = Persona("Continuation", "", user="Prompt")  # how the two parts of the text are headed in a log
 
 
 def run_completion(options: ChatOptions) -> int:
@@ -54,4 +54,4 @@ def run_completion(options: ChatOptions) -> int:
 
 def _keep(options: ChatOptions, recorded: RecordedModel, completion: TextCompletion) -> LoggedChat:
     place, identity = options.log_to or default_folder(), completion.cache.identity
-    return LoggedChat.begin(place, recorded, NOBODY, identity, options.that_matter(), terminal.complain, kind=COMPLETION)
+    return LoggedChat.begin(place, recorded, HEADINGS, identity, options.that_matter(), terminal.complain, kind=COMPLETION)

@@ -122,14 +122,14 @@ class Watching:
             self.pool.clear()  # caches of other models would keep those in memory
         loaded = self._models.open(chat)
         self._models.settle()
-        answerer = self._continuation(chat, loaded) if self.options.raw else self._chat_state(chat, loaded)
+        answerer = self._continuation(chat, loaded) if self.options.raw else self._chat_answerer(chat, loaded)
         self._loaded[answerer] = loaded
         return answerer
 
     def _continuation(self, chat: ChatOptions, loaded: Loaded) -> Answerer:
         return TextAnswerer(loaded.llama, loaded.sampling, chat.count, chat.context, self.options.trim)
 
-    def _chat_state(self, chat: ChatOptions, loaded: Loaded) -> Answerer:
+    def _chat_answerer(self, chat: ChatOptions, loaded: Loaded) -> Answerer:
         conversation = open_conversation(loaded.llama, loaded.sampling, chat, load_persona(chat.personality), self.options.trim)
         prepare(conversation)
         return ConversationAnswerer(conversation)

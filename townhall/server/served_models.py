@@ -15,7 +15,7 @@ from townhall.template import open_format
 REMEMBERED_HEADS = 64  # system messages whose layout is kept
 REMEMBERED_ANSWERS = 1024
 
-NOBODY = Persona("Assistant", "")
+BARE_MODEL = Persona("Assistant", "")
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class ServedModel:
 
     @property
     def bare(self) -> bool:
-        return self.persona is NOBODY
+        return self.persona is BARE_MODEL
 
     def persona_with(self, system: str) -> Persona:
         """The persona with more in its description."""
@@ -42,7 +42,7 @@ class ServedModels:
         self._served_models = {
             name: ServedModel(name, load_persona(path)) for name, path in ((persona_id(path), path) for path in personas)
         }
-        self._served_models.setdefault(model_id, ServedModel(model_id, NOBODY))
+        self._served_models.setdefault(model_id, ServedModel(model_id, BARE_MODEL))
         self._prompts: OrderedDict[tuple[str, str], Prompt] = OrderedDict()
 
     def __iter__(self) -> Iterator[ServedModel]:

@@ -60,12 +60,12 @@ class ConversationAnswerer:
 
     def _recall(self, history: Asked) -> None:
         """Make the conversation's history this one. Where it is so already, what the strategy made of it stays, memories included."""
-        chat_state = self.conversation
-        present = tuple((exchange.user.text, exchange.reply.text) for exchange in chat_state.exchanges)
+        conversation = self.conversation
+        present = tuple((exchange.user.text, exchange.reply.text) for exchange in conversation.exchanges)
         if history == present[: len(history)]:
-            chat_state.undo(len(present) - len(history))
+            conversation.undo(len(present) - len(history))
         else:
-            chat_state.recall(history)
+            conversation.recall(history)
 
 
 class TextAnswerer:

@@ -91,7 +91,7 @@ class LiveChat:
             raise
         live.task = asyncio.create_task(self._answer(live, controls))
         asyncio.get_running_loop().call_later(BRIEF, self._last, live)
-        self._tell()
+        self._notify()
 
     def undo(self) -> str:
         """Take the last exchange back and say what its question was; "" where there is none."""
@@ -143,7 +143,7 @@ class LiveChat:
                     live.info = event.info
                 elif isinstance(event, Text):
                     live.text += event.text
-                    self._tell()
+                    self._notify()
         except WebError as error:
             self.problem = str(error)
         except asyncio.CancelledError:
@@ -160,7 +160,7 @@ class LiveChat:
         """It takes its time."""
         live.lasting = True
         if self.live is live:
-            self._tell()
+            self._notify()
 
     def _messages(self, but_last: bool) -> list[dict[str, str]]:
         """The messages for the model: unanswered questions are left out."""
@@ -207,9 +207,9 @@ class LiveChat:
         if self._writer:
             self._writer.close()
         self.live = None
-        self._tell()
+        self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self._count += 1
         self._changed.set()
 

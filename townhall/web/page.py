@@ -101,21 +101,21 @@ def build(chat_store: ChatStore, first: str, plain: SamplingControls = PLAIN) ->
         do = Handlers(chat_store, first)
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
         said = [tab, seen, box, editing, characters, *settings]
-        chat_state = [box, editing, *shown]
+        outputs = [box, editing, *shown]
         showing = [
-            box.submit(do.send, said, chat_state, trigger_mode="multiple", **quiet),
-            press.click(do.press, [press, *said], chat_state, trigger_mode="multiple", **quiet),
-            retry.click(do.retry, [tab, *settings], chat_state, **quiet),
+            box.submit(do.send, said, outputs, trigger_mode="multiple", **quiet),
+            press.click(do.press, [press, *said], outputs, trigger_mode="multiple", **quiet),
+            retry.click(do.retry, [tab, *settings], outputs, **quiet),
             tick.tick(do.look, [tab, seen], shown, **quiet),
         ]
         halt.click(do.stop, [tab], shown, **quiet)
         # what was on its way to the page must not come after what is shown next; of what is chosen meanwhile the last counts
         leaving: dict[str, Any] = {**quiet, "cancels": showing, "trigger_mode": "always_last"}
         undo.click(do.undo, [tab, box], [box, *shown], **quiet)
-        edit.click(do.edit, [tab], chat_state, **quiet)
-        new.click(do.new, [tab, box, characters], chat_state, **leaving)
-        characters.input(do.choose, [tab, characters], chat_state, **leaving)
-        model.input(do.choose_model, [tab, model], chat_state, **leaving)
+        edit.click(do.edit, [tab], outputs, **quiet)
+        new.click(do.new, [tab, box, characters], outputs, **leaving)
+        characters.input(do.choose, [tab, characters], outputs, **leaving)
+        model.input(do.choose_model, [tab, model], outputs, **leaving)
         listed = [chats, open_, rename, delete, export]
         asides = [renaming, deleting, exports, title, sure, about]
         page.load(do.arrive, [tab], shown, **quiet)
@@ -123,7 +123,7 @@ def build(chat_store: ChatStore, first: str, plain: SamplingControls = PLAIN) ->
         slow.tick(do.relist, [chats, stamp], [stamp, *listed], **quiet)
         seen.change(do.list, [chats], listed, **quiet)
         chats.input(do.pick, [tab, chats], [open_, rename, delete, export, *asides], **quiet)
-        gr.on([open_.click, picked.click], do.open, [tab, box, chats], chat_state, **leaving)
+        gr.on([open_.click, picked.click], do.open, [tab, box, chats], outputs, **leaving)
         rename.click(do.ask_title, [tab, chats], asides, **quiet)
         gr.on([save_title.click, title.submit], do.rename, [tab, chats, about, title], [*listed, *asides, problem], **quiet)
         delete.click(do.ask_sure, [tab, chats], asides, **quiet)
