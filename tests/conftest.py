@@ -1,6 +1,7 @@
 """What every test shares: tinygrad opened on the CPU, OpenCL where a driver is there, and tiny models."""
 
 import os
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -11,6 +12,8 @@ from ext.tinygrad.toolchain import BackendError, prepare_environment
 
 if not {"DEV", "CPU", "GPU"} & os.environ.keys():
     os.environ["DEV"] = "CPU"  # the suite says which device a test runs on; nothing may depend on what else the machine has
+if "PYTEST_XDIST_WORKER" in os.environ:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # workers ignore it, and so would every process that a test starts
 # the same cases every time (bench.fuzz looks for others), and no verdict by the clock
 slow = [hypothesis.HealthCheck.too_slow]
 hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, suppress_health_check=slow)

@@ -14,7 +14,7 @@ from townhall.language_model import LanguageModel
 from townhall.prompt_builder import LONGEST_TOKEN
 from townhall.reply import Reply
 from townhall.text_completion import TextCompletion
-from townhall.watch.tasks import Asked, Task
+from townhall.watch.tasks import History, Task
 
 if TYPE_CHECKING:
     from app.models.llama import SamplingParams
@@ -51,14 +51,14 @@ class ConversationAnswerer:
         return getattr(self.conversation.cache, "nbytes", 0)
 
     def begin(self, task: Task) -> Generator[str, None, None]:
-        *history, (question, _) = task.asked
+        *history, (question, _) = task.history
         self._recall(tuple(history))
         return _after(self.conversation.reply(question, task.said), len(task.said))
 
     def rest(self, stopped: Callable[[], bool]) -> None:
         self.conversation.after_reply(stopped)
 
-    def _recall(self, history: Asked) -> None:
+    def _recall(self, history: History) -> None:
         """Make the conversation's history this one. Where it is so already, what the strategy made of it stays, memories included."""
         conversation = self.conversation
         present = tuple((exchange.user.text, exchange.reply.text) for exchange in conversation.exchanges)

@@ -95,14 +95,14 @@ def delimiter(given: str) -> str:
     return ("" if text.startswith("\n") else "\n") + text + ("" if text.endswith("\n") else "\n")
 
 
-Asked = tuple[tuple[str, str], ...]  # (question, answer) in turn, the last answer ""
+History = tuple[tuple[str, str], ...]  # (question, answer) in turn, the last answer ""
 
 
 @dataclass(frozen=True)
 class InterruptedReply:
     """A reply that a save put an end to: what it was an answer to, and what had been said of it."""
 
-    asked: Asked
+    history: History
     said: str
 
 
@@ -112,7 +112,7 @@ class Task:
 
     base: str
     lead: str  # written with the first words
-    asked: Asked
+    history: History
     said: str = ""  # the reply's first words, which stand in `base`
 
 
@@ -158,15 +158,15 @@ class ChatTurns:
             return None
         last = turns[-1]
         if last.role == "user":
-            return Task(text, self.layout.cue(text, self.layout.persona), _asked(turns))
-        asked = _asked(turns[:-1])
-        if interrupted is None or not asked:
+            return Task(text, self.layout.cue(text, self.layout.persona), _history(turns))
+        history = _history(turns[:-1])
+        if interrupted is None or not history:
             return None
-        if asked != interrupted.asked and interrupted.said.startswith(last.text):
+        if history != interrupted.history and interrupted.said.startswith(last.text):
             above = text[: last.start]  # our own words stand below a question that is another now
-            return Task(above, self.layout.cue(above, self.layout.persona), asked)
+            return Task(above, self.layout.cue(above, self.layout.persona), history)
         # words that were written, or left standing: the reply begins with them
-        return Task(text.rstrip(), "", asked, last.text)
+        return Task(text.rstrip(), "", history, last.text)
 
     def tail(self, said: str) -> str:
         return self.layout.cue(said or " ", self.layout.user)
@@ -218,6 +218,6 @@ class FreeForm:
         return f"save it with {sign} to have it carried on"
 
 
-def _asked(turns: Sequence[WrittenTurn]) -> Asked:
+def _history(turns: Sequence[WrittenTurn]) -> History:
     spoken = [turn for turn in turns if turn.text]
     return tuple((question, answer) for _, question, answer in paired(spoken)) if spoken else ()

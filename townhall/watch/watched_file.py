@@ -126,7 +126,7 @@ class WatchedFile:
         """Stream the reply into the file; Changed, with what was said so far in mind, where a save puts an end to it."""
         document, reply_writer = self._document, ReplyWriter(self._document, task.lead)
         answerer = self._pool.seat(self.path, key)
-        self._reader, self._interrupted = reader, InterruptedReply(task.asked, task.said)
+        self._reader, self._interrupted = reader, InterruptedReply(task.history, task.said)
         pieces = answerer.begin(task)
         self._known = True
         self._reporter.begins(self.path)
@@ -141,7 +141,7 @@ class WatchedFile:
             if reply_writer.said or not self._stopped():
                 reply_writer.end(reader.tail(reply_writer.said))
         except FileChanged:
-            self._interrupted = InterruptedReply(task.asked, task.said + reply_writer.said)
+            self._interrupted = InterruptedReply(task.history, task.said + reply_writer.said)
             raise
         except KeyboardInterrupt:  # the second Ctrl-C: the model did not come back from its first token
             with suppress(FileChanged, TownhallError):

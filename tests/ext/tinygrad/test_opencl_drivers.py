@@ -143,8 +143,8 @@ def vendor(tmp_path_factory: pytest.TempPathFactory) -> Path:
 START = """
 import sys
 from pathlib import Path
-from ext.tinygrad import opencl_drivers
-opencl_drivers.REGISTERED = Path(sys.argv.pop(1))
+from ext.tinygrad import opencl_loader
+opencl_loader.REGISTERED = Path(sys.argv.pop(1))
 from townhall.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """

@@ -41,7 +41,7 @@ class Room(Watching):
 
     def open(self, chat):
         loaded = Loaded(self.model, chat.sampling(), FakeBackend())
-        return self._continuation(chat, loaded) if self.options.raw else self._chat_state(chat, loaded)
+        return self._continuation(chat, loaded) if self.options.raw else self._chat_answerer(chat, loaded)
 
     def note(self, text):
         if not text.endswith("is watched; Ctrl-C ends that"):
