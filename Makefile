@@ -8,6 +8,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check $$([ -t 2 ] || echo -
 # an NVIDIA driver, or its library under WSL: the card's kernels need NVRTC
 NVIDIA := $(wildcard /dev/nvidiactl /usr/lib/wsl/lib/libcuda.so.1)
 NVRTC  := $(if $(NVIDIA),$(VENV)/.cuda-stamp)
+JOBS   := 2# processes that share the suite
 CODE   := $(wildcard ext app townhall bench)
 
 .PHONY: help setup chat test test-web check bench clean
@@ -29,7 +30,7 @@ chat: setup $(MODEL)
 	@exec $(BIN)/townhall chat $(ARGS)
 
 test: $(VENV)/.test-stamp $(NVRTC) $(MODEL)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 test-web: $(VENV)/.web-stamp
 	@CHROMIUM="$$(bash tests/web/chromium.sh)" && export CHROMIUM && $(BIN)/python -m behave $(or $(ARGS),tests/web/features)
@@ -37,7 +38,7 @@ test-web: $(VENV)/.web-stamp
 check: $(VENV)/.test-stamp
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy $(CODE)
-	@$(BIN)/python -m pytest -q -m "not slow and not weights" $(ARGS)
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m "not slow and not weights" $(ARGS)
 
 bench: setup $(MODEL)
 	@$(BIN)/python -m bench $(ARGS)
