@@ -3,19 +3,23 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from app.models.llama import Llama, SamplingParams
+from app.models.llama import SamplingParams
 from app.models.llama.weight_cache import settle
 from ext.tinygrad.backend import open_backend
+from townhall.default_window import load_llama
 
 
-def warm(model: Path, max_context: int = 1024, progress: Callable[[int, int], None] | None = None) -> str:
-    """Load the model and make every pass once that a conversation makes; -> the device it was done for."""
+def warm(model: Path, max_context: int | None, progress: Callable[[int, int], None], note: Callable[[str], object]) -> str:
+    """Load the model and make every pass once that a conversation makes; -> the device it was done for.
+
+    `note` gets a sentence where a default window has to fit itself to the model.
+    """
     backend = open_backend()
-    llama = Llama.load(model, max_context, progress, tune=None)
+    llama = load_llama(model, max_context, note, progress=progress, tune=None)
     cache = llama.new_cache()
     for tokens in llama.prefill_sizes:
         cache.truncate(0)
-        llama.prefill([1] * min(tokens, max_context), cache)
+        llama.prefill([1] * min(tokens, llama.max_context), cache)
     cache.truncate(0)
     next(llama.generate([1], 1, SamplingParams(temperature=0), cache), None)
     settle()

@@ -65,7 +65,10 @@ class ChatOptions(SamplerSettings):
     seed: int | None = _option(
         None, int, "the same seed gives the same answers  [default: a new one each time]", metavar="S", least=0, optional=True
     )
-    max_context: int = _option(1024, int, "context window in tokens", metavar="N", least=1)
+    max_context: int | None = _option(
+        None, int, "context window in tokens  [default: 1024, or what the model was trained for if that is less]", metavar="N", least=1,
+        optional=True,
+    )  # fmt: skip
     context: str = _option("slide", str, "how a long talk is made to fit", choices=tuple(STRATEGIES))
     format: str = _option("auto", str, "prompt format; auto follows the model", choices=("auto", *FORMATS))
     timing: bool = _option(False, bool, "print tokens and seconds after each answer")

@@ -8,7 +8,8 @@ from townhall.cli import terminal
 from townhall.cli.chat_options import ChatOptions
 from townhall.cli.model_loading import Loaded
 from townhall.conversation import Conversation, Prepared
-from townhall.errors import PersonaError
+from townhall.default_window import WINDOW
+from townhall.errors import ContextError, PersonaError
 from townhall.language_model import LanguageModel
 from townhall.logbook.log_reader import Log
 from townhall.logbook.recording_model import RecordedModel
@@ -55,16 +56,27 @@ def open_conversation(
     llama: LanguageModel, sampling: "SamplingParams", options: ChatOptions, persona: Persona, trim: bool = True
 ) -> Conversation:
     """A conversation as the flags and settings say. ContextError where the persona leaves no room."""
-    return Conversation(
-        llama,
-        persona,
-        format=options.format,
-        context=options.context,
-        sampling=sampling,
-        max_tokens=options.count,
-        heads=None if options.fake or not options.cache else PrefixCache.of_user(terminal.note),
-        trim=trim,
-    )
+    try:
+        return Conversation(
+            llama,
+            persona,
+            format=options.format,
+            context=options.context,
+            sampling=sampling,
+            max_tokens=options.count,
+            heads=None if options.fake or not options.cache else PrefixCache.of_user(terminal.note),
+            trim=trim,
+        )
+    except ContextError as error:
+        if options.max_context is not None or llama.max_context >= WINDOW:
+            raise
+        # a larger window would be no remedy
+        raise ContextError(
+            f"{persona.name}'s persona leaves no room to talk in the {llama.max_context} tokens that the model was trained for; "
+            "name a shorter one with --personality, or have a plain text carried on (chat --prompt, watch --raw)",
+            error.needed,
+            error.capacity,
+        ) from error
 
 
 def prepare(conversation: Conversation) -> Prepared:

@@ -160,7 +160,7 @@ class ChatState:
     def save(self, path: Path | None = None) -> Path:
         """Write what was said to a log of its own, by default where logs lie; LogError where that cannot be, or something lies there."""
         chat_setup = self._chat_setup
-        head = front_matter(chat_setup.persona, chat_setup.conversation.cache.identity, self.options.that_matter())
+        head = front_matter(chat_setup.persona, chat_setup.conversation.cache.identity, self.loaded.settings(self.options))
         path = path or self.folder / f"{head['id']}{SUFFIX}"
         write_whole(path, head, restore.carried(chat_setup.conversation, self.keeper.id if self.keeper else ""))
         return path
@@ -219,7 +219,7 @@ class ChatState:
     def _begin(self, place: Path, settings: dict[str, Any] | None = None) -> LoggedChat:
         chat_setup = self._chat_setup
         assert chat_setup.recorded is not None
-        settings = self.options.that_matter() if settings is None else settings
+        settings = self.loaded.settings(self.options) if settings is None else settings
         return LoggedChat.begin(
             place, chat_setup.recorded, chat_setup.persona, chat_setup.conversation.cache.identity, settings, terminal.complain
         )

@@ -5,7 +5,7 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +178,8 @@ def _model(chat_state: ChatState, path: str) -> None:
 
 def _settings(chat_state: ChatState, rest: str) -> None:
     key, _, value = rest.partition(" ")
-    terminal.note(change(chat_state, key, value.strip()) if value else show(chat_state.options, key))
+    options = replace(chat_state.options, max_context=chat_state.loaded.llama.max_context)
+    terminal.note(change(chat_state, key, value.strip()) if value else show(options, key))
 
 
 def _context(chat_state: ChatState, rest: str) -> None:

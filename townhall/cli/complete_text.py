@@ -4,7 +4,7 @@ import sys
 
 from townhall.cli import reply_report, terminal
 from townhall.cli.chat_options import ChatOptions
-from townhall.cli.model_loading import load
+from townhall.cli.model_loading import Loaded, load
 from townhall.cli.render import open_view
 from townhall.logbook.logged_chat import COMPLETION, LoggedChat, default_folder
 from townhall.logbook.recording_model import RecordedModel
@@ -20,7 +20,7 @@ def run_completion(options: ChatOptions) -> int:
     loaded = load(options)
     recorded = RecordedModel(loaded.llama) if options.log else None
     completion = TextCompletion(recorded or loaded.llama, prompt, loaded.sampling, options.count, options.context)
-    keeper = _keep(options, recorded, completion) if recorded else None
+    keeper = _keep(options, loaded, recorded, completion) if recorded else None
     if keeper:
         keeper.asked(prompt)
     view = None if options.json else open_view()
@@ -52,6 +52,6 @@ def run_completion(options: ChatOptions) -> int:
     return 130 if interrupted else 0
 
 
-def _keep(options: ChatOptions, recorded: RecordedModel, completion: TextCompletion) -> LoggedChat:
+def _keep(options: ChatOptions, loaded: Loaded, recorded: RecordedModel, completion: TextCompletion) -> LoggedChat:
     place, identity = options.log_to or default_folder(), completion.cache.identity
-    return LoggedChat.begin(place, recorded, HEADINGS, identity, options.that_matter(), terminal.complain, kind=COMPLETION)
+    return LoggedChat.begin(place, recorded, HEADINGS, identity, loaded.settings(options), terminal.complain, kind=COMPLETION)

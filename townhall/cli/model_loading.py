@@ -10,6 +10,7 @@ from typing import Any
 
 from townhall.cli import terminal
 from townhall.cli.chat_options import ChatOptions
+from townhall.default_window import WINDOW, load_llama
 from townhall.errors import ModelError
 from townhall.model_cache import ModelCache
 
@@ -67,9 +68,16 @@ class Loaded:
     watch: Stopwatch = field(default_factory=Stopwatch)
     path: Path | None = None  # what --model takes for it
 
+    def settings(self, options: ChatOptions) -> dict[str, Any]:
+        """All that an answer of this model depends on, for a log: the context window is the one that it came to have."""
+        return options.that_matter() | {"max_context": self.llama.max_context}
 
-def load(options: ChatOptions) -> Loaded:
-    """Cheap checks first; then the device is opened and named on stderr, then the weights are placed with a progress bar."""
+
+def load(options: ChatOptions, fit: bool = False) -> Loaded:
+    """Cheap checks first; then the device is opened and named on stderr, then the weights are placed with a progress bar.
+
+    With `fit` the options' context window is made to fit the model where it is larger, though the options name it.
+    """
     if options.fake:
         return _load_fake(options)
     path = options.model_path()
@@ -81,7 +89,6 @@ def load(options: ChatOptions) -> Loaded:
         select(options.device)
         prepare_environment()  # before tinygrad is imported: it reads the environment then
         sampling = options.sampling()
-        from app.models.llama import Llama
         from ext.tinygrad.backend import open_backend
         from ext.tinygrad.bandwidth import bandwidth
     if options.size:
@@ -89,7 +96,8 @@ def load(options: ChatOptions) -> Loaded:
     with watch.lap("open the device"):
         backend = open_backend(require=options.require)
     with watch.lap("load the weights"), _progress_bar(path.name) as progress:
-        llama = Llama.load(path, options.max_context, progress, quantize=options.quantize is not None, stop=options.eos)
+        quantize = options.quantize is not None
+        llama = load_llama(path, options.max_context, terminal.note, fit, progress=progress, quantize=quantize, stop=options.eos)
     if options.quantize:
         terminal.note(
             f"--quantize {options.quantize}: {llama.quantised} matrices were made 8-bit integers"
@@ -124,7 +132,7 @@ def _load_fake(options: ChatOptions) -> Loaded:
     watch = Stopwatch()
     with watch.lap("import"):
         sampling = options.sampling()
-    model = open_fake(options.model or "", options.max_context)
+    model = open_fake(options.model or "", options.max_context or WINDOW)
     terminal.note(f"{options.model}: {model.backend.describe()}")
     return Loaded(model, sampling, model.backend, watch, options.model)
 

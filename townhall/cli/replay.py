@@ -41,7 +41,7 @@ def replay(name: str, folder: Path | None, model: Path | None, as_json: bool) ->
     log = read_log(open_index(folder).find(name))
     options = options_of(log, model)
     persona, total = load_persona(options.personality), replaying.total(log)
-    loaded = load(options)
+    loaded = load(options, fit=True)  # the window was asked for when the log was written, not now
     rehearsed = replaying.RehearsedModel(loaded.llama)
     for key, now in (("weights", "model"), ("device", "device")):
         if (before := log.head.get(key)) != (current := loaded.llama.new_cache().identity.get(now)):

@@ -107,7 +107,8 @@ def serve(
         limits=Limits(queue=max_queue, request=timeout),
     )
     listener = server.bind(host, port)
-    service = Service(options, lambda: load(chat), PrefixCache.of_user(terminal.note) if chat.cache and not chat.fake else None)
+    heads = PrefixCache.of_user(terminal.note) if chat.cache and not chat.fake else None
+    service = Service(options, lambda: load(chat), heads, terminal.note)
 
     def ready() -> None:
         terminal.note(
@@ -133,12 +134,14 @@ def answering(chat: ChatOptions, personas: tuple[str, ...], **others: Any) -> "S
         personas=personas,
         format=chat.format,
         context=chat.context,
+    leave_out = not personas and chat.max_context is None  # neither was asked for, so one may give way to the other
         max_tokens=chat.count,
         plain_penalty=chat.repeat_penalty or 1.0,
         **others,
     )
 
 
+        leave_out=leave_out,
 def read_keys(key: str | None, file: Path | None) -> tuple[str, ...]:
     """The keys that were given; ModelError where a file holds none."""
     keys = [key] if key is not None else []

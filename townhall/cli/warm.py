@@ -7,6 +7,7 @@ import click
 
 from townhall.cli import terminal
 from townhall.cli.chat_options import ChatOptions
+from townhall.cli.flags import some_flags
 
 
 @click.command(
@@ -14,8 +15,8 @@ from townhall.cli.chat_options import ChatOptions
     epilog="Example: townhall warm --max-context 4096",
 )
 @click.option("--model", type=click.Path(path_type=Path), help="model file  [default: the one that pull_llama.sh fetches]")
-@click.option("--max-context", type=click.IntRange(min=1), default=1024, show_default=True, metavar="N", help="context window in tokens")
-def warm(model: Path | None, max_context: int) -> int:
+@some_flags("max_context")
+def warm(model: Path | None, max_context: int | None) -> int:
     path = ChatOptions(model=model).model_path()
     started = time.perf_counter()
     from ext.tinygrad.toolchain import prepare_environment
@@ -25,6 +26,6 @@ def warm(model: Path | None, max_context: int) -> int:
     from townhall.warmup import warm as fill
 
     show_compiling()
-    device = fill(path, max_context, lambda done, total: terminal.progress(f"{path.name}: {done / total:.0%}"))
+    device = fill(path, max_context, lambda done, total: terminal.progress(f"{path.name}: {done / total:.0%}"), terminal.note)
     terminal.note(f"{path.name} is warm on {device} ({time.perf_counter() - started:.1f} s)")
     return 0

@@ -123,7 +123,8 @@ def _service(chat: ChatOptions, personas: tuple[str, ...], key: str) -> "Service
     from townhall.server.service import Service
 
     options = answering(chat, personas, keys=(key,), grace=1.0)
-    return Service(options, lambda: load(chat), PrefixCache.of_user(terminal.note) if chat.cache and not chat.fake else None)
+    heads = PrefixCache.of_user(terminal.note) if chat.cache and not chat.fake else None
+    return Service(options, lambda: load(chat), heads, terminal.note)
 
 
 def _refuse_model_flags(ctx: click.Context, server: str) -> None:

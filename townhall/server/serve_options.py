@@ -24,6 +24,8 @@ class ServeOptions:
 
     model_id: str
     personas: tuple[str, ...]
+    leave_out: bool = False  # personas that leave no room to talk, instead of an error
+    strict_model: bool = False  # a model's name that is not served is an error
     format: str = "auto"
     context: str = "slide"
     max_tokens: int = MAX_REPLY  # where a request does not say

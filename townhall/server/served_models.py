@@ -2,9 +2,10 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from townhall.errors import ContextError
 from townhall.language_model import LanguageModel
 from townhall.persona import Persona, load_persona
 from townhall.prompt import Prompt
@@ -65,12 +66,22 @@ class ServedModels:
         self._prompts.move_to_end(key)
         return prompt
 
-    def heads(self, capacity: int, max_tokens: int) -> list[list[int]]:
-        """The ids that each persona's conversations begin with; ContextError for one that leaves no room to talk."""
+    def heads(self, capacity: int, max_tokens: int, leave_out: Callable[[str], object] | None = None) -> list[list[int]]:
+        """The ids that each persona's conversations begin with.
+
+        ContextError for a persona that leaves no room to talk; with `leave_out`, which gets a sentence, it is not served instead.
+        """
         heads = []
         for served_model in self._served_models.values():
             prompt = self.prompt(served_model)
-            refuse_oversized_head(served_model.persona, prompt, open_window(prompt, capacity, max_tokens), max_tokens)
+            try:
+                refuse_oversized_head(served_model.persona, prompt, open_window(prompt, capacity, max_tokens), max_tokens)
+            except ContextError:
+                if leave_out is None or served_model.bare:
+                    raise
+                leave_out(f"{served_model.id} is not served: the persona leaves no room to talk in a window of {capacity} tokens")
+                del self._served_models[served_model.id]
+                continue
             if not served_model.bare:
                 heads.append(list(prompt.head_ids))
         return heads

@@ -67,8 +67,15 @@ class Opened(Protocol):
 class Service:
     """One model behind one queue."""
 
-    def __init__(self, options: ServeOptions, load: Callable[[], Opened], heads: PrefixCache | None = None):
-        self.options, self._load, self._head_cache = options, load, heads
+    def __init__(
+        self,
+        options: ServeOptions,
+        load: Callable[[], Opened],
+        heads: PrefixCache | None = None,
+        note: Callable[[str], object] = lambda said: None,
+    ):
+        """`note` gets a sentence for each of the options' personas that is left out."""
+        self.options, self._load, self._head_cache, self._note = options, load, heads, note
         self.scheduler = Scheduler(options.limits.queue)
         self.scheduler.finished = self._finished
         self.metrics = Metrics()
@@ -107,7 +114,7 @@ class Service:
         # a prefill pass of every size is made once, so that no first answer waits for it to be set up
         warm = min(sum(llama.prefill_sizes), cache.capacity)
         llama.prefill([min(llama.tokenizer.stop_ids)] * warm, cache)
-        for head in served_models.heads(cache.capacity, self.options.max_tokens):
+        for head in served_models.heads(cache.capacity, self.options.max_tokens, self._note if self.options.leave_out else None):
             if not (self._head_cache and self._head_cache.restore(cache, head)):
                 llama.prefill(head, cache)
                 if self._head_cache:

@@ -11,6 +11,7 @@ import time
 from tests.townhall.fake import FailingGeneration, FakeBackend, FakeLlama
 from townhall.cli import complete_text, model_loading
 from townhall.cli.main import main
+from townhall.default_window import WINDOW
 
 
 class SlowGeneration(FailingGeneration):
@@ -28,7 +29,7 @@ class SlowLlama(FakeLlama):
 
 def load(options):
     script = json.loads(os.environ.get("FAKE_SCRIPT", '["Fine, thanks."]'))
-    return model_loading.Loaded(SlowLlama(script, max_context=options.max_context), options.sampling(), FakeBackend())
+    return model_loading.Loaded(SlowLlama(script, max_context=options.max_context or WINDOW), options.sampling(), FakeBackend())
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from tests.reference.tiny_formats import tiny_weights, write_meta
 from tests.townhall.fake import FakeBackend, FakeLlama
 from townhall.cli import chat_options, complete_text, main, model_loading
 from townhall.cli.model_loading import check_size
+from townhall.default_window import WINDOW
 
 pytestmark = pytest.mark.slow
 
@@ -19,7 +20,7 @@ def townhall(monkeypatch, capfd):
 
     def run(*args, script=("Fine, thanks.",), stdin=None):
         def load(flags):
-            run.llama = FakeLlama(script, max_context=flags.max_context)
+            run.llama = FakeLlama(script, max_context=flags.max_context or WINDOW)
             return model_loading.Loaded(run.llama, flags.sampling(), FakeBackend())
 
         monkeypatch.setattr(model_loading, "load", load)

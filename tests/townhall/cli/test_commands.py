@@ -16,6 +16,7 @@ from townhall.cli.main import main
 from townhall.cli.model_loading import Loaded, resampled
 from townhall.cli.session import Session
 from townhall.context.strategies import STRATEGIES
+from townhall.default_window import WINDOW
 from townhall.errors import CommandError, ModelError
 from townhall.logbook.log_index import Index
 from townhall.logbook.log_reader import parse, read_log
@@ -35,7 +36,7 @@ class Desk:
             if "missing" in str(wanted.model):
                 raise ModelError(f"--model {wanted.model} does not exist")
             self.loads.append(str(wanted.model))
-            llama = FakeLlama(script, wanted.max_context)
+            llama = FakeLlama(script, wanted.max_context or WINDOW)
             llama.fingerprint = str(wanted.model)
             return Loaded(llama, wanted.sampling(), FakeBackend(), path=wanted.model)
 
