@@ -52,6 +52,12 @@ SHARED = (
 @click.option("--api-key", metavar="KEY", help="ask every client for this key; others see it in the process list, so a file is better")
 @click.option("--api-key-file", type=click.Path(path_type=Path), help="file with a key on each line")
 @click.option("--no-auth", is_flag=True, help="let anybody in who can reach --host")
+@click.option(
+    "--strict-model/--no-strict-model",
+    default=False,
+    show_default=True,
+    help="refuse a model's name that is not served; without, the bare model answers and a header (X-Townhall-Warning) says so",
+)
 @click.option("--cors", multiple=True, metavar="ORIGIN", help="origin whose pages may ask, such as http://localhost:3000; may be repeated")
 @click.option("--slots", type=click.IntRange(1, 256), help="conversations kept at a time  [default: as memory allows, at most 16]")
 @click.option("--max-queue", type=click.IntRange(min=0), default=64, show_default=True, help="requests that may wait for a slot")
@@ -71,6 +77,7 @@ def serve(
     api_key: str | None,
     api_key_file: Path | None,
     no_auth: bool,
+    strict_model: bool,
     cors: tuple[str, ...],
     slots: int | None,
     max_queue: int,
@@ -98,6 +105,7 @@ def serve(
     options = answering(
         chat,
         personas,
+        strict_model=strict_model,
         slots=slots,
         keys=keys,
         cors=cors,
@@ -126,22 +134,22 @@ def answering(chat: ChatOptions, personas: tuple[str, ...], **others: Any) -> "S
 
     model_id = str(chat.model).partition("=")[0] if chat.fake else chat.model_path().name.removesuffix(".gguf")
     chat.sampling()
+    leave_out = not personas and chat.max_context is None  # neither was asked for, so one may give way to the other
     personas = personas or tuple(dict.fromkeys([*list_personas(), chat.personality]))  # a file's persona may be one of the user's own
     for name in personas:
         load_persona(name)
     return ServeOptions(
         model_id=model_id,
         personas=personas,
+        leave_out=leave_out,
         format=chat.format,
         context=chat.context,
-    leave_out = not personas and chat.max_context is None  # neither was asked for, so one may give way to the other
         max_tokens=chat.count,
         plain_penalty=chat.repeat_penalty or 1.0,
         **others,
     )
 
 
-        leave_out=leave_out,
 def read_keys(key: str | None, file: Path | None) -> tuple[str, ...]:
     """The keys that were given; ModelError where a file holds none."""
     keys = [key] if key is not None else []

@@ -22,7 +22,7 @@ from townhall.server.errors import APIError, as_api_error, shutting_down
 from townhall.server.guard import Guard, error_response, json_response, read_body
 from townhall.server.job import AnswerEnd, Event, JobDone, JobFailed, RequestFigures, TextEvent
 from townhall.server.openapi import document
-from townhall.server.request_planner import PlannedRequest, Planner
+from townhall.server.request_planner import DROPPED, WARNING, PlannedRequest, Planner
 from townhall.server.requests import ChatRequest, CompletionRequest, DetokenizeRequest, Generate, TokenizeRequest, parse
 from townhall.server.responses import ChatResponseBuilder, ResponseBuilder, TextResponseBuilder
 from townhall.server.served_models import ServedModel
@@ -36,20 +36,24 @@ GONE = object()  # in the queue of events: the client went away
 def build(service: Service) -> Starlette:
     """The application."""
     api = API(service)
+    versioned = [
+        ("/models", api.models, "GET"),
+        ("/models/{id:path}", api.model, "GET"),
+        ("/chat/completions", api.chat, "POST"),
+        ("/completions", api.completions, "POST"),
+        ("/tokenize", api.tokenize, "POST"),
+        ("/detokenize", api.detokenize, "POST"),
+    ]
     routes = [
-        Route("/v1/models", api.models),
-        Route("/v1/models/{id:path}", api.model),
-        Route("/v1/chat/completions", api.chat, methods=["POST"]),
-        Route("/v1/completions", api.completions, methods=["POST"]),
-        Route("/v1/tokenize", api.tokenize, methods=["POST"]),
-        Route("/v1/detokenize", api.detokenize, methods=["POST"]),
+        # a base URL is given with and without its version
+        *(Route(f"{base}{path}", endpoint, methods=[method]) for base in ("/v1", "") for path, endpoint, method in versioned),
         Route("/health", api.health),
         Route("/metrics", api.metrics),
         Route("/openapi.json", api.openapi),
     ]
     middleware = [Middleware(Guard, service=service)]
     if service.options.cors:
-        exposed = ["X-Townhall-Dropped", "Retry-After"]
+        exposed = [DROPPED, WARNING, "Retry-After"]
         origins = list(service.options.cors)
         cors = Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"], expose_headers=exposed)
         middleware.insert(0, cors)
@@ -111,25 +115,21 @@ class API:
     async def tokenize(self, request: Request) -> Response:
         """POST /v1/tokenize."""
         asked = await self._read(request, TokenizeRequest)
-        llama = self._service.llama
-        if asked.model is not None:
-            self._service.served_models.find(asked.model)
+        llama, headers = self._service.llama, self._warning(asked.model)
 
         def work(planner: Planner) -> Any:
             return llama.tokenizer.encode(asked.prompt, bos=asked.add_special_tokens)
 
         tokens = await self._service.plan(work)
-        return json_response({"tokens": tokens, "count": len(tokens), "max_model_len": llama.max_context})
+        return json_response({"tokens": tokens, "count": len(tokens), "max_model_len": llama.max_context}, headers=headers)
 
     async def detokenize(self, request: Request) -> Response:
         """POST /v1/detokenize."""
         asked = await self._read(request, DetokenizeRequest)
-        tokenizer = self._service.llama.tokenizer
-        if asked.model is not None:
-            self._service.served_models.find(asked.model)
+        tokenizer, headers = self._service.llama.tokenizer, self._warning(asked.model)
         if wrong := [n for n in asked.tokens if n >= tokenizer.vocab_size]:
             raise APIError(400, f"{wrong[0]} is no token of this model, which has {tokenizer.vocab_size}", "tokens")
-        return json_response({"prompt": await self._service.plan(lambda planner: tokenizer.decode(asked.tokens))})
+        return json_response({"prompt": await self._service.plan(lambda planner: tokenizer.decode(asked.tokens))}, headers=headers)
 
     async def health(self, request: Request) -> Response:
         """GET /health: 200 where requests are served, 503 before and after."""
@@ -162,9 +162,8 @@ class API:
     ) -> Response:
         events: asyncio.Queue[Any] = asyncio.Queue()
         job = self._service.submit(planned, self._lane(request, asked), events, arrived)
-        reply = kind(asked.model, self._service.llama.tokenizer, planned.info, len(planned.runs), logprobs)
-        cancel = partial(self._service.cancel, job)
-        headers = {"X-Townhall-Dropped": planned.header} if planned.header else {}
+        reply = kind(planned.model, self._service.llama.tokenizer, planned.info, planned.runs, logprobs)
+        cancel, headers = partial(self._service.cancel, job), planned.headers
         if asked.stream:
             keep_alive = self._service.options.limits.keep_alive
             return EventStream(stream(events, reply, asked.with_usage, len(planned.runs), keep_alive), headers, cancel)
@@ -174,6 +173,13 @@ class API:
             return await asyncio.to_thread(lambda: json_response(reply.whole(figures), headers=headers))
         finally:
             cancel()
+
+    def _warning(self, model: str | None) -> dict[str, str]:
+        """The header of a request that may name a model; APIError 404 for one that is not here, where the server is strict."""
+        if model is None:
+            return {}
+        _, warning = self._service.served_models.choose(model, self._service.options.strict_model)
+        return {WARNING: warning} if warning else {}
 
     def _lane(self, request: Request, asked: Generate) -> Lane:
         agent = request.headers.get("user-agent", "")

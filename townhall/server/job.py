@@ -13,16 +13,17 @@ from townhall.language_model import LanguageModel, TokenStream
 from townhall.prompt import Prompt
 from townhall.prompt_builder import settle_cache
 from townhall.server.errors import APIError
+from townhall.server.prompt_logprobs import UnscoredToken, score
 from townhall.server.slots import Lane, Slot, SlotRequest
 
 
 @dataclass(frozen=True)
 class TextEvent:
-    """More of an answer; `likely` is what was asked to be known of the ids that are shown whole now."""
+    """More of an answer; `logprobs` are what was asked to be known of the ids that are shown whole now. An echoed prompt is one, too."""
 
     index: int
     text: str
-    logprobs: Sequence[TokenLogprob] = ()
+    logprobs: Sequence[TokenLogprob | UnscoredToken] = ()
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,14 @@ class AnswerRequest:
     removed: tuple[int, int] | None = None
     before: Sequence[int] = ()
     once: bool = False  # nothing says that the conversation goes on
+    text: str = ""  # the prompt as a completion's request has it
+    echo: bool = False  # that comes first in the answer
     after: Callable[[str, Sequence[int]], None] | None = None  # called with the answer and its ids, where a client waited for it
+
+    @property
+    def scored(self) -> bool:
+        """Are the prompt's own log-probabilities asked for?"""
+        return self.echo and self.top is not None
 
 
 @dataclass
@@ -104,12 +112,14 @@ class Job:
     decode_seconds: float = 0.0
     first_seconds: float | None = None
     seeds: list[int] = field(default_factory=list)
+    scored: Sequence[TokenLogprob | UnscoredToken] = ()  # of the last prompt that was echoed
 
     @property
     def wanted(self) -> SlotRequest:
         """What the first run asks of a slot."""
         run = self.runs[0]
-        return SlotRequest(run.ids, run.pinned, self.lane, run.before, run.once)
+        ids = () if run.scored else run.ids  # what a cache holds is of no use where every position's logits are asked for
+        return SlotRequest(ids, run.pinned, self.lane, run.before, run.once)
 
     def cancel(self) -> None:
         """Stop at the next turn."""
@@ -134,14 +144,23 @@ class Job:
     def _answer(self, run: AnswerRequest, llama: LanguageModel, slot: Slot) -> Generator[None, None, None]:
         sampler = SamplerChain(run.sampling, run.logits_processors, len(run.ids), run.grammar() if run.grammar else None, run.top)
         self.seeds.append(sampler.seed)
+        first = all(run.ids is not earlier.ids for earlier in self.runs[: self.runs.index(run)])
+        if run.scored and first:
+            self.scored = yield from score(llama, run.ids, run.top or 0, slot.cache)
+        if run.echo:
+            self._emit_text(TextEvent(run.index, run.text, self.scored if run.scored else ()))
+        if first:
+            self.prompt_tokens += len(run.ids)
+        if run.echo and not run.max_tokens:  # nothing is to follow, so the prompt need not be read
+            self.emit(AnswerEnd(run.index, "length"))
+            return
         streamed = StreamedAnswer(run, Answer(llama, run.prompt, run.stop, run.trim), sampler.logprobs)
 
         def generate() -> TokenStream:
             return llama.generate(list(run.ids), run.max_tokens, sampler, cache=slot.cache, stop_ids=run.stop_ids)
 
         loop = AnswerLoop(llama, run.ids, slot.cache, generate, streamed)
-        if all(run.ids is not earlier.ids for earlier in self.runs[: self.runs.index(run)]):
-            self.prompt_tokens += len(run.ids)
+        if first:
             self.cached_tokens += loop.cached
         completed, decoded, steps = self.completion_tokens, self.decode_seconds, loop.steps()
         try:
@@ -190,6 +209,8 @@ class StreamedAnswer:
         if self._run.top is None:
             return TextEvent(self._run.index, text) if text else None
         start, end = self._reported, len(self.answer.ids) if last else self.answer.whole
+        if last and self._run.echo:
+            end = len(self._logprobs)  # the end token's, too: who scores a prompt counts on one entry more than it has tokens
         if not text and not (last and end > start):
             return None
         self._reported = end

@@ -5,6 +5,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from townhall import __version__
+from townhall.server.request_planner import DROPPED, WARNING
 from townhall.server.requests import ChatRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
 
 JSON = dict[str, Any]
@@ -20,6 +21,11 @@ WHY = {
     431: "The headers are too large.",
     500: "The server failed.",
     503: "The server is loading or shutting down.",
+}
+ABOUT = "Personas behind OpenAI's API. Every path that begins with /v1 is there without it, too."
+HEADERS = {
+    DROPPED: "What of the prompt was left out: messages and tokens.",
+    WARNING: "What was done otherwise than asked for: the bare model answers for one that is not here.",
 }
 _TEXT: JSON = {"type": "string"}
 _COUNT: JSON = {"type": "integer", "minimum": 0}
@@ -86,7 +92,7 @@ def document() -> JSON:
     }
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Townhall", "version": __version__, "description": "Personas behind OpenAI's API."},
+        "info": {"title": "Townhall", "version": __version__, "description": ABOUT},
         "paths": paths,
         "components": {
             "schemas": {**defined.get("$defs", {}), **_REPLIES},
@@ -99,7 +105,11 @@ def _operation(summary: str, reply: str, errors: tuple[int, ...], asked: str | N
     content: JSON = {"application/json": {"schema": {"$ref": f"#/components/schemas/{reply}"}}}
     if streams:
         content["text/event-stream"] = {"schema": _TEXT}
-    responses = {"200": {"description": summary, "content": content}, **{str(status): _error(status) for status in sorted(errors)}}
+    headers: JSON = {name: {"description": said, "schema": _TEXT} for name, said in HEADERS.items()} if asked else {}
+    responses = {
+        "200": {"description": summary, "content": content, "headers": headers},
+        **{str(status): _error(status) for status in sorted(errors)},
+    }
     operation: JSON = {"summary": summary, "responses": responses, "security": [{"key": []}, {}]}
     if asked:
         schema = {"$ref": f"#/components/schemas/{asked}"}

@@ -24,6 +24,7 @@ from townhall.server.summaries import SummaryStore
 from townhall.transcript import lay_out
 
 SEEDS = 1 << 63  # numpy takes seeds from 0 on, clients send any 64 bits
+DROPPED, WARNING = "X-Townhall-Dropped", "X-Townhall-Warning"  # headers of a response
 ANY_SEED = -1  # as other local servers have it, and SillyTavern says it
 
 
@@ -33,12 +34,15 @@ class PlannedRequest:
 
     runs: Sequence[AnswerRequest]
     info: dict[str, Any]
+    model: str  # which one answers
+    warning: str = ""
 
     @property
-    def header(self) -> str:
-        """The same for those who read headers; "" where nothing was left out."""
+    def headers(self) -> dict[str, str]:
+        """What was left out of the prompt and what is amiss, for those who read headers."""
         messages, tokens = len(self.info["dropped"]), self.info["dropped_tokens"]
-        return f"messages={messages}, tokens={tokens}" if tokens else ""
+        dropped = {DROPPED: f"messages={messages}, tokens={tokens}"} if tokens else {}
+        return dropped | ({WARNING: self.warning} if self.warning else {})
 
 
 class Planner:
@@ -67,7 +71,7 @@ class Planner:
 
     def chat(self, request: ChatRequest) -> PlannedRequest:
         """APIError or ContextError for what cannot be done."""
-        served_model = self._served_models.find(request.model)
+        served_model, warning = self._served_models.choose(request.model, self._options.strict_model)
         if len(request.messages) > self._options.limits.messages:
             most = self._options.limits.messages
             raise APIError(
@@ -76,7 +80,7 @@ class Planner:
         system, turns, indices = _split(request)
         refuse_oversized_text(system, self._capacity)
         prompt = self._served_models.prompt(served_model, system)
-        limit = request.limit or self._options.max_tokens
+        limit = self._longest(request.limit, self._options.max_tokens)
         window = open_window(prompt, self._capacity, limit)
         if window.budget < 1:
             raise ContextError(
@@ -125,18 +129,19 @@ class Planner:
             if prompt_plan.memory
             else {}
         )
-        return PlannedRequest(_repeated(run, request.n or 1), info | memory)
+        return PlannedRequest(_repeated(run, request.n or 1), info | memory, served_model.id, warning)
 
     def completion(self, request: CompletionRequest) -> PlannedRequest:
         """APIError or ContextError for what cannot be done."""
-        served_model = self._served_models.find(request.model)
+        served_model, warning = self._served_models.choose(request.model, self._options.strict_model)
         name = request.strategy or self._options.context
-        limit, n = request.max_tokens or 16, request.n or 1  # 16 is OpenAI's default here
+        limit, n = self._longest(request.max_tokens, 16), request.n or 1  # 16 is OpenAI's default here
+        echo = bool(request.echo)
         grammar = self._grammar(request)
         runs: list[AnswerRequest] = []
         gone = 0
         for at, given in enumerate(request.prompts):
-            ids, cut = self._raw(given, limit, name)
+            ids, cut = self._raw(given, limit, name, echo)
             gone += cut
             run = AnswerRequest(
                 index=at * n,
@@ -150,12 +155,19 @@ class Planner:
                 grammar=grammar,
                 top=request.logprobs,
                 trim=False,
+                once=echo and request.logprobs is not None,
+                text=given if isinstance(given, str) else self._llama.tokenizer.decode(given),
+                echo=echo,
             )
             runs += _repeated(run, n)
-        return PlannedRequest(runs, self._info(served_model, name, 0, [], gone))
+        return PlannedRequest(runs, self._info(served_model, name, 0, [], gone), served_model.id, warning)
 
-    def _raw(self, given: str | list[int], limit: int, strategy: str) -> tuple[list[int], int]:
-        """Ids of a raw prompt, and how many tokens of its beginning went so that there is room for an answer."""
+    def _longest(self, asked: int | None, default: int) -> int:
+        """Tokens in an answer, at most; below 0 the window is the only limit."""
+        return default if asked is None else asked if asked >= 0 else self._capacity
+
+    def _raw(self, given: str | list[int], limit: int, strategy: str, whole: bool) -> tuple[list[int], int]:
+        """Ids of a raw prompt, and how many tokens of its beginning went so that there is room for an answer; of a `whole` one, none."""
         tokenizer, capacity = self._llama.tokenizer, self._capacity
         if isinstance(given, str):
             refuse_oversized_text(given, capacity)
@@ -166,6 +178,15 @@ class Planner:
                 raise APIError(400, f"{wrong[0]} is no token of this model, which has {known}", "prompt")
             ids = list(given)
         ids = ids or [next(iter(tokenizer.stop_ids))]  # a text of nothing follows the end of another
+        if whole and len(ids) > capacity:
+            raise ContextError(
+                f"the prompt has {len(ids)} tokens and the window holds {capacity}; one that is echoed is not cut: "
+                "shorten it or raise --max-context",
+                len(ids),
+                capacity,
+            )
+        if whole:
+            return ids, 0
         return cut_raw(ids, tokenizer.encode(""), capacity, limit, strategy)
 
     def _drawn(self, request: Generate, penalty: float) -> SamplingParams:

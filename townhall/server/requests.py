@@ -3,7 +3,17 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from app.sampler_settings import DECLARED
@@ -19,7 +29,15 @@ else:
 # entries that are looked at at all: a body of 1 MB can hold half a million, and each wrong one would cost an error message
 LONGEST = {"messages": 1 << 14, "content": 1 << 10, "prompt": 1 << 16, "tokens": 1 << 16, "logit_bias": 1 << 10, "modalities": 8}
 
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 T = TypeVar("T")
+FLOATS = BeforeValidator(_whole)  # 5.0 is 5, as in JSON Schema: some clients have no other numbers
+MaxTokens = Annotated[int, Field(ge=-(1 << 31), le=1 << 31), FLOATS]  # below 0: as many as the window holds, as llama.cpp has it
+Id = Annotated[int, FLOATS]
 Listed = Annotated[list[T], Field(fail_fast=True)]  # one wrong entry is enough
 
 
@@ -39,8 +57,11 @@ class RequestModel(BaseModel):
         return data
 
 
+TEXTS = ("text", "input_text", "output_text")
+
+
 class Part(RequestModel):
-    """A piece of a message; text is the only kind that this model reads, an answer's refusal among it."""
+    """A piece of a message; text is the only kind that this model reads, as OpenAI's Responses call it too, and an answer's refusal."""
 
     type: str
     text: str | None = None
@@ -48,28 +69,28 @@ class Part(RequestModel):
 
     @model_validator(mode="after")
     def _is_text(self) -> "Part":
-        if self.type not in ("text", "refusal") or self.said is None:
+        if self.type not in (*TEXTS, "refusal") or self.said is None:
             raise ValueError(f"content of type {self.type[:40]!r} cannot be read; send text")
         return self
 
     @property
     def said(self) -> str | None:
-        return self.text if self.type == "text" else self.refusal
+        return self.text if self.type in TEXTS else self.refusal
 
 
 class ChatMessage(RequestModel):
-    """`name` and tool ids are accepted; what a tool returned is read as the user's words."""
+    """`name` and tool ids are accepted; what a tool returned (a function, as it was called before) is read as the user's words."""
 
-    role: Literal["system", "developer", "user", "assistant", "tool"]
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | Listed[Part] | None = None
     name: str | None = None
     tool_calls: list[Any] | None = None
 
     @property
     def text(self) -> str:
-        """All that was said."""
+        """All that was said; parts stand on lines of their own, as with llama.cpp and vLLM."""
         if isinstance(self.content, list):
-            return "".join(part.said or "" for part in self.content)
+            return "\n".join(part.said or "" for part in self.content)
         return self.content or ""
 
 
@@ -92,9 +113,26 @@ class JSONObjectFormat(RequestModel):
     schema_: dict[str, Any] | None = Field(None, alias="schema")
 
 
+def _either_way(schema: dict[str, Any]) -> None:
+    schema["required"].remove("json_schema")
+    schema["anyOf"] = [{"required": [name], "properties": {name: {"type": "object"}}} for name in ("json_schema", "schema")]
+
+
 class JSONSchemaFormat(RequestModel):
+    """The schema may stand beside `type`, without OpenAI's wrapper."""
+
+    model_config = ConfigDict(json_schema_extra=_either_way)
+
     type: Literal["json_schema"]
     json_schema: JSONSchema
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _wrapped(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("json_schema") is None and data.get("schema") is not None:
+            return {**data, "json_schema": {"schema": data["schema"]}}
+        return data
 
 
 MAX_STOPS, MAX_STOP, MAX_CHOICES, MAX_TOP = 64, 256, 16, 20
@@ -128,7 +166,7 @@ SHAPES = (
 def _sampler_fields() -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, declared in DECLARED.items():
-        bounded = Annotated[declared.kind, Field(**(declared.api or declared.bounds))]  # type: ignore[name-defined]
+        bounded = Annotated[declared.kind, Field(**(declared.api or declared.bounds)), FLOATS]  # type: ignore[name-defined]
         alias: dict[str, Any] = {"validation_alias": AliasChoices(name, *declared.aliases)} if declared.aliases else {}
         found[name] = (bounded | None, Field(None, **alias))
     return found
@@ -151,14 +189,14 @@ class Generate(_Sampled):
                 raise PydanticCustomError("unknown_shape", "{name} is not known here; a schema goes into response_format", {"name": name})
         return data
 
-    model: Annotated[str, Field(min_length=1, max_length=256)]
-    max_tokens: Annotated[int, Field(ge=1, le=1 << 31)] | None = None
+    model: Annotated[str, Field(max_length=256)] | None = None
+    max_tokens: MaxTokens | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     logit_bias: dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]] | None = None
-    seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] | None = None  # -1: any, as for other local servers and their clients
+    seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63), FLOATS] | None = None  # -1: any, as for other local servers and their clients
     stop: StopText | Annotated[Listed[StopText], Field(max_length=MAX_STOPS)] | None = None
-    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES), FLOATS] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: str | None = None
@@ -185,9 +223,9 @@ class ChatRequest(Generate):
     """POST /v1/chat/completions."""
 
     messages: Annotated[Listed[ChatMessage], Field(min_length=1)]
-    max_completion_tokens: Annotated[int, Field(ge=1, le=1 << 31)] | None = None
+    max_completion_tokens: MaxTokens | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP), FLOATS] | None = None
     tools: list[Any] | None = None
     tool_choice: Any = None
     functions: list[Any] | None = None
@@ -233,23 +271,23 @@ class ChatRequest(Generate):
 
     @property
     def limit(self) -> int | None:
-        """Tokens in an answer, at most."""
+        """Tokens in an answer, at most; None where the request does not say, below 0 as many as the window holds."""
         return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
 
 
 class CompletionRequest(Generate):
     """POST /v1/completions: a raw text, or its ids, carried on."""
 
-    prompt: Annotated[str | Listed[str] | Listed[int] | Listed[Listed[int]], Field(union_mode="left_to_right")]
-    logprobs: Annotated[int, Field(ge=0, le=MAX_TOP)] | None = None
+    prompt: Annotated[str | Listed[str] | Listed[Id] | Listed[Listed[Id]], Field(union_mode="left_to_right")]
+    logprobs: Annotated[int, Field(ge=0, le=MAX_TOP), FLOATS] | None = None
     echo: bool | None = None
     suffix: str | None = None
-    best_of: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    best_of: Annotated[int, Field(ge=1, le=MAX_CHOICES), FLOATS] | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> "CompletionRequest":
-        if self.echo or self.suffix:
-            raise ValueError("echo and suffix are not supported; leave them out")
+        if self.suffix:
+            raise ValueError("suffix is not supported; leave it out")
         if (self.best_of or 1) > (self.n or 1):
             raise ValueError("best_of beyond n is not supported; leave it out")
         if not 1 <= len(self.prompts) <= MAX_CHOICES:
@@ -278,7 +316,7 @@ class DetokenizeRequest(RequestModel):
     """POST /v1/detokenize."""
 
     model: Annotated[str, Field(max_length=256)] | None = None
-    tokens: Listed[Annotated[int, Field(ge=0, lt=1 << 31)]]
+    tokens: Listed[Annotated[int, Field(ge=0, lt=1 << 31), FLOATS]]
 
 
 Kind = TypeVar("Kind", bound=BaseModel)

@@ -4,14 +4,16 @@ import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Any
 
 from app.models.llama.logits_processors import TokenLogprob
 from townhall.language_model import TextTokenizer
-from townhall.server.job import AnswerEnd, RequestFigures, TextEvent
+from townhall.server.job import AnswerEnd, AnswerRequest, RequestFigures, TextEvent
+from townhall.server.prompt_logprobs import UnscoredToken
+from townhall.server.text_offsets import TextOffsets
 
 JSON = dict[str, Any]
+LEAST = -9999.0  # what cannot come at all, in numbers that JSON has
 
 
 class ResponseBuilder(ABC):
@@ -21,12 +23,12 @@ class ResponseBuilder(ABC):
     chunk: str
     prefix: str
 
-    def __init__(self, model: str, tokenizer: TextTokenizer, info: JSON, choices: int, logprobs: bool):
+    def __init__(self, model: str, tokenizer: TextTokenizer, info: JSON, runs: Sequence[AnswerRequest], logprobs: bool):
         self.id, self.created = f"{self.prefix}-{secrets.token_hex(12)}", int(time.time())
         self.model, self._tokenizer, self._info = model, tokenizer, info
-        self._texts = [""] * choices
-        self._logprobs: list[list[TokenLogprob]] = [[] for _ in range(choices)]
-        self._finish: list[str | None] = [None] * choices
+        self._texts = [""] * len(runs)
+        self._logprobs: list[list[TokenLogprob | UnscoredToken]] = [[] for _ in runs]
+        self._finish: list[str | None] = [None] * len(runs)
         self._wants_logprobs = logprobs
 
     def add(self, event: TextEvent | AnswerEnd) -> None:
@@ -40,7 +42,7 @@ class ResponseBuilder(ABC):
     def whole(self, figures: RequestFigures) -> JSON:
         """The reply, not streamed."""
         choices = [
-            {"index": at, **self._said(text), "logprobs": self._of(logprobs), "finish_reason": finish}
+            {"index": at, **self._said(text), "logprobs": self._of(at, logprobs), "finish_reason": finish}
             for at, (text, logprobs, finish) in enumerate(zip(self._texts, self._logprobs, self._finish, strict=True))
         ]
         return {**self._frame(self.object), "choices": choices, "usage": usage(figures), "townhall": self.receipt(figures)}
@@ -51,7 +53,7 @@ class ResponseBuilder(ABC):
 
     def piece(self, event: TextEvent) -> JSON:
         """A chunk of text."""
-        return self._chunk(event.index, self._delta(event.text), self._of(event.logprobs), None)
+        return self._chunk(event.index, self._delta(event.text), self._of(event.index, event.logprobs), None)
 
     def end(self, event: AnswerEnd) -> JSON:
         """The last chunk of a choice."""
@@ -81,8 +83,8 @@ class ResponseBuilder(ABC):
         """A piece of text in the shape of its kind."""
 
     @abstractmethod
-    def _of(self, logprobs: Sequence[TokenLogprob]) -> JSON | None:
-        """Log-probabilities in the shape of its kind; None where they were not requested."""
+    def _of(self, index: int, logprobs: Sequence[TokenLogprob | UnscoredToken]) -> JSON | None:
+        """Log-probabilities of a choice, each asked for once and in order, in the shape of its kind; None where they were not requested."""
 
     def _spell(self, token: int) -> bytes:
         spell = getattr(self._tokenizer, "token_bytes", None)
@@ -106,11 +108,12 @@ class ChatResponseBuilder(ResponseBuilder):
     def _delta(self, text: str) -> JSON:
         return {"delta": {"content": text} if text else {}}
 
-    def _of(self, logprobs: Sequence[TokenLogprob]) -> JSON | None:
+    def _of(self, index: int, logprobs: Sequence[TokenLogprob | UnscoredToken]) -> JSON | None:
         if not self._wants_logprobs:
             return None
+        known = [one for one in logprobs if isinstance(one, TokenLogprob)]
         return {
-            "content": [self._entry(one.token, one.logprob) | {"top_logprobs": [self._entry(*top) for top in one.top]} for one in logprobs],
+            "content": [self._entry(one.token, one.logprob) | {"top_logprobs": [self._entry(*top) for top in one.top]} for one in known],
             "refusal": None,
         }
 
@@ -124,18 +127,35 @@ class TextResponseBuilder(ResponseBuilder):
 
     object, chunk, prefix = "text_completion", "text_completion", "cmpl"
 
+    def __init__(self, model: str, tokenizer: TextTokenizer, info: JSON, runs: Sequence[AnswerRequest], logprobs: bool):
+        super().__init__(model, tokenizer, info, runs, logprobs)
+        self._special = {n: text for text, n in tokenizer.special_ids.items()} if logprobs else {}
+        self._offsets = [TextOffsets(tokenizer, run, self._special) for run in runs]
+
     def _said(self, text: str) -> JSON:
         return {"text": text}
 
     _delta = _said
 
-    def _of(self, logprobs: Sequence[TokenLogprob]) -> JSON | None:
+    def _of(self, index: int, logprobs: Sequence[TokenLogprob | UnscoredToken]) -> JSON | None:
         if not self._wants_logprobs:
             return None
-        tokens = [self._spell(one.token).decode("utf-8", "replace") for one in logprobs]
-        top = [{self._spell(n).decode("utf-8", "replace"): value for n, value in one.top} for one in logprobs]
-        offsets = list(accumulate(map(len, tokens), initial=0))[:-1]
-        return {"tokens": tokens, "token_logprobs": [one.logprob for one in logprobs], "top_logprobs": top, "text_offset": offsets}
+        return {
+            "tokens": [self._spelled(one.token) for one in logprobs],
+            "token_logprobs": [max(LEAST, one.logprob) if isinstance(one, TokenLogprob) else None for one in logprobs],
+            "top_logprobs": [self._top(one) if isinstance(one, TokenLogprob) else None for one in logprobs],
+            "text_offset": [self._offsets[index].next(one.token) for one in logprobs],
+        }
+
+    def _top(self, one: TokenLogprob) -> dict[str, float]:
+        """The likeliest and the token itself; of several that are spelled alike, the likeliest."""
+        found: dict[str, float] = {}
+        for token, value in (*one.top, (one.token, max(LEAST, one.logprob))):
+            found.setdefault(self._spelled(token), value)
+        return found
+
+    def _spelled(self, token: int) -> str:
+        return self._special.get(token) or self._spell(token).decode("utf-8", "replace")
 
 
 def usage(figures: RequestFigures) -> JSON:

@@ -43,7 +43,7 @@ class ServedModels:
         self._served_models = {
             name: ServedModel(name, load_persona(path)) for name, path in ((persona_id(path), path) for path in personas)
         }
-        self._served_models.setdefault(model_id, ServedModel(model_id, BARE_MODEL))
+        self._bare = self._served_models.setdefault(model_id, ServedModel(model_id, BARE_MODEL))
         self._prompts: OrderedDict[tuple[str, str], Prompt] = OrderedDict()
 
     def __iter__(self) -> Iterator[ServedModel]:
@@ -54,6 +54,17 @@ class ServedModels:
         if (served_model := self._served_models.get(model)) is None:
             raise APIError(404, f"there is no model {model[:100]!r}; /v1/models lists what there is", "model", "model_not_found")
         return served_model
+
+    def choose(self, model: str | None, strict: bool) -> tuple[ServedModel, str]:
+        """(who answers a request for `model`, what its client should be warned of): a name that is not here means the bare model.
+
+        With `strict` APIError for such a name, and for none.
+        """
+        if strict and model is None:
+            raise APIError(400, "model: Field required; /v1/models lists what there is", "model")
+        if strict or model in self._served_models:
+            return self.find(model or ""), ""
+        return self._bare, "" if model is None else f"there is no model {ascii(model[:100])}; {ascii(self._bare.id)} answers"
 
     def prompt(self, served_model: ServedModel, system: str = "") -> Prompt:
         """How prompts of a voice begin, `system` following the persona's own description."""
@@ -72,7 +83,7 @@ class ServedModels:
         ContextError for a persona that leaves no room to talk; with `leave_out`, which gets a sentence, it is not served instead.
         """
         heads = []
-        for served_model in self._served_models.values():
+        for served_model in list(self):
             prompt = self.prompt(served_model)
             try:
                 refuse_oversized_head(served_model.persona, prompt, open_window(prompt, capacity, max_tokens), max_tokens)

@@ -32,13 +32,19 @@ def serve() -> Iterator[Callable[..., Running]]:
 
 
 @pytest.fixture(scope="session")
-def tiny_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def tiny_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny, random model of 2048 tokens."""
+    return make_tiny_gguf(tmp_path_factory.mktemp("served") / "tiny.gguf", context_length=2048)
+
+
+@pytest.fixture(scope="session")
+def tiny_server(tiny_file: Path) -> Iterator[Running]:
     """A server over a real, tiny, random model; it is loaded on the engine's thread, as ever."""
 
     def load() -> Opened:
         from app.models.llama import Llama
 
-        llama = Llama.load(make_tiny_gguf(tmp_path_factory.mktemp("served") / "tiny.gguf", context_length=2048), 1536)
+        llama = Llama.load(tiny_file, 1536)
         return Opened(llama, default_sampling(), llama.backend)
 
     server = Running(load, replace(OPTIONS, model_id="tiny"))

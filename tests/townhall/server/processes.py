@@ -32,6 +32,10 @@ class Child:
         asked = {"model": "stacy", "stream": True, "messages": [{"role": "user", "content": "Hi"}], **fields}
         return httpx.stream("POST", f"{self.url}/chat/completions", json=asked, timeout=30)
 
+    def ask(self, **fields):
+        asked = {"model": "stacy", "messages": [{"role": "user", "content": "Hi"}], **fields}
+        return httpx.post(f"{self.url}/chat/completions", json=asked, timeout=60)
+
     def end(self, number=signal.SIGTERM):
         self.process.send_signal(number)
         return self.process.wait(60)

@@ -71,8 +71,8 @@ def test_a_body_that_is_no_request_is_refused(serve, body):
 
 WRONG = {
     "messages": [[], None, "Hi", [None], [{"role": "king", "content": "Hi"}], [{"role": "user", "content": 7}]],
-    "model": [7, "", None],
-    "max_tokens": [0, "ten", 1.5],
+    "model": [7, "m" * 257],
+    "max_tokens": ["ten", 1.5, True],
     "temperature": ["hot", [1], -1],
     "top_p": [2],
     "seed": [1 << 70],

@@ -74,8 +74,6 @@ def test_the_models(serve):
     with pytest.raises(openai.NotFoundError) as missing:
         chat_state.models.retrieve("nobody/of that name")
     assert missing.value.code == "model_not_found" and missing.value.param == "model"
-    with pytest.raises(openai.NotFoundError):
-        chat_state.chat.completions.create(model="gpt-4", messages=user("Hi"))
 
 
 def test_the_personas_are_who_they_are_and_the_bare_model_is_nobody(serve):

@@ -7,6 +7,7 @@ import threading
 import httpx
 import pytest
 
+from tests.reference.tiny import make_tiny_gguf
 from townhall.cli.main import main
 
 pytestmark = pytest.mark.slow
@@ -128,3 +129,23 @@ def test_a_port_that_is_taken_is_refused(capsys):
         taken.listen()
         assert main(["serve", "--model", "fake:echo", "--port", str(taken.getsockname()[1])]) == 2
     assert "cannot be listened on" in capsys.readouterr().err
+
+
+def test_a_model_trained_for_few_tokens_is_served_without_large_personas(child, tmp_path, capsys):
+    model = make_tiny_gguf(tmp_path / "tiny.gguf")
+    server = child("--model", str(model), "--no-cache")
+    assert [one["id"] for one in httpx.get(f"{server.url}/models").json()["data"]] == ["tiny"]
+    said = "".join(server.said)
+    assert "tiny.gguf was trained for 256 tokens, so that is its context window instead of 1024" in said
+    assert "stacy is not served: the persona leaves no room to talk in a window of 256 tokens" in said
+    reply = server.ask(model="tiny", max_tokens=2)
+    assert reply.json()["townhall"]["window"] == 256
+    assert server.ask(model="gpt-4", max_tokens=2).headers["X-Townhall-Warning"]
+    # who names a persona wants it
+    assert main(["serve", "--model", str(model), "--port", "0", "--persona", "stacy"]) == 2
+    assert "Stacy's persona takes" in capsys.readouterr().err
+
+
+def test_a_strict_server_refuses_a_name_that_it_does_not_serve(child):
+    server = child("--model", "fake:echo", "--strict-model")
+    assert server.ask(model="gpt-4").status_code == 404 and server.ask().status_code == 200

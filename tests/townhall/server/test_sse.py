@@ -85,7 +85,7 @@ def test_a_failure_in_mid_stream_is_told(serve):
 
 def test_a_stream_that_is_behind_lets_others_have_the_loop():
     """A client's going is heard of there, and until then one writes to a connection that is gone."""
-    reply = ChatResponseBuilder("stacy", FakeLlama().tokenizer, {}, 1, False)
+    reply = ChatResponseBuilder("stacy", FakeLlama().tokenizer, {}, [None], False)
 
     async def behind() -> list[int]:
         events, frames, heard = asyncio.Queue(), [], []
