@@ -19,6 +19,7 @@ def convert(source: Path, target: Path, kind: str) -> None:
 
     from app.models.llama.checkpoint import open_checkpoint
     from app.models.llama.checkpoint.conversion import convert as run
+    from app.models.llama.checkpoint.conversion import unsaid
     from ext.tinygrad.toolchain import prepare_environment
 
     prepare_environment()  # quantising is faster where a C compiler is found
@@ -26,3 +27,9 @@ def convert(source: Path, target: Path, kind: str) -> None:
     with tqdm(desc=target.name, total=checkpoint.nbytes, unit="B", unit_scale=True, unit_divisor=1024, leave=False, disable=None) as bar:
         written = run(checkpoint, target, kind, bar.update)
     click.echo(written)
+    if rules := unsaid(checkpoint):
+        click.echo(
+            f"{target} is tokenised otherwise by llama.cpp, for GGUF has no keys for a tokenizer that {' and '.join(rules)}; "
+            "Townhall reads them from keys of its own",
+            err=True,
+        )

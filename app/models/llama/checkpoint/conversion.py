@@ -17,6 +17,19 @@ from app.models.llama.checkpoint.inspection import licence
 from app.models.llama.checkpoint.quantization import encoded
 from app.models.llama.checkpoint.truncated_file import report_truncation
 from app.models.llama.config import LlamaConfig
+from app.models.llama.tokenizers.added_tokens import MATCH_KEYS
+from app.models.llama.tokenizers.sentencepiece import merges_are_scores
+from app.models.llama.tokenizers.vocabulary import (
+    EACH,
+    LEFT_OUT,
+    MERGES,
+    NORMALIZER,
+    SPACE_AT_START_ONLY,
+    SPACE_WHERE_ABSENT,
+    SPLIT_AT_SPACES,
+    UNKNOWN_CHARACTERS,
+    WHOLE_PIECES_FIRST,
+)
 
 T = gguf.GGMLQuantizationType
 FILE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q8_0": 7, "q4_k": 14, "bf16": 32}  # llama.cpp's llama_ftype
@@ -111,12 +124,41 @@ def _vocabulary(checkpoint: Checkpoint) -> dict[str, Any]:
         values = metadata.get(f"tokenizer.ggml.{key}")
         if values is not None and missing:
             metadata[f"tokenizer.ggml.{key}"] = np.concatenate([values, np.full(missing, filler, values.dtype)])
+    if MERGES in metadata and merges_are_scores(metadata)[1]:
+        del metadata[MERGES]
     ends = [f"tokenizer.ggml.{key}_token_id" for key in ("eos", "eot", "eom")]
-    others = sorted(tokenizer.stop_ids - {metadata.get(key) for key in ends})
+    ordinary = set(tokens) - tokenizer.special_ids.keys()
+    others = sorted(tokenizer.stop_ids - {metadata.get(key) for key in ends}, key=lambda n: (tokens[n] in ordinary, n))
     for key in ends:
         if key not in metadata and others:
             metadata[key] = others.pop(0)
     return metadata
+
+
+def unsaid(checkpoint: Checkpoint) -> list[str]:
+    """What the checkpoint's tokenizer does that GGUF cannot say, so that llama.cpp tokenises a converted file otherwise.
+
+    Townhall reads it from keys of its own.
+    """
+    metadata = checkpoint.tokenizer_metadata
+    rules = {str(rule.name).lower(): len(ids) for rule, key in MATCH_KEYS.items() if isinstance(ids := metadata.get(key), np.ndarray)}
+    if NORMALIZER not in metadata and metadata.get("tokenizer.ggml.model") == "gpt2":
+        rules.pop("normalized", None)  # by nothing
+    spaced, unknown = metadata.get("tokenizer.ggml.add_space_prefix", True), metadata.get(UNKNOWN_CHARACTERS)
+    unknown = unknown if isinstance(unknown, str) else None
+    said = [
+        (NORMALIZER in metadata, f"normalises text by {metadata.get(NORMALIZER)}"),
+        (bool(metadata.get("tokenizer.ggml.remove_extra_whitespaces")), "takes several spaces for one"),
+        (bool(spaced) and metadata.get(SPACE_AT_START_ONLY) is True, "puts its space before the first word only"),
+        (bool(spaced) and metadata.get(SPACE_WHERE_ABSENT) is True, "puts no space before one that is there"),
+        (metadata.get(SPLIT_AT_SPACES) is True, "merges nothing over a space"),
+        (MERGES in metadata and not merges_are_scores(metadata)[0], "merges by a list that no scores express"),
+        (unknown == EACH, "has a token for each unknown character"),
+        (unknown == LEFT_OUT, "leaves unknown characters out"),
+        (isinstance(metadata.get(WHOLE_PIECES_FIRST), bool), f"has ignore_merges as {metadata.get(WHOLE_PIECES_FIRST)}"),
+        (bool(rules), "has added tokens with " + ", ".join(f"{rule} ({count})" for rule, count in rules.items())),
+    ]
+    return [rule for holds, rule in said if holds]
 
 
 def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:

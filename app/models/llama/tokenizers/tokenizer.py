@@ -1,17 +1,42 @@
 """Text to ids and back: special tokens, BOS and streaming, the same over both kinds of vocabulary."""
 
 import codecs
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
 
 from app.models.llama.checkpoint.ggml import TokenType
 from app.models.llama.sanitize import quoted
-from app.models.llama.tokenizers.vocabulary import NORMALIZER, SPACE_AT_START_ONLY, SPACE_WHERE_ABSENT, TokenizerError, Vocabulary, strings
+from app.models.llama.tokenizers.added_tokens import Match, Spans, TokenFinder, read_matches
+from app.models.llama.tokenizers.split_patterns import BOS_BY_DEFAULT
+from app.models.llama.tokenizers.vocabulary import (
+    ADDED_ONLY,
+    MERGES,
+    NORMALIZER,
+    SPACE_AT_START_ONLY,
+    SPACE_WHERE_ABSENT,
+    SPLIT_AT_SPACES,
+    UNKNOWN_CHARACTERS,
+    WHOLE_PIECES_FIRST,
+    TokenizerError,
+    Vocabulary,
+    strings,
+)
 
 __all__ = ["StreamDecoder", "Tokenizer", "TokenizerError"]
+
+# llama.cpp's other kinds of vocabulary
+OTHER_KINDS = {
+    "bert": "WordPiece",
+    "t5": "a unigram model",
+    "rwkv": "a trie",
+    "gemma4": "Gemma 4's BPE",
+    "plamo2": "PLaMo's",
+    "none": "none",
+}
 
 
 class PlainEncoder(Protocol):
@@ -20,17 +45,28 @@ class PlainEncoder(Protocol):
     prefix_space: bool  # a text starts with one space more than was written
     prefix_after_special: bool  # and so does what follows a special token
 
-    def encode(self, text: str, begins: bool) -> list[int]:
-        """`begins`: this is where a text starts, so that the space belongs here."""
+    def normal(self, text: str, begins: bool) -> str:
+        """The text's normal form. `begins`: this is where a text starts, so that the space belongs here."""
         ...
 
+    def encode(self, normal: str, begins: bool) -> list[int]: ...
     def token_bytes(self, n: int) -> bytes: ...
+    def added_bytes(self, token: str) -> bytes:
+        """What an added token adds to a text."""
+        ...
 
 
 class Tokenizer:
     """`stop_ids` are all ids that end a text or a turn; `add_bos` is the model's own rule, which `encode` follows."""
 
-    def __init__(self, vocabulary: Vocabulary, encoder: PlainEncoder, add_bos: bool, chat_template: str | None) -> None:
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        encoder: PlainEncoder,
+        add_bos: bool,
+        chat_template: str | None = None,
+        matches: Mapping[int, Match] = MappingProxyType({}),
+    ) -> None:
         self._vocabulary, self._encoder = vocabulary, encoder
         self.chat_template = chat_template
         self.bos_id, self.eos_id = vocabulary.bos_id, vocabulary.eos_id
@@ -40,9 +76,15 @@ class Tokenizer:
         self.stop_is_chosen = False  # by the user: then nothing else ends an answer
         self.special_ids = {vocabulary.tokens[n]: n for n in vocabulary.control_ids}
         literals = {vocabulary.tokens[n]: n for n in vocabulary.literal_ids}
-        self._with_special, self._without_special = _Splitter(literals | self.special_ids), _Splitter(literals)
+        added = literals | self.special_ids
+        normalised = {token: n for token, n in added.items() if matches.get(n, 0) & Match.NORMALIZED}
+        plain = {token: n for token, n in added.items() if token not in normalised}
+        self._plain = TokenFinder(plain, vocabulary.control_ids, matches)
+        normal_forms = {encoder.normal(token, begins=True): n for token, n in normalised.items()}
+        self._normalised = TokenFinder(normal_forms, vocabulary.control_ids, matches)
+        self._marked_in_normal_form = not vocabulary.control_ids.isdisjoint(normalised.values())
         self._bytes: dict[int, bytes] = dict.fromkeys(vocabulary.control_ids, b"")
-        self._bytes |= {n: token.encode("utf-8", "replace") for token, n in literals.items()}
+        self._bytes |= {n: encoder.added_bytes(token) for token, n in literals.items()}
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any], path: Path | str = "the model", stop_ids: Collection[int] = ()) -> "Tokenizer":
@@ -51,6 +93,7 @@ class Tokenizer:
         Raises TokenizerError for a kind of vocabulary that is not supported, by name, and for a damaged one.
         """
         vocabulary = Vocabulary.from_gguf(metadata, path, stop_ids)
+        matches = read_matches(metadata, vocabulary)
         declared = metadata.get("tokenizer.ggml.model")
         model = declared if isinstance(declared, str) else None
 
@@ -62,17 +105,24 @@ class Tokenizer:
 
         encoder: PlainEncoder
         if model == "gpt2":
-            from app.models.llama.tokenizers.byte_bpe import BOS_BY_DEFAULT, ByteLevelBPE
+            from app.models.llama.tokenizers.byte_bpe import ByteLevelBPE
 
             pre = str(metadata.get("tokenizer.ggml.pre", "default"))
-            merges = strings(metadata.get("tokenizer.ggml.merges"))
-            encoder = ByteLevelBPE(vocabulary, merges, pre, vocabulary.control_ids, _rule(metadata, vocabulary))
+            merges, whole = strings(metadata.get("tokenizer.ggml.merges")), metadata.get(WHOLE_PIECES_FIRST)
+            apart = _apart(metadata, vocabulary)
+            encoder = ByteLevelBPE(vocabulary, merges, pre, apart, whole if isinstance(whole, bool) else None, _rule(metadata, vocabulary))
             add_bos = pre in BOS_BY_DEFAULT
         elif model == "llama":
-            from app.models.llama.tokenizers.sentencepiece import SentencePiece
+            from app.models.llama.tokenizers.sentencepiece import SentencePiece, by_merges, by_score
 
+            if MERGES in metadata:
+                merges, unknown = strings(metadata[MERGES]), metadata.get(UNKNOWN_CHARACTERS)
+                pieces = by_merges(vocabulary, merges, _apart(metadata, vocabulary), unknown, metadata.get(SPLIT_AT_SPACES) is True)
+            else:
+                pieces = by_score(vocabulary)
             encoder = SentencePiece(
                 vocabulary,
+                pieces,
                 flag("add_space_prefix", True),
                 rule=_rule(metadata, vocabulary),
                 strip=flag("remove_extra_whitespaces", False),
@@ -81,11 +131,10 @@ class Tokenizer:
             )
             add_bos = True
         else:
-            raise vocabulary.fail(
-                f"has a tokenizer of kind {quoted(declared)}", "Townhall supports gpt2 (byte-level BPE) and llama (SentencePiece)"
-            )
+            kind = f"{quoted(declared)}{f', {OTHER_KINDS[model]}' if model in OTHER_KINDS else ''}"
+            raise vocabulary.fail(f"has a tokenizer of kind {kind}", "Townhall supports gpt2 (byte-level BPE) and llama (SentencePiece)")
         template = metadata.get("tokenizer.chat_template")
-        return cls(vocabulary, encoder, flag("add_bos_token", add_bos), template if isinstance(template, str) else None)
+        return cls(vocabulary, encoder, flag("add_bos_token", add_bos), template if isinstance(template, str) else None, matches)
 
     def stop_at(self, tokens: Iterable[str]) -> None:
         """End at these tokens, spelled out or as ids, whatever the files declare. TokenizerError for one that is not there."""
@@ -127,28 +176,47 @@ class Tokenizer:
 
         `continued` says that plain text came before, so that SentencePiece puts no space in front.
         """
-        ids: list[int] = []
-        fresh, plain = not continued, ""
-
-        def settle() -> None:
-            nonlocal fresh, plain
-            if plain:
-                ids.extend(self._encoder.encode(plain, begins=fresh))
-                fresh, plain = False, ""
-
+        whole, wanted, at = [], [], 0
         for text, special in pieces:
-            splitter = self._with_special if special else self._without_special
-            for part in splitter.split(text.encode("utf-8", "replace").decode()):  # a lone surrogate becomes "?"
-                if isinstance(part, str):
-                    plain += part
-                else:
-                    settle()
-                    ids.append(part)
-                    fresh = self._encoder.prefix_after_special
-        settle()
+            whole.append(text.encode("utf-8", "replace").decode())  # a lone surrogate becomes "?"
+            if special and text:
+                wanted.append((at, at + len(text)))
+            at += len(text)
+        ids, fresh = list[int](), not continued
+        text = "".join(whole)
+        for start, stop, n in self._plain.split(text, wanted):
+            if n is not None:
+                ids.append(n)
+                fresh = self._encoder.prefix_after_special
+                continue
+            normal = self._encoder.normal(text[start:stop], fresh)
+            spans: Spans = ()
+            if self._marked_in_normal_form:
+                spans = [(max(a - start, 0), min(b, stop) - start) for a, b in wanted if a < stop and b > start]
+                spans = self._moved(text[start:stop], normal, spans, fresh)
+            ids += self._encode_normal(normal, spans, fresh) if self._normalised else self._encoder.encode(normal, fresh)
+            fresh = False
         if bos and self.add_bos and self.bos_id is not None and ids[:1] != [self.bos_id]:
             ids.insert(0, self.bos_id)
         return ids
+
+    def _encode_normal(self, normal: str, wanted: Spans, fresh: bool) -> list[int]:
+        """Of a normal form, in which added tokens are looked for by theirs."""
+        ids: list[int] = []
+        for start, stop, n in self._normalised.split(normal, wanted):
+            ids += [n] if n is not None else self._encoder.encode(normal[start:stop], fresh)
+            fresh = n is not None and self._encoder.prefix_after_special
+        return ids
+
+    def _moved(self, text: str, normal: str, spans: Spans, fresh: bool) -> Spans:
+        """Where the spans of a text lie in its normal form."""
+        if normal == text:
+            return spans
+
+        def moved(at: int) -> int:
+            return 0 if at == 0 else len(normal) if at == len(text) else len(self._encoder.normal(text[:at], fresh))
+
+        return [(moved(first), moved(last)) for first, last in spans]
 
     def token_bytes(self, n: int) -> bytes:
         """What one id adds to the text: control tokens and ids beyond the vocabulary add nothing."""
@@ -195,29 +263,9 @@ class StreamDecoder:
         return self._decoder.decode(b"", final=True)
 
 
-class _Splitter:
-    """Finds tokens in a text, at each place the longest that fits."""
-
-    def __init__(self, tokens: Mapping[str, int]) -> None:
-        self._tokens = tokens
-        self._lengths: dict[str, list[int]] = {}  # first character → lengths, longest first
-        for token in tokens:
-            self._lengths.setdefault(token[0], []).append(len(token))
-        self._lengths = {first: sorted(set(lengths), reverse=True) for first, lengths in self._lengths.items()}
-
-    def split(self, text: str) -> Iterator[str | int]:
-        """Plain stretches as text, found tokens as ids."""
-        start = pos = 0
-        while pos < len(text):
-            for length in self._lengths.get(text[pos], ()):
-                found = self._tokens.get(text[pos : pos + length])
-                if found is not None:
-                    if start < pos:
-                        yield text[start:pos]
-                    yield found
-                    start = pos = pos + length
-                    break
-            else:
-                pos += 1
-        if start < len(text):
-            yield text[start:]
+def _apart(metadata: Mapping[str, Any], vocabulary: Vocabulary) -> set[int]:
+    """Ids that no merge makes: control tokens, and what was added to the model's own vocabulary. Single characters spell the others."""
+    added = metadata.get(ADDED_ONLY)
+    alone = set(added.tolist()) if isinstance(added, np.ndarray) else set()
+    control = {n for n in vocabulary.control_ids if len(vocabulary.tokens[n]) > 1}
+    return control | alone & (vocabulary.control_ids | vocabulary.literal_ids)

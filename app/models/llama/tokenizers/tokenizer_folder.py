@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,10 +19,11 @@ from app.models.llama.checkpoint.files import (
 )
 from app.models.llama.checkpoint.ggml import TokenType
 from app.models.llama.sanitize import quoted
+from app.models.llama.tokenizers.added_tokens import Match, written_matches
 from app.models.llama.tokenizers.byte_bpe import looks_like_tiktoken, read_tiktoken
 from app.models.llama.tokenizers.sentencepiece_model import looks_like_sentencepiece, read_sentencepiece
 from app.models.llama.tokenizers.tokenizer_json import MAX_TOKENS, read_tokenizer_json
-from app.models.llama.tokenizers.vocabulary import SPACE_AT_START_ONLY, TokenizerError
+from app.models.llama.tokenizers.vocabulary import ADDED_ONLY, SPACE_AT_START_ONLY, TokenizerError
 
 ROLES = ("bos", "eos", "pad")
 # whose word on BOS and EOS counts first; all of them are heard for the stop tokens
@@ -51,15 +54,23 @@ def read_tokenizer_folder(folder: Path) -> TokenizerFiles:
         else:
             raise TokenizerError(f"{model} is neither SentencePiece's nor tiktoken's; download it again")
     elif fast_content:
-        metadata = read_tokenizer_json(fast_content, fast)
+        metadata = read_tokenizer_json(fast_content, fast, _content(settings.get("unk_token")))
     else:
         raise TokenizerError(f"{folder} holds neither tokenizer.model nor tokenizer.json; put the model's own tokenizer there")
-    added = dict(_added_tokens(folder, fast_content, settings))
+    added = {token.id: token for token in _added_tokens(folder, fast_content, settings)}
     _add(metadata, added, folder)
+    # SentencePiece's own library knows no normal form of an added token
+    known = ~Match.NORMALIZED if model.exists() else ~Match(0)
+    metadata |= written_matches({n: token.matches & known for n, token in added.items()})
     said = _what_each_says(folder, metadata, settings)
+    types = metadata["tokenizer.ggml.token_type"]
+    for n in (n for source in PRECEDENCE[:2] for role in ("bos", "eos") for n in said.get(source, {}).get(role, [])):
+        types[n] = TokenType.CONTROL if types[n] == TokenType.NORMAL else types[n]  # these are special to transformers
     for role in ("bos", "eos"):
         for source in PRECEDENCE:
             if given := said.get(source, {}).get(role):
+                if source.endswith("config.json") and source != PRECEDENCE[0] and types[given[0]] in (TokenType.NORMAL, TokenType.BYTE):
+                    continue  # a default that fits another vocabulary
                 metadata[f"tokenizer.ggml.{role}_token_id"] = given[0]
                 break
     if isinstance(settings.get("add_bos_token"), bool):
@@ -67,7 +78,7 @@ def read_tokenizer_folder(folder: Path) -> TokenizerFiles:
     if template := _chat_template(folder, settings):
         metadata["tokenizer.chat_template"] = template
     stops = frozenset(n for roles in said.values() for n in roles.get("eos", []))
-    return TokenizerFiles(metadata, stops, said, {n: token for n, (token, _) in added.items()})
+    return TokenizerFiles(metadata, stops, said, {n: token.text for n, token in added.items()})
 
 
 def _space(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,27 +89,35 @@ def _space(settings: Mapping[str, Any]) -> dict[str, Any]:
     return moved
 
 
-def _added_tokens(folder: Path, fast: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[tuple[int, tuple[str, bool]]]:
-    """(id, (token, special)), weakest source first."""
+class Added(NamedTuple):
+    id: int
+    text: str
+    special: bool
+    matches: Match
+
+
+def _added_tokens(folder: Path, fast: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[Added]:
+    """Weakest source first."""
     for token, n in read_optional_json(folder / "added_tokens.json", MAX_INDEX_BYTES).items():
-        yield _checked(n, token, True, folder / "added_tokens.json")
+        yield _checked(n, token, {"special": True}, folder / "added_tokens.json")
     for entry in _list(fast.get("added_tokens")):
         if isinstance(entry, Mapping):
-            yield _checked(entry.get("id"), entry.get("content"), entry.get("special") is True, folder / "tokenizer.json")
+            yield _checked(entry.get("id"), entry.get("content"), entry, folder / "tokenizer.json")
     decoder = settings.get("added_tokens_decoder")
     for key, entry in decoder.items() if isinstance(decoder, Mapping) else ():
         if isinstance(entry, Mapping):
             n = int(key) if key.isdecimal() and len(key) < 9 else key
-            yield _checked(n, entry.get("content"), entry.get("special") is True, folder / "tokenizer_config.json")
+            yield _checked(n, entry.get("content"), entry, folder / "tokenizer_config.json")
 
 
-def _checked(n: Any, token: Any, special: bool, path: Path) -> tuple[int, tuple[str, bool]]:
+def _checked(n: Any, token: Any, entry: Mapping[str, Any], path: Path) -> Added:
     if type(n) is not int or not 0 <= n < MAX_TOKENS or not isinstance(token, str) or not token:
         raise TokenizerError(f"{path} adds the token {quoted(token)} as id {quoted(n)}, which is none; download it again")
-    return n, (token, special)
+    matches = [rule for rule in Match if entry.get(str(rule.name).lower()) is True]
+    return Added(n, token, entry.get("special") is True, reduce(or_, matches, Match(0)))
 
 
-def _add(metadata: dict[str, Any], added: Mapping[int, tuple[str, bool]], folder: Path) -> None:
+def _add(metadata: dict[str, Any], added: Mapping[int, Added], folder: Path) -> None:
     """Put added tokens into the vocabulary, holes filled with ids that stand for nothing."""
     tokens: list[str] = metadata["tokenizer.ggml.tokens"]
     size, total = len(tokens), max([len(tokens), *(n + 1 for n in added)])
@@ -106,14 +125,18 @@ def _add(metadata: dict[str, Any], added: Mapping[int, tuple[str, bool]], folder
         raise TokenizerError(f"{folder} adds tokens up to id {total - 1:,} to a vocabulary of {size:,}; download it again")
     tokens += [f"[UNUSED_{n}]" for n in range(size, total)]
     types = np.concatenate([metadata["tokenizer.ggml.token_type"], np.full(total - size, int(TokenType.UNUSED), np.int32)])
-    for n, (token, special) in added.items():
+    alone = []
+    for n, token, special, _ in added.values():
         same = tokens[n] == token
+        alone += [n] if not same and not (special and len(token) > 1) else []
         tokens[n] = token
         if special and types[n] != TokenType.UNKNOWN:
             types[n] = TokenType.CONTROL
         elif not special and not (same and types[n] in (TokenType.BYTE, TokenType.UNKNOWN, TokenType.CONTROL)):
             types[n] = TokenType.USER_DEFINED
     metadata["tokenizer.ggml.token_type"] = types
+    if alone:
+        metadata[ADDED_ONLY] = np.array(alone, np.int32)
     if (scores := metadata.get("tokenizer.ggml.scores")) is not None:
         metadata["tokenizer.ggml.scores"] = np.concatenate([scores, np.zeros(total - size, np.float32)])
 
@@ -142,10 +165,13 @@ def _what_each_says(folder: Path, metadata: Mapping[str, Any], settings: Mapping
 
 
 def _spelled(token: Any, ids: Mapping[str, int]) -> int | None:
-    """The id of a token written as text or as {"content": text}."""
-    if isinstance(token, Mapping):
-        token = token.get("content")
-    return ids.get(token) if isinstance(token, str) else None
+    return ids.get(text) if (text := _content(token)) is not None else None
+
+
+def _content(token: Any) -> str | None:
+    """A token written as text or as {"content": text}."""
+    text = token.get("content") if isinstance(token, Mapping) else token
+    return text if isinstance(text, str) else None
 
 
 def _list(value: Any) -> list[Any]:

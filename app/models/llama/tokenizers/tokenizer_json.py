@@ -10,16 +10,31 @@ import numpy as np
 
 from app.models.llama.checkpoint.ggml import TokenType
 from app.models.llama.sanitize import quoted
-from app.models.llama.tokenizers.byte_bpe import DIGIT, GPT2, PRE_TOKENIZERS, WHOLE_PIECES
-from app.models.llama.tokenizers.vocabulary import NORMALIZER, SPACE_AT_START_ONLY, SPACE_WHERE_ABSENT, UNICODE, TokenizerError
+from app.models.llama.tokenizers.split_patterns import DIGIT, DIGITS, GPT2, PRE_TOKENIZERS, SPACES, WHOLE_PIECES
+from app.models.llama.tokenizers.vocabulary import (
+    EACH,
+    LEFT_OUT,
+    MERGES,
+    NORMALIZER,
+    SPACE_AT_START_ONLY,
+    SPACE_WHERE_ABSENT,
+    SPLIT_AT_SPACES,
+    UNICODE,
+    UNKNOWN_CHARACTERS,
+    WHOLE_PIECES_FIRST,
+    TokenizerError,
+)
 
 MAX_TOKENS = 1 << 21
 BYTE_TOKENS = {f"<0x{byte:02X}>" for byte in range(256)}
 MEND = "use a LLaMA's, or put its tokenizer.model beside it"
 
 
-def read_tokenizer_json(content: Mapping[str, Any], path: object) -> dict[str, Any]:
-    """GGUF's tokenizer.ggml.* metadata, special ids aside. TokenizerError for what is damaged or not supported, by name."""
+def read_tokenizer_json(content: Mapping[str, Any], path: object, unknown_token: str | None = None) -> dict[str, Any]:
+    """GGUF's tokenizer.ggml.* metadata, special ids and added tokens aside. TokenizerError for what is damaged or not supported, by name.
+
+    `unknown_token` is another file's word on it, for transformers 5 leaves it out of a tokenizer.json.
+    """
 
     def fail(fault: str) -> TokenizerError:
         return TokenizerError(f"{path} {fault}; {MEND}")
@@ -29,6 +44,9 @@ def read_tokenizer_json(content: Mapping[str, Any], path: object) -> dict[str, A
         raise fail("holds no model")
     if model.get("type", "BPE") != "BPE":
         raise fail(f"holds a tokenizer of type {quoted(model['type'])}, where Townhall supports BPE")
+    for key in ("continuing_subword_prefix", "end_of_word_suffix", "dropout"):
+        if model.get(key):
+            raise fail(f"asks for {key} {quoted(model[key])}, which Townhall does not support")
     vocab = model.get("vocab")
     if not isinstance(vocab, Mapping) or not vocab or not all(type(n) is int and 0 <= n < MAX_TOKENS for n in vocab.values()):
         raise fail("holds no sound vocabulary")
@@ -39,30 +57,39 @@ def read_tokenizer_json(content: Mapping[str, Any], path: object) -> dict[str, A
         tokens[n] = token
     words = [token if token else f"[PAD{n}]" for n, token in enumerate(tokens)]
     types = np.array([TokenType.NORMAL if token else TokenType.UNUSED for token in tokens], np.int32)
-    merges = _merges(model.get("merges"), fail)
+    # nothing is spelled with a space by the time it is merged
+    merges = [f"{left} {right}" for left, right in _merges(model.get("merges"), fail) if " " not in left + right]
+    whole = bool(model.get("ignore_merges"))
     steps = list(_steps(content.get("pre_tokenizer")))
     decoder, cuts = _kinds(_steps(content.get("decoder"))), _kinds(steps)
     normalizers = list(_steps(content.get("normalizer")))
     if "ByteLevel" in cuts or decoder == {"ByteLevel"}:
-        return _rule(normalizers, fail) | {
-            "tokenizer.ggml.model": "gpt2",
-            "tokenizer.ggml.pre": _pre_tokenizer(steps, bool(model.get("ignore_merges")), fail),
-            "tokenizer.ggml.tokens": words,
-            "tokenizer.ggml.token_type": types,
-            "tokenizer.ggml.merges": [f"{left} {right}" for left, right in merges],
-            "tokenizer.ggml.add_bos_token": _begins_with_special(content.get("post_processor")),
-        }
-    if not model.get("byte_fallback") and "Metaspace" not in decoder | cuts:
+        return (
+            _rule(normalizers, fail)
+            | _pre_tokenizer(steps, whole, fail)
+            | {
+                "tokenizer.ggml.model": "gpt2",
+                "tokenizer.ggml.tokens": words,
+                "tokenizer.ggml.token_type": types,
+                "tokenizer.ggml.merges": merges,
+                "tokenizer.ggml.add_bos_token": _begins_with_special(content.get("post_processor")),
+            }
+        )
+    if not model.get("byte_fallback") and "Metaspace" not in decoder | cuts and not any(map(_writes_spaces, normalizers)):
         raise fail("is neither byte-level nor SentencePiece's kind of BPE")
+    if whole:
+        raise fail("ignores merges, which Townhall supports in byte-level BPE")
     for n, word in enumerate(words):
-        if word in BYTE_TOKENS:
+        if word in BYTE_TOKENS and model.get("byte_fallback"):
             types[n] = TokenType.BYTE
-    unknown = model.get("unk_token")
-    if isinstance(unknown, str) and unknown in vocab:
-        types[vocab[unknown]] = TokenType.UNKNOWN
-        unknown_id = {"tokenizer.ggml.unknown_token_id": vocab[unknown]}
-    else:
-        unknown_id = {}
+    unknown = model["unk_token"] if isinstance(model.get("unk_token"), str) else None
+    marked = next((vocab[word] for word in (unknown, unknown_token, "<unk>") if word is not None and word in vocab), None)
+    if marked is not None:
+        types[marked] = TokenType.UNKNOWN
+    unknown_id = {} if marked is None else {"tokenizer.ggml.unknown_token_id": marked}
+    if not (types == TokenType.BYTE).sum() == len(BYTE_TOKENS):
+        said = LEFT_OUT if unknown not in vocab else None if model.get("fuse_unk") else EACH
+        unknown_id |= {UNKNOWN_CHARACTERS: said} if said else {}
     spaced = [step for step in normalizers if not _writes_spaces(step)]
     return (unknown_id | _rule(spaced, fail) | _space(normalizers, steps, words, fail)) | {
         "tokenizer.ggml.model": "llama",
@@ -70,6 +97,7 @@ def read_tokenizer_json(content: Mapping[str, Any], path: object) -> dict[str, A
         "tokenizer.ggml.tokens": words,
         "tokenizer.ggml.token_type": types,
         "tokenizer.ggml.scores": _scores(words, vocab, merges),
+        MERGES: merges,
         "tokenizer.ggml.add_bos_token": _begins_with_special(content.get("post_processor")),
     }
 
@@ -103,31 +131,36 @@ def _kinds(steps: Iterable[Mapping[str, Any]]) -> set[str]:
     return {kind for step in steps if isinstance(kind := step.get("type"), str)}
 
 
-def _pre_tokenizer(steps: list[Mapping[str, Any]], whole: bool, fail: Any) -> str:
-    """The GGUF name of a sequence of splits."""
+def _pre_tokenizer(steps: list[Mapping[str, Any]], whole: bool, fail: Any) -> dict[str, Any]:
+    """The GGUF name of a sequence of splits, of the models that take whole pieces as this one does where there is one."""
     patterns: list[str] = []
     for step in steps:
         match step:
             case {"type": "Split", "pattern": {"Regex": str(pattern)}, "behavior": "Isolated", **rest} if not rest.get("invert"):
                 patterns.append(pattern)
-            case {"type": "Digits", "individual_digits": True}:
-                patterns.append(DIGIT)
+            case {"type": "Split", "pattern": {"Regex": str(pattern)}, "behavior": "Removed", "invert": True} if pattern.endswith(SPACES):
+                patterns.append(pattern)  # what does not match is removed, but everything matches
+            case {"type": "Digits", **rest}:
+                patterns.append(DIGIT if rest.get("individual_digits") else DIGITS)
             case {"type": "ByteLevel", **rest} if not rest.get("add_prefix_space"):
                 if rest.get("use_regex", True):
                     patterns.append(GPT2)
             case _:
                 raise fail(f"splits text by {quoted(dict(step))}, which Townhall does not know")
-    for name, known in PRE_TOKENIZERS.items():
-        if known == tuple(patterns) and (name in WHOLE_PIECES) == whole:
-            return name
-    raise fail(f"splits text by the pattern {quoted(patterns)}, which Townhall does not know")
+    # possessive quantifiers change nothing where what follows cannot match the same characters
+    plain = tuple(pattern.replace(r"?+\p{L}", r"?\p{L}").replace("]++", "]+") for pattern in patterns)
+    names = [name for name, known in PRE_TOKENIZERS.items() if known == plain]
+    if not names:
+        raise fail(f"splits text by the pattern {quoted(patterns)}, which Townhall does not know")
+    same = [name for name in names if (name in WHOLE_PIECES) == whole]
+    return {"tokenizer.ggml.pre": (same or names)[0]} | ({} if same else {WHOLE_PIECES_FIRST: whole})
 
 
-def _scores(words: list[str], vocab: Mapping[str, int], merges: list[tuple[str, str]]) -> np.ndarray:
+def _scores(words: list[str], vocab: Mapping[str, int], merges: list[str]) -> np.ndarray:
     """SentencePiece merges what has the highest score: the earlier a merge, the higher."""
     scores = np.full(len(words), -1e6, np.float32)
-    for rank, (left, right) in reversed(list(enumerate(merges))):
-        if (n := vocab.get(left + right)) is not None:
+    for rank, merge in reversed(list(enumerate(merges))):
+        if (n := vocab.get(merge.replace(" ", ""))) is not None:
             scores[n] = -rank
     return scores
 
@@ -152,7 +185,7 @@ def _writes_spaces(step: Mapping[str, Any]) -> bool:
 
 def _space(normalizers: list[Mapping[str, Any]], steps: list[Mapping[str, Any]], words: list[str], fail: Any) -> dict[str, bool]:
     """Where a text gets the space that it begins with."""
-    space = {"tokenizer.ggml.add_space_prefix": any(step.get("type") == "Prepend" for step in normalizers)}
+    space: dict[str, bool] = {"tokenizer.ggml.add_space_prefix": any(step.get("type") == "Prepend" for step in normalizers)}
     for step in steps:
         match step:
             case {"type": "Split", "pattern": {"String": " "}} if "Replace" in _kinds(normalizers):
@@ -160,7 +193,7 @@ def _space(normalizers: list[Mapping[str, Any]], steps: list[Mapping[str, Any]],
             case {"type": "Metaspace", **rest} if rest.get("replacement", "▁") == "▁":
                 scheme = rest.get("prepend_scheme") or ("always" if rest.get("add_prefix_space", True) else "never")
                 if rest.get("split", True) and any("▁" in word[1:] for word in words):
-                    raise fail("splits text at every space, though its vocabulary has tokens of several, which Townhall does not support")
+                    space |= {SPLIT_AT_SPACES: True}
                 space |= {"tokenizer.ggml.add_space_prefix": scheme != "never", SPACE_WHERE_ABSENT: True}
                 space |= {SPACE_AT_START_ONLY: True} if scheme == "first" else {}
             case _:

@@ -21,7 +21,7 @@ from ext.tinygrad.errors import TownhallError
 # ids that end a turn or a text in the families met so far, whatever the file declares as its one EOS
 STOP_NAMES = frozenset(
     ("</s>", "<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>")
-    + ("<end_of_turn>", "<|endofturn|>", "<|end_of_turn|>", "<EOT>", "[EOS]")
+    + ("<end_of_turn>", "<|endofturn|>", "<|end_of_turn|>", "<EOT>", "[EOS]", "<｜end▁of▁sentence｜>")
 )
 # <|im_start|>, <s>, [INST]: text that steers the model, however the converter typed it
 MARKUP = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]")
@@ -30,6 +30,12 @@ MARKUP = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]")
 NORMALIZER = "tokenizer.townhall.normalizer"  # a key of SENTENCEPIECE or a Unicode normal form
 SPACE_AT_START_ONLY = "tokenizer.townhall.space_at_start_only"  # SentencePiece's space comes before the text, not after special tokens
 SPACE_WHERE_ABSENT = "tokenizer.townhall.space_where_absent"  # and only where the text does not begin with one
+SPLIT_AT_SPACES = "tokenizer.townhall.split_at_spaces"  # no merge reaches over a space
+MERGES = "tokenizer.townhall.merges"  # of SentencePiece's kind of vocabulary, which otherwise merges by score
+UNKNOWN_CHARACTERS = "tokenizer.townhall.unknown_characters"  # EACH or LEFT_OUT, where several in a row are not one unknown token
+EACH, LEFT_OUT = "each", "left out"
+ADDED_ONLY = "tokenizer.townhall.added_only"  # ids of added words and characters that the model's own vocabulary lacks
+WHOLE_PIECES_FIRST = "tokenizer.townhall.ignore_merges"  # of byte-level BPE: where it differs from what the name of the pattern implies
 
 MAX_SCORE = 1e30  # a piece's score is its rank or its log-probability; beyond float32 it would be no number
 
@@ -47,7 +53,9 @@ class Vocabulary:
     scores: np.ndarray | None  # id → score, SentencePiece only
     bos_id: int | None
     eos_id: int | None
-    turn_end_ids: tuple[int, ...]  # EOT and EOM where declared, and every end that other files name
+    turn_end_ids: tuple[int, ...]  # EOT and EOM where declared
+    other_end_ids: tuple[int, ...] = ()  # what other files name as ends, rightly or not
+    declared_unknown: int | None = None
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any], path: Path | str, stop_ids: Collection[int] = ()) -> "Vocabulary":
@@ -82,8 +90,11 @@ class Vocabulary:
             return value
 
         types, scores = per_token("tokenizer.ggml.token_type"), per_token("tokenizer.ggml.scores")
+        turn_ends = tuple(n for n in (declared("eot"), declared("eom")) if n is not None)
         if types is None:
             types = np.full(len(tokens), int(TokenType.NORMAL))
+            special = [declared("bos"), declared("eos"), *turn_ends, *map(ids.get, STOP_NAMES)]
+            types[[n for n in special if n is not None]] = TokenType.CONTROL
         # llama.cpp's "undefined", and whatever else is no type, is an ordinary token
         types = np.where((types >= TokenType.NORMAL) & (types <= TokenType.BYTE), types, int(TokenType.NORMAL)).astype(np.int64)
         return cls(
@@ -94,7 +105,9 @@ class Vocabulary:
             scores=None if scores is None else scores.clip(-MAX_SCORE, MAX_SCORE).astype(np.float32),
             bos_id=declared("bos"),
             eos_id=declared("eos"),
-            turn_end_ids=tuple(n for n in (declared("eot"), declared("eom"), *stop_ids) if n is not None and n < len(tokens)),
+            turn_end_ids=turn_ends,
+            declared_unknown=declared("unknown"),
+            other_end_ids=tuple(n for n in stop_ids if n < len(tokens)),
         )
 
     def fail(self, fault: str, mend: str = "use a file that a current llama.cpp converted") -> TokenizerError:
@@ -105,20 +118,28 @@ class Vocabulary:
         """Every id that the file declares, or the vocabulary names, as the end of a text or a turn."""
         named = {self.ids[name] for name in STOP_NAMES & self.ids.keys() if self.types[self.ids[name]] != TokenType.NORMAL}
         declared = {self.eos_id} if self.eos_id is not None else set()
-        return frozenset(named | declared | set(self.turn_end_ids))
+        return frozenset(named | declared | {*self.turn_end_ids, *self.other_end_ids})
 
     @cached_property
     def control_ids(self) -> frozenset[int]:
-        """Ids that steer the model: never the result of encoding text, and no text when decoded."""
+        """Ids that steer the model: never the result of encoding text, and no text when decoded.
+
+        An ordinary word stays one though a file names it as an end, rightly or not: it ends a reply, and texts are made of it.
+        """
         control = self.of_type(TokenType.CONTROL) | self.of_type(TokenType.UNKNOWN)
-        markup = {n for n in self.of_type(TokenType.USER_DEFINED) if MARKUP.fullmatch(self.tokens[n])}
-        bos = {self.bos_id} if self.bos_id is not None else set()
-        return frozenset(control | markup | self.stop_ids | bos)
+        declared = {n for n in (self.bos_id, self.eos_id, *self.turn_end_ids) if n is not None}
+        return frozenset(control | {n for n in self.of_type(TokenType.USER_DEFINED) | declared if MARKUP.fullmatch(self.tokens[n])})
 
     @cached_property
     def literal_ids(self) -> frozenset[int]:
         """Added tokens that are ordinary words (runs of spaces, say): matched in any text, shown as they are."""
         return self.of_type(TokenType.USER_DEFINED) - self.control_ids
+
+    @cached_property
+    def unknown_id(self) -> int | None:
+        """The one that stands for what has no token; where several are marked as unknown, the declared one, or the first."""
+        unknown = self.of_type(TokenType.UNKNOWN)
+        return self.declared_unknown if self.declared_unknown in unknown else min(unknown, default=None)
 
     def of_type(self, kind: TokenType) -> frozenset[int]:
         return frozenset(np.flatnonzero(self.types == kind).tolist())

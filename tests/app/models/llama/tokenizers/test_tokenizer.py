@@ -1,21 +1,15 @@
-"""Text to ids and back: byte-level BPE and SentencePiece, special tokens, BOS, streaming; ids as llama.cpp and sentencepiece give them."""
+"""Text to ids and back: byte-level BPE, special tokens, BOS, streaming; ids as llama.cpp and tiktoken give them."""
 
 import base64
-import io
 import json
-import sysconfig
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
 import pytest
-import sentencepiece
 
 from app.models.llama.checkpoint import open_checkpoint
-from app.models.llama.checkpoint.gguf import GGUFFile
-from app.models.llama.tokenizers.byte_bpe import PRE_TOKENIZERS
+from app.models.llama.tokenizers.split_patterns import PRE_TOKENIZERS
 from app.models.llama.tokenizers.tokenizer import Tokenizer, TokenizerError
 from app.models.llama.tokenizers.tokenizer_folder import read_tokenizer_folder
 from tests.reference.tiny import make_tiny_gguf
@@ -66,9 +60,18 @@ def test_every_text_survives_the_way_there_and_back(tiny: Tokenizer, text: str) 
         ("smollm", ["1", "2", "3", "4", "5", "x", "'", "LL"]),
         ("llama-bpe", ["123", "45", "x", "'LL"]),
         ("qwen2", ["1", "2", "3", "4", "5", "x", "'LL"]),
+        ("qwen35", ["1", "2", "3", "4", "5", "x", "'LL"]),
+        ("tekken", ["1", "2", "3", "4", "5", "x", "'LL"]),
+        ("gpt-4o", ["123", "45", "x", "'LL"]),
+        ("dbrx", ["123", "45", "x", "'LL"]),
+        ("falcon", ["123", "45", "x", "'", "LL"]),
+        ("deepseek-llm", ["1", "2", "3", "4", "5", "x", "'", "LL"]),
+        ("deepseek-v3", ["123", "45", "x", "'LL"]),
+        ("default", ["123", "45", "x", "'", "LL"]),
+        (None, ["123", "45", "x", "'", "LL"]),  # llama.cpp's, where the file names none
     ],
 )
-def test_digits_and_contractions_are_cut_as_the_model_learned_them(pre: str, pieces: list[str]) -> None:
+def test_digits_and_contractions_are_cut_as_the_model_learned_them(pre: str | None, pieces: list[str]) -> None:
     joined = ["12", "123", "1234", "12345", "45", "LL", "'LL"]
     tokenizer = bpe(joined, ["1 2", "12 3", "123 4", "1234 5", "4 5", "L L", "' LL"], tokenizer__ggml__pre=pre)
     assert [tokenizer.decode([n]) for n in tokenizer.encode("12345x'LL")] == pieces
@@ -78,13 +81,13 @@ def test_llama3_takes_a_whole_piece_that_is_a_token_before_it_merges() -> None:
     tokens, merges = ["ab", "abc"], ["a b"]  # no merge leads to abc
     assert bpe(tokens, merges, tokenizer__ggml__pre="llama-bpe").encode("abc") == [257]
     assert bpe(tokens, merges).encode("abc") == [256, ord("c")]
+    for pre, whole in {"tekken": True, "glm4": True, "dbrx": False, "gpt-4o": False, "qwen2": False}.items():
+        assert (bpe(tokens, merges, tokenizer__ggml__pre=pre).encode("abc") == [257]) is whole, pre
 
 
 def test_an_unknown_splitting_is_refused_with_what_is_supported() -> None:
     with pytest.raises(TokenizerError, match=r"x\.gguf splits text as 'martian'.*supports .*llama-bpe.*smollm"):
         bpe([], [], tokenizer__ggml__pre="martian")
-    with pytest.raises(TokenizerError, match="splits text as 'default'"):
-        bpe([], [], tokenizer__ggml__pre=None)
 
 
 @pytest.mark.parametrize("pre", PRE_TOKENIZERS)
@@ -160,7 +163,25 @@ def test_all_ends_of_text_and_turn_stop() -> None:
     tokenizer = bpe(names, [], types, tokenizer__ggml__eos_token_id=260, tokenizer__ggml__eot_token_id=261)
     # </s> is an ordinary word of this vocabulary; fin and over are declared
     assert tokenizer.stop_ids == {256, 257, 258, 260, 261}
-    assert tokenizer.eos_token == "fin" and tokenizer.decode([260]) == ""
+    # a word that ends a text stays a word, as in llama.cpp
+    assert tokenizer.eos_token == "fin" and tokenizer.decode([260, 261, 258]) == "fin"
+    assert bpe(["<end>"], [], [NORMAL], tokenizer__ggml__eos_token_id=256).decode([256]) == ""  # but for what looks like markup
+    assert bpe(names, [], tokenizer__ggml__token_type=None, tokenizer__ggml__eos_token_id=260).decode([260, 259, 258]) == ""
+
+
+def test_an_end_that_is_a_word_is_still_spelled_in_texts() -> None:
+    """A vocabulary's id 2, which configurations name by default."""
+    metadata = {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.tokens": [*byte_characters(), "ab"],
+        "tokenizer.ggml.token_type": np.full(257, NORMAL),
+        "tokenizer.ggml.merges": ["a b"],
+        "tokenizer.ggml.pre": "gpt-2",
+    }
+    for n in (ord("a"), 256):
+        tokenizer = Tokenizer.from_gguf(metadata, "x.gguf", stop_ids=[n, 999])
+        assert tokenizer.encode("ab a") == [256, *Tokenizer.from_gguf(metadata).encode(" a")]
+        assert tokenizer.stop_ids == {n} and n not in tokenizer.special_ids.values() and tokenizer.decode([256]) == "ab"
 
 
 def test_the_user_may_choose_the_ends() -> None:
@@ -240,142 +261,16 @@ def test_tiktokens_list_merges_as_tiktoken_does(tmp_path: Path) -> None:
         read_tokenizer_folder(tmp_path)
 
 
-# --- SentencePiece -------------------------------------------------------------------------------------------------
-
-SENTENCES = [
-    "The quick brown fox jumps over the lazy dog near the river bank.",
-    "She sells sea shells by the sea shore, and the shells she sells are sea shells for sure.",
-    "How much wood would a woodchuck chuck if a woodchuck could chuck wood?",
-    "In the beginning the universe was created; this has made a lot of people very angry.",
-]
-
-
-def gguf_of(processor: sentencepiece.SentencePieceProcessor, path: Path, added: tuple[str, ...] = ()) -> Path:
-    """The vocabulary of a SentencePiece model as llama.cpp's converter writes it."""
-    ids = range(processor.get_piece_size())
-    kinds = {"is_unknown": 2, "is_control": 3, "is_unused": 5, "is_byte": 6}
-    types = [next((kind for test, kind in kinds.items() if getattr(processor, test)(n)), 1) for n in ids]
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_tokenizer_model("llama")
-    writer.add_token_list([*(processor.id_to_piece(n) for n in ids), *added])
-    writer.add_token_scores([*(processor.get_score(n) for n in ids), *([-1000.0] * len(added))])
-    writer.add_token_types([*types, *([USER_DEFINED] * len(added))])
-    writer.add_bos_token_id(processor.bos_id())
-    writer.add_eos_token_id(processor.eos_id())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
-
-
-def train(sentences: list[str], size: int) -> sentencepiece.SentencePieceProcessor:
-    """A LLaMA-like SentencePiece model: BPE, byte fallback, no normalisation."""
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(sentences),
-        model_writer=model,
-        model_type="bpe",
-        vocab_size=size,
-        byte_fallback=True,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        character_coverage=0.9995,
-        minloglevel=2,
-    )
-    return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
-
-
-@pytest.fixture(scope="module")
-def trained() -> sentencepiece.SentencePieceProcessor:
-    return train(SENTENCES * 5, 400)
-
-
-def library_lines() -> list[str]:
-    """Some hundred kilobytes of English and Python that every machine has: the standard library's own words."""
-    folder = Path(sysconfig.get_path("stdlib"))
-    files = [folder / name for name in ("argparse.py", "typing.py", "inspect.py", "tarfile.py", "turtle.py", "subprocess.py")]
-    return [line for file in files if file.exists() for line in file.read_text("utf-8").splitlines() if line.strip()]
-
-
-@pytest.fixture(scope="module", params=["of 400 pieces", "of 4,000 pieces"])
-def sp(
-    request: pytest.FixtureRequest, trained: sentencepiece.SentencePieceProcessor, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[sentencepiece.SentencePieceProcessor, Tokenizer]]:
-    """A SentencePiece model as its makers' library reads it, and the same rebuilt from a GGUF."""
-    processor = trained if request.param == "of 400 pieces" else train(library_lines(), 4000)
-    path = gguf_of(processor, tmp_path_factory.mktemp("sp") / "sp.gguf")
-    yield processor, Tokenizer.from_gguf(GGUFFile.open(path).metadata, path)
-
-
-def test_a_rebuilt_sentencepiece_model_gives_the_originals_ids(sp: tuple[sentencepiece.SentencePieceProcessor, Tokenizer]) -> None:
-    original, rebuilt = sp
-    for text in [*HARD_TEXTS, *SENTENCES, " leading", "  two", "trailing ", "<s>", "<unk></s>"]:
-        ids = rebuilt.encode(text, special=False)
-        assert ids == [original.bos_id(), *original.encode(text)], text
-        assert rebuilt.decode(ids) == text
-    assert rebuilt.stop_ids == {original.eos_id()} and rebuilt.vocab_size == original.get_piece_size()
-
-
-def test_a_tokenizer_model_read_by_hand_gives_its_ids(sp: tuple[sentencepiece.SentencePieceProcessor, Tokenizer], tmp_path: Path) -> None:
-    original, rebuilt = sp
-    (tmp_path / "tokenizer.model").write_bytes(original.serialized_model_proto())
-    files = read_tokenizer_folder(tmp_path)
-    read = Tokenizer.from_gguf(files.metadata, tmp_path, files.stop_ids)
-    for text in [*HARD_TEXTS, *SENTENCES, *library_lines()[:500], " leading", "", "  "]:
-        assert read.encode(text, bos=False, special=False) == original.encode(text) == rebuilt.encode(text, bos=False, special=False)
-    assert read.bos_id == original.bos_id() and read.eos_id == original.eos_id() and read.stop_ids == {original.eos_id()}
-
-
-def test_sentencepiece_puts_its_space_after_special_tokens_and_at_the_start_only(
-    sp: tuple[sentencepiece.SentencePieceProcessor, Tokenizer],
-) -> None:
-    original, rebuilt = sp
-    bos, eos = original.bos_id(), original.eos_id()
-    assert rebuilt.encode("<s>the dog</s>she") == [bos, *original.encode("the dog"), eos, *original.encode("she")]
-    whole = rebuilt.encode("the dog and she")
-    assert rebuilt.encode_pieces([("the dog", True), (" and", False), (" she", False)]) == whole
-    # a text that goes on: the space in front is the text's own
-    continued = rebuilt.encode_pieces([("\nthe", False)], bos=False, continued=True)
-    assert rebuilt.decode([*rebuilt.encode("dog"), *continued]) == "dog\nthe"
-
-
-def test_a_sentencepiece_stream_drops_one_leading_space_unless_it_continues(
-    sp: tuple[sentencepiece.SentencePieceProcessor, Tokenizer],
-) -> None:
-    _, rebuilt = sp
-    for text in ("the dog", "  the dog", "日本"):
-        ids = rebuilt.encode(text)
-        fresh, continued = rebuilt.stream(), rebuilt.stream(continued=True)
-        assert "".join(map(fresh.push, ids)) + fresh.flush() == text
-        assert "".join(map(continued.push, ids)) + continued.flush() == " " + text
-
-
-def test_bytes_outside_the_vocabulary_stream_as_whole_characters(trained: sentencepiece.SentencePieceProcessor, tmp_path: Path) -> None:
-    path = gguf_of(trained, tmp_path / "sp.gguf")
-    tokenizer = Tokenizer.from_gguf(GGUFFile.open(path).metadata, path)
-    ids = tokenizer.encode("日🎉", bos=False)
-    assert len(ids) == 1 + 3 + 4  # ▁ and UTF-8's bytes
-    stream = tokenizer.stream()
-    assert [stream.push(n) for n in ids] == ["", "", "", "日", "", "", "", "🎉"]
-
-
-def test_added_chat_tokens_of_a_sentencepiece_model(trained: sentencepiece.SentencePieceProcessor, tmp_path: Path) -> None:
-    path = gguf_of(trained, tmp_path / "sp.gguf", added=("<|im_start|>", "<|im_end|>"))
-    tokenizer = Tokenizer.from_gguf(GGUFFile.open(path).metadata, path)
-    start, end = 400, 401
-    assert tokenizer.encode("<|im_start|>the<|im_end|>", bos=False) == [start, *trained.encode("the"), end]
-    assert not {start, end} & set(tokenizer.encode("<|im_start|>the<|im_end|>", special=False))
-    assert tokenizer.stop_ids == {trained.eos_id(), end}
-
-
 # --- what is refused -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "changes, fault",
     [
-        ({"tokenizer__ggml__model": "bert"}, "kind 'bert'.*supports gpt2"),
+        ({"tokenizer__ggml__model": "bert"}, "kind 'bert', WordPiece; Townhall supports gpt2"),
+        ({"tokenizer__ggml__model": "t5"}, "kind 't5', a unigram model"),
+        ({"tokenizer__ggml__model": "rwkv"}, "kind 'rwkv', a trie"),
+        ({"tokenizer__ggml__model": "gemma4"}, "kind 'gemma4', Gemma 4's BPE"),
         ({"tokenizer__ggml__model": None}, "kind None"),
         ({"tokenizer__ggml__tokens": None}, "no vocabulary"),
         ({"tokenizer__ggml__tokens": np.arange(3)}, "no vocabulary"),
