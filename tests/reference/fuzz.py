@@ -106,7 +106,9 @@ def gguf_metadata(folder: Path) -> Target:
     llama.rope.scaling.yarn_beta_fast llama.rope.scale_linear llama.attention.sliding_window split.count split.no split.tensors.count
     tokenizer.ggml.model tokenizer.ggml.pre tokenizer.ggml.tokens tokenizer.ggml.token_type tokenizer.ggml.merges tokenizer.ggml.scores
     tokenizer.ggml.bos_token_id tokenizer.ggml.eos_token_id tokenizer.ggml.eot_token_id tokenizer.ggml.padding_token_id
-    tokenizer.ggml.add_bos_token tokenizer.chat_template general.license""".split()
+    tokenizer.ggml.add_bos_token tokenizer.chat_template general.license tokenizer.ggml.unknown_token_id tokenizer.townhall.merges
+    tokenizer.townhall.lstrip tokenizer.townhall.rstrip tokenizer.townhall.single_word tokenizer.townhall.normalized
+    tokenizer.townhall.added_only tokenizer.townhall.ignore_merges tokenizer.townhall.unknown_characters""".split()
     number = st.one_of(st.integers(-(2**31), 2**32 - 1), st.sampled_from([0, 1, 2, 3, 4, 16, 32, 64, 256, 2**31, 2**32 - 1]))
     words = st.one_of(
         st.sampled_from(["llama", "gpt2", "linear", "yarn", "none", "llama-bpe", "", "x\n", "\x1b["]),
@@ -198,7 +200,11 @@ def tokenizer_json(folder: Path) -> Target:
         "post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": TOKENS[1]}}]},
         "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}]},
     }
-    return st.one_of(cases.changed(byte_level), cases.changed(metaspace)), _file(path, folder)
+    rules = {"lstrip": True, "rstrip": True, "single_word": True, "normalized": True}
+    added = [{"id": n, "content": TOKENS[n], "special": n < 3} | rules for n in (0, 1, 2, len(TOKENS) - 1)]
+    spaces = [{"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]
+    legacy = metaspace | {"added_tokens": added, "pre_tokenizer": None, "normalizer": {"type": "Sequence", "normalizers": spaces}}
+    return st.one_of(*map(cases.changed, (byte_level, metaspace, byte_level | {"added_tokens": added}, legacy))), _file(path, folder)
 
 
 def tokenizer_model(folder: Path) -> Target:
