@@ -1,4 +1,4 @@
-"""The seam between a transformer and the device: seven operations, each one name for the model whatever serves it.
+"""The seam between a transformer and the device: a few operations, each one name for the model whatever serves it.
 
 Shapes: T new tokens, D dim, F hidden_dim, V vocab, H query heads, KvH key/value heads, Hd head_dim. Activations are float32.
 `start_pos` is the position of the first new token, an int or a bound Variable. `rows` of a cache is a little more than its
@@ -32,6 +32,35 @@ class PackedWeight(Protocol):
 W = TypeVar("W", bound=PackedWeight)  # a kernel set reads the weights that it packed
 
 
+@dataclass(frozen=True)
+class HeadTransform:
+    """What a model does to queries, keys and values between their projection and RoPE. q, k and v lie side by side: H + 2 KvH heads."""
+
+    bias: Tensor | None = None  # ((H + 2 KvH) * Hd,)
+    norm: Tensor | None = None  # RMSNorm of queries and keys: weights, the queries' then the keys'
+    per_head: bool = True  # (2 * Hd,): each head is normed; otherwise ((H + KvH) * Hd,): all heads of a token together
+    eps: float = 0.0
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [t for t in (self.bias, self.norm) if t is not None]
+
+
+@dataclass(frozen=True)
+class Attention:
+    """How scores are made of queries and keys."""
+
+    scale: float = 0.0  # of their products; 0 stands for Hd ** -0.5
+    window: int = 0  # a token sees itself and this many less one before it; 0: all
+    softcap: float = 0.0  # scores become softcap * tanh(score / softcap); 0: they stay (Gemma 2, arXiv 2408.00118)
+
+    def scale_of(self, head_dim: int) -> float:
+        return self.scale or head_dim**-0.5
+
+
+FULL_ATTENTION = Attention()
+
+
 class Kernels(Protocol[W]):
     """Fused operations of a decoder block."""
 
@@ -41,13 +70,13 @@ class Kernels(Protocol[W]):
     def pack(self, matrix: QuantMatrix, device: str) -> W:
         """Lay a matrix out for this kernel set and put it on the device."""
 
-    def embed(self, ids: Tensor, weight: W) -> Tensor:
-        """(T,) int32 to the rows of the embedding, (T, D)."""
+    def embed(self, ids: Tensor, weight: W, scale: float = 1.0) -> Tensor:
+        """(T,) int32 to the rows of the embedding times `scale`, (T, D)."""
 
     def norm_qkv(
         self,
         x: Tensor,  # (T, D)
-        norm: Tensor,  # (D,)
+        norm: Tensor | None,  # (D,); None: x is normed already
         eps: float,
         wq: W,  # (H * Hd, D)
         wk: W,  # (KvH * Hd, D)
@@ -56,25 +85,41 @@ class Kernels(Protocol[W]):
         cache_k: Tensor,  # (KvH, rows, Hd), float16 or float32
         cache_v: Tensor,
         start_pos: int | UOp,
+        heads: HeadTransform | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """RMSNorm, the three projections, RoPE on adjacent pairs; keys and values are stored at start_pos.
 
         -> q (T, H, Hd) and the caches after the store.
         """
 
-    def attend(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: int | UOp) -> Tensor:
+    def attend(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: int | UOp, attention: Attention = FULL_ATTENTION) -> Tensor:
         """Causal attention: token t sees positions 0 … start_pos + t. (T, H, Hd) -> (T, H * Hd), in a form that linear_residual takes."""
 
-    def linear_residual(self, x: Tensor, weight: W, residual: Tensor, out: Tensor | None = None) -> Tensor:
-        """residual + x @ weight.T: (T, K) and (T, D) -> (T, D). x is float32, or what attend and norm_gated of the same set gave.
+    def linear_residual(
+        self, x: Tensor, weight: W, residual: Tensor, out: Tensor | None = None, bias: Tensor | None = None, scale: float = 1.0
+    ) -> Tensor:
+        """residual + scale * (x @ weight.T + bias): (T, K) and (T, D) -> (T, D). x is float32, or what attend and norm_gated gave.
 
         The result overwrites `out`, a realized float32 (T, D) that is neither x nor residual; without it, it gets a buffer of its own."""
 
-    def norm_gated(self, x: Tensor, norm: Tensor, eps: float, w_gate: W, w_up: W) -> Tensor:
-        """RMSNorm, then SwiGLU's silu(gate) * up: (T, D) -> (T, F), in a form that linear_residual takes."""
+    def norm_gated(
+        self, x: Tensor, norm: Tensor | None, eps: float, w_gate: W, w_up: W, activation: str = "silu", bias: Tensor | None = None
+    ) -> Tensor:
+        """RMSNorm, then a gated unit (arXiv 2002.05202), activation(gate) * up: (T, D) -> (T, F), in a form that linear_residual takes.
 
-    def norm_linear(self, x: Tensor, norm: Tensor, eps: float, weight: W) -> Tensor:
-        """RMSNorm, then the output head: (T, D) -> (T, V)."""
+        `activation` is one of ACTIVATIONS; `bias` (2 F,) is the gate's, then the other's."""
+
+    def norm_linear(self, x: Tensor, norm: Tensor | None, eps: float, weight: W, scale: float = 1.0, softcap: float = 0.0) -> Tensor:
+        """RMSNorm, then a product: (T, D) -> (T, V), times `scale`, then capped as scores are. x is as linear_residual's without a norm."""
+
+    def norm_residual(self, x: Tensor, norm: Tensor, eps: float, residual: Tensor, out: Tensor | None = None) -> Tensor:
+        """residual + RMSNorm(x): (T, D) each; `out` as linear_residual's."""
+
+    def layer_norm(self, x: Tensor, norm: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+        """LayerNorm (arXiv 1607.06450): (T, D) -> (T, D)."""
+
+
+ACTIVATIONS = ("silu", "gelu")  # GELU by its tanh approximation (arXiv 1606.08415)
 
 
 @runtime_checkable

@@ -14,6 +14,7 @@ from tinygrad.uop.ops import AxisType, KernelInfo, Ops
 
 from ext.tinygrad.buffers import upload
 from ext.tinygrad.kernels.matrix import Blocks, QuantMatrix, to_blocks
+from ext.tinygrad.kernels.protocol import FULL_ATTENTION, Attention, HeadTransform
 
 LANES = 16  # rows side by side: one 512-bit float vector, two 256-bit ones
 MOST_TASKS = 16  # that a product is divided in, where there are threads to share them out to
@@ -193,6 +194,49 @@ def store(cache: Tensor, new: Tensor, start_pos: int | UOp) -> Tensor:
     return Tensor(cache.uop.after(window.uop.store(new.transpose(0, 1).cast(cache.dtype).uop)))
 
 
+def into(out: Tensor | None, result: Tensor) -> Tensor:
+    """`result` in a buffer of its own, or in that of `out`."""
+    result = result.contiguous()
+    return result if out is None else Tensor(out.uop.after(out.uop.store(result.uop)))
+
+
+def capped(scores: Tensor, softcap: float) -> Tensor:
+    """softcap * tanh(scores / softcap); 0 leaves them."""
+    return (scores / softcap).tanh() * softcap if softcap else scores
+
+
+def gated(gate: Tensor, up: Tensor, activation: str, bias: Tensor | None) -> Tensor:
+    """activation(gate) * up, after a bias for both, side by side."""
+    if bias is not None:
+        gate, up = gate + bias[: gate.shape[1]], up + bias[gate.shape[1] :]
+    return ((gate.silu() if activation == "silu" else gate.gelu()) * up).contiguous()
+
+
+def store_heads(
+    q: Tensor,  # (T, H * Hd), as projected
+    k: Tensor,  # (T, KvH * Hd)
+    v: Tensor,
+    rope: Tensor,
+    cache_k: Tensor,
+    cache_v: Tensor,
+    start_pos: int | UOp,
+    heads: HeadTransform | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The rest of norm_qkv after the projections: bias, norms, RoPE and the store. -> q (T, H, Hd) and the caches."""
+    T, (n_kv_heads, _, head_dim) = q.shape[0], cache_k.shape
+    if heads is not None and heads.bias is not None:
+        q_rows, kv_rows = q.shape[1], k.shape[1]
+        q, k, v = q + heads.bias[:q_rows], k + heads.bias[q_rows : q_rows + kv_rows], v + heads.bias[q_rows + kv_rows :]
+    if heads is not None and heads.norm is not None:
+        first = head_dim if heads.per_head else q.shape[1]  # of the queries' weights
+        of_q, of_k = (q.reshape(T, -1, head_dim), k.reshape(T, -1, head_dim)) if heads.per_head else (q, k)
+        q, k = rms_norm(of_q, heads.norm[:first], heads.eps), rms_norm(of_k, heads.norm[first:], heads.eps)
+    angles = rope[start_pos : start_pos + T]  # (T, Hd / 2, 2)
+    turned = rotate(q.reshape(T, -1, head_dim), angles).contiguous()  # (T, H, Hd)
+    k, v = rotate(k.reshape(T, n_kv_heads, head_dim), angles), v.reshape(T, n_kv_heads, head_dim)
+    return turned, store(cache_k, k, start_pos), store(cache_v, v, start_pos)
+
+
 class ReferenceKernels:
     """Every operation in Tensor algebra; each ends in a buffer, so that layers share the few kernels that tinygrad generates."""
 
@@ -202,13 +246,14 @@ class ReferenceKernels:
     def pack(self, matrix: QuantMatrix, device: str) -> LaneWeight | DenseWeight:
         return pack(matrix, device)
 
-    def embed(self, ids: Tensor, weight: LaneWeight | DenseWeight) -> Tensor:
-        return weight.rows_at(ids).contiguous()
+    def embed(self, ids: Tensor, weight: LaneWeight | DenseWeight, scale: float = 1.0) -> Tensor:
+        rows = weight.rows_at(ids)
+        return (rows if scale == 1 else rows * scale).contiguous()
 
     def norm_qkv(
         self,
         x: Tensor,
-        norm: Tensor,
+        norm: Tensor | None,
         eps: float,
         wq: LaneWeight | DenseWeight,
         wk: LaneWeight | DenseWeight,
@@ -217,37 +262,67 @@ class ReferenceKernels:
         cache_k: Tensor,
         cache_v: Tensor,
         start_pos: int | UOp,
+        heads: HeadTransform | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        T, (n_kv_heads, _, head_dim) = x.shape[0], cache_k.shape
-        h = rms_norm(x, norm, eps).contiguous()  # (T, D)
-        angles = rope[start_pos : start_pos + T]  # (T, Hd / 2, 2)
-        q = rotate(wq.matmul(h).contiguous().reshape(T, -1, head_dim), angles).contiguous()  # (T, H, Hd)
-        k = rotate(wk.matmul(h).contiguous().reshape(T, n_kv_heads, head_dim), angles)  # (T, KvH, Hd)
-        v = wv.matmul(h).contiguous().reshape(T, n_kv_heads, head_dim)
-        return q, store(cache_k, k, start_pos), store(cache_v, v, start_pos)
+        h = x if norm is None else rms_norm(x, norm, eps).contiguous()  # (T, D)
+        q, k, v = (w.matmul(h).contiguous() for w in (wq, wk, wv))
+        return store_heads(q, k, v, rope, cache_k, cache_v, start_pos, heads)
 
-    def attend(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: int | UOp) -> Tensor:
+    def attend(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: int | UOp, attention: Attention = FULL_ATTENTION) -> Tensor:
         (T, n_heads, head_dim), (n_kv_heads, rows, _) = q.shape, cache_k.shape
-        if T == 1:
+        masked = T > 1 or attention.window > 0
+        if not masked:
             # one token sees everything that is cached: the range is symbolic and nothing needs a mask
             cache_k, cache_v = cache_k[:, : start_pos + 1], cache_v[:, : start_pos + 1]
         k = cache_k.cast(dtypes.float32).unsqueeze(1)  # (KvH, 1, S, Hd)
         v = cache_v.cast(dtypes.float32).unsqueeze(1)
         heads = q.reshape(T, n_kv_heads, n_heads // n_kv_heads, head_dim).permute(1, 2, 0, 3)  # (KvH, H / KvH, T, Hd)
-        scores = (heads * head_dim**-0.5) @ k.transpose(-1, -2)  # (KvH, H / KvH, T, S)
-        if T > 1:
+        scores = (heads * attention.scale_of(head_dim)) @ k.transpose(-1, -2)  # (KvH, H / KvH, T, S)
+        scores = capped(scores, attention.softcap)
+        if masked:
             limits = Tensor.arange(T).reshape(T, 1) + start_pos  # a Variable is no shape here: the mask spans all rows
-            scores = (Tensor.arange(rows) <= limits).where(scores, float("-inf"))
+            seen = Tensor.arange(rows) <= limits
+            if attention.window:
+                seen = seen & (Tensor.arange(rows) > limits - attention.window)
+            scores = seen.where(scores, float("-inf"))
         weights = scores.contiguous().softmax(-1).contiguous()  # fused into the product it would be computed once for every entry of a head
         return (weights @ v).permute(2, 0, 1, 3).reshape(T, n_heads * head_dim).contiguous()
 
-    def linear_residual(self, x: Tensor, weight: LaneWeight | DenseWeight, residual: Tensor, out: Tensor | None = None) -> Tensor:
-        result = (residual + weight.matmul(x)).contiguous()
-        return result if out is None else Tensor(out.uop.after(out.uop.store(result.uop)))
+    def linear_residual(
+        self,
+        x: Tensor,
+        weight: LaneWeight | DenseWeight,
+        residual: Tensor,
+        out: Tensor | None = None,
+        bias: Tensor | None = None,
+        scale: float = 1.0,
+    ) -> Tensor:
+        product = weight.matmul(x) if bias is None else weight.matmul(x) + bias
+        return into(out, residual + (product if scale == 1 else product * scale))
 
-    def norm_gated(self, x: Tensor, norm: Tensor, eps: float, w_gate: LaneWeight | DenseWeight, w_up: LaneWeight | DenseWeight) -> Tensor:
-        h = rms_norm(x, norm, eps).contiguous()
-        return (w_gate.matmul(h).contiguous().silu() * w_up.matmul(h)).contiguous()
+    def norm_gated(
+        self,
+        x: Tensor,
+        norm: Tensor | None,
+        eps: float,
+        w_gate: LaneWeight | DenseWeight,
+        w_up: LaneWeight | DenseWeight,
+        activation: str = "silu",
+        bias: Tensor | None = None,
+    ) -> Tensor:
+        h = x if norm is None else rms_norm(x, norm, eps).contiguous()
+        return gated(w_gate.matmul(h).contiguous(), w_up.matmul(h), activation, bias)
 
-    def norm_linear(self, x: Tensor, norm: Tensor, eps: float, weight: LaneWeight | DenseWeight) -> Tensor:
-        return weight.matmul(rms_norm(x, norm, eps).contiguous()).contiguous()
+    def norm_linear(
+        self, x: Tensor, norm: Tensor | None, eps: float, weight: LaneWeight | DenseWeight, scale: float = 1.0, softcap: float = 0.0
+    ) -> Tensor:
+        result = weight.matmul(x if norm is None else rms_norm(x, norm, eps).contiguous()).contiguous()
+        return result if (scale, softcap) == (1, 0) else capped(result * scale, softcap).contiguous()
+
+    def norm_residual(self, x: Tensor, norm: Tensor, eps: float, residual: Tensor, out: Tensor | None = None) -> Tensor:
+        return into(out, residual + rms_norm(x, norm, eps))
+
+    def layer_norm(self, x: Tensor, norm: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+        centred = x - x.mean(-1, keepdim=True)
+        result = rms_norm(centred, norm, eps)
+        return (result if bias is None else result + bias).contiguous()

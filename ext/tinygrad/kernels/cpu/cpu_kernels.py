@@ -10,7 +10,8 @@ from ext.tinygrad.kernels.cpu.cpu_source import launch, matmul_source, missing_i
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.packed.formats import GROUP, LAYOUT, Format
 from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
-from ext.tinygrad.kernels.reference import ReferenceKernels, rotate, store
+from ext.tinygrad.kernels.protocol import FULL_ATTENTION, Attention, HeadTransform
+from ext.tinygrad.kernels.reference import ReferenceKernels, store_heads
 
 # Tasks are what threads share out. Their number follows from shapes alone, so that results never depend on how many threads there are.
 TASK_WEIGHTS = 160  # bytes of weights a decode task should read for each column: it norms and quantises the activations again, at 3 %
@@ -37,10 +38,10 @@ class CPUKernels:
     def pack(self, matrix: QuantMatrix, device: str) -> PackedMatrix:
         return PackedMatrix.pack(matrix, device)
 
-    def embed(self, ids: Tensor, weight: PackedMatrix) -> Tensor:
+    def embed(self, ids: Tensor, weight: PackedMatrix, scale: float = 1.0) -> Tensor:
         T, (rows, cols) = ids.shape[0], weight.shape
         tasks = max(1, T // 8)
-        macros = {"TOKENS": T, "COLS": cols, "OUT_ROWS": rows, "TASKS": tasks, "NORM": 0}
+        macros = {"TOKENS": T, "COLS": cols, "OUT_ROWS": rows, "TASKS": tasks, "NORM": 0, **_scaled(scale)}
         source = matmul_source("embed.c", "embed", [weight.format], macros)
         out = Tensor.empty(T, cols, dtype=dtypes.float32, device=ids.device)
         return self._launch(source, "embed", tasks, [out], [ids, weight.data])[0]
@@ -48,7 +49,7 @@ class CPUKernels:
     def norm_qkv(
         self,
         x: Tensor,
-        norm: Tensor,
+        norm: Tensor | None,
         eps: float,
         wq: PackedMatrix,
         wk: PackedMatrix,
@@ -57,31 +58,38 @@ class CPUKernels:
         cache_k: Tensor,
         cache_v: Tensor,
         start_pos: int | UOp,
+        heads: HeadTransform | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         T, (kv_heads, rows, head_dim) = x.shape[0], cache_k.shape
-        heads = wq.shape[0] // head_dim
+        bias = [heads.bias] if heads is not None and heads.bias is not None else []
         if head_dim % GROUP:  # a vector of rows would straddle heads (OpenLLaMA 3B has 100)
-            q, k, v = (self.norm_linear(x, norm, eps, w).reshape(T, -1, head_dim) for w in (wq, wk, wv))
-            angles = rope[start_pos : start_pos + T]
-            return rotate(q, angles).contiguous(), store(cache_k, rotate(k, angles), start_pos), store(cache_v, v, start_pos)
+            q, k, v = (self.norm_linear(x, norm, eps, w) for w in (wq, wk, wv))
+            return store_heads(q, k, v, rope, cache_k, cache_v, start_pos, heads)
         weights = [wq, wk, wv]
-        tasks = _tasks(T, weights)
         macros = {
-            "Q_HEADS": heads,
+            "Q_HEADS": (n_heads := wq.shape[0] // head_dim),
             "KV_HEADS": kv_heads,
             "HEAD_DIM": head_dim,
             "CACHE_ROWS": rows,
             "CACHE": _element(cache_k.dtype),
-            "PROJECT(part, tile, acc)": _project([w.format for w in weights]),
+            "BIAS": len(bias),
         }
-        q = Tensor.empty(T, heads, head_dim, dtype=dtypes.float32, device=x.device)
-        out = self._matmul("qkv", x, norm, eps, weights, tasks, macros, [q, cache_k, cache_v], [rope], start_pos)
+        q = Tensor.empty(T, n_heads, head_dim, dtype=dtypes.float32, device=x.device)
+        if heads is not None and heads.norm is not None:  # the norm needs whole heads: they are finished by a kernel of its own
+            projected = [self.norm_linear(x, norm, eps, w) for w in weights]
+            macros |= {"TOKENS": T, "TASKS": (tasks := max(1, T // 8)), "EPS": float(heads.eps), "PER_HEAD": int(heads.per_head)}
+            source = plain_source("heads", ["rotate.h", "heads.c"], macros)
+            out = self._launch(source, "heads", tasks, [q, cache_k, cache_v], [*projected, rope, heads.norm, *bias], start_pos)
+        else:
+            macros["PROJECT(part, tile, acc)"] = _project([w.format for w in weights])
+            tasks = _tasks(T, weights)
+            out = self._matmul("qkv", x, norm, eps, weights, tasks, macros, [q, cache_k, cache_v], [rope, *bias], start_pos)
         return out[0], out[1], out[2]
 
-    def attend(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: int | UOp) -> Tensor:
+    def attend(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: int | UOp, attention: Attention = FULL_ATTENTION) -> Tensor:
         (T, heads, head_dim), (kv_heads, rows, _) = q.shape, cache_k.shape
         if head_dim % GROUP:
-            return ReferenceKernels().attend(q, cache_k, cache_v, start_pos)
+            return ReferenceKernels().attend(q, cache_k, cache_v, start_pos, attention)
         macros: dict[str, object] = {
             "TOKENS": T,
             "HEADS": heads // kv_heads,
@@ -89,7 +97,9 @@ class CPUKernels:
             "HEAD_DIM": head_dim,
             "CACHE_ROWS": rows,
             "CACHE": _element(cache_k.dtype),
-            "SCALE": math.log2(math.e) * head_dim**-0.5,
+            "SCALE": attention.scale_of(head_dim) * (1.0 if attention.softcap else math.log2(math.e)),
+            "WINDOW": attention.window,
+            **_capped(attention.softcap),
         }
         out = Tensor.empty(T, heads * head_dim, dtype=dtypes.float32, device=q.device)
         if T > 1:
@@ -111,19 +121,59 @@ class CPUKernels:
         """Stretches of the positions that are attended to by tasks of their own."""
         return -(-ATTEND_TASKS // kv_heads)
 
-    def linear_residual(self, x: Tensor, weight: PackedMatrix, residual: Tensor, out: Tensor | None = None) -> Tensor:
+    def linear_residual(
+        self,
+        x: Tensor,
+        weight: PackedMatrix,
+        residual: Tensor,
+        out: Tensor | None = None,
+        bias: Tensor | None = None,
+        scale: float = 1.0,
+    ) -> Tensor:
         if out is None:
             out = Tensor.empty(x.shape[0], weight.shape[0], dtype=dtypes.float32, device=x.device)
-        return self._matmul("linear", x, None, 0.0, [weight], _tasks(x.shape[0], [weight]), {"RESIDUAL": 1}, [out], [residual])[0]
+        macros = {"RESIDUAL": 1, "BIAS": int(bias is not None), **_scaled(scale), **_capped(0.0)}
+        more = [residual] if bias is None else [residual, bias]
+        return self._matmul("linear", x, None, 0.0, [weight], _tasks(x.shape[0], [weight]), macros, [out], more)[0]
 
-    def norm_gated(self, x: Tensor, norm: Tensor, eps: float, w_gate: PackedMatrix, w_up: PackedMatrix) -> Tensor:
+    def norm_gated(
+        self,
+        x: Tensor,
+        norm: Tensor | None,
+        eps: float,
+        w_gate: PackedMatrix,
+        w_up: PackedMatrix,
+        activation: str = "silu",
+        bias: Tensor | None = None,
+    ) -> Tensor:
         out = Tensor.empty(x.shape[0], w_gate.shape[0], dtype=dtypes.float32, device=x.device)
-        weights = [w_gate, w_up]
-        return self._matmul("gated", x, norm, eps, weights, _tasks(x.shape[0], weights), {}, [out])[0]
+        weights, more = [w_gate, w_up], [] if bias is None else [bias]
+        macros: dict[str, object] = {"ACTIVATION": activation, "BIAS": len(more)}
+        return self._matmul("gated", x, norm, eps, weights, _tasks(x.shape[0], weights), macros, [out], more)[0]
 
-    def norm_linear(self, x: Tensor, norm: Tensor, eps: float, weight: PackedMatrix) -> Tensor:
+    def norm_linear(
+        self, x: Tensor, norm: Tensor | None, eps: float, weight: PackedMatrix, scale: float = 1.0, softcap: float = 0.0
+    ) -> Tensor:
         out = Tensor.empty(x.shape[0], weight.shape[0], dtype=dtypes.float32, device=x.device)
-        return self._matmul("linear", x, norm, eps, [weight], _tasks(x.shape[0], [weight]), {"RESIDUAL": 0}, [out])[0]
+        macros = {"RESIDUAL": 0, "BIAS": 0, **_scaled(scale), **_capped(softcap)}
+        return self._matmul("linear", x, norm, eps, [weight], _tasks(x.shape[0], [weight]), macros, [out])[0]
+
+    def norm_residual(self, x: Tensor, norm: Tensor, eps: float, residual: Tensor, out: Tensor | None = None) -> Tensor:
+        return self._normed(x, norm, eps, {"RESIDUAL": 1, "CENTRED": 0, "BIAS": 0}, [residual], out)
+
+    def layer_norm(self, x: Tensor, norm: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+        more = [] if bias is None else [bias]
+        return self._normed(x, norm, eps, {"RESIDUAL": 0, "CENTRED": 1, "BIAS": len(more)}, more)
+
+    def _normed(
+        self, x: Tensor, norm: Tensor, eps: float, macros: dict[str, object], more: Sequence[Tensor], out: Tensor | None = None
+    ) -> Tensor:
+        T, cols = x.shape
+        tasks = max(1, T // 8)
+        source = plain_source("normed", ["normed.c"], {"TOKENS": T, "COLS": cols, "TASKS": tasks, "EPS": float(eps), **macros})
+        if out is None:
+            out = Tensor.empty(T, cols, dtype=dtypes.float32, device=x.device)
+        return self._launch(source, "normed", tasks, [out], [x, norm, *more])[0]
 
     def _matmul(
         self,
@@ -182,6 +232,14 @@ def _project(formats: Sequence[Format]) -> str:
         return "TILE_0(part == 0 ? wq : part == 1 ? wk : wv, tile, INPUT_0, acc)"
     branches = [f"if (part == {i}) TILE_{i}({w}, tile, INPUT_{i}, acc)" for i, w in enumerate(("wq", "wk"))]
     return f"{'; else '.join(branches)}; else TILE_2(wv, tile, INPUT_2, acc)"
+
+
+def _scaled(scale: float) -> dict[str, object]:
+    return {"SCALED": int(scale != 1), "SCALE": float(scale)}
+
+
+def _capped(softcap: float) -> dict[str, object]:
+    return {"CAPPED": int(softcap != 0), "SOFTCAP": float(softcap)}
 
 
 def _element(dtype: DType) -> str:

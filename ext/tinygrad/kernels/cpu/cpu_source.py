@@ -99,7 +99,8 @@ def matmul_source(file: str, entry: str, formats: Sequence[Format], macros: Mapp
         defines[f"INPUT_{i}"] = "float_input" if form.element else "integer_input"
     distinct = {f.name: f for f in formats}.values()
     head = [_defines(defines), _read("simd.h"), _read("activations.h"), _read("tile.h")]
-    return "\n".join([*head, *(_format(f) for f in distinct), _read("inputs.h"), _read(file)])
+    own = [_read("rotate.h")] if file == "qkv.c" else []
+    return "\n".join([*head, *(_format(f) for f in distinct), _read("inputs.h"), *own, _read(file)])
 
 
 def plain_source(entry: str, files: Sequence[str], macros: Mapping[str, object]) -> str:

@@ -19,8 +19,8 @@ from ext.tinygrad.kernels.gpu.tuning import DecodeShape, Tuning
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.packed.formats import GROUP, LAYOUT, Format
 from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
-from ext.tinygrad.kernels.protocol import OneTokenProduct
-from ext.tinygrad.kernels.reference import ReferenceKernels
+from ext.tinygrad.kernels.protocol import FULL_ATTENTION, Attention, HeadTransform, OneTokenProduct
+from ext.tinygrad.kernels.reference import ReferenceKernels, capped, gated, into, store_heads
 
 PREFILL_ITEMS, PREFILL_SLOTS = 256, 4  # items and groups of rows of a prefill tile, as prefill.h is written
 QUERIES = 16  # tokens of an attention tile; eight items share each
@@ -36,6 +36,7 @@ class GPUKernels:
     """Activations of one token are int8 (per 32 columns) where they meet integer weights, as on the CPU; many tokens are floats.
 
     What `attend` and `norm_gated` hand to `linear_residual` is, for one token, a buffer of bytes (c/activations.h) that holds both.
+    Traits that LLaMA has not (biases, norms of heads, windows, caps, GELU) are generated code between these kernels.
     """
 
     name = "gpu"
@@ -51,16 +52,17 @@ class GPUKernels:
     def pack(self, matrix: QuantMatrix, device: str) -> PackedMatrix:
         return PackedMatrix.pack(matrix, device)
 
-    def embed(self, ids: Tensor, weight: PackedMatrix) -> Tensor:
+    def embed(self, ids: Tensor, weight: PackedMatrix, scale: float = 1.0) -> Tensor:
         T, (rows, cols) = ids.shape[0], weight.shape
         items = self.tuning.plain_items
         source = embed_source(self.tuning, weight.format, {"COLS": cols, "OUT_ROWS": rows, "ITEMS": items})
-        return launch(source, "embed", [T], items, [_floats(ids, T, cols)], [ids, weight.data])[0]
+        rows_of_ids = launch(source, "embed", [T], items, [_floats(ids, T, cols)], [ids, weight.data])[0]
+        return rows_of_ids if scale == 1 else (rows_of_ids * scale).contiguous()
 
     def norm_qkv(
         self,
         x: Tensor,
-        norm: Tensor,
+        norm: Tensor | None,
         eps: float,
         wq: PackedMatrix,
         wk: PackedMatrix,
@@ -69,22 +71,26 @@ class GPUKernels:
         cache_k: Tensor,
         cache_v: Tensor,
         start_pos: int | UOp,
+        heads: HeadTransform | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         T, (kv_heads, _, head_dim) = x.shape[0], cache_k.shape
-        heads = wq.shape[0] // head_dim
-        macros = {"Q_HEADS": heads, "KV_HEADS": kv_heads, **_cache_macros(cache_k)}
-        q = _floats(x, T, heads, head_dim)
+        if heads is not None or norm is None:
+            q, k, v = (self.norm_linear(x, norm, eps, w) for w in (wq, wk, wv))
+            return store_heads(q, k, v, rope, cache_k, cache_v, start_pos, heads)
+        n_heads = wq.shape[0] // head_dim
+        macros = {"Q_HEADS": n_heads, "KV_HEADS": kv_heads, **_cache_macros(cache_k)}
+        q = _floats(x, T, n_heads, head_dim)
         out = self._product("qkv", x, norm, eps, [wq, wk, wv], macros, [q, cache_k, cache_v], [rope], start_pos)
         return out[0], out[1], out[2]
 
-    def attend(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: int | UOp) -> Tensor:
+    def attend(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: int | UOp, attention: Attention = FULL_ATTENTION) -> Tensor:
         (T, heads, head_dim), (kv_heads, _, _) = q.shape, cache_k.shape
-        if head_dim % 4:
-            return ReferenceKernels().attend(q, cache_k, cache_v, start_pos)
+        if head_dim % 4 or attention.window or attention.softcap:
+            return ReferenceKernels().attend(q, cache_k, cache_v, start_pos, attention)
         macros: dict[str, object] = {
             "HEADS_PER_KV": heads // kv_heads,
             "HEADS_IN_ALL": heads,
-            "SCALE": math.log2(math.e) * head_dim**-0.5,
+            "SCALE": math.log2(math.e) * attention.scale_of(head_dim),
             **_cache_macros(cache_k),
         }
         if T == 1:
@@ -137,22 +143,56 @@ class GPUKernels:
         )
         return launch(source, "attend_combine", [heads], self.tuning.plain_items, [out], [partial])[0]
 
-    def linear_residual(self, x: Tensor, weight: PackedMatrix, residual: Tensor, out: Tensor | None = None) -> Tensor:
+    def linear_residual(
+        self,
+        x: Tensor,
+        weight: PackedMatrix,
+        residual: Tensor,
+        out: Tensor | None = None,
+        bias: Tensor | None = None,
+        scale: float = 1.0,
+    ) -> Tensor:
+        if bias is not None or scale != 1:
+            product = self.norm_linear(x, None, 0.0, weight)
+            return into(out, residual + (product if bias is None else product + bias) * scale)
         rows, cols = weight.shape
         T = residual.shape[0]
         if T == 1 and x.dtype != dtypes.uint8:
             x = self._to_activations(x, cols)
-        return self._product("linear", x, None, 0.0, [weight], {"RESIDUAL": 1}, [_floats(x, T, rows) if out is None else out], [residual])[
-            0
-        ]
+        out = _floats(x, T, rows) if out is None else out
+        return self._product("linear", x, None, 0.0, [weight], {"RESIDUAL": 1}, [out], [residual])[0]
 
-    def norm_gated(self, x: Tensor, norm: Tensor, eps: float, w_gate: PackedMatrix, w_up: PackedMatrix) -> Tensor:
+    def norm_gated(
+        self,
+        x: Tensor,
+        norm: Tensor | None,
+        eps: float,
+        w_gate: PackedMatrix,
+        w_up: PackedMatrix,
+        activation: str = "silu",
+        bias: Tensor | None = None,
+    ) -> Tensor:
+        if activation != "silu" or bias is not None or norm is None:
+            return gated(self.norm_linear(x, norm, eps, w_gate), self.norm_linear(x, norm, eps, w_up), activation, bias)
         T, rows = x.shape[0], w_gate.shape[0]
         out = _activations(x, rows) if T == 1 else _floats(x, T, rows)
         return self._product("gated", x, norm, eps, [w_gate, w_up], {}, [out])[0]
 
-    def norm_linear(self, x: Tensor, norm: Tensor, eps: float, weight: PackedMatrix) -> Tensor:
-        return self._product("linear", x, norm, eps, [weight], {"RESIDUAL": 0}, [_floats(x, x.shape[0], weight.shape[0])])[0]
+    def norm_linear(
+        self, x: Tensor, norm: Tensor | None, eps: float, weight: PackedMatrix, scale: float = 1.0, softcap: float = 0.0
+    ) -> Tensor:
+        rows, cols = weight.shape
+        T = 1 if x.dtype == dtypes.uint8 else x.shape[0]
+        if T == 1 and norm is None and x.dtype != dtypes.uint8:
+            x = self._to_activations(x, cols)
+        result = self._product("linear", x, norm, eps, [weight], {"RESIDUAL": 0}, [_floats(x, T, rows)])[0]
+        return result if (scale, softcap) == (1, 0) else capped(result * scale, softcap).contiguous()
+
+    def norm_residual(self, x: Tensor, norm: Tensor, eps: float, residual: Tensor, out: Tensor | None = None) -> Tensor:
+        return ReferenceKernels().norm_residual(x, norm, eps, residual, out)
+
+    def layer_norm(self, x: Tensor, norm: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+        return ReferenceKernels().layer_norm(x, norm, bias, eps)
 
     def _product(
         self,

@@ -28,8 +28,9 @@ INLINE vf widen(const CACHE* p) { return sizeof(CACHE) == 2 ? load_half(p) : LOA
 
 void ENTRY(f32* restrict partial, const f32* restrict q, const CACHE* restrict k, const CACHE* restrict v, long start_pos, long core_id) {
   const long kv = core_id / SPLITS, split = core_id % SPLITS;
-  const int n = start_pos + 1, chunks = (n + CHUNK - 1) / CHUNK;
-  const int begin = chunks * split / SPLITS * CHUNK, end = chunks * (split + 1) / SPLITS * CHUNK;
+  const int n = start_pos + 1, from = WINDOW && n > WINDOW ? n - WINDOW : 0;  // the first position that is seen
+  const int before = from / CHUNK, chunks = (n + CHUNK - 1) / CHUNK - before;
+  const int begin = (before + chunks * split / SPLITS) * CHUNK, end = (before + chunks * (split + 1) / SPLITS) * CHUNK;
   k += kv * CACHE_ROWS * HEAD_DIM;
   v += kv * CACHE_ROWS * HEAD_DIM;
   f32 query[HEADS * HEAD_DIM], best[HEADS], total[HEADS];
@@ -62,7 +63,9 @@ void ENTRY(f32* restrict partial, const f32* restrict q, const CACHE* restrict k
       }
     }
     for (int h = 0; h < HEADS; h++) {
+      if (CAPPED) UNROLL for (int p = 0; p < CHUNK; p += LANES) STORE(weight[h] + p, capped(LOAD(vf, weight[h] + p)));
       for (int p = count; p < CHUNK; p++) weight[h][p] = HIDDEN_SCORE;
+      if (WINDOW) for (int p = 0; first + p < from; p++) weight[h][p] = HIDDEN_SCORE;
       vf peak = LOAD(vf, weight[h]), share = SPLAT(0);
       UNROLL for (int p = LANES; p < CHUNK; p += LANES) peak = vmax(peak, LOAD(vf, weight[h] + p));
       const f32 top = max_lanes(peak), now = top > best[h] ? top : best[h];

@@ -25,7 +25,8 @@ void ENTRY(f32* restrict out, const f32* restrict q, const CACHE* restrict k, co
     for (int d = 0; d < HEAD_DIM; d++) sum[d][i] = SPLAT(0);
   }
 
-  for (int first = 0; first < n; first += CHUNK) {
+  const int from = WINDOW && start_pos + t0 + 1 > WINDOW ? start_pos + t0 + 1 - WINDOW : 0;  // the first position that the first row sees
+  for (int first = from / CHUNK * CHUNK; first < n; first += CHUNK) {
     const int count = n - first < CHUNK ? n - first : CHUNK, steps = (count + NP - 1) / NP * NP;
     const f32* rows = cache_rows(k, first, count, scratch);
     for (int i = 0; i < RV; i += NV) {
@@ -40,7 +41,11 @@ void ENTRY(f32* restrict out, const f32* restrict q, const CACHE* restrict k, co
             UNROLL for (int x = 0; x < NV; x++) acc[j][x] += y[x] * rows[(p + j) * HEAD_DIM + d];
         }
         UNROLL for (int j = 0; j < NP; j++)
-          UNROLL for (int x = 0; x < NV; x++) weight[p + j][i + x] = first + p + j <= last[i + x] ? acc[j][x] : SPLAT(HIDDEN_SCORE);
+          UNROLL for (int x = 0; x < NV; x++) {
+            vf score = first + p + j <= last[i + x] ? capped(acc[j][x]) : SPLAT(HIDDEN_SCORE);
+            if (WINDOW) score = first + p + j > last[i + x] - WINDOW ? score : SPLAT(HIDDEN_SCORE);
+            weight[p + j][i + x] = score;
+          }
       }
       UNROLL for (int x = i; x < i + NV; x++) {
         vf now = best[x], share = SPLAT(0);

@@ -1,13 +1,23 @@
-// out = silu(norm(x) @ gate.TOKENS) * (norm(x) @ up.TOKENS)
+// out = ACTIVATION(norm(x) @ gate.TOKENS) * (norm(x) @ up.TOKENS), a bias (the gate's, then the other's) added to both products where BIAS.
 
-void ENTRY(f32* restrict out, INPUTS, const u8* restrict gate, const u8* restrict up, long core_id) {
+void ENTRY(f32* restrict out, INPUTS, const u8* restrict gate, const u8* restrict up,
+#if BIAS
+           const f32* restrict bias,
+#endif
+           long core_id) {
   PREPARE
   for (long tile = SHARE(core_id, TILES(OUT_ROWS), TASKS); tile < SHARE(core_id + 1, TILES(OUT_ROWS), TASKS); tile++) {
     vf gates[TOKENS * VECTORS], ups[TOKENS * VECTORS];
     TILE_0(gate, tile, INPUT_0, gates);
     TILE_1(up, tile, INPUT_1, ups);
     for (int t = 0; t < TOKENS; t++)
-      UNROLL for (int v = 0; v < VECTORS; v++)
-        store_rows(out + (long)t * OUT_ROWS, silu(gates[t * VECTORS + v]) * ups[t * VECTORS + v], tile * TILE_ROWS + v * LANES, OUT_ROWS);
+      UNROLL for (int v = 0; v < VECTORS; v++) {
+        const int row = tile * TILE_ROWS + v * LANES;
+#if BIAS
+        gates[t * VECTORS + v] += load_rows(bias, row, OUT_ROWS);
+        ups[t * VECTORS + v] += load_rows(bias + OUT_ROWS, row, OUT_ROWS);
+#endif
+        store_rows(out + (long)t * OUT_ROWS, ACTIVATION(gates[t * VECTORS + v]) * ups[t * VECTORS + v], row, OUT_ROWS);
+      }
   }
 }

@@ -1,8 +1,12 @@
-// out = x @ w.TOKENS, with a norm before it where NORM and a residual added where RESIDUAL.
+// out = x @ w.TOKENS, with a norm before it where NORM, a bias where BIAS, times SCALE where SCALED, a residual added where RESIDUAL, and capped
+// at SOFTCAP by a tanh where CAPPED.
 
 void ENTRY(f32* restrict out, INPUTS, const u8* restrict w,
 #if RESIDUAL
            const f32* restrict residual,
+#endif
+#if BIAS
+           const f32* restrict bias,
 #endif
            long core_id) {
   PREPARE
@@ -13,8 +17,17 @@ void ENTRY(f32* restrict out, INPUTS, const u8* restrict w,
       UNROLL for (int v = 0; v < VECTORS; v++) {
         const int row = tile * TILE_ROWS + v * LANES;
         const long at = (long)t * OUT_ROWS;
+#if BIAS
+        acc[t * VECTORS + v] += load_rows(bias, row, OUT_ROWS);
+#endif
+#if SCALED
+        acc[t * VECTORS + v] *= SCALE;
+#endif
 #if RESIDUAL
         acc[t * VECTORS + v] += load_rows(residual + at, row, OUT_ROWS);
+#endif
+#if CAPPED
+        acc[t * VECTORS + v] = vtanh(acc[t * VECTORS + v] / SOFTCAP) * SOFTCAP;
 #endif
         store_rows(out + at, acc[t * VECTORS + v], row, OUT_ROWS);
       }

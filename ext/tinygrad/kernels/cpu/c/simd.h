@@ -131,6 +131,9 @@ INLINE vf vexp2(vf x) {
 }
 
 INLINE vf silu(vf x) { return x / (1.0f + vexp(-x)); }
+INLINE vf vtanh(vf x) { return 1.0f - 2.0f / (1.0f + vexp(2.0f * x)); }
+// by its tanh approximation, arXiv 1606.08415: x / 2 * (1 + tanh(y)) is x / (1 + exp(-2 y))
+INLINE vf gelu(vf x) { return x / (1.0f + vexp(-1.5957691216057308f * (x + 0.044715f * x * x * x))); }
 
 // The dot product: acc[row] += sum over four bytes of w[row] * a. DOT_SIGNED says that 8-bit weights stay signed; otherwise they arrive plus 128.
 // dot_chunks(w, first, n, a, acc, bits) takes n chunks of four columns; `bits` of the weights decide how often 16-bit sums must be widened.
