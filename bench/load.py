@@ -70,7 +70,7 @@ def write_pth(folder: Path, layers: int) -> Path:
 
 
 def write_safetensors(folder: Path, layers: int) -> Path:
-    from app.models.llama.checkpoint.checkpoint import HF_LAYER_NAMES, HF_NAMES
+    from app.models.llama.checkpoint.names import HF_LAYER_NAMES, HF_NAMES
     from tests.reference.tiny_formats import hf_config, write_tokenizer_json
 
     config = hf_config(n_kv_heads=32, hidden_size=4096, intermediate_size=11_008, num_hidden_layers=layers, num_attention_heads=32)
@@ -95,7 +95,7 @@ def write_gguf(path: Path, layers: int) -> Path:
     """Q4_0 throughout, of random blocks: the same ones again and again."""
     import gguf
 
-    from app.models.llama.checkpoint.checkpoint import gguf_from_canonical
+    from app.models.llama.checkpoint.names import gguf_from_canonical
     from tests.reference.tiny import add_metadata, tiny_metadata
 
     sizes, kind, plain = shapes(layers), gguf.GGMLQuantizationType.Q4_0, gguf.GGMLQuantizationType.F32

@@ -9,7 +9,7 @@ import gguf
 import numpy as np
 import safetensors.numpy
 
-from app.models.llama.checkpoint.checkpoint import GGUF_LAYER_NAMES, GGUF_NAMES, HF_LAYER_NAMES, HF_NAMES
+from app.models.llama.checkpoint.names import GGUF_LAYER_NAMES, GGUF_NAMES, HF_LAYER_NAMES, HF_NAMES
 from tests.reference.tiny import CHAT_TEMPLATE, make_tiny_gguf, random_weights
 from tests.reference.torch_writer import write_torch
 from tests.reference.words import MERGES, SPECIAL_TOKENS, TOKENS

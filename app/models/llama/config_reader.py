@@ -65,8 +65,8 @@ class MetadataReader:
             raise self.fail(f"gives {self.prefix + key} as {quoted(value)}; a positive number is needed")
         return float(value)
 
-    def rope_base(self, key: str) -> float:
-        if (theta := self.positive(key, default=10_000.0)) <= 1:
+    def rope_base(self, key: str, default: float = 10_000.0) -> float:
+        if (theta := self.positive(key, default=default)) <= 1:
             raise self.fail(f"gives {self.prefix + key} as {theta:g}; a base above 1 is needed")
         return theta
 
@@ -85,12 +85,3 @@ class MetadataReader:
         if rope_dim % 2 or not 0 < rope_dim <= head_dim:
             raise self.fail(f"turns {rope_dim} entries of heads of {head_dim} by RoPE; an even number up to {head_dim} is possible")
         return rope_dim
-
-    def context(self, key: str, window_key: str, default: int | None = None) -> tuple[int, int]:
-        """(tokens the model can attend to, its sliding window or 0): full attention and a window are the same as far as the window goes."""
-        context, window = self.size(key, default), self.scalar(window_key, 0)
-        if not isinstance(window, int) or isinstance(window, bool) or window < 0:
-            raise self.fail(f"gives {self.prefix + window_key} as {quoted(window)}; a whole number is needed")
-        if self.metadata.get("use_sliding_window") is False:
-            window = 0
-        return (window, window) if 0 < window < context else (context, 0)

@@ -48,7 +48,7 @@ class Engine:
     def __init__(self, model: Transformer, capacity: int, device: str):
         self.model, self.capacity, self.device = model, capacity, device
         install_on(device)
-        self.rows: int = model.rope.shape[0]  # of every cache; a pass writes as many as it takes tokens, padding included
+        self.rows: int = model.rows  # of every cache; a pass writes as many as it takes tokens, padding included
         self.chunks = chunks_of(model.kernels, self.rows)
         self._decode = Pass(model, 1, capacity, device, with_logits=True)
         self._prefill = {T: Pass(model, T, capacity, device, with_logits=False) for T in self.chunks}

@@ -44,7 +44,8 @@ class Footprint:
         names = [name for name in checkpoint.tensor_names if not (c.tied and name == "output.weight")]
         stored = [checkpoint.stored(name) for name in names]
         weights = sum(packed_nbytes(s.type, s.shape) if len(s.shape) == 2 else 4 * math.prod(s.shape) for s in stored)
-        rope = 4 * rows * c.head_dim * (1 if c.rope_scale == 1 else 2)
+        ropes = {c.rope(layer, max_context) for layer in range(c.n_layers)}
+        rope = sum(4 * rows * c.head_dim * (1 if one.scale == 1 else 2) for one in ropes)
         return cls(weights + rope, 2 * c.n_layers * c.n_kv_heads * rows * c.head_dim * cache_bytes, _scratch(c, chunks), max_context)
 
 

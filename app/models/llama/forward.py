@@ -140,7 +140,7 @@ class Pass:
     def __init__(self, model: Transformer, T: int, capacity: int, device: str, with_logits: bool):
         self.model, self.T = model, T
         # a pass that begins within the window may not write beyond a cache's rows, of which the RoPE table has as many
-        self.position = UOp.variable(POSITION, 0, min(capacity - 1, model.rope.shape[0] - T))
+        self.position = UOp.variable(POSITION, 0, min(capacity - 1, model.rows - T))
         self.ids = buffers.upload(np.zeros(T, np.int32), device)
         self.x = buffers.upload(np.zeros((T, model.config.dim), np.float32), device)
         self._blocks: dict[tuple, CapturedGraph] = {}
@@ -186,13 +186,13 @@ class Pass:
         """The pieces in their order with this cache's buffers, as one native call where the device has such a thing."""
         steps = [(self._embed, [self.ids, self.x, *self.model.tok_embeddings.tensors])]
         for i, (block, layer) in enumerate(zip(self.model.blocks, cache.layers, strict=True)):
-            inputs = [self.x, layer.k, layer.v, self.model.rope, *block.tensors]
+            inputs = [self.x, layer.k, layer.v, *block.tensors]
             if (graph := self._blocks.get(block.layout)) is None:
                 name = f"block {len(self._blocks)}"
                 graph = self._blocks[block.layout] = CapturedGraph(name, self._block_function(i, layer), self.position)
             steps.append((graph, inputs))
         if self._head is not None:
-            steps.append((self._head, [self.x, self.model.norm, *self.model.output.tensors]))
+            steps.append((self._head, [self.x, *self.model.norm.tensors, *self.model.output.tensors]))
         missing: dict[str, tuple[CapturedGraph, list[Tensor]]] = {}
         for graph, inputs in steps:
             if not graph.ready:
@@ -205,7 +205,7 @@ class Pass:
     def _make_ready(self, missing: dict[str, tuple[CapturedGraph, list[Tensor]]], cache: KVCache, start_pos: int) -> None:
         """From the disk, all of them, or by capturing: what that computes is computed again in its turn, from the right input then."""
         rows, kind = cache.layers[0].k.shape, cache.layers[0].k.dtype
-        files = GraphCache(self.model, self.x.device, self.T, self.position, self._head is not None, rows, kind, self.model.rope.shape)
+        files = GraphCache(self.model, self.x.device, self.T, self.position, self._head is not None, rows, kind, self.model.rows)
         kept = files.load()
         if missing.keys() <= kept.keys():
             for name, (graph, _) in missing.items():

@@ -85,8 +85,9 @@ class KeyRotation:
 class Shifter:
     """Lifts and moves chunks of positions; one serves every cache of the same shape."""
 
-    def __init__(self, rope: Tensor, rows: int):
-        self.rope, self.rows = rope, rows
+    def __init__(self, ropes: Sequence[Tensor], rows: int):
+        """`ropes`: the table of each layer."""
+        self.ropes, self.rows = ropes, rows
 
         def lift(k: Tensor, lifted: Tensor, rope: Tensor, start: UOp) -> list[Tensor]:
             angles = rope[start : start + CHUNK]  # (CHUNK, Hd / 2, 2)
@@ -106,8 +107,8 @@ class Shifter:
         # the last rows are there for padding only and hold nothing that counts
         unused = self.rows - CHUNK
         return KeyRotation(
-            self._lift.over([(k, lifted, self.rope) for k, _, lifted in layers], unused),
-            self._move.over([(k, v, lifted, self.rope) for k, v, lifted in layers], unused, unused),
+            self._lift.over([(k, lifted, rope) for (k, _, lifted), rope in zip(layers, self.ropes, strict=True)], unused),
+            self._move.over([(k, v, lifted, rope) for (k, v, lifted), rope in zip(layers, self.ropes, strict=True)], unused, unused),
         )
 
 

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tinygrad import Device, dtypes
+from tinygrad import Device, Tensor, dtypes
 
 from app.models.llama.checkpoint import Checkpoint, open_checkpoint
 from app.models.llama.config import ConfigError, LlamaConfig
@@ -25,6 +25,7 @@ from app.models.llama.footprint import Footprint, check_fit
 from app.models.llama.kv_cache import KVCache, Shifter
 from app.models.llama.sampler import Sampler, SamplingParams
 from app.models.llama.tokenizers.tokenizer import Tokenizer
+from app.models.llama.traits import Rope
 from app.models.llama.transformer import Transformer, rope_angles
 from app.models.llama.weight_cache import WeightCache
 from ext.tinygrad.backend import Backend, describe_device
@@ -46,16 +47,24 @@ class Llama:
     def __init__(self, model: Transformer, tokenizer: Tokenizer, max_context: int, device: str, cache_dtype: str, fingerprint: str):
         self.model, self.tokenizer, self.max_context, self.device = model, tokenizer, max_context, device
         self.config: LlamaConfig = (config := model.config)
+        self._unscaled: dict[Rope, Tensor] = {}
         self.fingerprint = fingerprint  # of the checkpoint's content
         self.engine = Engine(model, max_context, device)
         self._cache_dtype = dtypes.float32 if cache_dtype == "float32" else dtypes.float16
-        # cached keys carry YaRN's scale already: moving them may only turn them
-        turning = model.rope if config.rope_scale == 1 else upload(rope_angles(config, cache_rows(max_context), scaled=False), device)
-        self._shifter = Shifter(turning, cache_rows(max_context))
+        self._shifter = Shifter([self._turning(layer) for layer in range(config.n_layers)], cache_rows(max_context))
         self._identity = {"model": fingerprint, "device": device, "kernels": model.kernels.name, "cache": cache_dtype, "townhall": VERSION}
         self._undecodable = tokenizer.undecodable(config.vocab_size)
         self._scratch: KVCache | None = None
         self.quantised = 0  # matrices that were floats in the file
+
+    def _turning(self, layer: int) -> Tensor:
+        """The RoPE table that shifts a layer's keys: they carry YaRN's scale already, and may only be turned."""
+        rope = self.config.rope(layer, self.max_context)
+        if rope.scale == 1:
+            return self.model.blocks[layer].rope
+        if rope not in self._unscaled:
+            self._unscaled[rope] = upload(rope_angles(rope, self.config.head_dim, self.model.rows, scaled=False), self.device)
+        return self._unscaled[rope]
 
     @classmethod
     @paused_collector()
@@ -89,8 +98,7 @@ class Llama:
         config = checkpoint.config
         if not 1 <= max_context <= config.context_length:
             raise ConfigError(
-                f"--max-context {max_context} exceeds the {config.context_length} tokens that {Path(path).name} "
-                f"{'sees at once (its sliding window, beyond which Townhall does not go)' if config.window else 'was trained for'}; "
+                f"--max-context {max_context} exceeds the {config.context_length} tokens that {Path(path).name} was trained for; "
                 f"pass {config.context_length} or less"
                 if max_context > 0
                 else f"--max-context {max_context} holds no token; pass a number from 1 to {config.context_length}"
@@ -114,7 +122,7 @@ class Llama:
             if progress:
                 progress(done, checkpoint.nbytes)
 
-        model = Transformer.from_checkpoint(checkpoint, kernels, device, rows, count, matrices)
+        model = Transformer.from_checkpoint(checkpoint, kernels, device, rows, count, matrices, max_context)
         matrices.close()
         llama = cls(model, tokenizer, max_context, device, cache_dtype, checkpoint.fingerprint())
         llama.quantised = quantised

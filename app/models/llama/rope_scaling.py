@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-KINDS = ("linear", "llama3", "yarn")
+KINDS = ("linear", "llama3", "yarn", "longrope", "su")
 
 
 def linear(rope_dim: int, factor: float) -> tuple[float, ...]:
@@ -48,13 +48,21 @@ def yarn_scale(factor: float, mscale: float = 1.0) -> float:
     return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0
 
 
+def longrope_scale(factor: float, original: int) -> float:
+    """What LongRoPE (arXiv 2402.13753) multiplies cosines and sines by, stretched by `factor` beyond `original` tokens."""
+    return 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(original))
+
+
+Long = tuple[int, tuple[float, ...]]  # LongRoPE: the tokens first trained for, and the factors of a context beyond them
+
+
 def from_hf(
-    scaling: Mapping[str, Any], rope_dim: int, theta: float, context: int, fail: Callable[[str], Exception]
-) -> tuple[tuple[float, ...], float]:
-    """(factors, scale) of a config.json's rope_scaling, as transformers' modeling_rope_utils computes them."""
+    scaling: Mapping[str, Any], rope_dim: int, theta: float, context: int, config: Mapping[str, Any], fail: Callable[[str], Exception]
+) -> tuple[tuple[float, ...], float, Long | None]:
+    """(factors, scale, LongRoPE's other factors) of a config.json's rope scaling, as transformers' modeling_rope_utils computes them."""
     kind = scaling.get("rope_type") or scaling.get("type") or "default"
-    if kind in ("default", "none"):
-        return (), 1.0
+    if kind in ("default", "none", "dynamic"):  # "dynamic" stretches nothing up to the trained length, where contexts end here
+        return (), 1.0, None
     if kind not in KINDS:
         raise fail(f"needs rope scaling {str(kind)[:20]!r}, which Townhall does not support")
 
@@ -67,15 +75,20 @@ def from_hf(
             raise fail(f"gives the rope scaling's {key} as {str(value)[:20]!r}; a positive number is needed")
         return float(value)
 
+    if kind in ("longrope", "su"):
+        original = int(number("original_max_position_embeddings", float(config.get("original_max_position_embeddings") or context)))
+        short, long = (_factors(scaling.get(key), key, rope_dim, fail) for key in ("short_factor", "long_factor"))
+        scale = number("attention_factor") if scaling.get("attention_factor") is not None else longrope_scale(context / original, original)
+        return short, scale, (original, long)
     factor = number("factor")
     if kind == "linear":
-        return linear(rope_dim, factor), 1.0
+        return linear(rope_dim, factor), 1.0, None
     original = int(number("original_max_position_embeddings", float(context)))
     if kind == "llama3":
         low, high = number("low_freq_factor"), number("high_freq_factor")
         if high <= low:
             raise fail(f"gives rope scaling a high_freq_factor of {high} that is not above its low_freq_factor of {low}")
-        return llama3(rope_dim, theta, factor, low, high, original), 1.0
+        return llama3(rope_dim, theta, factor, low, high, original), 1.0, None
     if scaling.get("truncate", True) is not True:
         raise fail("needs rope scaling 'yarn' without truncation, which Townhall does not support")
     if scaling.get("attention_factor") is not None:
@@ -84,4 +97,11 @@ def from_hf(
         scale = yarn_scale(factor, number("mscale")) / yarn_scale(factor, number("mscale_all_dim"))
     else:
         scale = yarn_scale(factor)
-    return yarn(rope_dim, theta, factor, original, number("beta_fast", 32.0), number("beta_slow", 1.0)), scale
+    return yarn(rope_dim, theta, factor, original, number("beta_fast", 32.0), number("beta_slow", 1.0)), scale, None
+
+
+def _factors(values: Any, key: str, rope_dim: int, fail: Callable[[str], Exception]) -> tuple[float, ...]:
+    sound = isinstance(values, list) and all(isinstance(n, int | float) and not isinstance(n, bool) and 0 < n < 1e9 for n in values)
+    if not sound or len(values) != rope_dim // 2:
+        raise fail(f"gives the rope scaling's {key} as something else than {rope_dim // 2} positive numbers")
+    return tuple(map(float, values))

@@ -1,4 +1,4 @@
-"""The LLaMA decoder (arXiv 2302.13971) as calls to a kernel set: short here, fast there."""
+"""The LLaMA decoder (arXiv 2302.13971), and its relatives by their traits, as calls to a kernel set: short here, fast there."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,29 +9,60 @@ from tinygrad import Tensor, UOp
 from app.models.llama.checkpoint.checkpoint import Checkpoint
 from app.models.llama.config import LlamaConfig
 from app.models.llama.kv_cache import LayerCache
+from app.models.llama.traits import LLAMA, Rope, Traits
 from app.models.llama.weight_cache import WeightCache
 from ext.tinygrad.buffers import upload
-from ext.tinygrad.kernels.protocol import Kernels, OneTokenProduct, PackedWeight, rope_table
+from ext.tinygrad.kernels.protocol import FULL_ATTENTION, Attention, HeadTransform, Kernels, OneTokenProduct, PackedWeight, rope_table
+
+
+@dataclass(frozen=True)
+class Norm:
+    """RMSNorm (arXiv 1910.07467), or LayerNorm where it is `centred`."""
+
+    weight: Tensor  # (D,)
+    eps: float
+    bias: Tensor | None = None  # (D,)
+    centred: bool = False
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [self.weight] if self.bias is None else [self.weight, self.bias]
+
+    def fused(self, x: Tensor, kernels: Kernels) -> tuple[Tensor, Tensor | None]:
+        """What an operation that norms its input takes: x and the weights of an RMSNorm, or x normed already and None."""
+        return (kernels.layer_norm(x, self.weight, self.bias, self.eps), None) if self.centred else (x, self.weight)
 
 
 @dataclass(frozen=True)
 class Block:
-    """Attention and feed-forward, each normed before and added to the residual stream; names are the checkpoint's."""
+    """Attention and feed-forward, each normed before (or after, or both) and added to the residual stream; names are the checkpoint's."""
 
-    attention_norm: Tensor  # (D,)
     wq: PackedWeight  # (H * Hd, D)
     wk: PackedWeight  # (KvH * Hd, D)
     wv: PackedWeight  # (KvH * Hd, D)
     wo: PackedWeight  # (D, H * Hd)
-    ffn_norm: Tensor  # (D,)
     w1: PackedWeight  # gate, (F, D)
     w2: PackedWeight  # down, (D, F)
     w3: PackedWeight  # up, (F, D)
+    rope: Tensor  # (rows, Hd / 2, 2)
+    attention_norm: Norm | None
+    ffn_norm: Norm | None  # None: attention's serves (parallel), or what the feed-forward gives is normed
+    attention_post_norm: Norm | None = None
+    ffn_post_norm: Norm | None = None
+    heads: HeadTransform | None = None
+    attention: Attention = FULL_ATTENTION
+    wo_bias: Tensor | None = None  # (D,)
+    gated_bias: Tensor | None = None  # (2 F,): gate's, up's
+    w2_bias: Tensor | None = None  # (D,)
+    traits: Traits = LLAMA
 
     @property
     def tensors(self) -> list[Tensor]:
         """Every buffer, in a fixed order."""
-        return [self.attention_norm, self.ffn_norm, *(t for w in self.matrices for t in w.tensors)]
+        norms = [norm for norm in (self.attention_norm, self.ffn_norm, self.attention_post_norm, self.ffn_post_norm) if norm is not None]
+        vectors = [t for norm in norms for t in norm.tensors] + (self.heads.tensors if self.heads else [])
+        vectors += [bias for bias in (self.wo_bias, self.gated_bias, self.w2_bias) if bias is not None]
+        return [self.rope, *vectors, *(t for w in self.matrices for t in w.tensors)]
 
     @property
     def matrices(self) -> tuple[PackedWeight, ...]:
@@ -40,16 +71,34 @@ class Block:
     @property
     def layout(self) -> tuple:
         """Blocks of one layout differ in nothing but the numbers in their buffers."""
-        return tuple(w.layout for w in self.matrices)
+        return (*(w.layout for w in self.matrices), self.attention)
 
-    def __call__(
-        self, x: Tensor, cache: LayerCache, rope: Tensor, start_pos: UOp, eps: float, kernels: Kernels
-    ) -> tuple[Tensor, LayerCache]:
+    def __call__(self, x: Tensor, cache: LayerCache, start_pos: UOp, eps: float, kernels: Kernels) -> tuple[Tensor, LayerCache]:
         """The result is in the buffer of x, which is read for the last time before it is written."""
-        q, k, v = kernels.norm_qkv(x, self.attention_norm, eps, self.wq, self.wk, self.wv, rope, cache.k, cache.v, start_pos)
-        between = kernels.linear_residual(kernels.attend(q, k, v, start_pos), self.wo, x)  # (T, D)
-        h = kernels.norm_gated(between, self.ffn_norm, eps, self.w1, self.w3)  # (T, F)
-        return kernels.linear_residual(h, self.w2, between, out=x), LayerCache(k, v)  # (T, D)
+        t = self.traits
+        to_attend, norm = self.attention_norm.fused(x, kernels) if self.attention_norm else (x, None)
+        q, k, v = kernels.norm_qkv(to_attend, norm, eps, self.wq, self.wk, self.wv, self.rope, cache.k, cache.v, start_pos, self.heads)
+        attended = kernels.attend(q, k, v, start_pos, self.attention)
+        between = self._add(attended, self.wo, self.wo_bias, self.attention_post_norm, x, None, kernels)  # (T, D)
+        if not t.parallel:
+            to_attend, norm = self.ffn_norm.fused(between, kernels) if self.ffn_norm else (between, None)
+        h = kernels.norm_gated(to_attend, norm, eps, self.w1, self.w3, t.activation, self.gated_bias)  # (T, F)
+        return self._add(h, self.w2, self.w2_bias, self.ffn_post_norm, between, x, kernels), LayerCache(k, v)  # (T, D)
+
+    def _add(
+        self,
+        x: Tensor,
+        weight: PackedWeight,
+        bias: Tensor | None,
+        norm: Norm | None,
+        residual: Tensor,
+        out: Tensor | None,
+        kernels: Kernels,
+    ) -> Tensor:
+        """What a sublayer ends with: its product, normed where there is a norm after it, added to the residual stream."""
+        if norm is None:
+            return kernels.linear_residual(x, weight, residual, out, bias, self.traits.residual_scale)
+        return kernels.norm_residual(kernels.norm_linear(x, None, 0.0, weight), norm.weight, norm.eps, residual, out)
 
 
 @dataclass(frozen=True)
@@ -60,9 +109,9 @@ class Transformer:
     kernels: Kernels
     tok_embeddings: PackedWeight  # (V, D)
     blocks: tuple[Block, ...]
-    norm: Tensor  # (D,)
+    norm: Norm
     output: PackedWeight  # (V, D); tok_embeddings again where the model ties them
-    rope: Tensor  # (rows, Hd / 2, 2)
+    rows: int  # of every cache and RoPE table
 
     @classmethod
     def from_checkpoint(
@@ -73,8 +122,11 @@ class Transformer:
         cache_rows: int,
         on_bytes: Callable[[int], None] = lambda n: None,
         matrices: WeightCache | None = None,
+        max_context: int = 0,
     ) -> "Transformer":
-        """Read, lay out and place every weight; `on_bytes` hears how many bytes of the file each one was."""
+        """Read, lay out and place every weight; `on_bytes` hears how many bytes of the file each one was.
+
+        `max_context`, by default as many as there are rows, decides between two sets of RoPE's factors where a model has them."""
         config = checkpoint.config
         matrices = matrices or WeightCache(checkpoint, kernels, device)
 
@@ -83,29 +135,62 @@ class Transformer:
             on_bytes(nbytes)
             return packed
 
-        def vector(name: str) -> Tensor:
-            stored = checkpoint.vector(f"{name}.weight")
-            on_bytes(stored.nbytes)
-            return upload(stored, device)
+        def place(values: np.ndarray) -> Tensor:
+            on_bytes(values.nbytes)
+            return upload(values, device)
+
+        def vector(*names: str) -> Tensor:
+            """Several are one behind the other."""
+            return place(np.concatenate([checkpoint.vector(name) for name in names]))
+
+        def norm(name: str) -> Norm:
+            bias = vector(f"{name}.bias") if t.norm_bias else None
+            return Norm(vector(f"{name}.weight"), config.norm_eps, bias, t.layer_norm)
+
+        t, ropes = config.traits, dict[Rope, Tensor]()
+
+        def rope(layer: int) -> Tensor:
+            found = config.rope(layer, max_context)
+            if found not in ropes:
+                ropes[found] = upload(rope_angles(found, config.head_dim, cache_rows), device)
+            return ropes[found]
+
+        def heads(layer: str) -> HeadTransform | None:
+            if not (t.qkv_bias or t.head_norm):
+                return None
+            bias = vector(*(f"{layer}.attention.{w}.bias" for w in ("wq", "wk", "wv"))) if t.qkv_bias else None
+            normed = vector(*(f"{layer}.attention.{part}_norm.weight" for part in "qk")) if t.head_norm else None
+            return HeadTransform(bias, normed, t.head_norm != "all", config.norm_eps)
 
         def block(i: int) -> Block:
-            attention, feed_forward = f"layers.{i}.attention", f"layers.{i}.feed_forward"
+            layer = f"layers.{i}"
+            attention, feed_forward = f"{layer}.attention", f"{layer}.feed_forward"
             return Block(
-                attention_norm=vector(f"layers.{i}.attention_norm"),
+                attention_norm=norm(f"{layer}.attention_norm") if t.pre_norm else None,
                 **{w: matrix(f"{attention}.{w}") for w in ("wq", "wk", "wv", "wo")},
-                ffn_norm=vector(f"layers.{i}.ffn_norm"),
+                ffn_norm=norm(f"{layer}.ffn_norm") if t.pre_norm and not t.parallel else None,
                 **{w: matrix(f"{feed_forward}.{w}") for w in ("w1", "w2", "w3")},
+                rope=rope(i),
+                attention_post_norm=norm(f"{layer}.attention_post_norm") if t.post_norm else None,
+                ffn_post_norm=norm(f"{layer}.ffn_post_norm") if t.post_norm else None,
+                heads=heads(layer),
+                attention=Attention(t.attention_scale, config.window(i), t.attention_softcap),
+                wo_bias=vector(f"{attention}.wo.bias") if t.output_bias else None,
+                gated_bias=vector(f"{feed_forward}.w1.bias", f"{feed_forward}.w3.bias") if t.mlp_bias else None,
+                w2_bias=vector(f"{feed_forward}.w2.bias") if t.mlp_bias else None,
+                traits=t,
             )
 
+        max_context = max_context or cache_rows
         embeddings = matrix("tok_embeddings")
         return cls(
             config=config,
             kernels=kernels,
             tok_embeddings=embeddings,
             blocks=tuple(block(i) for i in range(config.n_layers)),
-            norm=vector("norm"),
+            norm=norm("norm"),
             output=embeddings if config.tied else matrix("output"),
-            rope=upload(rope_angles(config, cache_rows), device),
+            rows=cache_rows,
         )
 
     @property
@@ -135,18 +220,19 @@ class Transformer:
 
     def embed(self, ids: Tensor) -> Tensor:
         """(T,) int32 ids to the residual stream, (T, D)."""
-        return self.kernels.embed(ids, self.tok_embeddings)
+        return self.kernels.embed(ids, self.tok_embeddings, self.config.traits.embedding_scale)
 
     def block(self, i: int, x: Tensor, cache: LayerCache, start_pos: UOp) -> tuple[Tensor, LayerCache]:
         """The residual stream through block i, (T, D), in the buffer of x, and its cache after the store."""
-        return self.blocks[i](x, cache, self.rope, start_pos, self.config.norm_eps, self.kernels)
+        return self.blocks[i](x, cache, start_pos, self.config.norm_eps, self.kernels)
 
     def head(self, x: Tensor) -> Tensor:
         """The residual stream after the last block to float32 logits, (T, V)."""
-        return self.kernels.norm_linear(x, self.norm, self.config.norm_eps, self.output)
+        normed, norm = self.norm.fused(x, self.kernels)
+        t = self.config.traits
+        return self.kernels.norm_linear(normed, norm, self.config.norm_eps, self.output, t.logit_scale, t.logit_softcap)
 
 
-def rope_angles(config: LlamaConfig, rows: int, scaled: bool = True) -> np.ndarray:
-    """The model's RoPE table, float32 (rows, Hd / 2, 2); not `scaled`, it turns and leaves lengths alone."""
-    c = config
-    return rope_table(rows, c.head_dim, c.rope_dim, c.rope_theta, c.rope_factors, c.rope_scale if scaled else 1.0)
+def rope_angles(rope: Rope, head_dim: int, rows: int, scaled: bool = True) -> np.ndarray:
+    """A layer's RoPE table, float32 (rows, Hd / 2, 2); not `scaled`, it turns and leaves lengths alone."""
+    return rope_table(rows, head_dim, rope.dim, rope.theta, rope.factors, rope.scale if scaled else 1.0)

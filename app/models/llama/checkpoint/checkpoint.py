@@ -16,70 +16,6 @@ if TYPE_CHECKING:
     from app.models.llama.tokenizers.tokenizer import Tokenizer
 
 
-GGUF_NAMES = {"token_embd.weight": "tok_embeddings.weight", "output_norm.weight": "norm.weight", "output.weight": "output.weight"}
-GGUF_LAYER_NAMES = {
-    "attn_norm.weight": "attention_norm.weight",
-    "attn_q.weight": "attention.wq.weight",
-    "attn_k.weight": "attention.wk.weight",
-    "attn_v.weight": "attention.wv.weight",
-    "attn_output.weight": "attention.wo.weight",
-    "ffn_norm.weight": "ffn_norm.weight",
-    "ffn_gate.weight": "feed_forward.w1.weight",
-    "ffn_down.weight": "feed_forward.w2.weight",
-    "ffn_up.weight": "feed_forward.w3.weight",
-}
-
-HF_NAMES = {"model.embed_tokens.weight": "tok_embeddings.weight", "model.norm.weight": "norm.weight", "lm_head.weight": "output.weight"}
-HF_LAYER_NAMES = {
-    "input_layernorm.weight": "attention_norm.weight",
-    "self_attn.q_proj.weight": "attention.wq.weight",
-    "self_attn.k_proj.weight": "attention.wk.weight",
-    "self_attn.v_proj.weight": "attention.wv.weight",
-    "self_attn.o_proj.weight": "attention.wo.weight",
-    "post_attention_layernorm.weight": "ffn_norm.weight",
-    "mlp.gate_proj.weight": "feed_forward.w1.weight",
-    "mlp.down_proj.weight": "feed_forward.w2.weight",
-    "mlp.up_proj.weight": "feed_forward.w3.weight",
-}
-META_NAMES = {name: name for name in HF_NAMES.values()}
-META_LAYER_NAMES = {name: name for name in HF_LAYER_NAMES.values()}
-# tables that can be computed and old programs saved along: RoPE's frequencies, causal masks
-COMPUTED = (".attn_rot_embd", "rope.freqs", ".rotary_emb.inv_freq", ".inner_attention.rope.freqs", ".masked_bias", ".attn.bias")
-
-
-def canonical_from_gguf(name: str) -> str | None:
-    """`blk.3.attn_q.weight` → `layers.3.attention.wq.weight`; None for a tensor the model has no place for."""
-    return GGUF_NAMES.get(name) or _layer(name, "blk.", GGUF_LAYER_NAMES)
-
-
-def canonical_from_hf(name: str) -> str | None:
-    """`model.layers.3.self_attn.q_proj.weight` → `layers.3.attention.wq.weight`."""
-    return HF_NAMES.get(name) or _layer(name, "model.layers.", HF_LAYER_NAMES)
-
-
-def canonical_from_meta(name: str) -> str | None:
-    """Meta's names are the canonical ones."""
-    return META_NAMES.get(name) or _layer(name, "layers.", META_LAYER_NAMES)
-
-
-def gguf_from_canonical(name: str) -> str:
-    """The name that a GGUF gives a tensor of this model."""
-    if not name.startswith("layers."):
-        return next(theirs for theirs, ours in GGUF_NAMES.items() if ours == name)
-    _, layer, part = name.split(".", 2)
-    return f"blk.{layer}.{next(theirs for theirs, ours in GGUF_LAYER_NAMES.items() if ours == part)}"
-
-
-def _layer(name: str, prefix: str, parts: dict[str, str]) -> str | None:
-    if not name.startswith(prefix):
-        return None
-    layer, _, part = name.removeprefix(prefix).partition(".")
-    # only the plain spelling of a number, so that two names never mean one tensor
-    if layer.isdecimal() and layer.isascii() and str(int(layer[:9])) == layer and part in parts:
-        return f"layers.{layer}.{parts[part]}"
-    return None
-
-
 @dataclass(frozen=True)
 class StoredMatrix:
     """A tensor's ggml type, shape and bytes on disk."""
@@ -152,26 +88,57 @@ class Checkpoint(Protocol):
 
 
 def expected_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
-    """Canonical name → shape of every tensor this model needs, (out, in) for matrices."""
-    c = config
+    """Canonical name → shape of every tensor this model needs, (out, in) for matrices; of experts, one after another."""
+    c, t = config, config.traits
     q_rows, kv_rows = c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim
+    experts = t.experts.count if t.experts else 1
+    mlp = "feed_forward.experts" if t.experts else "feed_forward"
     layer: dict[str, tuple[int, ...]] = {
-        "attention_norm.weight": (c.dim,),
         "attention.wq.weight": (q_rows, c.dim),
         "attention.wk.weight": (kv_rows, c.dim),
         "attention.wv.weight": (kv_rows, c.dim),
         "attention.wo.weight": (c.dim, q_rows),
-        "ffn_norm.weight": (c.dim,),
-        "feed_forward.w1.weight": (c.hidden_dim, c.dim),
-        "feed_forward.w2.weight": (c.dim, c.hidden_dim),
-        "feed_forward.w3.weight": (c.hidden_dim, c.dim),
+        f"{mlp}.w1.weight": (experts * c.hidden_dim, c.dim),
+        f"{mlp}.w2.weight": (experts * c.dim, c.hidden_dim),
+        f"{mlp}.w3.weight": (experts * c.hidden_dim, c.dim),
     }
+    if t.experts:
+        layer["feed_forward.router.weight"] = (t.experts.count, c.dim)
+    norms = ["attention_norm"] * t.pre_norm + ["ffn_norm"] * (t.pre_norm and not t.parallel)
+    norms += ["attention_post_norm", "ffn_post_norm"] * t.post_norm
+    kinds = ["weight", "bias"] if t.norm_bias else ["weight"]
+    layer |= {f"{norm}.{kind}": (c.dim,) for norm in norms for kind in kinds}
+    if t.head_norm:
+        per_head = t.head_norm == "head"
+        layer |= {"attention.q_norm.weight": (c.head_dim if per_head else q_rows,)}
+        layer |= {"attention.k_norm.weight": (c.head_dim if per_head else kv_rows,)}
+    if t.qkv_bias:
+        layer |= {"attention.wq.bias": (q_rows,), "attention.wk.bias": (kv_rows,), "attention.wv.bias": (kv_rows,)}
+    if t.output_bias:
+        layer["attention.wo.bias"] = (c.dim,)
+    if t.mlp_bias:
+        layer |= {"feed_forward.w1.bias": (c.hidden_dim,), "feed_forward.w2.bias": (c.dim,), "feed_forward.w3.bias": (c.hidden_dim,)}
     shapes: dict[str, tuple[int, ...]] = {"tok_embeddings.weight": (c.vocab_size, c.dim)}
     shapes |= {f"layers.{n}.{name}": shape for n in range(c.n_layers) for name, shape in layer.items()}
-    shapes["norm.weight"] = (c.dim,)
+    shapes |= {f"norm.{kind}": (c.dim,) for kind in kinds}
     if not c.tied:
         shapes["output.weight"] = (c.vocab_size, c.dim)
     return shapes
+
+
+def adjacent_entries(name: str, n: int, head_dim: int, rope_dim: int) -> np.ndarray | None:
+    """Where the rows or entries of a half-split tensor of queries or keys come from once RoPE's pairs stand side by side: (n,) indices.
+
+    None for a tensor that does not have them."""
+    if not name.endswith(TURNED):
+        return None
+    order = np.arange(head_dim)
+    order[:rope_dim] = np.arange(rope_dim).reshape(2, rope_dim // 2).T.ravel()
+    return (np.arange(0, n, head_dim)[:, None] + order).ravel()
+
+
+# of one entry for each of a query's or key's
+TURNED = tuple(f"attention.{name}" for name in ("wq.weight", "wk.weight", "wq.bias", "wk.bias", "q_norm.weight", "k_norm.weight"))
 
 
 def parameters(config: LlamaConfig) -> int:

@@ -10,10 +10,11 @@ from typing import Any
 import gguf
 import numpy as np
 
-from app.models.llama.checkpoint.checkpoint import Checkpoint, gguf_from_canonical
+from app.models.llama.checkpoint.checkpoint import Checkpoint
 from app.models.llama.checkpoint.cores import cores
 from app.models.llama.checkpoint.files import CheckpointError
 from app.models.llama.checkpoint.inspection import licence
+from app.models.llama.checkpoint.names import gguf_from_canonical
 from app.models.llama.checkpoint.quantization import encoded
 from app.models.llama.checkpoint.truncated_file import report_truncation
 from app.models.llama.config import LlamaConfig

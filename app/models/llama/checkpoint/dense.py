@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from app.models.llama.checkpoint.checkpoint import StoredMatrix, expected_shapes, refuse_surplus_tokens
+from app.models.llama.checkpoint.checkpoint import StoredMatrix, adjacent_entries, expected_shapes, refuse_surplus_tokens
 from app.models.llama.checkpoint.files import FLOATS, CheckpointError, StoredTensor
 from app.models.llama.config import LlamaConfig
 from app.models.llama.tokenizers.tokenizer_folder import TokenizerFiles, read_tokenizer_folder
@@ -69,10 +69,14 @@ class DenseCheckpoint:
         config: LlamaConfig,
         tensors: Mapping[str, Joined],
         half_split: bool,
+        norm_offset: float = 0.0,
     ) -> None:
-        """`half_split`: RoPE pairs entry i of a head with i + rope_dim / 2, as in Hugging Face's code; they are put side by side."""
+        """`half_split`: RoPE pairs entry i of a head with i + rope_dim / 2, as in Hugging Face's code; they are put side by side.
+
+        `norm_offset` is what the stored weights of norms are short of (Gemma's are 1 less)."""
         self.format, self.files, self.folder = format, files, tokenizer_folder
-        self.path, self.config, self.tensors, self.half_split = files[0].parent, config, tensors, half_split
+        self.path, self.config, self.tensors = files[0].parent, config, tensors
+        self.half_split, self.norm_offset = half_split, norm_offset
         expected = expected_shapes(config)
         if missing := [name for name in expected if name not in tensors]:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -107,11 +111,14 @@ class DenseCheckpoint:
     def matrix(self, name: str, wanted: slice = slice(None)) -> QuantMatrix:
         tensor = self.tensors[name]
         rows, cols = tensor.shape
-        if self.half_split and name.endswith(("attention.wq.weight", "attention.wk.weight")):
-            data = tensor.rows()[adjacent_rows(rows, self.config.head_dim, self.config.rope_dim)[wanted]]
-        else:
-            data = tensor.rows(wanted)
+        order = self._order(name)
+        data = tensor.rows(wanted) if order is None else tensor.rows()[order[wanted]]
         return QuantMatrix(tensor.type, (len(data), cols), data)
+
+    def _order(self, name: str) -> np.ndarray | None:
+        if not self.half_split:
+            return None
+        return adjacent_entries(name, self.tensors[name].shape[0], self.config.head_dim, self.config.rope_dim)
 
     def prefetch(self, name: str) -> None:
         for part in self.tensors[name].parts:
@@ -122,7 +129,11 @@ class DenseCheckpoint:
             pages.release(part.data)
 
     def vector(self, name: str) -> np.ndarray:
-        return self.tensors[name].parts[0].float32()
+        values = np.concatenate([part.float32() for part in self.tensors[name].parts])
+        if self.norm_offset and name.endswith("norm.weight"):
+            values = values + np.float32(self.norm_offset)
+        order = self._order(name)
+        return values if order is None else values[order]
 
     @cached_property
     def tokenizer_files(self) -> TokenizerFiles:
@@ -152,13 +163,6 @@ class DenseCheckpoint:
                 digest.update(part.data[:SAMPLE_BYTES].tobytes())
                 digest.update(part.data[-SAMPLE_BYTES:].tobytes())
         return digest.hexdigest()
-
-
-def adjacent_rows(rows: int, head_dim: int, rope_dim: int) -> np.ndarray:
-    """Where each row of a half-split wq or wk comes from once RoPE's pairs stand side by side: (rows,) indices."""
-    order = np.arange(head_dim)
-    order[:rope_dim] = np.arange(rope_dim).reshape(2, rope_dim // 2).T.ravel()
-    return (np.arange(0, rows, head_dim)[:, None] + order).ravel()
 
 
 def joined(name: str, parts: Sequence[StoredTensor], full: tuple[int, ...], path: Path) -> Joined:

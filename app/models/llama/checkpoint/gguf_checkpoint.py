@@ -4,18 +4,22 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from app.models.llama.checkpoint.checkpoint import COMPUTED, StoredMatrix, canonical_from_gguf, expected_shapes, refuse_surplus_tokens
+from app.models.llama.checkpoint.checkpoint import StoredMatrix, adjacent_entries, expected_shapes, refuse_surplus_tokens
 from app.models.llama.checkpoint.files import CheckpointError
 from app.models.llama.checkpoint.ggml import QuantType as T
 from app.models.llama.checkpoint.gguf import OTHER_TYPE, GGUFFile, TensorInfo
+from app.models.llama.checkpoint.names import COMPUTED, GGUF_FUSED, canonical_from_gguf, split_layer
 from app.models.llama.config import LlamaConfig
+from app.models.llama.config_gguf import architecture_of, config_from_gguf
 from app.models.llama.sanitize import quoted
+from app.models.llama.traits import LongRope
 from ext.tinygrad import pages
 from ext.tinygrad.kernels.matrix import QuantMatrix
 
@@ -78,6 +82,30 @@ def _number(file: GGUFFile, key: str, default: int) -> int:
 DECODABLE = {T.F32, T.F16, T.BF16, T.Q4_0, T.Q4_1, T.Q5_0, T.Q5_1, T.Q8_0, T.Q2_K, T.Q3_K, T.Q4_K, T.Q5_K, T.Q6_K, T.IQ4_NL, T.IQ4_XS}
 DECODABLE |= {T.IQ1_S, T.IQ1_M, T.IQ2_XXS, T.IQ2_XS, T.IQ2_S, T.IQ3_XXS, T.IQ3_S, T.TQ1_0, T.TQ2_0, T.MXFP4}
 SAMPLE_BYTES, SAMPLES = 1 << 16, 16
+OTHER_MODEL = "use another model, or one that a current llama.cpp converted"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor of the model lies: a tensor of a file, or some of its rows. Experts count as rows, one after another."""
+
+    file: GGUFFile
+    info: TensorInfo
+    rows: slice = field(default_factory=lambda: slice(None))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        whole = self.info.shape
+        whole = (whole[0] * whole[1], whole[2]) if len(whole) == 3 else whole
+        return (len(range(whole[0])[self.rows]), *whole[1:]) if whole else whole
+
+    @property
+    def nbytes(self) -> int:
+        return self.info.nbytes if self.rows == slice(None) else self.raw().nbytes
+
+    def raw(self) -> np.ndarray:
+        """uint8 (rows, row bytes): a view of the file."""
+        return self.file.raw(self.info.name).reshape(-1, self.file.raw(self.info.name).shape[-1])[self.rows]
 
 
 class GGUFCheckpoint:
@@ -87,9 +115,10 @@ class GGUFCheckpoint:
         self.parts, self.file = parts, parts[0]
         self.path: Path = self.file.path
         stored = tensors_of(parts)
-        config = LlamaConfig.from_gguf(self.file.metadata, stored.keys(), self.path)
-        config = self._stretch(config, stored.pop("rope_freqs.weight", None))
-        self._tensors = self._rename(stored)
+        config = config_from_gguf(self.file.metadata, stored.keys(), self.path)
+        self.architecture = architecture_of(self.file.metadata, self.path)[1]
+        config = self._stretch(config, stored)
+        self._tensors = self._rename(stored, config)
         self.config: LlamaConfig = self._settle_vocab(config)
         self._check()
 
@@ -101,11 +130,21 @@ class GGUFCheckpoint:
     def _fail(self, fault: str, mend: str = "use a file that a current llama.cpp converted") -> CheckpointError:
         return CheckpointError(f"{self.path} {fault}; {mend}")
 
-    def _stretch(self, config: LlamaConfig, factors: tuple[GGUFFile, TensorInfo] | None) -> LlamaConfig:
-        """LLaMA 3.1's scaled RoPE: what each frequency is divided by, as a tensor."""
-        if factors is None:
+    def _stretch(self, config: LlamaConfig, stored: dict[str, tuple[GGUFFile, TensorInfo]]) -> LlamaConfig:
+        """What each of RoPE's frequencies is divided by, as tensors: LLaMA 3.1's factors, and LongRoPE's short and long ones."""
+        plain, short, long = (stored.pop(f"rope_{name}.weight", None) for name in ("freqs", "factors_short", "factors_long"))
+        if plain is not None:
+            return dataclasses.replace(config, rope_factors=self._factors(config, *plain))
+        if short is None or long is None:
             return config
-        file, info = factors
+        original = self.file.metadata.get(f"{config.architecture}.rope.scaling.original_context_length")
+        if type(original) is not int or original < 1:
+            raise self._fail(f"gives no {config.architecture}.rope.scaling.original_context_length for its two sets of RoPE's factors")
+        long_rope = LongRope(original, self._factors(config, *long))
+        traits = dataclasses.replace(config.traits, long_rope=long_rope)
+        return dataclasses.replace(config, rope_factors=self._factors(config, *short), traits=traits)
+
+    def _factors(self, config: LlamaConfig, file: GGUFFile, info: TensorInfo) -> tuple[float, ...]:
         if info.shape != (config.rope_dim // 2,) or info.type not in DECODABLE:
             raise self._fail(f"stores {info.name} as {info.shape} in {info.type.name}, where its metadata needs ({config.rope_dim // 2},)")
         values = file.dequantize(info.name)
@@ -113,22 +152,38 @@ class GGUFCheckpoint:
             raise self._fail(f"holds numbers in {info.name} that no frequency can be divided by", "download it again")
         if config.rope_factors:
             raise self._fail(f"asks for rope scaling in its metadata and in {info.name}, which contradict each other")
-        return dataclasses.replace(config, rope_factors=tuple(values.tolist()))
+        return tuple(values.tolist())
 
-    def _rename(self, stored: dict[str, tuple[GGUFFile, TensorInfo]]) -> dict[str, tuple[GGUFFile, TensorInfo]]:
-        renamed: dict[str, tuple[GGUFFile, TensorInfo]] = {}
-        for name, place in stored.items():
-            canonical = canonical_from_gguf(name)
-            if canonical is not None:
-                renamed[canonical] = place
+    def _rename(self, stored: dict[str, tuple[GGUFFile, TensorInfo]], config: LlamaConfig) -> dict[str, Place]:
+        renamed: dict[str, Place] = {}
+        for name, (file, info) in stored.items():
+            layer = split_layer(name, "blk.")
+            if self.architecture.fused and layer and layer[1] in GGUF_FUSED:
+                renamed |= self._parts(layer[0], GGUF_FUSED[layer[1]], config, file, info)
+            elif (canonical := canonical_from_gguf(name)) is not None:
+                renamed[canonical] = Place(file, info)
             elif not name.endswith(COMPUTED):
                 # an extra bias or norm left out would change every answer without a word
-                raise self._fail(f"carries the tensor {name}, which Townhall's LLaMA has no place for", "use a plain LLaMA")
+                raise self._fail(
+                    f"carries the tensor {name}, which Townhall has no place for in the architecture {config.architecture}", OTHER_MODEL
+                )
         return renamed
+
+    def _parts(self, layer: str, names: Sequence[str], config: LlamaConfig, file: GGUFFile, info: TensorInfo) -> dict[str, Place]:
+        """A tensor that holds several, one below the other."""
+        sizes = {"wq": config.n_heads * config.head_dim, "wk": config.n_kv_heads * config.head_dim, "w1": config.hidden_dim}
+        sizes |= {"wv": sizes["wk"], "w3": sizes["w1"]}
+        rows = [sizes[name.split(".")[1]] for name in names]
+        if not info.shape or info.shape[0] != sum(rows):
+            raise self._fail(f"stores {info.name} as {info.shape}, where its metadata needs {sum(rows)} rows")
+        starts = [sum(rows[:i]) for i in range(len(rows))]
+        return {
+            f"layers.{layer}.{name}": Place(file, info, slice(start, start + n)) for name, start, n in zip(names, starts, rows, strict=True)
+        }
 
     def _settle_vocab(self, config: LlamaConfig) -> LlamaConfig:
         """The embedding's rows count, not what the metadata says; but every id of the tokenizer needs a row."""
-        if "tok_embeddings.weight" not in self._tensors or len(shape := self._tensors["tok_embeddings.weight"][1].shape) != 2:
+        if "tok_embeddings.weight" not in self._tensors or len(shape := self._tensors["tok_embeddings.weight"].shape) != 2:
             return config  # _check names the fault
         tokens = self.file.metadata.get("tokenizer.ggml.tokens")
         if isinstance(tokens, Sequence):
@@ -140,10 +195,16 @@ class GGUFCheckpoint:
         if missing := [name for name in expected if name not in self._tensors]:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise self._fail(f"lacks the tensor {missing[0]}{more}")
-        for name, (_, info) in self._tensors.items():
-            if name not in expected:
+        for name, place in self._tensors.items():
+            info = place.info
+            if name not in expected and name.startswith("layers.") and int(name.split(".")[1]) >= self.config.n_layers:
                 raise self._fail(f"carries the tensor {info.name}, but describes only {self.config.n_layers} layers")
-            if info.shape != expected[name]:
+            if name not in expected:
+                raise self._fail(
+                    f"carries the tensor {info.name}, which Townhall has no place for in the architecture {self.config.architecture}",
+                    OTHER_MODEL,
+                )
+            if place.shape != expected[name]:
                 raise self._fail(f"stores {info.name} as {info.shape}, where its metadata needs {expected[name]}")
             if info.type not in DECODABLE:
                 raise self._fail(f"stores {info.name} as {info.type.name}, which cannot be decoded", OTHER_TYPE)
@@ -154,7 +215,7 @@ class GGUFCheckpoint:
 
     @cached_property
     def nbytes(self) -> int:
-        return sum(info.nbytes for _, info in self._tensors.values())
+        return sum(place.info.nbytes for place in {place.info.name: place for place in self._tensors.values()}.values())
 
     @property
     def format(self) -> str:
@@ -165,8 +226,8 @@ class GGUFCheckpoint:
         return [part.path for part in self.parts]
 
     def stored(self, name: str) -> StoredMatrix:
-        _, info = self._tensors[name]
-        return StoredMatrix(info.type.name, info.shape, info.nbytes)
+        place = self._tensors[name]
+        return StoredMatrix(place.info.type.name, place.shape, place.nbytes)
 
     def token_roles(self) -> dict[str, dict[str, list[int]]]:
         keys = {"bos": "bos", "eos": "eos", "eot": "eot", "eom": "eom", "pad": "padding"}
@@ -174,21 +235,26 @@ class GGUFCheckpoint:
         return {"GGUF metadata": {role: [n] for role, n in ids.items() if type(n) is int}}
 
     def matrix(self, name: str, wanted: slice = slice(None)) -> QuantMatrix:
-        file, info = self._tensors[name]
-        data = file.raw(info.name)[wanted]
-        return QuantMatrix(info.type.name, (len(data), info.shape[1]), data)
+        place = self._tensors[name]
+        order = self._order(name)
+        data = place.raw()[wanted] if order is None else place.raw()[order[wanted]]
+        return QuantMatrix(place.info.type.name, (len(data), place.shape[1]), data)
+
+    def _order(self, name: str) -> np.ndarray | None:
+        if not self.architecture.half_split:
+            return None
+        return adjacent_entries(name, self._tensors[name].shape[0], self.config.head_dim, self.config.rope_dim)
 
     def prefetch(self, name: str) -> None:
-        file, info = self._tensors[name]
-        pages.populate(file.raw(info.name))
+        pages.populate(self._tensors[name].raw())
 
     def release(self, name: str) -> None:
-        file, info = self._tensors[name]
-        pages.release(file.raw(info.name))
+        pages.release(self._tensors[name].raw())
 
     def vector(self, name: str) -> np.ndarray:
-        file, info = self._tensors[name]
-        return file.dequantize(info.name)
+        place = self._tensors[name]
+        values, order = place.file.dequantize(place.info.name)[place.rows], self._order(name)
+        return values if order is None else values[order]
 
     def tokenizer(self) -> "Tokenizer":
         from app.models.llama.tokenizers.tokenizer import Tokenizer

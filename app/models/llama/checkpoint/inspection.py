@@ -48,7 +48,7 @@ def inspect(checkpoint: Checkpoint) -> dict[str, Any]:
         "head_dim": config.head_dim,
         "tied": config.tied,
         "context_length": config.context_length,
-        "sliding_window": config.window or None,
+        "sliding_window": max(config.traits.windows, default=0) or None,
         "rope_theta": config.rope_theta,
         "rope_scaled": bool(config.rope_factors),
         "requantised": sorted(kind for kind in mix if kind not in NATIVE),

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from app.models.llama.checkpoint.checkpoint import COMPUTED, canonical_from_meta, expected_shapes
+from app.models.llama.checkpoint.checkpoint import expected_shapes
 from app.models.llama.checkpoint.dense import DenseCheckpoint, Joined, joined
 from app.models.llama.checkpoint.files import CheckpointError, StoredTensor, read_json
+from app.models.llama.checkpoint.names import COMPUTED, canonical_from_meta
 from app.models.llama.checkpoint.torch_file import read_torch
-from app.models.llama.config import LlamaConfig
+from app.models.llama.config_meta import config_from_meta
 
 SHARD = re.compile(r"consolidated\.(\d\d)\.pth")
 _NOTHING = StoredTensor("F32", (0,), np.zeros(0, np.uint8))
@@ -41,7 +42,7 @@ def open_meta(folder: Path) -> DenseCheckpoint:
     # LLaMA 1 and 2 cut the embedding's columns, LLaMA 3 its rows
     by_rows = first.get("tok_embeddings.weight", _NOTHING).shape[1:] == (dim,)
     rows = sum(_rows(shard, "tok_embeddings.weight", folder) for shard in (shards if by_rows else shards[:1]))
-    config = LlamaConfig.from_meta(params, hidden, rows, "output.weight" not in first, folder / "params.json")
+    config = config_from_meta(params, hidden, rows, "output.weight" not in first, folder / "params.json")
     expected = expected_shapes(config)
     tensors = {}
     for key in first:

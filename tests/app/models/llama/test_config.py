@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 
 from app.models.llama.config import ConfigError, LlamaConfig
+from app.models.llama.config_gguf import config_from_gguf
+from app.models.llama.config_hf import config_from_hf
+from app.models.llama.config_meta import config_from_meta
 
 SMOLLM2: dict[str, Any] = {
     "general.architecture": "llama",
@@ -26,7 +29,7 @@ SMOLLM2: dict[str, Any] = {
 
 def config(tensor_names: tuple[str, ...] = (), **changes: Any) -> LlamaConfig:
     metadata = SMOLLM2 | {key.replace("__", "."): value for key, value in changes.items()}
-    return LlamaConfig.from_gguf({key: value for key, value in metadata.items() if value is not None}, tensor_names, "x.gguf")
+    return config_from_gguf({key: value for key, value in metadata.items() if value is not None}, tensor_names, "x.gguf")
 
 
 def test_the_default_models_sizes() -> None:
@@ -174,7 +177,7 @@ HF: dict[str, Any] = {
 
 
 def hf(**changes: Any) -> LlamaConfig:
-    return LlamaConfig.from_hf(HF | changes, 128256, "config.json")
+    return config_from_hf(HF | changes, 128256, "config.json")
 
 
 def test_llama_3_1_stretches_as_metas_code_does() -> None:
@@ -204,7 +207,7 @@ def test_metas_params_mean_the_same_as_hugging_faces_config() -> None:
         "rope_theta": 500000.0,
         "use_scaled_rope": True,
     }
-    meta = LlamaConfig.from_meta(params | {"vocab_size": 128256}, 14336, 128256, False, "params.json")
+    meta = config_from_meta(params | {"vocab_size": 128256}, 14336, 128256, False, "params.json")
     assert dataclasses.replace(meta, name="") == hf()
 
 
@@ -225,13 +228,13 @@ def test_metas_params_mean_the_same_as_hugging_faces_config() -> None:
 )
 def test_the_context_of_metas_models_is_told_by_what_params_json_does_say(params: dict[str, Any], context: int) -> None:
     base = {"dim": 64, "n_layers": 1, "n_heads": 4}
-    assert LlamaConfig.from_meta(base | params, 128, 100, False, "params.json").context_length == context
+    assert config_from_meta(base | params, 128, 100, False, "params.json").context_length == context
 
 
 def test_a_vocabulary_that_params_json_contradicts_is_named() -> None:
     params = {"dim": 64, "n_layers": 1, "n_heads": 4, "norm_eps": 1e-5, "vocab_size": 99}
     with pytest.raises(ConfigError, match="99 tokens, where the embedding has 100 rows"):
-        LlamaConfig.from_meta(params, 128, 100, False, "params.json")
+        config_from_meta(params, 128, 100, False, "params.json")
 
 
 @pytest.mark.parametrize(
