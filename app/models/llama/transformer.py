@@ -12,7 +12,16 @@ from app.models.llama.kv_cache import LayerCache
 from app.models.llama.traits import LLAMA, Rope, Traits
 from app.models.llama.weight_cache import WeightCache
 from ext.tinygrad.buffers import upload
-from ext.tinygrad.kernels.protocol import FULL_ATTENTION, Attention, HeadTransform, Kernels, OneTokenProduct, PackedWeight, rope_table
+from ext.tinygrad.kernels.protocol import (
+    FULL_ATTENTION,
+    Attention,
+    HeadTransform,
+    Kernels,
+    OneTokenProduct,
+    PackedWeight,
+    Routing,
+    rope_table,
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,7 @@ class Block:
     wk: PackedWeight  # (KvH * Hd, D)
     wv: PackedWeight  # (KvH * Hd, D)
     wo: PackedWeight  # (D, H * Hd)
-    w1: PackedWeight  # gate, (F, D)
+    w1: PackedWeight  # gate, (F, D); of experts one after another
     w2: PackedWeight  # down, (D, F)
     w3: PackedWeight  # up, (F, D)
     rope: Tensor  # (rows, Hd / 2, 2)
@@ -54,6 +63,7 @@ class Block:
     wo_bias: Tensor | None = None  # (D,)
     gated_bias: Tensor | None = None  # (2 F,): gate's, up's
     w2_bias: Tensor | None = None  # (D,)
+    router: PackedWeight | None = None  # of a mixture of experts, (E, D)
     traits: Traits = LLAMA
 
     @property
@@ -66,7 +76,8 @@ class Block:
 
     @property
     def matrices(self) -> tuple[PackedWeight, ...]:
-        return (self.wq, self.wk, self.wv, self.wo, self.w1, self.w2, self.w3)
+        router = () if self.router is None else (self.router,)
+        return (self.wq, self.wk, self.wv, self.wo, self.w1, self.w2, self.w3, *router)
 
     @property
     def layout(self) -> tuple:
@@ -82,6 +93,10 @@ class Block:
         between = self._add(attended, self.wo, self.wo_bias, self.attention_post_norm, x, None, kernels)  # (T, D)
         if not t.parallel:
             to_attend, norm = self.ffn_norm.fused(between, kernels) if self.ffn_norm else (between, None)
+        if self.router is not None and t.experts is not None:
+            routing = Routing(t.experts.count, t.experts.used, t.experts.normalize)
+            weights = (self.router, self.w1, self.w3, self.w2)
+            return kernels.experts_residual(to_attend, norm, eps, *weights, routing, between, x, t.activation), LayerCache(k, v)
         h = kernels.norm_gated(to_attend, norm, eps, self.w1, self.w3, t.activation, self.gated_bias)  # (T, F)
         return self._add(h, self.w2, self.w2_bias, self.ffn_post_norm, between, x, kernels), LayerCache(k, v)  # (T, D)
 
@@ -165,11 +180,12 @@ class Transformer:
         def block(i: int) -> Block:
             layer = f"layers.{i}"
             attention, feed_forward = f"{layer}.attention", f"{layer}.feed_forward"
+            mlp = f"{feed_forward}.experts" if t.experts else feed_forward
             return Block(
                 attention_norm=norm(f"{layer}.attention_norm") if t.pre_norm else None,
                 **{w: matrix(f"{attention}.{w}") for w in ("wq", "wk", "wv", "wo")},
                 ffn_norm=norm(f"{layer}.ffn_norm") if t.pre_norm and not t.parallel else None,
-                **{w: matrix(f"{feed_forward}.{w}") for w in ("w1", "w2", "w3")},
+                **{w: matrix(f"{mlp}.{w}") for w in ("w1", "w2", "w3")},
                 rope=rope(i),
                 attention_post_norm=norm(f"{layer}.attention_post_norm") if t.post_norm else None,
                 ffn_post_norm=norm(f"{layer}.ffn_post_norm") if t.post_norm else None,
@@ -178,6 +194,7 @@ class Transformer:
                 wo_bias=vector(f"{attention}.wo.bias") if t.output_bias else None,
                 gated_bias=vector(f"{feed_forward}.w1.bias", f"{feed_forward}.w3.bias") if t.mlp_bias else None,
                 w2_bias=vector(f"{feed_forward}.w2.bias") if t.mlp_bias else None,
+                router=matrix(f"{feed_forward}.router") if t.experts else None,
                 traits=t,
             )
 
@@ -208,9 +225,10 @@ class Transformer:
             products += [
                 OneTokenProduct("qkv", True, tuple((b.wq, b.wk, b.wv) for b in alike), self.config.head_dim),
                 OneTokenProduct("linear", False, tuple((b.wo,) for b in alike)),
-                OneTokenProduct("gated", True, tuple((b.w1, b.w3) for b in alike)),
-                OneTokenProduct("linear", False, tuple((b.w2,) for b in alike)),
             ]
+            if self.config.traits.experts is None:
+                products.append(OneTokenProduct("gated", True, tuple((b.w1, b.w3) for b in alike)))
+                products.append(OneTokenProduct("linear", False, tuple((b.w2,) for b in alike)))
         return products
 
     @property

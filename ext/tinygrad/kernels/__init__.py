@@ -6,8 +6,8 @@ import sys
 from ext.tinygrad.kernels.protocol import Kernels
 
 
-def kernels_for(device: str) -> Kernels:
-    """The fused kernels where this device has them, else (or under KERNELS=0) the plain-Tensor twins.
+def kernels_for(device: str, experts: bool = False) -> Kernels:
+    """The fused kernels where this device has them, else (or under KERNELS=0) the plain-Tensor set; `experts`: for a mixture of them.
 
     A device that should have them and cannot use them says why on stderr.
     """
@@ -19,7 +19,11 @@ def kernels_for(device: str) -> Kernels:
     if kind in ("CL", "CUDA"):
         from ext.tinygrad.kernels.gpu.kernel_choice import kernels_on
 
-        return kernels_on(device)
+        chosen = kernels_on(device)
+        if chosen.has_experts or not experts:
+            return chosen
+        print("townhall: the kernels for GPUs run no mixture of experts yet; running on tinygrad's generated code", file=sys.stderr)
+        return ReferenceKernels()
     from ext.tinygrad.kernels.cpu.cpu_kernels import CPUKernels
 
     if (reason := CPUKernels.available()) is None:

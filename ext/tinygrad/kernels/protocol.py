@@ -61,11 +61,21 @@ class Attention:
 FULL_ATTENTION = Attention()
 
 
+@dataclass(frozen=True)
+class Routing:
+    """Which experts of a mixture a token uses: the likeliest by a softmax over a router's products (arXiv 2401.04088)."""
+
+    experts: int
+    used: int
+    normalize: bool  # shares of those that are used sum to 1
+
+
 class Kernels(Protocol[W]):
     """Fused operations of a decoder block."""
 
     name: str
     layout: str  # of its packed weights; sets of one layout read each other's, "" stands for none that could be kept
+    has_experts: bool  # runs mixtures of experts
 
     def pack(self, matrix: QuantMatrix, device: str) -> W:
         """Lay a matrix out for this kernel set and put it on the device."""
@@ -111,6 +121,22 @@ class Kernels(Protocol[W]):
 
     def norm_linear(self, x: Tensor, norm: Tensor | None, eps: float, weight: W, scale: float = 1.0, softcap: float = 0.0) -> Tensor:
         """RMSNorm, then a product: (T, D) -> (T, V), times `scale`, then capped as scores are. x is as linear_residual's without a norm."""
+
+    def experts_residual(
+        self,
+        x: Tensor,  # (T, D)
+        norm: Tensor | None,
+        eps: float,
+        router: W,  # (E, D)
+        w_gate: W,  # (E * F, D), expert by expert
+        w_up: W,
+        w_down: W,  # (E * D, F)
+        routing: Routing,
+        residual: Tensor,
+        out: Tensor | None = None,
+        activation: str = "silu",
+    ) -> Tensor:
+        """A mixture of experts in place of norm_gated and linear_residual: (T, D) -> (T, D). Only the experts that are used are read."""
 
     def norm_residual(self, x: Tensor, norm: Tensor, eps: float, residual: Tensor, out: Tensor | None = None) -> Tensor:
         """residual + RMSNorm(x): (T, D) each; `out` as linear_residual's."""

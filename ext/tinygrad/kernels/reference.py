@@ -14,7 +14,7 @@ from tinygrad.uop.ops import AxisType, KernelInfo, Ops
 
 from ext.tinygrad.buffers import upload
 from ext.tinygrad.kernels.matrix import Blocks, QuantMatrix, to_blocks
-from ext.tinygrad.kernels.protocol import FULL_ATTENTION, Attention, HeadTransform
+from ext.tinygrad.kernels.protocol import FULL_ATTENTION, Attention, HeadTransform, Routing
 
 LANES = 16  # rows side by side: one 512-bit float vector, two 256-bit ones
 MOST_TASKS = 16  # that a product is divided in, where there are threads to share them out to
@@ -212,6 +212,15 @@ def gated(gate: Tensor, up: Tensor, activation: str, bias: Tensor | None) -> Ten
     return ((gate.silu() if activation == "silu" else gate.gelu()) * up).contiguous()
 
 
+def expert_shares(logits: Tensor, routing: Routing) -> Tensor:
+    """The router's logits (T, E) to each expert's share, 0 where it is not used."""
+    chances = logits.softmax(-1).contiguous()
+    _, chosen = chances.topk(routing.used, dim=-1)
+    used = (chosen.unsqueeze(-1) == Tensor.arange(routing.experts)).any(axis=1)  # (T, E)
+    shares = used.where(chances, 0)
+    return shares / shares.sum(-1, keepdim=True) if routing.normalize else shares
+
+
 def store_heads(
     q: Tensor,  # (T, H * Hd), as projected
     k: Tensor,  # (T, KvH * Hd)
@@ -242,6 +251,7 @@ class ReferenceKernels:
 
     name = "tinygrad"
     layout = ""
+    has_experts = True
 
     def pack(self, matrix: QuantMatrix, device: str) -> LaneWeight | DenseWeight:
         return pack(matrix, device)
@@ -318,6 +328,29 @@ class ReferenceKernels:
     ) -> Tensor:
         result = weight.matmul(x if norm is None else rms_norm(x, norm, eps).contiguous()).contiguous()
         return result if (scale, softcap) == (1, 0) else capped(result * scale, softcap).contiguous()
+
+    def experts_residual(
+        self,
+        x: Tensor,
+        norm: Tensor | None,
+        eps: float,
+        router: LaneWeight | DenseWeight,
+        w_gate: LaneWeight | DenseWeight,
+        w_up: LaneWeight | DenseWeight,
+        w_down: LaneWeight | DenseWeight,
+        routing: Routing,
+        residual: Tensor,
+        out: Tensor | None = None,
+        activation: str = "silu",
+    ) -> Tensor:
+        """Every expert is computed, and those that are not used count nothing: an oracle, not a way to be fast."""
+        h = x if norm is None else rms_norm(x, norm, eps).contiguous()
+        shares = expert_shares(router.matmul(h).contiguous(), routing).contiguous()  # (T, E)
+        T, E, hidden = x.shape[0], routing.experts, w_gate.shape[0] // routing.experts
+        units = gated(w_gate.matmul(h).contiguous(), w_up.matmul(h), activation, None).reshape(T, E, hidden)
+        weighted = (units * shares.unsqueeze(-1)).permute(1, 0, 2)  # (E, T, F)
+        products = weighted.contiguous() @ w_down.to_tensor().reshape(E, -1, hidden).transpose(1, 2)  # (E, T, D)
+        return into(out, residual + products.sum(0))
 
     def norm_residual(self, x: Tensor, norm: Tensor, eps: float, residual: Tensor, out: Tensor | None = None) -> Tensor:
         return into(out, residual + rms_norm(x, norm, eps))

@@ -10,7 +10,7 @@ from ext.tinygrad.kernels.cpu.cpu_source import launch, matmul_source, missing_i
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.packed.formats import GROUP, LAYOUT, Format
 from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
-from ext.tinygrad.kernels.protocol import FULL_ATTENTION, Attention, HeadTransform
+from ext.tinygrad.kernels.protocol import FULL_ATTENTION, Attention, HeadTransform, Routing
 from ext.tinygrad.kernels.reference import ReferenceKernels, store_heads
 
 # Tasks are what threads share out. Their number follows from shapes alone, so that results never depend on how many threads there are.
@@ -28,6 +28,7 @@ class CPUKernels:
 
     name = "cpu"
     layout = LAYOUT
+    has_experts = True
     _launch = staticmethod(launch)  # OpenCL drivers on the CPU run the same sources, launched otherwise
 
     @staticmethod
@@ -157,6 +158,71 @@ class CPUKernels:
         out = Tensor.empty(x.shape[0], weight.shape[0], dtype=dtypes.float32, device=x.device)
         macros = {"RESIDUAL": 0, "BIAS": 0, **_scaled(scale), **_capped(softcap)}
         return self._matmul("linear", x, norm, eps, [weight], _tasks(x.shape[0], [weight]), macros, [out])[0]
+
+    def experts_residual(
+        self,
+        x: Tensor,
+        norm: Tensor | None,
+        eps: float,
+        router: PackedMatrix,
+        w_gate: PackedMatrix,
+        w_up: PackedMatrix,
+        w_down: PackedMatrix,
+        routing: Routing,
+        residual: Tensor,
+        out: Tensor | None = None,
+        activation: str = "silu",
+    ) -> Tensor:
+        (T, cols), E, pairs = x.shape, routing.experts, x.shape[0] * routing.used
+        hidden = w_gate.shape[0] // E
+        assert hidden % GROUP == 0 and cols % GROUP == 0, "experts would share a group of rows"
+        ids, shares = self._route(self.norm_linear(x, norm, eps, router), routing)
+        inputs = self._rows(x, norm, eps, [w_gate, w_up])
+        units = Tensor.empty(pairs, hidden, dtype=dtypes.float32, device=x.device)
+        macros: dict[str, object] = {"EXPERTS": E, "USED": routing.used, "PAIRS": pairs, "ACTIVATION": activation}
+        (units,) = self._experts([w_gate, w_up], hidden, cols, macros | {"GATED": 1}, [units], [*inputs, w_gate.data, w_up.data, ids])
+        inputs = self._rows(units, None, 0.0, [w_down])
+        if out is None:
+            out = Tensor.empty(T, cols, dtype=dtypes.float32, device=x.device)
+        return self._experts([w_down], cols, hidden, macros | {"GATED": 0}, [out], [*inputs, w_down.data, ids, shares, residual])[0]
+
+    def _route(self, logits: Tensor, routing: Routing) -> list[Tensor]:
+        T = logits.shape[0]
+        ids = Tensor.empty(T, routing.used, dtype=dtypes.int32, device=logits.device)
+        shares = Tensor.empty(T, routing.used, dtype=dtypes.float32, device=logits.device)
+        macros = {"TOKENS": T, "EXPERTS": routing.experts, "USED": routing.used, "NORMALIZE": int(routing.normalize)}
+        return self._launch(plain_source("route", ["route.c"], macros), "route", 1, [ids, shares], [logits])
+
+    def _rows(self, x: Tensor, norm: Tensor | None, eps: float, weights: Sequence[PackedMatrix]) -> list[Tensor]:
+        """Each row by itself, in the forms that these weights read."""
+        rows, cols = x.shape
+        found = []
+        for floating in sorted({bool(w.format.element) for w in weights}):
+            tasks = max(1, rows // 4)
+            macros = {"ROWS": rows, "COLS": cols, "TASKS": tasks, "NORM": int(norm is not None), "EPS": float(eps)}
+            source = plain_source("rows", ["activations.h", "rows.c"], macros | {"FLOAT_INPUT": int(floating)})
+            out = Tensor.empty(rows * (4 * cols if floating else cols // 32 * 48), dtype=dtypes.uint8, device=x.device)
+            found += self._launch(source, "rows", tasks, [out], [x] if norm is None else [x, norm])
+        return found
+
+    def _experts(
+        self,
+        weights: Sequence[PackedMatrix],
+        rows: int,
+        cols: int,
+        macros: dict[str, object],
+        outputs: Sequence[Tensor],
+        inputs: Sequence[Tensor],
+    ) -> list[Tensor]:
+        """experts.c over weights whose experts are (rows, cols) each."""
+        for i, weight in enumerate(weights):
+            macros |= {f"EXPERT_BYTES_{i}": weight.format.nbytes(rows, cols)}
+            macros |= {f"INPUT_ROW_{i}": 4 * cols if weight.format.element else cols // 32 * 48}
+        groups = rows // GROUP
+        tasks = min(MAX_TASKS, groups) // 4 * 4 or groups
+        shared = {"TOKENS": 1, "COLS": cols, "NORM": 0, "EPS": 0.0, "PREPARED": 1, "OUT_ROWS": rows, "SPLIT": tasks}
+        source = matmul_source("experts.c", "experts", [w.format for w in weights], shared | macros)
+        return self._launch(source, "experts", tasks, outputs, inputs)
 
     def norm_residual(self, x: Tensor, norm: Tensor, eps: float, residual: Tensor, out: Tensor | None = None) -> Tensor:
         return self._normed(x, norm, eps, {"RESIDUAL": 1, "CENTRED": 0, "BIAS": 0}, [residual], out)

@@ -92,6 +92,7 @@ def matmul_source(file: str, entry: str, formats: Sequence[Format], macros: Mapp
         "AHEAD": AHEAD,
         "INTEGER_INPUT": int(integer),
         "FLOAT_INPUT": int(floating),
+        "PREPARED": 0,
         **macros,
     }
     for i, form in enumerate(formats):

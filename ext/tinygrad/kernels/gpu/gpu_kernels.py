@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from tinygrad import Tensor, UOp, dtypes
+from tinygrad.uop.ops import Ops
 
 from ext.tinygrad.buffers import upload
 from ext.tinygrad.kernels.gpu.gpu_source import decode_source, embed_source, launch, matrix_source, plain_source, tile_source
@@ -19,8 +20,9 @@ from ext.tinygrad.kernels.gpu.tuning import DecodeShape, Tuning
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.packed.formats import GROUP, LAYOUT, Format
 from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
-from ext.tinygrad.kernels.protocol import FULL_ATTENTION, Attention, HeadTransform, OneTokenProduct
+from ext.tinygrad.kernels.protocol import FULL_ATTENTION, Attention, HeadTransform, OneTokenProduct, Routing
 from ext.tinygrad.kernels.reference import ReferenceKernels, capped, gated, into, store_heads
+from ext.tinygrad.toolchain import BackendError
 
 PREFILL_ITEMS, PREFILL_SLOTS = 256, 4  # items and groups of rows of a prefill tile, as prefill.h is written
 QUERIES = 16  # tokens of an attention tile; eight items share each
@@ -41,6 +43,7 @@ class GPUKernels:
 
     name = "gpu"
     layout = LAYOUT
+    has_experts = False
     chunks = (512, 128, 32)  # tokens that a prefill pass takes: tiles of few tokens would leave most of a large card idle
 
     def __init__(self, tuning: Tuning):
@@ -155,6 +158,9 @@ class GPUKernels:
         if bias is not None or scale != 1:
             product = self.norm_linear(x, None, 0.0, weight)
             return into(out, residual + (product if bias is None else product + bias) * scale)
+        if out is not None and x.uop.op is not Ops.AFTER:
+            # generated code may read what `out` holds now, and would be scheduled after a launch that overwrites it
+            return into(out, self.linear_residual(x, weight, residual))
         rows, cols = weight.shape
         T = residual.shape[0]
         if T == 1 and x.dtype != dtypes.uint8:
@@ -187,6 +193,22 @@ class GPUKernels:
             x = self._to_activations(x, cols)
         result = self._product("linear", x, norm, eps, [weight], {"RESIDUAL": 0}, [_floats(x, T, rows)])[0]
         return result if (scale, softcap) == (1, 0) else capped(result * scale, softcap).contiguous()
+
+    def experts_residual(
+        self,
+        x: Tensor,
+        norm: Tensor | None,
+        eps: float,
+        router: PackedMatrix,
+        w_gate: PackedMatrix,
+        w_up: PackedMatrix,
+        w_down: PackedMatrix,
+        routing: Routing,
+        residual: Tensor,
+        out: Tensor | None = None,
+        activation: str = "silu",
+    ) -> Tensor:
+        raise BackendError("the kernels for GPUs do not run mixtures of experts yet; set KERNELS=0 for generated code")
 
     def norm_residual(self, x: Tensor, norm: Tensor, eps: float, residual: Tensor, out: Tensor | None = None) -> Tensor:
         return ReferenceKernels().norm_residual(x, norm, eps, residual, out)

@@ -1,7 +1,15 @@
 // What a matmul kernel reads: for one token the row itself, normed and quantised on the task's own stack (cheaper than another launch);
 // for more, what prepare.c has laid out. INTEGER_INPUT and FLOAT_INPUT say which forms the kernel's weights need, NORM whether a norm is applied.
 
-#if TOKENS == 1
+#if PREPARED  // rows of single tokens (rows.c)
+#if INTEGER_INPUT && FLOAT_INPUT
+#define INPUTS const u8 *restrict integer_input, const u8 *restrict float_input
+#elif INTEGER_INPUT
+#define INPUTS const u8* restrict integer_input
+#else
+#define INPUTS const u8* restrict float_input
+#endif
+#elif TOKENS == 1
 #if NORM
 #define INPUTS const f32 *restrict x, const f32 *restrict norm
 #else
