@@ -56,6 +56,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "model_type": "gemma3_text", "num_hidden_layers": 7, "query_pre_attn_scalar": 24, "sliding_window": 20,
         "rope_theta": 1000000.0, "rope_local_base_freq": 10000.0, "rope_scaling": {"rope_type": "linear", "factor": 8.0},
     },
+    # as llama.cpp has them: it takes the scale of attention from a head's width
+    "gemma2-square": {"model_type": "gemma2", "query_pre_attn_scalar": 16, "sliding_window": 20, "attn_logit_softcapping": 3.0},
+    "gemma3-square": {
+        "model_type": "gemma3_text", "num_hidden_layers": 7, "query_pre_attn_scalar": 16, "sliding_window": 20,
+        "rope_theta": 1000000.0, "rope_local_base_freq": 10000.0,
+    },
     "smollm3": {"model_type": "smollm3", "num_hidden_layers": 5, "no_rope_layer_interval": 4, "rope_theta": 5000000.0},
     "granite": {
         "model_type": "granite", "embedding_multiplier": 12.0, "residual_multiplier": 0.22, "logits_scaling": 8.0,

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from app.models.llama.config_reader import ConfigError
 from app.models.llama.traits import LLAMA, Rope, Traits
@@ -46,6 +46,12 @@ class LlamaConfig:
         if t.long_rope is not None and max_context > t.long_rope.original:
             factors = t.long_rope.long_factors
         return Rope(self.rope_theta, self.rope_dim, factors, self.rope_scale)
+
+
+def without_idle_windows(traits: Traits, context_length: int) -> Traits:
+    """A window as long as the context hides nothing; where such layers have a RoPE of their own it still says which they are."""
+    idle = traits.local_rope is None and all(window == 0 or window >= context_length for window in traits.windows)
+    return replace(traits, windows=()) if idle else traits
 
 
 def layer_windows(n_layers: int, window: int, has_window: Callable[[int], bool]) -> tuple[int, ...]:

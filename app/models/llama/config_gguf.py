@@ -5,14 +5,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from app.models.llama import rope_scaling
-from app.models.llama.config import LlamaConfig, gemma_scale, layer_windows
+from app.models.llama.config import LlamaConfig, gemma_scale, layer_windows, without_idle_windows
 from app.models.llama.config_reader import MAX_LAYERS, ConfigError, MetadataReader
 from app.models.llama.sanitize import quoted
 from app.models.llama.traits import Experts, Rope, Traits
 
 REQUIRED = ("context_length", "embedding_length", "block_count", "attention.head_count")
 LOCAL_THETA = 10_000.0  # of Gemma 3's windows, which its files do not name
+
+
+def has_window(architecture: str, layer: int) -> bool:
+    """Does a layer have the window of the metadata, where these do not say which ones do?"""
+    if architecture == "gemma2":
+        return layer % 2 == 0
+    return architecture != "gemma3" or (layer + 1) % 6 != 0
 
 
 @dataclass(frozen=True)
@@ -29,11 +38,18 @@ class _Sizes:
     def number(self, key: str, default: float = 0.0) -> float:
         return self.read.positive(key, default=default) if key in self.read else default
 
-    def windows(self, has_window: Callable[[int], bool] = lambda layer: True) -> tuple[int, ...]:
+    def windows(self) -> tuple[int, ...]:
         window = self.read.scalar("attention.sliding_window", 0)
         if not isinstance(window, int) or isinstance(window, bool) or window < 0:
             raise self.read.fail(f"gives {self.read.prefix}attention.sliding_window as {quoted(window)}; a whole number is needed")
-        return layer_windows(self.n_layers, window, has_window)
+        pattern = self.read.metadata.get(f"{self.read.prefix}attention.sliding_window_pattern")
+        if isinstance(pattern, np.ndarray | list) and len(pattern) == self.n_layers:
+            return layer_windows(self.n_layers, window, lambda layer: bool(pattern[layer]))
+        return layer_windows(self.n_layers, window, lambda layer: has_window(self.read.prefix.rstrip("."), layer))
+
+    def attention_scale(self, width: float = 0.0) -> float:
+        """Of the key that says so, or of a head's width."""
+        return self.number("attention.scale", width**-0.5 if width else 0.0)
 
     def experts(self, hidden_key: str, normalize: bool = True) -> Experts | None:
         count = self.read.scalar("expert_count", 0)
@@ -65,10 +81,10 @@ def _gemma2(s: _Sizes) -> Traits:
     return replace(
         _gemma(s),
         post_norm=True,
-        attention_scale=width**-0.5,
+        attention_scale=s.attention_scale(width),
         attention_softcap=s.number("attn_logit_softcapping", 50.0),
         logit_softcap=s.number("final_logit_softcapping", 30.0),
-        windows=s.windows(lambda layer: layer % 2 == 0),
+        windows=s.windows(),
     )
 
 
@@ -78,9 +94,9 @@ def _gemma3(s: _Sizes) -> Traits:
         _gemma(s),
         head_norm="head",
         post_norm=True,
-        attention_scale=width**-0.5,
+        attention_scale=s.attention_scale(width),
         logit_softcap=s.number("final_logit_softcapping"),
-        windows=s.windows(lambda layer: (layer + 1) % 6 != 0),
+        windows=s.windows(),
         local_rope=Rope(s.number("rope.freq_base_swa", LOCAL_THETA), s.rope_dim),
     )
 
@@ -90,7 +106,7 @@ def _granite(s: _Sizes) -> Traits:
         embedding_scale=s.number("embedding_scale", 1.0),
         residual_scale=s.number("residual_scale", 1.0),
         logit_scale=1 / s.number("logit_scale", 1.0),
-        attention_scale=s.number("attention.scale"),
+        attention_scale=s.attention_scale(),
     )
 
 
@@ -175,7 +191,7 @@ def config_from_gguf(metadata: Mapping[str, Any], tensor_names: Collection[str],
         name=str(metadata.get("general.name", "")),
         rope_factors=factors,
         rope_scale=scale,
-        traits=traits,
+        traits=without_idle_windows(traits, read.size("context_length")),
     )
 
 

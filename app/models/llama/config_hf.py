@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from app.models.llama import rope_scaling
-from app.models.llama.config import LlamaConfig, gemma_scale, layer_windows
+from app.models.llama.config import LlamaConfig, gemma_scale, layer_windows, without_idle_windows
 from app.models.llama.config_reader import MAX_LAYERS, MetadataReader
 from app.models.llama.sanitize import quoted
 from app.models.llama.traits import Experts, LongRope, Rope, Traits
@@ -317,7 +317,7 @@ def config_from_hf(config: Mapping[str, Any], vocab_size: int, path: Path | str)
         name=name if isinstance(name, str) else "",
         rope_factors=factors,
         rope_scale=scale,
-        traits=traits,
+        traits=without_idle_windows(traits, context),
         unknown_keys=tuple(sorted(key for key, value in config.items() if key not in known and value not in (None, False))),
     )
 

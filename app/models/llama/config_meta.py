@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from app.models.llama import rope_scaling
-from app.models.llama.config import LlamaConfig, layer_windows
+from app.models.llama.config import LlamaConfig, layer_windows, without_idle_windows
 from app.models.llama.config_reader import MAX_LAYERS, MetadataReader
 from app.models.llama.sanitize import quoted
 from app.models.llama.traits import Traits
@@ -35,7 +35,7 @@ def config_from_meta(params: Mapping[str, Any], hidden_dim: int, vocab_size: int
     large_without_gqa = dim > 5120 and "n_kv_heads" not in read
     usual = _meta_context(theta, norm_eps, bool(factors), large_without_gqa)
     window = read.size("sliding_window") if "sliding_window" in read else 0  # Mistral's own folders declare one
-    n_layers = read.size("n_layers", limit=MAX_LAYERS)
+    n_layers, context = read.size("n_layers", limit=MAX_LAYERS), read.size("max_seq_len", default=usual)
     return LlamaConfig(
         dim=dim,
         n_layers=n_layers,
@@ -46,12 +46,12 @@ def config_from_meta(params: Mapping[str, Any], hidden_dim: int, vocab_size: int
         vocab_size=vocab_size,
         norm_eps=norm_eps,
         rope_theta=theta,
-        context_length=read.size("max_seq_len", default=usual),
+        context_length=context,
         rope_dim=read.rope_dim(head_dim, head_dim),
         tied=tied,
         name="LLaMA",
         rope_factors=factors,
-        traits=Traits(windows=layer_windows(n_layers, window, lambda layer: True)),
+        traits=without_idle_windows(Traits(windows=layer_windows(n_layers, window, lambda layer: True)), context),
     )
 
 

@@ -190,7 +190,7 @@ class Transformer:
                 attention_post_norm=norm(f"{layer}.attention_post_norm") if t.post_norm else None,
                 ffn_post_norm=norm(f"{layer}.ffn_post_norm") if t.post_norm else None,
                 heads=heads(layer),
-                attention=Attention(t.attention_scale, config.window(i), t.attention_softcap),
+                attention=Attention(t.attention_scale, window if (window := config.window(i)) < max_context else 0, t.attention_softcap),
                 wo_bias=vector(f"{attention}.wo.bias") if t.output_bias else None,
                 gated_bias=vector(f"{feed_forward}.w1.bias", f"{feed_forward}.w3.bias") if t.mlp_bias else None,
                 w2_bias=vector(f"{feed_forward}.w2.bias") if t.mlp_bias else None,

@@ -1,6 +1,5 @@
 """Any checkpoint to one GGUF file, quantised on the way, a few million weights at a time."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -13,11 +12,9 @@ import numpy as np
 from app.models.llama.checkpoint.checkpoint import Checkpoint
 from app.models.llama.checkpoint.cores import cores
 from app.models.llama.checkpoint.files import CheckpointError
+from app.models.llama.checkpoint.gguf_plan import Plan, plan_gguf, write_config
 from app.models.llama.checkpoint.inspection import licence
-from app.models.llama.checkpoint.names import gguf_from_canonical
-from app.models.llama.checkpoint.quantization import encoded
 from app.models.llama.checkpoint.truncated_file import report_truncation
-from app.models.llama.config import LlamaConfig
 from app.models.llama.tokenizers.added_tokens import MATCH_KEYS
 from app.models.llama.tokenizers.sentencepiece import merges_are_scores
 from app.models.llama.tokenizers.vocabulary import (
@@ -51,13 +48,20 @@ def convert(checkpoint: Checkpoint, target: Path, kind: str, on_bytes: OnBytes =
     if target.exists() and not _replaceable(target):
         raise CheckpointError(f"{target} is there and is no GGUF file; pass another name, or remove it first")
     part = target.with_name(f"{target.name}.part")
-    types = {name: _type(checkpoint, name, kind) for name in checkpoint.tensor_names}
+    plan = plan_gguf(checkpoint)
     try:
-        writer = gguf.GGUFWriter(part, "llama")
+        writer = gguf.GGUFWriter(part, plan.architecture)
         try:
             with report_truncation(checkpoint.files, part):
-                _write_metadata(writer, checkpoint, kind)
-                _write_tensors(writer, checkpoint, types, on_bytes)
+                writer.add_name(checkpoint.config.name or checkpoint.path.stem)
+                if found := licence(checkpoint):
+                    writer.add_license(found)
+                writer.add_file_type(FILE_TYPES[kind])
+                writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+                write_config(writer, checkpoint.config)
+                for key, value in _vocabulary(checkpoint).items():
+                    _add(writer, key, value)
+                _write_tensors(writer, plan, kind, on_bytes)
         finally:
             writer.close()
         part.replace(target)
@@ -77,41 +81,15 @@ def _replaceable(target: Path) -> bool:
         return file.read(4) in (b"", b"GGUF")
 
 
-def _type(checkpoint: Checkpoint, name: str, kind: str) -> gguf.GGMLQuantizationType:
-    shape = checkpoint.stored(name).shape
-    if len(shape) == 1:
+def _type(name: str, shape: tuple[int, ...], kind: str) -> gguf.GGMLQuantizationType:
+    if len(shape) == 1 or name.endswith("ffn_gate_inp.weight"):  # norms, biases, and a router, which llama.cpp wants as floats
         return T.F32
     wanted = getattr(T, kind.upper())
-    if name in ("tok_embeddings.weight", "output.weight") and wanted in (T.Q4_0, T.Q4_1, T.Q4_K):
+    if name in ("token_embd.weight", "output.weight") and wanted in (T.Q4_0, T.Q4_1, T.Q4_K):
         wanted = T.Q8_0
-    while shape[1] % gguf.GGML_QUANT_SIZES[wanted][0]:
+    while shape[-1] % gguf.GGML_QUANT_SIZES[wanted][0]:
         wanted = NARROWER[wanted]
     return wanted
-
-
-def _write_metadata(writer: gguf.GGUFWriter, checkpoint: Checkpoint, kind: str) -> None:
-    c: LlamaConfig = checkpoint.config
-    writer.add_name(c.name or checkpoint.path.stem)
-    if found := licence(checkpoint):
-        writer.add_license(found)
-    writer.add_file_type(FILE_TYPES[kind])
-    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    writer.add_vocab_size(c.vocab_size)
-    writer.add_context_length(c.context_length)
-    writer.add_embedding_length(c.dim)
-    writer.add_block_count(c.n_layers)
-    writer.add_feed_forward_length(c.hidden_dim)
-    writer.add_head_count(c.n_heads)
-    writer.add_head_count_kv(c.n_kv_heads)
-    writer.add_key_length(c.head_dim)
-    writer.add_value_length(c.head_dim)
-    writer.add_layer_norm_rms_eps(c.norm_eps)
-    writer.add_rope_freq_base(c.rope_theta)
-    writer.add_rope_dimension_count(c.rope_dim)
-    if c.rope_scale != 1:
-        writer.add_rope_scaling_attn_factors(c.rope_scale)
-    for key, value in _vocabulary(checkpoint).items():
-        _add(writer, key, value)
 
 
 def _vocabulary(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -179,22 +157,17 @@ def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
         writer.add_key_value(key, list(value), kinds.ARRAY, kinds.STRING)
 
 
-def _write_tensors(
-    writer: gguf.GGUFWriter, checkpoint: Checkpoint, types: Mapping[str, gguf.GGMLQuantizationType], on_bytes: OnBytes
-) -> None:
-    factors = np.array(checkpoint.config.rope_factors, np.float32)
-    if len(factors):
-        writer.add_tensor_info("rope_freqs.weight", factors.shape, factors.dtype, factors.nbytes, T.F32)
-    names = sorted(checkpoint.tensor_names, key=_order)
-    for name in names:
-        shape = checkpoint.stored(name).shape
-        size, per_block = gguf.GGML_QUANT_SIZES[types[name]]
-        nbytes = int(np.prod(shape)) // size * per_block
-        raw = (*shape[:-1], shape[-1] // size * per_block)  # as bytes: the writer turns them into the tensor's shape
-        plain = types[name] == T.F32
-        writer.add_tensor_info(
-            gguf_from_canonical(name), shape if plain else raw, np.dtype(np.float32 if plain else np.uint8), nbytes, types[name]
-        )
+def _write_tensors(writer: gguf.GGUFWriter, plan: Plan, kind: str, on_bytes: OnBytes) -> None:
+    types = [_type(tensor.name, tensor.shape, kind) for tensor in plan.tensors]
+    for name, values in plan.computed.items():
+        writer.add_tensor_info(name, values.shape, values.dtype, values.nbytes, T.F32)
+    for tensor, wanted in zip(plan.tensors, types, strict=True):
+        size, per_block = gguf.GGML_QUANT_SIZES[wanted]
+        nbytes = int(np.prod(tensor.shape)) // size * per_block
+        raw = (*tensor.shape[:-1], tensor.shape[-1] // size * per_block)  # as bytes: the writer turns them into the tensor's shape
+        plain = wanted == T.F32
+        dtype = np.dtype(np.float32 if plain else np.uint8)
+        writer.add_tensor_info(tensor.name, tensor.shape if plain else raw, dtype, nbytes, wanted)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
@@ -209,19 +182,11 @@ def _write_tensors(
             total += block.nbytes
         out.write(bytes(-total % writer.data_alignment))
 
-    if len(factors):
-        put(iter([factors]))
+    for values in plan.computed.values():
+        put(iter([values]))
     with ThreadPoolExecutor(cores()) as pool:
-        for name in names:
-            if len(checkpoint.stored(name).shape) == 1:
-                put(iter([np.ascontiguousarray(checkpoint.vector(name), np.float32)]))
-            else:
-                put(encoded(checkpoint, name, types[name], pool))
-            on_bytes(checkpoint.stored(name).nbytes)
-            checkpoint.release(name)
-
-
-def _order(name: str) -> tuple[int, str]:
-    """Embedding, layers by number, the rest."""
-    match = re.match(r"layers\.(\d+)\.", name)
-    return (int(match[1]) if match else -1 if name.startswith("tok") else 1 << 20), name
+        for tensor, wanted in zip(plan.tensors, types, strict=True):
+            put(tensor.blocks(wanted, pool))
+            for name in tensor.parts:
+                on_bytes(plan.checkpoint.stored(name).nbytes)
+                plan.checkpoint.release(name)

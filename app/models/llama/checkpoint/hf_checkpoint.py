@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from app.models.llama.checkpoint.checkpoint import expected_shapes
 from app.models.llama.checkpoint.dense import DenseCheckpoint, Joined
 from app.models.llama.checkpoint.files import MAX_INDEX_BYTES, CheckpointError, StoredTensor, read_json
 from app.models.llama.checkpoint.names import COMPUTED, HF_EXPERTS, canonical_from_hf, split_layer
@@ -57,6 +58,7 @@ def open_hf(folder: Path) -> DenseCheckpoint:
     embedding = next((stored[name] for name in EMBEDDINGS if name in stored), None)
     rows = embedding.shape[0] if embedding and len(embedding.shape) == 2 and embedding.shape[0] else 1
     config = config_from_hf(settings, rows, path)
+    expected = expected_shapes(config).keys()
     tensors: dict[str, Joined] = {}
     experts: dict[str, dict[int, StoredTensor]] = {}
     for name, tensor in stored.items():
@@ -64,7 +66,7 @@ def open_hf(folder: Path) -> DenseCheckpoint:
             tensors |= several
         elif (expert := _expert(name)) is not None:
             experts.setdefault(expert[0], {})[expert[1]] = tensor
-        elif (canonical := canonical_from_hf(name, config.traits)) is not None:
+        elif (canonical := canonical_from_hf(name, config.traits)) in expected or (canonical and _beyond(canonical, config)):
             if not (config.tied and canonical == "output.weight"):  # the embedding, saved twice
                 tensors[canonical] = Joined((tensor,))
         elif not name.endswith(COMPUTED):
@@ -81,6 +83,12 @@ def open_hf(folder: Path) -> DenseCheckpoint:
     return DenseCheckpoint(
         f"Hugging Face, {kind}", files, folder, config, tensors, half_split=family.half_split, norm_offset=family.norm_offset
     )
+
+
+def _beyond(canonical: str, config: LlamaConfig) -> bool:
+    """Of a layer that the configuration does not describe, or the head of a tied model?"""
+    parts = canonical.split(".")
+    return canonical == "output.weight" or (parts[0] == "layers" and int(parts[1]) >= config.n_layers)
 
 
 def _fused(name: str, tensor: StoredTensor, config: LlamaConfig) -> dict[str, Joined] | None:

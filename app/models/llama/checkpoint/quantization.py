@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import gguf
 import numpy as np
@@ -29,7 +29,14 @@ T = gguf.GGMLQuantizationType
 CHUNK = 1 << 22  # weights at a time: 16 MB as float32
 
 
-def encoded(checkpoint: Checkpoint, name: str, kind: gguf.GGMLQuantizationType, pool: ThreadPoolExecutor) -> Iterator[np.ndarray]:
+class Rows(Protocol):
+    """As much of a checkpoint as encoding takes."""
+
+    def stored(self, name: str) -> StoredMatrix: ...
+    def matrix(self, name: str, wanted: slice = slice(None)) -> QuantMatrix: ...
+
+
+def encoded(checkpoint: Rows, name: str, kind: gguf.GGMLQuantizationType, pool: ThreadPoolExecutor) -> Iterator[np.ndarray]:
     """The matrix as uint8 (rows, row bytes) of `kind`, in order, some rows at a time, encoded ahead."""
     rows, cols = checkpoint.stored(name).shape
     step = max(1, CHUNK // cols)

@@ -77,7 +77,7 @@ def test_a_value_per_layer_is_taken_where_all_layers_agree() -> None:
         config(llama__attention__head_count_kv=np.array([3, 1] * 15))
 
 
-@pytest.mark.parametrize("architecture, named", [("gpt2", "'gpt2'"), ("qwen2", "'qwen2'"), (None, "no architecture")])
+@pytest.mark.parametrize("architecture, named", [("gpt2", "'gpt2'"), ("bert", "'bert'"), (None, "no architecture")])
 def test_another_architecture_is_named_with_what_is_supported(architecture: str | None, named: str) -> None:
     with pytest.raises(ConfigError, match=f"{named}.*Townhall runs llama"):
         config(general__architecture=architecture)
@@ -92,7 +92,6 @@ def test_all_missing_keys_are_named_at_once() -> None:
     "changes, named",
     [
         ({"llama__rope__scaling__type": "longrope"}, "rope scaling 'longrope'"),
-        ({"llama__expert_count": 8}, "a mixture of 8 experts"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_by_name(changes: dict[str, Any], named: str) -> None:
@@ -138,9 +137,16 @@ def test_absurd_values_are_named(changes: dict[str, Any], named: str) -> None:
         config(**changes)
 
 
-def test_a_sliding_window_ends_the_context_where_full_attention_would_differ() -> None:
+def test_a_sliding_window_is_each_layers() -> None:
     short = config(llama__attention__sliding_window=4096)
-    assert (short.context_length, short.window) == (4096, 4096)
+    assert (short.context_length, short.traits.windows) == (8192, (4096,) * 30)
+
+
+def test_a_mixture_says_how_many_experts_a_token_uses() -> None:
+    mixture = config(llama__expert_count=8, llama__expert_used_count=2).traits.experts
+    assert mixture is not None and (mixture.count, mixture.used, mixture.hidden_dim) == (8, 2, 1536)
+    with pytest.raises(ConfigError, match="expert_used_count as None"):
+        config(llama__expert_count=8)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +228,7 @@ def test_metas_params_mean_the_same_as_hugging_faces_config() -> None:
         ({"norm_eps": 1e-5, "rope_theta": 5e5}, 8192),
         ({"norm_eps": 1e-5, "rope_theta": 5e5, "use_scaled_rope": True}, 131072),
         ({"norm_eps": 1e-5, "max_seq_len": 512}, 512),
-        ({"norm_eps": 1e-5, "rope_theta": 1e6, "sliding_window": 4096}, 4096),  # Mistral's own
+        ({"norm_eps": 1e-5, "rope_theta": 1e6, "sliding_window": 4096}, 16384),  # Mistral's own
         ({"norm_eps": 1e-5, "sliding_window": None}, 4096),
     ],
 )
@@ -240,18 +246,22 @@ def test_a_vocabulary_that_params_json_contradicts_is_named() -> None:
 @pytest.mark.parametrize(
     "changes, named",
     [
-        ({"model_type": "qwen2"}, "model type 'qwen2'"),
-        ({"attention_bias": True}, "a bias on its attention"),
-        ({"mlp_bias": True}, "a bias in its feed-forward"),
+        ({"model_type": "bert"}, "model type 'bert'"),
+        ({"model_type": "cohere", "use_qk_norm": True}, "norm of its own for each head"),
+        ({"model_type": "gemma3_text", "use_bidirectional_attention": True}, "attention to later tokens"),
+        ({"model_type": "qwen3_moe", "mlp_only_layers": [0]}, "layers without experts"),
+        ({"num_local_experts": 8}, "a mixture of 8 experts"),
         ({"hidden_act": "gelu"}, "the activation 'gelu'"),
         ({"quantization_config": {"quant_method": "gptq"}}, "quantised by another program"),
-        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope scaling 'dynamic'"),
+        ({"rope_scaling": {"type": "ntk", "factor": 2.0}}, "rope scaling 'ntk'"),
+        ({"rope_scaling": {"type": "longrope", "short_factor": [1.0], "long_factor": [1.0]}}, "short_factor as something else"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "low_freq_factor as 'None'"),
         ({"rope_scaling": {"type": "linear", "factor": -1}}, "factor as '-1'"),
         ({"rope_scaling": [1]}, "rope_scaling as"),
         ({"hidden_size": None}, "lacks hidden_size"),
         ({"num_hidden_layers": 1e9}, "num_hidden_layers as 1000000000.0"),
-        ({"partial_rotary_factor": 0.005}, "turns 0 entries"),
+        ({"model_type": "phi3", "partial_rotary_factor": 0.005, "rope_scaling": None}, "turns 0 entries"),
+        ({"model_type": "mistral", "layer_types": ["full_attention"]}, "layer_types that are not 32"),
     ],
 )
 def test_what_a_config_json_asks_for_in_vain_is_named(changes: dict[str, Any], named: str) -> None:
@@ -259,10 +269,16 @@ def test_what_a_config_json_asks_for_in_vain_is_named(changes: dict[str, Any], n
         hf(**changes)
 
 
-def test_mistrals_window_is_its_context() -> None:
+def test_mistrals_window_is_each_layers() -> None:
     mistral = hf(model_type="mistral", sliding_window=4096, rope_scaling=None)
-    assert (mistral.context_length, mistral.window) == (4096, 4096)
-    assert hf(model_type="mistral", sliding_window=None, rope_scaling=None).context_length == 131072
+    assert (mistral.context_length, mistral.traits.windows) == (131072, (4096,) * 32)
+    assert hf(model_type="mistral", sliding_window=None, rope_scaling=None).traits.windows == ()
+
+
+def test_keys_that_change_nothing_and_keys_that_are_not_known_are_told_apart() -> None:
+    assert hf(torch_dtype="bfloat16", use_cache=True, partial_rotary_factor=0.5, shiny=1).unknown_keys == ("partial_rotary_factor", "shiny")
+    assert hf(shiny=None, dull=False).unknown_keys == ()
+    assert hf(partial_rotary_factor=0.5).rope_dim == 128  # transformers' LLaMA passes it over
 
 
 def test_a_null_rope_type_leaves_the_older_type_standing() -> None:

@@ -13,8 +13,8 @@ import pytest
 
 from app.models.llama import Llama
 from app.models.llama.checkpoint import CheckpointError, open_checkpoint
-from app.models.llama.checkpoint.checkpoint import gguf_from_canonical
 from app.models.llama.checkpoint.conversion import FILE_TYPES, convert
+from app.models.llama.checkpoint.names import gguf_from_canonical
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.quantize import quantize_q4_k
 from ext.tinygrad.kernels.reference import ReferenceKernels

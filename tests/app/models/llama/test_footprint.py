@@ -42,7 +42,7 @@ def test_weights_and_cache_are_foretold_to_the_byte(model, quantize):
     llama = Llama.load(model, CONTEXT, device="CPU", quantize=quantize)
     info, model_ = footprint_of(model, quantize), llama.model
     norms = [model_.norm, *(norm for block in model_.blocks for norm in (block.attention_norm, block.ffn_norm))]
-    assert info.weights == model_.nbytes + sum(t.nbytes() for t in (*norms, model_.rope))
+    assert info.weights == model_.nbytes + sum(t.nbytes() for t in (*(norm.weight for norm in norms), model_.blocks[0].rope))
     assert info.cache == llama.new_cache().nbytes
 
 

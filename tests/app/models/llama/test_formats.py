@@ -119,7 +119,7 @@ def test_linear_scaling_is_the_plain_model_at_closer_positions(tmp_path: Path) -
     from app.models.llama.transformer import rope_angles
 
     plain = open_checkpoint(write_hf(tmp_path / "plain", tiny_weights())).config
-    np.testing.assert_allclose(rope_angles(scaled, 64)[::2], rope_angles(plain, 32), atol=1e-6)
+    np.testing.assert_allclose(rope_angles(scaled.rope(0), 16, 64)[::2], rope_angles(plain.rope(0), 16, 32), atol=1e-6)
 
 
 def test_a_file_of_a_checkpoint_stands_for_its_folder(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ class Conversation:
         random = np.random.default_rng(7)
         self.cache = KVCache(
             CONFIG, CAPACITY, ROWS, dtypes.float16, device,
-            Shifter(buffers.upload(rope_table(ROWS, HEAD_DIM, HEAD_DIM, THETA), device), ROWS), IDENTITY,
+            Shifter([buffers.upload(rope_table(ROWS, HEAD_DIM, HEAD_DIM, THETA), device)] * CONFIG.n_layers, ROWS), IDENTITY,
         )  # fmt: skip
         self.keys = [random.normal(0, 0.4, (KV_HEADS, n, HEAD_DIM)) for _ in self.cache.layers]
         self.values = [random.normal(0, 1, (KV_HEADS, n, HEAD_DIM)).astype(np.float16) for _ in self.cache.layers]
