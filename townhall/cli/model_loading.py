@@ -98,6 +98,8 @@ def load(options: ChatOptions, fit: bool = False) -> Loaded:
     with watch.lap("load the weights"), _progress_bar(path.name) as progress:
         quantize = options.quantize is not None
         llama = load_llama(path, options.max_context, terminal.note, fit, progress=progress, quantize=quantize, stop=options.eos)
+    if unknown := llama.config.unknown_keys:
+        terminal.note(f"config.json of {path.name} has keys that Townhall does not know and passes over: {', '.join(unknown)[:200]}")
     if options.quantize:
         terminal.note(
             f"--quantize {options.quantize}: {llama.quantised} matrices were made 8-bit integers"
