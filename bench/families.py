@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.reference.families import CONTEXT, FAMILIES, POSITIONS, VOCAB, config_of, ids_of, write
+from tests.reference.families import CONTEXT, FAMILIES, POSITIONS, VOCAB, config_of, ids_of, write, write_family
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "tests" / "data"
@@ -97,12 +97,12 @@ def table() -> int:
     from app.models.llama.checkpoint import CheckpointError, open_checkpoint
     from app.models.llama.checkpoint.conversion import convert
 
-    shapes, stored = json.loads((DATA / "families.json").read_text()), np.load(DATA / "families.npz")
+    stored = np.load(DATA / "families.npz")
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         for index, name in enumerate(FAMILIES):
             # llama.cpp treats files of some names by rules of their own
-            folder = write(name, {t: tuple(s) for t, s in shapes[name].items()}, Path(temporary) / f"m{index}")
+            folder = write_family(name, Path(temporary) / f"m{index}")
             checkpoint, expected = open_checkpoint(folder), stored[name]
             largest = np.abs(expected).max()
             ours = Llama.load(folder, CONTEXT, device="CPU").logits(ids_of())[list(POSITIONS)]

@@ -108,3 +108,14 @@ def write(name: str, shapes: dict[str, tuple[int, ...]], folder: Path, tokenizer
 
         write_tokenizer_json(folder)
     return folder
+
+
+def published_shapes() -> dict[str, dict[str, tuple[int, ...]]]:
+    """Of each family's tensors, as `python -m bench.families` found them."""
+    stored = json.loads((Path(__file__).resolve().parents[1] / "data" / "families.json").read_text())
+    return {name: {tensor: tuple(shape) for tensor, shape in shapes.items()} for name, shapes in stored.items()}
+
+
+def write_family(name: str, folder: Path) -> Path:
+    """`write` with the tensors that such a model is published with."""
+    return write(name, published_shapes()[name], folder)

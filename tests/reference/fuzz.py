@@ -22,10 +22,12 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from app.models.llama.checkpoint import open_checkpoint
+from app.models.llama.checkpoint.conversion import convert
 from app.models.llama.checkpoint.inspection import inspect
 from app.models.llama.tokenizers.vocabulary import Vocabulary
 from ext.tinygrad.errors import TownhallError
 from tests.reference import fuzz_cases as cases
+from tests.reference.families import FAMILIES, config_of, write_family
 from tests.reference.tiny import CHAT_TEMPLATE, make_tiny_gguf
 from tests.reference.tiny_formats import tiny_weights, to_meta, write_hf, write_meta, write_split
 from tests.reference.torch_writer import dictionary, encode, pickle, tensor, write_archive
@@ -185,6 +187,47 @@ def config_json(folder: Path) -> Target:
     return cases.changed(sound), _file(path, folder)
 
 
+def family_config(folder: Path) -> Target:
+    """The config.json of every family, each with the keys that its type reads."""
+    more: dict[str, Any] = {
+        "layer_types": ["full_attention"] * 2,
+        "query_pre_attn_scalar": 16,
+        "no_rope_layers": [1, 0],
+        "sliding_window": 9,
+    }
+    more |= {"attn_logit_softcapping": 1.0, "final_logit_softcapping": None, "use_sliding_window": True, "max_window_layers": 1}
+    for name in FAMILIES:
+        use(write_family(name, folder / name))
+
+    def run(case: tuple[str, bytes]) -> None:
+        name, data = case
+        (folder / name / "config.json").write_bytes(data)
+        use(folder / name)
+
+    def of(name: str) -> st.SearchStrategy[tuple[str, bytes]]:
+        return st.one_of(cases.changed(config_of(name)), cases.changed(more | config_of(name))).map(lambda data: (name, data))
+
+    return st.sampled_from(sorted(FAMILIES)).flatmap(of), run
+
+
+def family_gguf(folder: Path) -> Target:
+    """Headers of GGUF files of families whose tensors are fused, permuted, experts' or RoPE's factors."""
+    sound: dict[str, tuple[bytes, int]] = {}
+    for name in ("phi4-mini", "mixtral", "gemma3", "granite", "stablelm-parallel", "qwen3-moe"):
+        path = convert(open_checkpoint(write_family(name, folder / name)), folder / f"{name}.gguf", "f32")
+        data = path.read_bytes()
+        sound[name] = data, data.index(b"tokenizer.ggml.tokens")
+        use(path)
+    tried = folder / "tried.gguf"
+
+    def run(data: bytes) -> None:
+        tried.unlink(missing_ok=True)
+        tried.write_bytes(data)
+        use(tried)
+
+    return st.sampled_from(sorted(sound)).flatmap(lambda name: cases.damaged(sound[name][0], 0, sound[name][1])), run
+
+
 def params_json(folder: Path) -> Target:
     path = write_meta(folder, WEIGHTS, shards=2, n_layers=1, use_scaled_rope=True, rope_theta=5e5) / "params.json"
     return cases.changed(json.loads(path.read_text())), _file(path, folder)
@@ -285,7 +328,8 @@ def chat_template(folder: Path) -> Target:
 TARGETS: dict[str, Callable[[Path], Target]] = {
     target.__name__: target
     for target in (
-        gguf_header, gguf_metadata, split, safetensors_header, torch_pickle, torch_archive, index, config_json, params_json, tokenizer_json,
+        gguf_header, gguf_metadata, split, safetensors_header, torch_pickle, torch_archive, index, config_json, family_config, family_gguf,
+        params_json, tokenizer_json,
         tokenizer_model, tokenizer_folder, chat_template,
     )
 }  # fmt: skip

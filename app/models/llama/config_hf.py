@@ -70,7 +70,7 @@ class Settings:
 
     def activation(self, default: str = "silu") -> str:
         name = self.get("hidden_activation") or self.get("hidden_act", default)
-        if name not in ACTIVATIONS:
+        if not isinstance(name, str) or name not in ACTIVATIONS:
             raise self.read.unsupported(f"the activation {quoted(name)}")
         return ACTIVATIONS[name]
 
@@ -82,14 +82,14 @@ class Settings:
         kinds = self.get("layer_types")
         if kinds is None:
             return layer_windows(self.n_layers, window, has_window)
-        known = {"sliding_attention", "full_attention"}
+        known = ("full_attention", "sliding_attention")
         if not isinstance(kinds, list) or len(kinds) != self.n_layers or not all(kind in known for kind in kinds):
-            raise self.read.fail(f"gives layer_types that are not {self.n_layers} of {' and '.join(sorted(known))}")
+            raise self.read.fail(f"gives layer_types that are not {self.n_layers} of {' and '.join(known)}")
         return layer_windows(self.n_layers, window, lambda layer: kinds[layer] == "sliding_attention")
 
     def optional_windows(self) -> tuple[int, ...]:
         """Qwen's: off unless use_sliding_window, and then from layer max_window_layers on."""
-        first = self.get("max_window_layers", 28)
+        first = self.size("max_window_layers", 28) if self.get("max_window_layers") != 0 else 0
         if not self.get("use_sliding_window", False):
             self.used |= {"sliding_window", "layer_types"}
             return ()
@@ -122,7 +122,7 @@ def _qwen3(s: Settings) -> Traits:
 def _qwen3_moe(s: Settings) -> Traits:
     s.refuse("decoder_sparse_step", "layers without experts", 1)
     s.refuse("mlp_only_layers", "layers without experts", [])
-    count = s.get("num_local_experts") or s.get("num_experts", 128)
+    count = s.size("num_local_experts" if s.get("num_local_experts") is not None else "num_experts", 128)
     s.used.add("shared_expert_intermediate_size")
     experts = Experts(count, s.size("num_experts_per_tok", 8), s.size("moe_intermediate_size", 768), bool(s.get("norm_topk_prob", False)))
     # its layers share one window, whatever layer_types says
@@ -153,9 +153,13 @@ def _gemma2(s: Settings) -> Traits:
 
 def _gemma3(s: Settings) -> Traits:
     s.refuse("use_bidirectional_attention", "attention to later tokens")
-    pattern = s.get("sliding_window_pattern") or s.get("_sliding_window_pattern", 6)
-    local = s.get("rope_parameters", {}).get("sliding_attention") or {}
-    theta = local.get("rope_theta") or s.get("rope_local_base_freq", 10_000.0)
+    s.used |= {"sliding_window_pattern", "rope_local_base_freq"}
+    pattern = s.size("sliding_window_pattern", 6)
+    parameters = s.get("rope_parameters", {})
+    local = parameters.get("sliding_attention") if isinstance(parameters, Mapping) else None
+    theta = s.read.rope_base("rope_local_base_freq")
+    if isinstance(local, Mapping):  # where transformers 5 keeps it
+        theta = MetadataReader(local, "", s.read.path, s.read.mend).rope_base("rope_theta", theta)
     head_dim = s.size("head_dim", 256)
     return replace(
         _gemma(s),
@@ -165,7 +169,7 @@ def _gemma3(s: Settings) -> Traits:
         attention_softcap=_cap(s, "attn_logit_softcapping"),
         logit_softcap=_cap(s, "final_logit_softcapping"),
         windows=s.windows(lambda layer: (layer + 1) % pattern != 0, 4096),
-        local_rope=Rope(float(theta), head_dim),
+        local_rope=Rope(theta, head_dim),
     )
 
 
@@ -176,7 +180,7 @@ def _cap(s: Settings, key: str, default: float = 0.0) -> float:
 
 
 def _smollm3(s: Settings) -> Traits:
-    interval = s.get("no_rope_layer_interval", 4)
+    interval = s.size("no_rope_layer_interval", 4)
     rotated = s.get("no_rope_layers") or [int((layer + 1) % interval != 0) for layer in range(s.n_layers)]
     if not isinstance(rotated, list) or len(rotated) != s.n_layers:
         raise s.read.fail(f"gives no_rope_layers that are not {s.n_layers} of 0 and 1")

@@ -1,6 +1,5 @@
 """Tiny random models of every family against transformers' logits (python -m bench.families)."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +9,11 @@ from app.models.llama import Llama
 from app.models.llama.checkpoint import CheckpointError, open_checkpoint
 from app.models.llama.checkpoint.conversion import convert
 from tests.app.models.llama.conftest import KERNELS
-from tests.reference.families import CONTEXT, FAMILIES, POSITIONS, ids_of, write
+from tests.reference.families import CONTEXT, FAMILIES, POSITIONS, ids_of, write_family
 
 pytestmark = pytest.mark.slow
 
-DATA = Path(__file__).resolve().parents[3] / "data"
-SHAPES = {name: {t: tuple(s) for t, s in shapes.items()} for name, shapes in json.loads((DATA / "families.json").read_text()).items()}
-EXPECTED = np.load(DATA / "families.npz")
+EXPECTED = np.load(Path(__file__).resolve().parents[3] / "data" / "families.npz")
 # on a GPU of its own a mixture runs on generated code
 PLACES = [("CPU", "twins"), ("CPU", "fused"), ("CL", "fused"), ("CL", "gpu")]
 
@@ -27,7 +24,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(folders: Path, name: str, device: str = "CPU", kernels: str = "fused", **options: bool) -> Llama:
-    folder = write(name, SHAPES[name], folders / name)
+    folder = write_family(name, folders / name)
     if device == "CL":
         from ext.tinygrad.backend import describe_device
         from ext.tinygrad.toolchain import BackendError
@@ -75,14 +72,14 @@ def test_eight_bit_weights_stay_close(folders: Path, name: str) -> None:
 
 
 def test_every_key_that_changes_the_computation_is_known(folders: Path) -> None:
-    unknown = {name: open_checkpoint(write(name, SHAPES[name], folders / name)).config.unknown_keys for name in FAMILIES}
+    unknown = {name: open_checkpoint(write_family(name, folders / name)).config.unknown_keys for name in FAMILIES}
     assert {name: keys for name, keys in unknown.items() if keys} == {"llama": ("partial_rotary_factor",)}
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_gguf_of_it_computes_the_same(folders: Path, name: str) -> None:
     """Written and read again: names, orders of rows, fused tensors and metadata."""
-    source = open_checkpoint(write(name, SHAPES[name], folders / name))
+    source = open_checkpoint(write_family(name, folders / name))
     if name == "qwen2-yarn":
         with pytest.raises(CheckpointError, match="stretched one by one.*qwen2 cannot say"):
             convert(source, folders / f"{name}.gguf", "f32")
