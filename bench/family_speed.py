@@ -107,7 +107,7 @@ def plain(config: LlamaConfig) -> LlamaConfig:
     return replace(config, traits=LLAMA, hidden_dim=hidden)
 
 
-class Subject:
+class Contender:
     """One model and its cache."""
 
     def __init__(self, llama: Llama):
@@ -138,16 +138,16 @@ def main() -> int:
     device = open_backend().device
     for name in options.only.split(",") if options.only else SHAPES:
         config = config_from_hf(SHAPES[name], SHAPES[name]["vocab_size"], name)
-        pair = [Subject(load(one, options.type, device)) for one in (config, plain(config))]
-        cases: dict[str, Callable[[Subject], float]] = {
+        pair = [Contender(load(one, options.type, device)) for one in (config, plain(config))]
+        cases: dict[str, Callable[[Contender], float]] = {
             "decode at 32": lambda s: s.decode(32),
             "decode at 600": lambda s: s.decode(600),
             "prefill of 512": lambda s: s.prefill(),
         }
         for case, run in cases.items():
-            for subject in pair:
-                run(subject)
-            samples = [[run(subject) for subject in pair] for _ in range(options.rounds)]
+            for contender in pair:
+                run(contender)
+            samples = [[run(contender) for contender in pair] for _ in range(options.rounds)]
             ours, dense = (statistics.median(row[i] for row in samples) for i in (0, 1))
             ratio = statistics.median(row[0] / row[1] for row in samples)
             print(f"{name:<14} {options.type} {case:<15} {ours:8.1f} tok/s, LLaMA {dense:8.1f}, ratio {ratio:.2f}", flush=True)

@@ -236,7 +236,7 @@ def test_what_is_no_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"lacks the tensor layers\.2\.attention_norm\.weight and 8 more"):
+    with pytest.raises(CheckpointError, match=r"lacks the tensor layers\.2\.attention\.wq\.weight and 8 more"):
         open_checkpoint(make_tiny_gguf(tmp_path / "t.gguf", overrides={"llama.block_count": 3}))
 
 
@@ -245,10 +245,16 @@ def test_a_layer_too_many_is_named(tmp_path: Path) -> None:
         open_checkpoint(make_tiny_gguf(tmp_path / "t.gguf", overrides={"llama.block_count": 1}))
 
 
-@pytest.mark.parametrize("name", ["blk.0.attn_q.bias", "blk.00.attn_q.weight", "blk.0.attn_q_norm.weight", "something"])
+@pytest.mark.parametrize("name", ["blk.00.attn_q.weight", "blk.0.attn_q_norm.weight", "something"])
 def test_a_tensor_that_the_model_has_no_place_for_is_named(tmp_path: Path, name: str) -> None:
     path = make_tiny_gguf(tmp_path / "t.gguf", weights={name: np.zeros(64, np.float32)})
     with pytest.raises(CheckpointError, match=f"carries the tensor {name}"):
+        open_checkpoint(path)
+
+
+def test_a_bias_on_queries_alone_lacks_the_others(tmp_path: Path) -> None:
+    path = make_tiny_gguf(tmp_path / "t.gguf", weights={"blk.0.attn_q.bias": np.zeros(64, np.float32)})
+    with pytest.raises(CheckpointError, match=r"lacks the tensor layers\.0\.attention\.wk\.bias"):
         open_checkpoint(path)
 
 
