@@ -251,7 +251,7 @@ class Conversation:
             self._next_prompt = built.prompt[: len(built.prompt) - len(built.turn.ids)]
             return
         spoken = answer.ids if finish == "stop" and not answer.stopped else answer.shown_ids()
-        reply = Message(built.turn.id + 1, "assistant", answer.shown, (*spoken, *self.prompt.close_ids))
+        reply = Message(built.turn.id + 1, "assistant", answer.shown, (*spoken, *self.prompt.close_ids), sampled=True)
         exchange = Exchange(built.turn, reply)
         self.exchanges.append(exchange)
         self._before.append(self._now)

@@ -15,6 +15,7 @@ class Message:
     role: Role
     text: str
     ids: tuple[int, ...]
+    sampled: bool = False  # by the model; else `ids` are laid out from `text`
 
 
 @dataclass(frozen=True)

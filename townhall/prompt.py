@@ -1,10 +1,12 @@
 """From pieces to ids: what stays the same in every prompt is encoded once, what was said is encoded when it is said."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from townhall.context.strategy import WindowPlan
 from townhall.errors import PrefillError
-from townhall.formats.prompt_pieces import Piece, PromptFormat, PromptTurn
+from townhall.formats.prompt_pieces import Piece, PromptFormat, PromptTurn, text_of
 from townhall.language_model import TextTokenizer
 from townhall.message import NOT_SAID, Exchange, Memory, Message, Note, messages_of
 
@@ -17,11 +19,13 @@ class Prompt:
     def __init__(self, format: PromptFormat, tokenizer: TextTokenizer):
         self.format, self.tokenizer = format, tokenizer
         self._special = frozenset(tokenizer.special_ids.values())
-        self._head = format.head()
+        self._head = format.head() if format.turn_by_turn else self._up_to_control(format.head())
         self.head_ids = tuple(self._encode(self._head, bos=True))
         # a turn follows the close of an answer or the head, which ends the same way
         self.close_ids = tuple(self._encode(format.close(), continued=True))
         self._after_close = self._goes_on(self.close_ids, default=True)
+        self._after_cue = self._goes_on(self.turn_ids(""), default=True)
+        self._lead = text_of(format.reply(""))
         self.stop_ids, self.stop = self._ends()
 
     def turn_ids(self, text: str) -> tuple[int, ...]:
@@ -33,29 +37,26 @@ class Prompt:
         return self._encode([Piece(text, special=False)], continued=True) if text else []
 
     def reply_ids(self, text: str) -> tuple[int, ...]:
-        """An answer that the model did not sample, as it would have, with what closes it."""
-        return (*self.words(self._lead() + text), *self.close_ids)
+        """An answer that the model did not sample, as the format lays it out, with what closes it."""
+        return (*self._encode(self.format.reply(text), continued=self._after_cue), *self.close_ids)
 
     def opening_ids(self, text: str) -> list[int]:
         """What an answer begins with that the model is to carry on; PrefillError where that would be its end.
 
         The space after the last word is left to the model: tokenizers put it into the next one.
         """
-        text = text.lstrip().rstrip(" ")
-        if met := next((stop for stop in self.stop if stop in self._lead() + text), None):
+        text = self._lead + text.lstrip().rstrip(" ")
+        if met := next((stop for stop in self.stop if stop in text), None):
             raise PrefillError(f"a reply cannot begin with a text that holds {met!r}, for that ends a reply; leave it out")
-        return self.words(self._lead() + text) if text else []
-
-    def _lead(self) -> str:
-        """Formats may leave the space after the cue to the answer."""
-        cue = "".join(piece.text for piece in self.format.turn("")[-1:])
-        return "" if not cue or cue[-1].isspace() or not self._ends_plain(self.turn_ids("")) else " "
+        return self._encode([Piece(text, special=False)], continued=self._after_cue) if text.strip() else []
 
     def ids(self, plan: WindowPlan, turn: Message) -> list[int]:
-        """The whole prompt: head, memory, kept exchanges, the new turn."""
-        if not self.format.turn_by_turn:
-            return self._whole([*self._messages(plan), turn])
-        return [*self.before(plan), *turn.ids]
+        """The whole prompt: head, memory, kept exchanges, the new turn. TemplateError where the format refuses it."""
+        messages = [*self._messages(plan), turn]
+        pieces = self.format.whole([PromptTurn(message.role, message.text) for message in messages])
+        if self.format.turn_by_turn and text_of(pieces) == text_of(self._head) + "".join(map(self._laid_out, messages)):
+            return [*self.before(plan), *turn.ids]
+        return self._whole(messages, pieces)
 
     def before(self, plan: WindowPlan) -> list[int]:
         """What a prompt after `plan` begins with, up to the new turn; where turns depend on each other, the head alone."""
@@ -71,21 +72,42 @@ class Prompt:
     def _messages(self, plan: WindowPlan) -> tuple[Message, ...]:
         return messages_of([plan.memory.exchange, *plan.kept] if plan.memory else plan.kept)
 
-    def _whole(self, messages: Sequence[Message]) -> list[int]:
-        """The prompt of a format whose turns depend on each other; answers keep the ids that were sampled."""
-        pieces = self.format.whole([PromptTurn(message.role, message.text) for message in messages])
+    def _laid_out(self, message: Message) -> str:
+        """A turn as it reads where turns stand by themselves."""
+        if message.role == "user":
+            return text_of(self.format.turn(message.text))
+        return text_of([*self.format.reply(message.text), *self.format.close()])
+
+    def _whole(self, messages: Sequence[Message], pieces: Sequence[Piece]) -> list[int]:
+        """The prompt that reads as `pieces`; a sampled answer that stands in it unchanged keeps its ids."""
         ids: list[int] = []
-        if pieces[: len(self._head)] == self._head:
-            ids, pieces = list(self.head_ids), pieces[len(self._head) :]
+        if (rest := _without(pieces, text_of(self._head))) is not None:
+            ids, pieces = list(self.head_ids), rest
+        parts = Counter(piece.turn for piece in pieces)
         run: list[Piece] = []
         for piece in pieces:
-            if piece.turn is not None and messages[piece.turn].role == "assistant":
-                ids += self._encode(run, bos=not ids, continued=self._goes_on(ids))
-                ids += messages[piece.turn].ids
+            message = None if piece.turn is None else messages[piece.turn]
+            if message and message.sampled and parts[piece.turn] == 1 and piece.text.strip() == message.text.strip():
+                ids += self._encode(self._up_to_cue(run), bos=not ids, continued=self._goes_on(ids))
+                ids += message.ids[: len(message.ids) - len(self.close_ids)]
                 run = []
             else:
                 run.append(piece)
         return ids + self._encode(run, bos=not ids, continued=self._goes_on(ids))
+
+    def _up_to_cue(self, run: list[Piece]) -> list[Piece]:
+        """Without the white space before an answer, which its ids begin with."""
+        if not self._lead or not run or not run[-1].special or not run[-1].text.endswith(self._lead):
+            return run
+        return [*run[:-1], Piece(run[-1].text.removesuffix(self._lead), special=True)]
+
+    def _up_to_control(self, pieces: Sequence[Piece]) -> list[Piece]:
+        """Up to the last control token: the next text begins there whatever it is, so that its ids are the same in every prompt."""
+        for at in range(len(pieces) - 1, -1, -1):
+            text = pieces[at].text if pieces[at].special else ""
+            if end := max((text.rfind(token) + len(token) for token in self.tokenizer.special_ids if token in text), default=0):
+                return [*pieces[:at], Piece(text[:end], special=True)]
+        return []
 
     def _ends(self) -> tuple[frozenset[int], tuple[str, ...]]:
         """What ends an answer: the model's stop ids, every marker of a turn, and the format's stop strings.
@@ -94,7 +116,7 @@ class Prompt:
         """
         markers = self._special.intersection((*self.close_ids, *self.turn_ids("")))
         stop = self.format.stop
-        close = "".join(piece.text for piece in self.format.close()).strip()
+        close = text_of(self.format.close()).strip()
         if close and not self._special.intersection(self.close_ids):
             stop = tuple(dict.fromkeys((close, *stop)))  # an end marker that is spelled in ordinary text
         return self.tokenizer.stop_ids if self.tokenizer.stop_is_chosen else self.tokenizer.stop_ids | markers, stop
@@ -109,3 +131,13 @@ class Prompt:
     def _ends_plain(self, ids: Sequence[int], default: bool = False) -> bool:
         """Do the ids end in ordinary text, so that what follows continues it?"""
         return ids[-1] not in self._special if ids else default
+
+
+def _without(pieces: Sequence[Piece], start: str) -> list[Piece] | None:
+    """What is left of the pieces after `start`; None where they do not begin so."""
+    left = list(pieces)
+    while start and left and start.startswith(left[0].text):
+        start = start.removeprefix(left.pop(0).text)
+    if start and (not left or not left[0].text.startswith(start)):
+        return None
+    return [replace(left[0], text=left[0].text.removeprefix(start)), *left[1:]] if start else left

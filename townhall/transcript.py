@@ -104,7 +104,7 @@ def exchange_of(prompt: Prompt, at: int, question: str, answer: str, sampled: Se
     """What was said, the `at`-th time; `sampled` are the ids of the answer where they are known."""
     reply = (*sampled, *prompt.close_ids) if sampled is not None else prompt.reply_ids(answer)
     user = Message(2 * at, "user", question, prompt.turn_ids(question))
-    return Exchange(user, Message(2 * at + 1, "assistant", answer, tuple(reply)))
+    return Exchange(user, Message(2 * at + 1, "assistant", answer, tuple(reply), sampled is not None))
 
 
 def paired(turns: Iterable[PromptTurn]) -> Iterable[tuple[list[int], str, str]]:

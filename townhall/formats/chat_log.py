@@ -1,5 +1,7 @@
 """The chat log, for base models: a page of dialogue that the model carries on."""
 
+from collections.abc import Sequence
+
 from townhall.formats.prompt_pieces import Piece, PromptTurn
 from townhall.persona import Persona
 
@@ -30,10 +32,13 @@ class ChatLog:
     def turn(self, text: str) -> list[Piece]:
         return [Piece(f"{self.user_cue} {self._said(text)}\n{self.reply_cue}", special=False)]
 
+    def reply(self, text: str) -> list[Piece]:
+        return [Piece(f" {text}", special=False)]
+
     def close(self) -> list[Piece]:
         return [Piece(f" {END}\n", special=False)]
 
-    def whole(self, turns: list[PromptTurn]) -> list[Piece]:
+    def whole(self, turns: Sequence[PromptTurn]) -> list[Piece]:
         pieces = self.head()
         for index, turn in enumerate(turns):
             if turn.role == "user":
@@ -45,4 +50,4 @@ class ChatLog:
     def _said(self, text: str) -> str:
         """Words on the page: a line among them that looks like a cue is indented, so that no message contains another's turn."""
         cues = (self.user_cue, self.reply_cue)
-        return "\n".join(f" {line}" if at and line.startswith(cues) else line for at, line in enumerate(text.strip().split("\n")))
+        return "\n".join(f" {line}" if at and line.startswith(cues) else line for at, line in enumerate(text.split("\n")))

@@ -1,24 +1,45 @@
-"""The model's own chat template, for instruct models: rendered around placeholders, so that no message is read as template."""
+"""The model's own chat template, for instruct models: rendered with the words of the messages, which stay marked as words.
 
-import re
-import secrets
+A template sees what it was written for, the very texts, and may cut or move them. What it writes itself is told from what it makes of
+messages by `marked_text`: only the former may spell control tokens.
+
+At load it is tried on a few made-up turns. If each turn adds its own text and changes nothing before it, as with nearly all, the parts are
+learnt there (`turn_by_turn`), and a turn is encoded once, when it is said. That holds for made-up turns: `Prompt` compares every prompt
+with `whole`, and goes by that where they differ: a template may treat some words or lengths in its own way, or tell the date.
+"""
+
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
 
 from townhall.errors import TemplateError
 from townhall.formats.chat_log import END
-from townhall.formats.metered_jinja import INSTEAD, Sandbox
-from townhall.formats.prompt_pieces import Piece, PromptTurn
+from townhall.formats.marked_text import SOMETHING_SAID, joined, runs, words
+from townhall.formats.prompt_pieces import Piece, PromptTurn, text_of
+from townhall.formats.sandbox import INSTEAD, Sandbox
 from townhall.persona import Persona
+
+DESCRIPTION = -2  # whose words, beside indices of turns and SOMETHING_SAID
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a prompt is made of. Where turns depend on each other there is only what the first one begins with, and the last one's cue."""
+
+    head: list[Piece]
+    opening: list[Piece]
+    cue: list[Piece]
+    lead: list[Piece]  # white space between the cue and an answer that is history
+    close: list[Piece]
+    regular: bool
 
 
 class ChatTemplate:
     """Description as system message, examples as earlier turns.
 
-    Where the template knows no system role, or puts it anywhere but at the start, the description opens the first user
-    turn instead; without a description there is no system message of ours. At load the template is tried on a few made-up
-    turns. If each turn adds its own text and changes
-    nothing before it, as nearly all do, the parts are learnt there and the template never runs again; otherwise
-    `turn_by_turn` is False and every prompt is rendered whole.
+    Where the template refuses a system message, or leaves it out, the description opens the first user turn instead; without a description
+    there is no system message of ours. A template that looks for parts in a message (text, images) is given one part of text.
     """
 
     name = "chat_template"
@@ -33,67 +54,86 @@ class ChatTemplate:
         self._examples = [
             turn for example in persona.examples for turn in (PromptTurn("user", example.user), PromptTurn("assistant", example.reply))
         ]
-        self._folded = False
-        self._head, self._opening, self._cue, self._close = self._learn()
+        self._folded = self._typed = False
+        self._parts = self._learn()
+        self._cuts = self._edges()
+
+    @property
+    def turn_by_turn(self) -> bool:
+        return self._parts.regular
 
     def head(self) -> list[Piece]:
-        return self._head
+        return self._parts.head
 
     def turn(self, text: str) -> list[Piece]:
-        return [*self._opening, Piece(text.strip(), special=False), *self._cue]
+        return [*self._parts.opening, self._said("user", text), *self._parts.cue]
+
+    def reply(self, text: str) -> list[Piece]:
+        return [*self._parts.lead, self._said("assistant", text)]
 
     def close(self) -> list[Piece]:
-        return self._close
+        return self._parts.close
 
-    def whole(self, turns: list[PromptTurn]) -> list[Piece]:
+    def whole(self, turns: Sequence[PromptTurn]) -> list[Piece]:
         return self._render(turns, cue=True)
 
-    def _learn(self) -> tuple[list[Piece], list[Piece], list[Piece], list[Piece]]:
-        """Head, opening, cue and close; decides between system role and folding, and whether turns stand by themselves."""
+    def _said(self, role: str, text: str) -> Piece:
+        """Words with the white space at their ends that the template leaves them."""
+        start, end = self._cuts.get(role, (False, False))
+        text = text.lstrip() if start else text
+        return Piece(text.rstrip() if end else text, special=False)
+
+    def _learn(self) -> _Parts:
+        """The parts, with the description as system message if that can be; TemplateError where the template does not take us."""
         refusal: TemplateError | None = None
-        usable: list[bool] = []
-        ways = (False, True) if self.persona.instructions else (False,)
-        for self._folded in ways:
+        for typed, folded in product((False, True), (False, True) if self.persona.instructions else (False,)):
+            self._typed, self._folded = typed, folded
             try:
-                learnt = self._seams()
+                return self._seams()
             except TemplateError as error:
                 refusal = refusal or error
-                continue
-            usable.append(self._folded)
-            if learnt:
-                self.turn_by_turn = True
-                return learnt
-        if not usable:
-            raise refusal or AssertionError("a template was neither usable nor refused")
-        self._folded, self.turn_by_turn = usable[0], False
-        head, cue = self._around(_ONE, cue=True)
-        return head, [], cue, []
+        raise refusal or AssertionError("a template was neither usable nor refused")
 
-    def _seams(self) -> tuple[list[Piece], list[Piece], list[Piece], list[Piece]] | None:
-        """The parts of a prompt where every turn stands by itself, else None; TemplateError where the template does not take us."""
+    def _seams(self) -> _Parts:
         before, cue = self._around(_ONE, cue=True)
-        _, answered, between, _ = two = self._around(_TWO, cue=True)
-        three = self._around(_THREE, cue=True)
-        *_, close = self._around(_TWO[:-1], cue=False)
-        opening = _without_prefix(between, close)
-        regular = two == [before, answered, between, cue] and three == [before, answered, between, answered, between, cue]
-        if opening is None or not cue or not regular:
-            return None
-        head = _without_suffix(before, opening)
+        head, answered, between, _ = two = self._around(_TWO, cue=True)
         # white space between cue and answer is the model's own to sample
         lead = _without_prefix(answered, cue)
-        if head is None or lead is None or _text(lead).strip():
-            return None
-        return head, opening, cue, close
+        lead = lead if lead is not None and not text_of(lead).strip() else None
+        common = next((at for at, (a, b) in enumerate(zip(before, head, strict=False)) if a != b), min(len(before), len(head)))
+        irregular = _Parts(before[:common], [], cue, lead or [], [], regular=False)
+        try:
+            three = self._around(_THREE, cue=True)
+            *_, close = self._around(_TWO[:-1], cue=False)
+        except TemplateError:  # a shorter conversation is taken, and not refused
+            return irregular
+        opening = _without_prefix(between, close)
+        if two != [before, answered, between, cue] or three != [before, answered, between, answered, between, cue]:
+            return irregular
+        if opening is None or not cue or lead is None or (pinned := _without_suffix(before, opening)) is None:
+            return irregular
+        return _Parts(pinned, opening, cue, lead, close, regular=True)
 
-    def _around(self, turns: list[PromptTurn], cue: bool) -> list[list[Piece]]:
+    def _edges(self) -> dict[str, tuple[bool, bool]]:
+        """role → which ends of its words the template cuts white space from."""
+        padded = [replace(turn, text=f" \n{turn.text}\n ") for turn in _TWO]
+        try:
+            said = [piece for piece in self._render(padded, cue=True) if piece.turn is not None]
+        except TemplateError:
+            return {}
+        return {padded[piece.turn or 0].role: (not piece.text[:1].isspace(), not piece.text[-1:].isspace()) for piece in said}
+
+    def _message(self, role: str, content: str) -> dict[str, Any]:
+        return {"role": role, "content": [{"type": "text", "text": content}] if self._typed else content}
+
+    def _around(self, turns: Sequence[PromptTurn], cue: bool) -> list[list[Piece]]:
         """What the template writes around the contents of `turns`: before the first, between each two, after the last."""
         parts: list[list[Piece]] = [[]]
         expected = 0
         for piece in self._render(turns, cue):
             if piece.turn is None:
                 parts[-1].append(piece)
-            elif piece.turn == expected:
+            elif piece.turn == expected and piece.text == turns[expected].text:
                 parts.append([])
                 expected += 1
             else:
@@ -103,32 +143,19 @@ class ChatTemplate:
         return parts
 
     def _render(self, turns: Sequence[PromptTurn], cue: bool) -> list[Piece]:
-        """The template's output with every content back in its place; only what the template itself wrote is special."""
-        contents: dict[str, Piece] = {}
-
-        def placeholder(text: str, turn: int | None = None) -> str:
-            # unguessable, so that neither template nor user can forge the border between their words
-            name = f"x{secrets.token_hex(12)}x"
-            contents[name] = Piece(text.strip(), special=False, turn=turn)
-            return name
-
-        description = placeholder(self.persona.instructions) if self.persona.instructions else ""
-        messages = [{"role": "system", "content": description}] if description and not self._folded else []
+        """The template's output; only what the template itself wrote is special."""
+        description = words(self.persona.instructions, DESCRIPTION)
+        messages = [self._message("system", description)] if description and not self._folded else []
         spoken = [*self._examples, *turns]
         for index, turn in enumerate(spoken):
-            own = index - len(self._examples)
-            content = placeholder(turn.text, own if own >= 0 else None)
+            content = words(turn.text, max(SOMETHING_SAID, index - len(self._examples)))
             if self._folded and index == 0:
-                content = f"{description}\n\n{content}"
-            messages.append({"role": turn.role, "content": content})
-        text = self._sandbox.render(messages, self._variables | {"add_generation_prompt": cue})
-        if description not in text:
+                content = joined((description, words("\n\n"), content))
+            messages.append(self._message(turn.role, content))
+        written = list(runs(self._sandbox.render(messages, self._variables | {"add_generation_prompt": cue})))
+        if description.strip() and all(whose != DESCRIPTION for _, whose in written):
             raise TemplateError(f"the model's chat template leaves the persona's description out; {INSTEAD}")
-        pieces = []
-        for part in re.split(f"({'|'.join(contents)})", text):
-            if part:
-                pieces.append(contents.get(part) or Piece(part, special=True))
-        return pieces
+        return [Piece(text, whose is None, whose if whose is not None and whose >= 0 else None) for text, whose in written]
 
 
 _ONE = [PromptTurn("user", "q")]
@@ -136,19 +163,15 @@ _TWO = [*_ONE, PromptTurn("assistant", "a"), PromptTurn("user", "q")]
 _THREE = [*_TWO, PromptTurn("assistant", "a"), PromptTurn("user", "q")]
 
 
-def _text(pieces: list[Piece]) -> str:
-    return "".join(piece.text for piece in pieces)
-
-
 def _without_prefix(pieces: list[Piece], prefix: list[Piece]) -> list[Piece] | None:
     """What is left of the template's own text after `prefix`; None where it does not begin so."""
-    text, start = _text(pieces), _text(prefix)
+    text, start = text_of(pieces), text_of(prefix)
     return _special(text[len(start) :]) if text.startswith(start) else None
 
 
 def _without_suffix(pieces: list[Piece], suffix: list[Piece]) -> list[Piece] | None:
     """`pieces` without the text at their end; None where the last one does not end so."""
-    end = _text(suffix)
+    end = text_of(suffix)
     if not end:
         return pieces
     if not pieces or not pieces[-1].special or not pieces[-1].text.endswith(end):

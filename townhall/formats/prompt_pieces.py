@@ -1,5 +1,6 @@
 """A prompt in pieces: text of the format may hold control tokens, text of messages never becomes one."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,6 +14,11 @@ class Piece:
     turn: int | None = None  # whose words: an index into the turns that the format was given
 
 
+def text_of(pieces: Iterable[Piece]) -> str:
+    """How the pieces read."""
+    return "".join(piece.text for piece in pieces)
+
+
 @dataclass(frozen=True)
 class PromptTurn:
     """A message as a format sees it."""
@@ -22,11 +28,15 @@ class PromptTurn:
 
 
 class PromptFormat(Protocol):
-    """Lays a conversation out: the head, then for each exchange turn(question), the sampled answer, close()."""
+    """Lays a conversation out: the head, then for each exchange turn(question), the answer as sampled or reply(answer), close()."""
 
     name: str
     stop: tuple[str, ...]  # strings that end a reply
-    turn_by_turn: bool  # False: a turn's text depends on the others', so whole() must render every prompt
+
+    @property
+    def turn_by_turn(self) -> bool:
+        """False: a turn's text depends on the others', so whole() must render every prompt."""
+        ...
 
     def head(self) -> list[Piece]:
         """The persona: description and examples, pinned at the start of every prompt."""
@@ -36,10 +46,14 @@ class PromptFormat(Protocol):
         """The user's words, up to the place where the answer begins."""
         ...
 
+    def reply(self, text: str) -> list[Piece]:
+        """An answer as it stands in the history, from where the turn before it ends."""
+        ...
+
     def close(self) -> list[Piece]:
         """What follows an answer."""
         ...
 
-    def whole(self, turns: list[PromptTurn]) -> list[Piece]:
+    def whole(self, turns: Sequence[PromptTurn]) -> list[Piece]:
         """Everything at once, from the head to the place where the answer to the last turn begins."""
         ...

@@ -147,7 +147,7 @@ class SummaryStore:
         assert turn is not None
 
         def answered(text: str, ids: Sequence[int]) -> None:
-            reply = Message(turn.id + 1, "assistant", text, (*ids, *prompt.close_ids))
+            reply = Message(turn.id + 1, "assistant", text, (*ids, *prompt.close_ids), sampled=True)
             exchanges = (*prompt_plan.exchanges, Exchange(turn, reply))
             bound = min(strategy.memory, window.capacity // 8)
             self._waiting.append(
