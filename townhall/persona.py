@@ -35,7 +35,7 @@ class Persona:
     @property
     def instructions(self) -> str:
         """Description and style as one paragraph: the beginning of the prompt."""
-        return f"{self.description} {self.style}".strip()
+        return " ".join(filter(None, (self.description, self.style)))
 
 
 def list_personas() -> list[str]:

@@ -112,7 +112,7 @@ def run(chat_state: ChatState, line: str) -> CommandResult:
 
 def is_command(text: str) -> bool:
     """In a pipe these lines are commands, and any other is said, whatever it begins with."""
-    return bool(text) and text.split()[0] in COMMANDS
+    return bool(text.strip()) and text.split()[0] in COMMANDS
 
 
 def completions() -> dict[str, str]:

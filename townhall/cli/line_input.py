@@ -45,7 +45,7 @@ def open_line(cue: Callable[[], str], commands: Mapping[str, str], keep: bool, t
     """
     if not edits():
         if isinstance(sys.stdin, TextIOWrapper):
-            sys.stdin.reconfigure(encoding="utf-8", errors="replace")
+            sys.stdin.reconfigure(encoding="utf-8-sig", errors="replace")  # a byte order mark is no word
         return PlainLineInput(cue)
     # whose turn it is shows at once: the editor takes a tenth of a second to import, and what is typed until then is held
     terminal.say(terminal.styled(terminal.defused(f"{cue()}: "), sys.stdout, bold=True))

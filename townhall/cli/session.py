@@ -70,18 +70,18 @@ class Session:
         """Answer every line of a pipe, commands included; a line that is refused does not end the others."""
         code = 0
         if isinstance(sys.stdin, TextIOWrapper):
-            sys.stdin.reconfigure(encoding="utf-8", errors="replace")
+            sys.stdin.reconfigure(encoding="utf-8-sig", errors="replace")  # a byte order mark is no word
         for line in sys.stdin:
-            text = line.strip()
+            text = line.removesuffix("\n")
             if commands.is_command(text):
-                outcome = self.command(text)
+                outcome = self.command(text.strip())
                 if not outcome:
                     code = 2
                 elif outcome.leave:
                     break
                 elif outcome.say is not None:
                     code = max(code, self.answer(outcome.say, outcome.instead))
-            elif text:
+            elif text.strip():
                 code = max(code, self.answer(text))
         return code
 
@@ -95,14 +95,14 @@ class Session:
             outcome = CommandResult()
             while not outcome.leave:
                 try:
-                    text = self.line.read(outcome.line).strip()
+                    text = self.line.read(outcome.line)
                 except EOFError:
                     return 0
                 instead, outcome = 0 if self.line.cleared else outcome.instead, CommandResult()
                 try:
-                    if text.startswith("/"):
-                        outcome = self._commanded(text)
-                    elif text:
+                    if text.lstrip().startswith("/"):
+                        outcome = self._commanded(text.strip())
+                    elif text.strip():
                         self.answer(text, instead)
                 except KeyboardInterrupt:
                     terminal.note("(stopped)")

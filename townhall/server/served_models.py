@@ -32,7 +32,7 @@ class ServedModel:
 
     def persona_with(self, system: str) -> Persona:
         """The persona with more in its description."""
-        return replace(self.persona, style=f"{self.persona.style}\n\n{system}".strip()) if system else self.persona
+        return replace(self.persona, style="\n\n".join(filter(None, (self.persona.style, system)))) if system else self.persona
 
 
 class ServedModels:

@@ -48,7 +48,10 @@ class ChatSyntax:
     delim: str = DELIM
 
     def turns(self, text: str) -> list[WrittenTurn]:
-        """Who said what, in order; `text` has "\\n" for line ends. Words are stripped, of the delimiter too."""
+        """Who said what, in order; `text` has "\\n" for line ends.
+
+        Words are as they were written, between the space after the cue and the blank lines and delimiter before the next one.
+        """
         cues = list(self._cue.finditer(text, front_matter(text)[1]))
         ends = [*(cue.start() for cue in cues[1:]), len(text)]
         return [self._turn(cue, text[cue.end() : end]) for cue, end in zip(cues, ends)]
@@ -61,10 +64,10 @@ class ChatSyntax:
         return "\n" * missing + self.delim.lstrip("\n") + f"{name}: "
 
     def _turn(self, cue: re.Match[str], words: str) -> WrittenTurn:
-        words, mark = words.strip(), self.delim.strip()
-        if mark and (words == mark or words.endswith(f"\n{mark}")):
-            words = words.removesuffix(mark).rstrip()
-        return WrittenTurn("user" if cue[1] == self.user else "assistant", words, cue.start())
+        said, mark = words.strip(), self.delim.strip()
+        if mark and (said == mark or said.endswith(f"\n{mark}")):
+            words = words.rstrip().removesuffix(mark)
+        return WrittenTurn("user" if cue[1] == self.user else "assistant", _between_blank_lines(words), cue.start())
 
     @cached_property
     def _cue(self) -> re.Pattern[str]:
@@ -221,3 +224,13 @@ class FreeForm:
 def _history(turns: Sequence[WrittenTurn]) -> History:
     spoken = [turn for turn in turns if turn.text]
     return tuple((question, answer) for _, question, answer in paired(spoken)) if spoken else ()
+
+
+def _between_blank_lines(words: str) -> str:
+    """Words as they were written, but for blank lines around them and the space after the cue."""
+    start, end = len(words) - len(words.lstrip()), len(words.rstrip())
+    if start > end:
+        return ""
+    first = words.rfind("\n", 0, start) + 1
+    last = words.find("\n", end)
+    return words[first : last if last >= 0 else None].removeprefix("" if first else " ")

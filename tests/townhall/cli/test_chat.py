@@ -73,6 +73,13 @@ def test_piped_lines_are_answered_one_by_one_and_stdout_holds_nothing_else(townh
     assert err.startswith("Stacy is ready: ") and "tokens in" in err and "\x1b" not in out + err
 
 
+def test_what_is_piped_goes_to_the_template_as_written(townhall):
+    assert townhall("chat", stdin=b"\xef\xbb\xbf/help edit\n   \n\tdef f():  \n \xef\xbb\xbfx\n")[0] == 0
+    first, second = map(townhall.llama.tokenizer.show, townhall.llama.prompts)  # the first line was a command
+    assert first.endswith("<|im_start|>user\n\tdef f():  <|im_end|>\n<|im_start|>assistant\n")
+    assert "<|im_start|>user\n \N{ZERO WIDTH NO-BREAK SPACE}x<|im_end|>" in second
+
+
 def test_input_that_ends_without_a_newline_or_is_no_utf8_is_answered_too(townhall):
     assert townhall("chat", stdin=b"caf\xe9\nlast")[:2] == (0, "Fine, thanks.\n" * 2)
     assert townhall("chat", stdin="")[:2] == (0, "")

@@ -184,7 +184,7 @@ def test_what_is_typed_ahead_waits_for_the_prompt_and_does_not_show_in_the_answe
     screen.prompt()
     screen.type(CTRL_D)
     assert screen.leave() == 0
-    assert turns(tmp_path)[::2] == ["typed while it loads", ("x " * 200).strip(), "pasted ahead\nin two lines", "and a rest"]
+    assert turns(tmp_path)[::2] == ["typed while it loads", "x " * 200, "pasted ahead\nin two lines", "and a rest"]
 
 
 def test_a_terminal_that_vanishes_loses_nothing_of_what_was_shown(chat, tmp_path):

@@ -27,6 +27,14 @@ def test_both_names_of_the_longest_answer(ask):
         assert reply.choices[0].message.content == "one two" and reply.choices[0].finish_reason == "length"
 
 
+def test_white_space_at_the_ends_of_messages_is_the_clients(ask):
+    llama = FakeLlama()
+    said = [("system", " Be kind.\n"), ("user", "\n    def f():\n"), ("assistant", "  One.\n"), ("user", "\tAnd? ")]
+    ask(llama)(model="double", messages=[{"role": role, "content": text} for role, text in said])
+    turns = "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in said)
+    assert llama.tokenizer.show(llama.prompts[-1]) == f"<s>{turns}<|im_start|>assistant\n"
+
+
 def test_four_stop_strings_and_the_first_that_comes_counts(ask):
     create = ask(FakeLlama(lambda prompt: ["One", " two", " three", " four"]))
     reply = create(stop=["four", "nine", " thr", "ten"])

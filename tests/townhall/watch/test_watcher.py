@@ -158,7 +158,7 @@ def test_a_change_above_is_told_from_the_same_words_in_files_of_any_line_end(pat
         ("User: One".encode("utf-16"), "is UTF-16 text; save it as UTF-8"),
         (b"User: One " + b"x" * 10_000_000, "is larger than 4 MB; go on in a new file"),
         (b"User: " + b"many words " * 30_000, "far more than a window of 1024 tokens holds"),
-        (b"User: " + b"word " * 1000, "434 more than fit: the window holds 1024"),
+        (b"User: " + b"word " * 1000, "435 more than fit: the window holds 1024"),
         (b"---\ntemperature: -1\n---\nUser: One", "line 2: temperature must be a number from 0, not -1"),
         (b"---\nlog: true\n---\nUser: One", "line 2: unknown key 'log'"),
         (b"---\npersonality: stayc\n---\nUser: One", "did you mean stacy?"),
