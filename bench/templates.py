@@ -38,6 +38,7 @@ CONVERSATIONS: dict[str, list[str]] = {  # user and assistant in turn
     "thinking": ["2 + 2?", "<think>\nTwo and two.\n</think>\n\nFour.", "Are you sure?"],
     "tool-free": ["Hi", "Hello!", 'Say "so"', 'So.\n\n- "so"', "Bye"],
 }
+THOUGHTS = "Two and two."  # before the answers of a conversation more, in a field of their own
 BOS, EOS = "<s>", "</s>"
 
 
@@ -78,11 +79,15 @@ def expected(source: str, system: str, turns: list[PromptTurn]) -> tuple[str | N
     Messages whose words the template does not find are given to it as lists of parts.
     """
     spoken = [(turn.role, turn.text) for turn in turns]
+    thoughts: dict[str, Any] = {"thinking": turns[1].reasoning, "reasoning_content": turns[1].reasoning} if turns[1].reasoning else {}
     for parts in (False, True):
         for folded in (False, True) if system else (False,):
             first = (spoken[0][0], f"{system}\n\n{spoken[0][1]}" if folded else spoken[0][1])
             messages = [*([("system", system)] if system and not folded else []), first, *spoken[1:]]
-            content = [{"role": role, "content": [{"type": "text", "text": text}] if parts else text} for role, text in messages]
+            content: list[dict[str, Any]] = [
+                {"role": role, "content": [{"type": "text", "text": text}] if parts else text} | (thoughts if role == "assistant" else {})
+                for role, text in messages
+            ]
             try:
                 text = reference(source, content)
             except Exception:  # a program of others may raise anything
@@ -100,9 +105,9 @@ def ours(source: str, system: str, turns: list[PromptTurn]) -> str:
     return tokenizer.show(plan.ids)
 
 
-def outcome(source: str, system: str, texts: list[str]) -> tuple[str, str]:
+def outcome(source: str, system: str, texts: list[str], thoughts: str = "") -> tuple[str, str]:
     """(what came of it, the two texts where they differ)."""
-    turns = [PromptTurn("assistant" if at % 2 else "user", text) for at, text in enumerate(texts)]
+    turns = [PromptTurn("assistant", text, thoughts) if at % 2 else PromptTurn("user", text) for at, text in enumerate(texts)]
     theirs, folded = expected(source, system, turns)
     try:
         mine = ours(source, system, turns)
@@ -129,11 +134,11 @@ def main() -> int:
     if not templates:
         parser.error(f"{options.folder} holds no .jinja file")
     total: Counter[str] = Counter()
-    for name, texts in CONVERSATIONS.items():
+    for name, texts in [*CONVERSATIONS.items(), ("reasoning", CONVERSATIONS["plain"])]:
         for system in ("", SYSTEM):
             found: Counter[str] = Counter()
             for path in templates:
-                result, why = outcome(path.read_bytes().decode(), system, texts)
+                result, why = outcome(path.read_bytes().decode(), system, texts, THOUGHTS if name == "reasoning" else "")
                 found[result] += 1
                 if not result.startswith("same") and result != "refused by both" and options.verbose:
                     print(f"{path.name}, {name}{', system' if system else ''}: {result}\n{why}\n")

@@ -1,12 +1,13 @@
 """An answer in the making: sampled ids in, text that may be shown out, and which ids that text is.
 
-Stop strings that arrive in pieces are held back, and a reply's ends are trimmed.
+Stop strings that arrive in pieces are held back, a reply's ends are trimmed, and what the model thinks first is kept apart.
 """
 
 from collections.abc import Sequence
 
 from townhall.language_model import LanguageModel
 from townhall.prompt import Prompt
+from townhall.thoughts import ThoughtFilter
 
 
 class StopFilter:
@@ -69,15 +70,26 @@ class EdgeTrim:
 class Answer:
     """`ids` are all that were sampled, `shown` is the text so far without anything that could still be a stop string.
 
-    `stop` takes the place of the prompt's own stop strings; without `trim` white space at the ends counts as said. The answer begins with
-    `opening` as if that had been sampled, but not before there is more of it: what was interrupted before that was never begun.
+    `stop` takes the place of the prompt's own stop strings; without `trim` white space at the ends counts as said, and so do thoughts
+    unless `separate` says otherwise. The answer begins with `opening` as if that had been sampled, but not before there is more of it: what
+    was interrupted before that was never begun. After `think_tokens` ids of thoughts, `interject` ends them.
     """
 
     def __init__(
-        self, llama: LanguageModel, prompt: Prompt, stop: Sequence[str] | None = None, trim: bool = True, opening: Sequence[int] = ()
+        self,
+        llama: LanguageModel,
+        prompt: Prompt,
+        stop: Sequence[str] | None = None,
+        trim: bool = True,
+        opening: Sequence[int] = (),
+        separate: bool | None = None,
+        think_tokens: int | None = None,
     ):
         self.ids: list[int] = []
         self.shown = ""
+        self.reasoning = ""
+        self._thoughts = ThoughtFilter(prompt.opens_thoughts) if (trim if separate is None else separate) else None
+        self._reasoning_trim, self._think_tokens, self._said_from, self._told = EdgeTrim(), think_tokens, 0, 0
         self._prompt = prompt
         self._decoder = llama.tokenizer.stream(continued=True)
         self._filter, self._trim = StopFilter(prompt.stop if stop is None else stop), EdgeTrim() if trim else None
@@ -89,9 +101,26 @@ class Answer:
     def stopped(self) -> bool:
         return self._filter.stopped is not None
 
+    @property
+    def thinking(self) -> bool:
+        """Is what comes now no word of the answer yet?"""
+        return self._thoughts is not None and self._thoughts.thinking
+
     def push(self, token: int) -> str:
         """Take a sampled id and return what may be shown now."""
         return self._begin() + self._take(token)
+
+    def interject(self) -> Sequence[int]:
+        """Ids that must come next: the end of thoughts that took too long."""
+        if not self.thinking or self._think_tokens is None or len(self.ids) < self._think_tokens:
+            return ()
+        self._think_tokens = None
+        return self._prompt.thoughts_end
+
+    def new_reasoning(self) -> str:
+        """The thoughts since this was called last."""
+        told, self._told = self._told, len(self.reasoning)
+        return self.reasoning[told:]
 
     def _begin(self) -> str:
         opening, self._opening = self._opening, ()
@@ -99,20 +128,49 @@ class Answer:
 
     def _take(self, token: int) -> str:
         text = self._decoder.push(token)
+        if self._thoughts and not self._thoughts.over:
+            text = text or self._prompt.think_tags.get(token, "")
         self.ids.append(token)
         self._text += text
         self._ends.append(len(self._text))
-        return self._show(self._filter.push(text))
+        return self._show(self._filter.push(self._think(text)))
+
+    def _think(self, text: str, end: bool = False) -> str:
+        """What of the text is said."""
+        if self._thoughts is None:
+            return text
+        undecided = not self._thoughts.over
+        thoughts, said = self._thoughts.flush() if end else self._thoughts.push(text)
+        self.reasoning += self._reasoning_trim.push(thoughts)
+        if undecided and self._thoughts.over:
+            self._said_from = len(self._text) - len(said)
+        return said
 
     def flush(self) -> str:
         """The end: what was held back is shown; an unfinished character is not."""
-        return self._begin() + self._show(self._filter.flush())
+        return self._begin() + self._show(self._filter.push(self._think("", end=True)) + self._filter.flush())
+
+    @property
+    def first(self) -> int:
+        """How many ids are thoughts, and what stands between them and the answer."""
+        start = self._said_from + self._space() if self._said_from else 0
+        return sum(end <= start for end in self._ends)
 
     @property
     def whole(self) -> int:
         """How many of the sampled ids have been shown whole."""
         length = self._length()
         return sum(end <= length for end in self._ends)
+
+    def kept_ids(self, finish: str | None) -> list[int]:
+        """The ids that stand for the answer in the history, after it ended so: thoughts are not among them."""
+        ids = list(self.ids) if finish == "stop" and not self.stopped else self.shown_ids()
+        if not self._said_from:
+            return ids
+        first = self.first
+        if first and self._ends[first - 1] == self._said_from + self._space():
+            return ids[first:]
+        return self._prompt.words(self._text[self._said_from + self._space() : self._length()])  # an id holds both
 
     def shown_ids(self) -> list[int]:
         """The sampled ids as far as their text was shown; where a token was shown in part, that part is encoded anew."""
@@ -124,8 +182,12 @@ class Answer:
 
     def _length(self) -> int:
         """Of the sampled text, up to where it was shown."""
-        before = len(self._text) - len(self._text.lstrip()) if self._trim else 0
-        return before + len(self.shown) if self.shown else 0
+        return self._said_from + self._space() + len(self.shown) if self.shown else 0
+
+    def _space(self) -> int:
+        """White space before the first word."""
+        said = self._text[self._said_from :]
+        return len(said) - len(said.lstrip()) if self._trim else 0
 
     def _show(self, text: str) -> str:
         shown = self._trim.push(text) if self._trim else text

@@ -39,12 +39,16 @@ T = TypeVar("T")
 
 
 class Sink(Protocol[T_co]):
-    """Takes sampled ids; `push` and `flush` give what may be shown, `stopped` is true after a stop string."""
+    """Takes sampled ids; `push` and `flush` give what may be shown, `stopped` is true after a stop string.
+
+    `interject` gives ids that must come next, whatever the model would say.
+    """
 
     @property
     def stopped(self) -> bool: ...
     def push(self, token: int, /) -> T_co: ...
     def flush(self) -> T_co: ...
+    def interject(self) -> Sequence[int]: ...
 
 
 class AnswerLoop(Generic[T]):
@@ -84,6 +88,8 @@ class AnswerLoop(Generic[T]):
                 if self._sink.stopped:
                     self.finish = "stop"
                     return
+                if forced := self._sink.interject():
+                    self.generation.force(forced)
                 started = time.perf_counter()
             self.finish = self.generation.finish_reason or "stop"
             yield self._sink.flush()

@@ -66,15 +66,19 @@ class Conversation:
         max_tokens: int = MAX_REPLY,
         heads: PrefixCache | None = None,
         trim: bool = True,
+        think: bool | None = None,
+        think_tokens: int | None = None,
     ):
         """Lay out the persona; ContextError, with the numbers, where it leaves no room to talk. `heads` keeps personas for other starts.
 
-        Without `trim` answers are raw: white space at their ends stays, and no string but the model's own end token ends them.
+        Without `trim` answers are raw: white space at their ends stays, and no string but the model's own end token ends them. `think`
+        tells a template that knows the switch whether the model thinks before it answers; thoughts end after `think_tokens`.
         """
         self.llama, self.persona, self.max_tokens = llama, persona, max_tokens
         self.sampling = sampling if sampling is not None else _default_sampling()
         self.strategy, self.heads, self.trim, self._format = open_strategy(context), heads, trim, format
-        self.prompt = Prompt(open_format(format, persona, llama.tokenizer), llama.tokenizer)
+        self.think_tokens = think_tokens
+        self.prompt = Prompt(open_format(format, persona, llama.tokenizer, think), llama.tokenizer)
         self.cache = llama.new_cache()
         self.window = open_window(self.prompt, self.cache.capacity, max_tokens)
         refuse_oversized_head(persona, self.prompt, self.window, max_tokens)
@@ -134,12 +138,12 @@ class Conversation:
             self._stand(found, before, known=not found.recalled)
         return taken
 
-    def recall(self, turns: Sequence[tuple[str, str]], sampled: Sequence[Sequence[int] | None] = ()) -> None:
+    def recall(self, turns: Sequence[tuple[str, str]], sampled: Sequence[Sequence[int] | None] = (), reasoning: Sequence[str] = ()) -> None:
         """Replace the history by these (question, answer) pairs, as if they had been said here one after the other.
 
         The window holds of them what the strategy would have left in it, and the next receipt tells what that is not. Nothing is computed
         before the next reply, and then from the first changed token on: answers that stand where they stood keep their ids, others have
-        them from `sampled` (one entry for each pair, None where they are not known), or are tokenised.
+        them from `sampled` (one entry for each pair, None where they are not known), or are tokenised. `reasoning` is what was thought.
 
         Raises ContextError where the strategy lets nothing go, or a text is beyond all measure; the conversation stands as before.
         """
@@ -151,7 +155,8 @@ class Conversation:
             if old and (old.user.text, old.reply.text) == (question, answer):
                 exchanges.append(old)
             else:
-                exchanges.append(exchange_of(self.prompt, at, question, answer, sampled[at] if at < len(sampled) else None))
+                ids, thoughts = sampled[at] if at < len(sampled) else None, reasoning[at] if at < len(reasoning) else ""
+                exchanges.append(exchange_of(self.prompt, at, question, answer, ids, thoughts))
         *before, now = states(self.strategy, self.window, exchanges)
         self.exchanges, self.last = exchanges, None
         self._stand(now, before)
@@ -193,11 +198,13 @@ class Conversation:
         instead: int = 0,
         stopped: Callable[[], bool] = lambda: False,
         on_progress: Progress | None = None,
+        on_reasoning: Callable[[str], None] = lambda thoughts: None,
     ) -> Generator[str, None, None]:
         """Answer `text`, piece by piece as it is sampled; `last` has the figures afterwards.
 
         The answer begins with `prefill`, and takes the place of the last `instead` exchanges. While the prompt is read, `on_progress`
-        counts its new tokens and `stopped` is asked: true interrupts the answer before it begins.
+        counts its new tokens; what the model thinks goes to `on_reasoning`. In the meantime `stopped` is asked: true interrupts the answer
+        before it begins.
 
         Raises ContextError at once where the turn cannot fit, PrefillError where an answer cannot begin so, and the conversation stands
         as before. An answer that is cut short, by closing the iterator or by KeyboardInterrupt, is kept as far as it was shown.
@@ -209,12 +216,15 @@ class Conversation:
         opening = self.prompt.opening_ids(prefill)
         built = build(self.prompt, self.strategy, self.window, found.plan, turn, opening)
         self.undo(instead)
-        return self._stream(built, stopped, on_progress)
+        return self._stream(built, stopped, on_progress, on_reasoning)
 
-    def _stream(self, built: BuiltPrompt, stopped: Callable[[], bool], on_progress: Progress | None) -> Generator[str, None, None]:
+    def _stream(
+        self, built: BuiltPrompt, stopped: Callable[[], bool], on_progress: Progress | None, on_reasoning: Callable[[str], None]
+    ) -> Generator[str, None, None]:
         uncomputed = 0 if self._known else len(self._next_prompt) - common_prefix(self._next_prompt, self.cache.tokens)
         settle_cache(self.strategy, self.cache, built.removed, self._next_prompt)
-        answer = Answer(self.llama, self.prompt, stop=None if self.trim else (), trim=self.trim, opening=built.opening)
+        stop = None if self.trim else ()
+        answer = Answer(self.llama, self.prompt, stop, self.trim, built.opening, think_tokens=self.think_tokens)
 
         def generate() -> TokenStream:
             return self.llama.generate(built.ids, self.max_tokens, self.sampling, cache=self.cache, stop_ids=self.prompt.stop_ids)
@@ -223,10 +233,12 @@ class Conversation:
         steps, finish = loop.steps(), None
         try:
             for text in steps:
+                if thoughts := answer.new_reasoning():
+                    on_reasoning(thoughts)
                 if text:
                     yield text
-                elif loop.reading:
-                    if on_progress:
+                elif loop.reading or answer.thinking:
+                    if on_progress and loop.reading:
                         on_progress(len(self.cache.tokens) - loop.cached, len(built.ids) - 1 - loop.cached)
                     if stopped():
                         finish = "interrupted"
@@ -250,8 +262,8 @@ class Conversation:
             # what stands before the turn, where turns stand by themselves
             self._next_prompt = built.prompt[: len(built.prompt) - len(built.turn.ids)]
             return
-        spoken = answer.ids if finish == "stop" and not answer.stopped else answer.shown_ids()
-        reply = Message(built.turn.id + 1, "assistant", answer.shown, (*spoken, *self.prompt.close_ids), sampled=True)
+        ids = (*answer.kept_ids(finish), *self.prompt.close_ids)
+        reply = Message(built.turn.id + 1, "assistant", answer.shown, ids, sampled=True, reasoning=answer.reasoning)
         exchange = Exchange(built.turn, reply)
         self.exchanges.append(exchange)
         self._before.append(self._now)

@@ -16,6 +16,7 @@ class Message:
     text: str
     ids: tuple[int, ...]
     sampled: bool = False  # by the model; else `ids` are laid out from `text`
+    reasoning: str = ""  # what the model thought before it; no part of `text`, nor of `ids`
 
 
 @dataclass(frozen=True)

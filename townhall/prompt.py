@@ -9,8 +9,10 @@ from townhall.errors import PrefillError
 from townhall.formats.prompt_pieces import Piece, PromptFormat, PromptTurn, text_of
 from townhall.language_model import TextTokenizer
 from townhall.message import NOT_SAID, Exchange, Memory, Message, Note, messages_of
+from townhall.thoughts import CLOSE, OPEN, left_open
 
 REMINDER, NOD = "Remember what I told you:", "I remember."
+_END_OF_THOUGHTS = [Piece(CLOSE, special=True), Piece("\n\n", special=False)]
 
 
 class Prompt:
@@ -26,6 +28,9 @@ class Prompt:
         self._after_close = self._goes_on(self.close_ids, default=True)
         self._after_cue = self._goes_on(self.turn_ids(""), default=True)
         self._lead = text_of(format.reply(""))
+        self.opens_thoughts = left_open(text_of(format.turn("")))
+        self.think_tags = {tokenizer.special_ids[tag]: tag for tag in (OPEN, CLOSE) if tag in tokenizer.special_ids}
+        self.thoughts_end = tuple(self._encode([Piece("\n", special=False), *_END_OF_THOUGHTS], continued=True))
         self.stop_ids, self.stop = self._ends()
 
     def turn_ids(self, text: str) -> tuple[int, ...]:
@@ -40,6 +45,11 @@ class Prompt:
         """An answer that the model did not sample, as the format lays it out, with what closes it."""
         return (*self._encode(self.format.reply(text), continued=self._after_cue), *self.close_ids)
 
+    def begun_ids(self, text: str) -> tuple[int, ...]:
+        """An answer that is to be carried on where it ends."""
+        ended = _END_OF_THOUGHTS if self.opens_thoughts else []
+        return tuple(self._encode([*ended, *self.format.reply(text)], continued=self._after_cue))
+
     def opening_ids(self, text: str) -> list[int]:
         """What an answer begins with that the model is to carry on; PrefillError where that would be its end.
 
@@ -48,12 +58,13 @@ class Prompt:
         text = self._lead + text.lstrip().rstrip(" ")
         if met := next((stop for stop in self.stop if stop in text), None):
             raise PrefillError(f"a reply cannot begin with a text that holds {met!r}, for that ends a reply; leave it out")
-        return self._encode([Piece(text, special=False)], continued=self._after_cue) if text.strip() else []
+        ended = _END_OF_THOUGHTS if self.opens_thoughts else []
+        return self._encode([*ended, Piece(text, special=False)], continued=self._after_cue) if text.strip() else []
 
     def ids(self, plan: WindowPlan, turn: Message) -> list[int]:
         """The whole prompt: head, memory, kept exchanges, the new turn. TemplateError where the format refuses it."""
         messages = [*self._messages(plan), turn]
-        pieces = self.format.whole([PromptTurn(message.role, message.text) for message in messages])
+        pieces = self.format.whole([PromptTurn(message.role, message.text, message.reasoning) for message in messages])
         if self.format.turn_by_turn and text_of(pieces) == text_of(self._head) + "".join(map(self._laid_out, messages)):
             return [*self.before(plan), *turn.ids]
         return self._whole(messages, pieces)
@@ -114,7 +125,7 @@ class Prompt:
 
         Ids that the user chose stand alone; the strings still keep the model from speaking for others.
         """
-        markers = self._special.intersection((*self.close_ids, *self.turn_ids("")))
+        markers = self._special.intersection((*self.close_ids, *self.turn_ids(""))) - self.think_tags.keys()
         stop = self.format.stop
         close = text_of(self.format.close()).strip()
         if close and not self._special.intersection(self.close_ids):

@@ -49,6 +49,7 @@ class Reply:
     decode_seconds: float
     device: str
     receipt: Receipt
+    reasoning: str = ""  # what the model thought before it
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -1,6 +1,6 @@
 """A raw text carried on, without a persona."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -70,3 +70,6 @@ class _PlainText:
 
     def flush(self) -> str:
         return ""
+
+    def interject(self) -> Sequence[int]:
+        return ()

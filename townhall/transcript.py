@@ -58,11 +58,14 @@ def lay_out(
         refuse_oversized_text(message.text, window.capacity)
     said = list(paired(turns))
     indices = [index for index, _, _ in said]
-    exchanges = [exchange_of(prompt, at, question, answer, spoken(answer)) for at, (_, question, answer) in enumerate(said[:-1])]
+    exchanges = [
+        exchange_of(prompt, at, question, answer, spoken(answer), "\n\n".join(turns[n].reasoning for n in of_one if turns[n].reasoning))
+        for at, (of_one, question, answer) in enumerate(said[:-1])
+    ]
     _, question, answer = said[-1]
     turn = Message(2 * len(exchanges), "user", question, prompt.turn_ids(question))
     *_, current = plans(strategy, window, exchanges, recall(exchanges) if strategy.memory else None)
-    opening = prompt.reply_ids(answer)[: -len(prompt.close_ids) or None] if answer else ()
+    opening = prompt.begun_ids(answer) if answer else ()
     built = build(prompt, strategy, window, current, turn, opening)
     plan = built.plan
     gone = exchanges[: len(exchanges) - len(plan.kept)]
@@ -100,11 +103,11 @@ def plans(
         yield (plan := WindowPlan((*chosen.kept, exchange), (), chosen.memory))
 
 
-def exchange_of(prompt: Prompt, at: int, question: str, answer: str, sampled: Sequence[int] | None = None) -> Exchange:
+def exchange_of(prompt: Prompt, at: int, question: str, answer: str, sampled: Sequence[int] | None = None, reasoning: str = "") -> Exchange:
     """What was said, the `at`-th time; `sampled` are the ids of the answer where they are known."""
     reply = (*sampled, *prompt.close_ids) if sampled is not None else prompt.reply_ids(answer)
     user = Message(2 * at, "user", question, prompt.turn_ids(question))
-    return Exchange(user, Message(2 * at + 1, "assistant", answer, tuple(reply), sampled is not None))
+    return Exchange(user, Message(2 * at + 1, "assistant", answer, tuple(reply), sampled is not None, reasoning))
 
 
 def paired(turns: Iterable[PromptTurn]) -> Iterable[tuple[list[int], str, str]]:

@@ -93,6 +93,7 @@ class OngoingTurn:
             decode_seconds=loop.generation.decode_seconds,
             device=device,
             receipt=receipt,
+            reasoning=answer.reasoning,
         )
 
 

@@ -18,6 +18,9 @@ class Words:
         self.ids.append(token)
         return len(self.ids)
 
+    def interject(self):
+        return ()
+
     def flush(self):
         self.flushed = True
         return 0

@@ -71,6 +71,8 @@ class ChatOptions(SamplerSettings):
     )  # fmt: skip
     context: str = _option("slide", str, "how a long talk is made to fit", choices=tuple(STRATEGIES))
     format: str = _option("auto", str, "prompt format; auto follows the model", choices=("auto", *FORMATS))
+    think: bool | None = _option(None, bool, "have a reasoning model think first, or not  [default: as its template has it]", optional=True)
+    think_tokens: int | None = _option(None, int, "tokens of thoughts, at most", metavar="N", least=1, optional=True)
     timing: bool = _option(False, bool, "print tokens and seconds after each answer")
     profile: bool = _option(False, bool, "print where the time went at the end")
     markdown: bool = _option(False, bool, "show answers in Markdown as it is meant, at a terminal")
@@ -125,7 +127,20 @@ class ChatOptions(SamplerSettings):
 
     def that_matter(self) -> dict[str, Any]:
         """All that an answer depends on, in plain values: what it takes to do the same again."""
-        names = ("model", "size", "gen", "quantize", "eos", "personality", "format", "context", "max_context", "count")
+        names = (
+            "model",
+            "size",
+            "gen",
+            "quantize",
+            "eos",
+            "personality",
+            "format",
+            "context",
+            "max_context",
+            "count",
+            "think",
+            "think_tokens",
+        )
         values = {name: getattr(self, name) for name in (*names, *DECLARED)}
         if self.model is not None and not self.fake:
             values["model"] = self.model.absolute()

@@ -66,6 +66,8 @@ def open_conversation(
             max_tokens=options.count,
             heads=None if options.fake or not options.cache else PrefixCache.of_user(terminal.note),
             trim=trim,
+            think=options.think,
+            think_tokens=options.think_tokens,
         )
     except ContextError as error:
         if options.max_context is not None or llama.max_context >= WINDOW:
@@ -89,10 +91,11 @@ def turns_of(now: Conversation) -> Recall:
     """What brings a fresh conversation to where `now` stands; ids are kept where the model reads them in the same way."""
     close, turns = len(now.prompt.close_ids), [(exchange.user.text, exchange.reply.text) for exchange in now.exchanges]
     ids = [exchange.reply.ids[: len(exchange.reply.ids) - close] for exchange in now.exchanges]
+    reasoning = [exchange.reply.reasoning for exchange in now.exchanges]
 
     def recall(fresh: Conversation) -> None:
         same = fresh.cache.identity.get("model") == now.cache.identity.get("model") and fresh.prompt.format.name == now.prompt.format.name
-        fresh.recall(turns, ids if same else ())
+        fresh.recall(turns, ids if same else (), reasoning)
 
     return recall
 

@@ -72,18 +72,23 @@ class ChatState:
         return self.conversation.exchanges[-1].user.text
 
     def ask(
-        self, text: str, instead: int = 0, stopped: Callable[[], bool] = lambda: False, on_progress: Progress | None = None
+        self,
+        text: str,
+        instead: int = 0,
+        stopped: Callable[[], bool] = lambda: False,
+        on_progress: Progress | None = None,
+        on_reasoning: Callable[[str], None] = lambda thoughts: None,
     ) -> Generator[str, None, None]:
         """The answer to `text`, which takes the place of the last `instead` exchanges. ContextError where it cannot be asked.
 
-        While the prompt is read, `on_progress` counts and `stopped` is asked.
+        While the prompt is read, `on_progress` counts; thoughts go to `on_reasoning`; in the meantime `stopped` is asked.
         """
         conversation, sampling = self.conversation, self.loaded.sampling
         self._retries = self._retries + 1 if instead else 0
         if instead and sampling is not None and sampling.seed is not None:
             sampling = replace(sampling, seed=(sampling.seed + self._retries) % SEEDS)  # another sample, and again the same next time
         conversation.sampling = sampling
-        pieces = conversation.reply(text, self.prefill, instead, stopped, on_progress)
+        pieces = conversation.reply(text, self.prefill, instead, stopped, on_progress, on_reasoning)
         self._begun, self.prefill, self.unanswered = self.prefill, "", text
         if self.keeper:
             self.keeper.asked(text, instead)

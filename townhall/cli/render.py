@@ -28,6 +28,32 @@ def open_view(cue: str = "", markdown: bool = False) -> View:
     return Wrapped(terminal.say, lambda: terminal.size(sys.stdout).columns, cue)
 
 
+class ThoughtsView:
+    """Thoughts, dim, above the reply; where stdout is no terminal, or shows JSON, they are not shown."""
+
+    def __init__(self, shown: bool):
+        self._shown = shown and sys.stdout.isatty()
+        self._view: Wrapped | None = None
+
+    def push(self, text: str) -> None:
+        """More of them."""
+        if self._shown and text:
+            if self._view is None:
+                terminal.progress("")
+                self._view = Wrapped(_say_dim, lambda: terminal.size(sys.stdout).columns)
+            terminal.reached(self._view.push, text)
+
+    def close(self) -> None:
+        """They are over; what comes next begins a line."""
+        if self._view:
+            self._view.close()
+        self._view = None
+
+
+def _say_dim(text: str) -> None:
+    terminal.say(terminal.styled(text, sys.stdout, dim=True))
+
+
 class Verbatim:
     """The reply as it is, but that a terminal of the simplest kind is spared its control characters, too."""
 

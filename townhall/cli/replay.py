@@ -49,7 +49,15 @@ def replay(name: str, folder: Path | None, model: Path | None, as_json: bool) ->
     if log.head.get("kind") == COMPLETION:
         outcome = replaying.replay_completion(log, rehearsed, options.count, options.context)
     else:
-        conversation = Conversation(rehearsed, persona, format=options.format, context=options.context, max_tokens=options.count)
+        conversation = Conversation(
+            rehearsed,
+            persona,
+            format=options.format,
+            context=options.context,
+            max_tokens=options.count,
+            think=options.think,
+            think_tokens=options.think_tokens,
+        )
         conversation.prepare()
         outcome = replaying.replay(
             log,

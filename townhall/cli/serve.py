@@ -29,7 +29,7 @@ Examples:
 # what a conversation's flags and settings files say of the model, of how it draws, and of what it sees
 SHARED = (
     *("config", "model", "size", "gen", "quantize", "eos", "device", "require", "cache"),
-    *(*SAMPLER_KEYS, "max_context", "context", "format"),
+    *(*SAMPLER_KEYS, "max_context", "context", "format", "think", "think_tokens"),
 )
 
 
@@ -146,6 +146,8 @@ def answering(chat: ChatOptions, personas: tuple[str, ...], **others: Any) -> "S
         context=chat.context,
         max_tokens=chat.count,
         plain_penalty=chat.repeat_penalty or 1.0,
+        think=chat.think,
+        think_tokens=chat.think_tokens,
         **others,
     )
 

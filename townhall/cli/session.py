@@ -12,7 +12,7 @@ from townhall.cli.chat_state import ChatState
 from townhall.cli.commands import CommandResult
 from townhall.cli.line_input import held, open_line
 from townhall.cli.model_loading import Loaded, open_models
-from townhall.cli.render import View, open_view
+from townhall.cli.render import ThoughtsView, View, open_view
 from townhall.cli.typeahead import Typeahead
 from townhall.conversation import Conversation
 from townhall.logbook.log_reader import Log
@@ -132,14 +132,15 @@ class Session:
         typed = sys.stdin.isatty()
         cue = self._cue(self.persona.name) if typed and sys.stdout.isatty() else ""
         view = None if self.options.json else open_view(cue, self.options.markdown)
+        thoughts = ThoughtsView(shown=view is not None)
         interrupted = terminal.Interrupt()
         try:
-            pieces = self.chat_state.ask(text, instead, lambda: bool(interrupted), self._reading)
+            pieces = self.chat_state.ask(text, instead, lambda: bool(interrupted), self._reading, thoughts.push)
         except TownhallError as error:
             return self._refuse(error)
         try:
             with terminal.ctrl_c_stops(PATIENCE if typed else 0, interrupted):
-                self._show(pieces, view, interrupted)
+                self._show(pieces, view, thoughts, interrupted)
         except TownhallError as error:
             self.chat_state.failed()
             return self._refuse(error)
@@ -160,12 +161,13 @@ class Session:
             terminal.say(reply_report.error_as_json(error) + "\n")
         return 2
 
-    def _show(self, pieces: Generator[str, None, None], view: View | None, interrupted: terminal.Interrupt) -> None:
+    def _show(self, pieces: Generator[str, None, None], view: View | None, thoughts: ThoughtsView, interrupted: terminal.Interrupt) -> None:
         """Until the answer is over or interrupted; it is kept as far as it was shown."""
         begun = False
         try:
             for piece in pieces:
                 begun = True
+                thoughts.close()
                 if view and not terminal.reached(view.push, piece):
                     interrupted.ask(leaving=terminal.UNREAD)
                 if interrupted:
@@ -174,6 +176,7 @@ class Session:
             interrupted.ask()
         finally:
             pieces.close()
+            thoughts.close()
             if not begun:
                 terminal.progress("")  # it was still being counted what is read
 

@@ -60,7 +60,7 @@ class Summarizer:
 
     def __init__(self, llama: LanguageModel, persona: Persona, format: str, bound: int):
         self.llama, self.bound = llama, bound
-        self.prompt = Prompt(open_format(format, SUMMARIZER, llama.tokenizer), llama.tokenizer)
+        self.prompt = Prompt(open_format(format, SUMMARIZER, llama.tokenizer, think=False), llama.tokenizer)
         self._cache: Any = None
         self._pages = tuple(map(page, (persona, SUMMARIZER)))
 

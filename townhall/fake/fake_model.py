@@ -190,6 +190,8 @@ class FakeGeneration(Iterator[int]):
         self.prompt_tokens, self.cached_tokens, self.tokens = len(ids), 0, 0
         self.prefill_seconds = self.decode_seconds = 0.0
         self.closed = False
+        self._forced: list[int] = []
+        self._was_forced = 0
 
     def __next__(self) -> int:
         if self.closed or self.finish_reason:
@@ -203,7 +205,7 @@ class FakeGeneration(Iterator[int]):
         assert len(self._cache.tokens) <= self._cache.capacity
         if self._line.pause:
             time.sleep(self._line.pause)
-        token = self._token(self.tokens)
+        token = self._forced.pop(0) if self._forced else self._token(self.tokens - self._was_forced)
         if token is None or token in self._stop_ids:
             return self._finish("stop")
         self.tokens += 1
@@ -217,6 +219,11 @@ class FakeGeneration(Iterator[int]):
     def _finish(self, reason: str) -> int:
         self.finish_reason = reason
         raise StopIteration
+
+    def force(self, ids: Iterable[int]) -> None:
+        before = len(self._forced)
+        self._forced += ids
+        self._was_forced += len(self._forced) - before
 
     def close(self) -> None:
         self.closed = True

@@ -20,6 +20,7 @@ from townhall.formats.prompt_pieces import Piece, PromptTurn, text_of
 from townhall.formats.sandbox import INSTEAD, Sandbox
 from townhall.persona import Persona
 
+SWITCHES = ("enable_thinking", "thinking")  # names of one variable in the templates of several makers
 DESCRIPTION = -2  # whose words, beside indices of turns and SOMETHING_SAID
 
 
@@ -44,13 +45,16 @@ class ChatTemplate:
 
     name = "chat_template"
 
-    def __init__(self, persona: Persona, source: str, bos_token: str = "", eos_token: str = ""):
+    def __init__(self, persona: Persona, source: str, bos_token: str = "", eos_token: str = "", think: bool | None = None):
+        """`think`: whether the model is to think before it answers, where the template knows the switch; None leaves it to the template."""
         self.persona = persona
         # without a persona, a line that begins like a cue is text like any other
         played = (END, f"\n{persona.user}:") if persona.instructions else ()
         self.stop = tuple(dict.fromkeys((*played, *persona.stop)))
         self._sandbox = Sandbox(source)
-        self._variables = {"bos_token": bos_token, "eos_token": eos_token, "tools": None, "documents": None}
+        self._variables: dict[str, Any] = {"bos_token": bos_token, "eos_token": eos_token, "tools": None, "documents": None}
+        if think is not None:
+            self._variables |= dict.fromkeys(SWITCHES, think)
         self._examples = [
             turn for example in persona.examples for turn in (PromptTurn("user", example.user), PromptTurn("assistant", example.reply))
         ]
@@ -123,8 +127,10 @@ class ChatTemplate:
             return {}
         return {padded[piece.turn or 0].role: (not piece.text[:1].isspace(), not piece.text[-1:].isspace()) for piece in said}
 
-    def _message(self, role: str, content: str) -> dict[str, Any]:
-        return {"role": role, "content": [{"type": "text", "text": content}] if self._typed else content}
+    def _message(self, role: str, content: str, reasoning: str = "") -> dict[str, Any]:
+        # the names under which templates look for thoughts, as transformers has it
+        thoughts = {"thinking": reasoning, "reasoning_content": reasoning} if reasoning else {}
+        return {"role": role, "content": [{"type": "text", "text": content}] if self._typed else content, **thoughts}
 
     def _around(self, turns: Sequence[PromptTurn], cue: bool) -> list[list[Piece]]:
         """What the template writes around the contents of `turns`: before the first, between each two, after the last."""
@@ -151,7 +157,7 @@ class ChatTemplate:
             content = words(turn.text, max(SOMETHING_SAID, index - len(self._examples)))
             if self._folded and index == 0:
                 content = joined((description, words("\n\n"), content))
-            messages.append(self._message(turn.role, content))
+            messages.append(self._message(turn.role, content, words(turn.reasoning)))
         written = list(runs(self._sandbox.render(messages, self._variables | {"add_generation_prompt": cue})))
         if description.strip() and all(whose != DESCRIPTION for _, whose in written):
             raise TemplateError(f"the model's chat template leaves the persona's description out; {INSTEAD}")

@@ -25,6 +25,7 @@ class PromptTurn:
 
     role: str  # "user" or "assistant"
     text: str
+    reasoning: str = ""  # what an assistant thought before it
 
 
 class PromptFormat(Protocol):

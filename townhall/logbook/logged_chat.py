@@ -109,6 +109,7 @@ class LoggedChat:
             "receipt": reply.receipt.to_json(),
             **({"prefill": prefill} if prefill else {}),
             **({"max_tokens": max_tokens} if max_tokens is not None else {}),
+            **({"reasoning": reply.reasoning} if reply.reasoning else {}),
             "tokens": run.ids,
         }
         never_said = reply.finish_reason == "interrupted" and not reply.text

@@ -38,7 +38,11 @@ def exchanges(turns: Iterable[LogTurn]) -> list[tuple[LogTurn, LogTurn]]:
 
 def recall(conversation: Conversation, said: list[tuple[LogTurn, LogTurn]]) -> None:
     """Make it the conversation's history. ContextError where the context strategy does not let it."""
-    conversation.recall([(question.text, answer.text) for question, answer in said], [sampled(conversation, answer) for _, answer in said])
+    conversation.recall(
+        [(question.text, answer.text) for question, answer in said],
+        [sampled(conversation, answer) for _, answer in said],
+        [str((answer.facts or {}).get("reasoning") or "") for _, answer in said],
+    )
 
 
 def sampled(conversation: Conversation, turn: LogTurn) -> list[int] | None:
@@ -50,17 +54,19 @@ def sampled(conversation: Conversation, turn: LogTurn) -> list[int] | None:
         return None
     if not isinstance(ids, list) or not all(type(n) is int and 0 <= n < known and n not in prompt.stop_ids for n in ids):
         return None
-    try:
-        answer = Answer(conversation.llama, prompt, opening=prompt.opening_ids(opening))
-    except PrefillError:
-        return None
-    for token in ids:
-        answer.push(token)
-    if not answer.stopped and facts.get("finish_reason") != "interrupted":
-        answer.flush()
-    if answer.shown != turn.text:
-        return None  # a person has changed it
-    return answer.ids if facts.get("finish_reason") == "stop" and not answer.stopped else answer.shown_ids()
+    # ids that were carried over from another log hold no thoughts
+    for separate in (True, False) if "said_in" not in facts else (False,):
+        try:
+            answer = Answer(conversation.llama, prompt, opening=prompt.opening_ids(opening), separate=separate)
+        except PrefillError:
+            return None
+        for token in ids:
+            answer.push(token)
+        if not answer.stopped and facts.get("finish_reason") != "interrupted":
+            answer.flush()
+        if answer.shown == turn.text:
+            return answer.kept_ids(facts.get("finish_reason"))
+    return None  # a person has changed it
 
 
 def carried(conversation: Conversation, origin: str) -> str:
@@ -70,6 +76,7 @@ def carried(conversation: Conversation, origin: str) -> str:
         ids = exchange.reply.ids[: len(exchange.reply.ids) - close]
         facts: dict[str, Any] = {"said_in": origin, "finish_reason": "stop"}
         parts.append(log_syntax.turn(conversation.persona.user, exchange.user.text, "user", {"said_in": origin}))
+        facts |= {"reasoning": exchange.reply.reasoning} if exchange.reply.reasoning else {}
         facts |= {"identity": dict(conversation.cache.identity), "tokens": list(ids)}
         parts.append(log_syntax.turn(conversation.persona.name, exchange.reply.text, "reply", facts))
     return "".join(parts)

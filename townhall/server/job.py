@@ -24,6 +24,7 @@ class TextEvent:
     index: int
     text: str
     logprobs: Sequence[TokenLogprob | UnscoredToken] = ()
+    reasoning: str = ""  # more of what is thought before the answer
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ class AnswerRequest:
     grammar: Callable[[], Grammar] | None = None
     top: int | None = None  # top log-probabilities to report at each; None: none
     trim: bool = True
+    separate: bool = False  # thoughts from the answer
+    think_tokens: int | None = None  # of thoughts, at most
     opening: str = ""  # what of the answer stands in the prompt already
     strategy: ContextStrategy | None = None
     pinned: int = 0
@@ -154,7 +157,8 @@ class Job:
         if run.echo and not run.max_tokens:  # nothing is to follow, so the prompt need not be read
             self.emit(AnswerEnd(run.index, "length"))
             return
-        streamed = StreamedAnswer(run, Answer(llama, run.prompt, run.stop, run.trim), sampler.logprobs)
+        answer = Answer(llama, run.prompt, run.stop, run.trim, separate=run.separate, think_tokens=run.think_tokens)
+        streamed = StreamedAnswer(run, answer, sampler.logprobs)
 
         def generate() -> TokenStream:
             return llama.generate(list(run.ids), run.max_tokens, sampler, cache=slot.cache, stop_ids=run.stop_ids)
@@ -173,11 +177,10 @@ class Job:
         finally:
             steps.close()
             if not loop.reading and not run.opening and run.trim:
-                whole = loop.finish == "stop" and not streamed.stopped
-                ids = streamed.answer.ids if whole else streamed.answer.shown_ids()
-                self.remember(streamed.answer.shown, ids)
+                ids = answer.kept_ids(loop.finish)
+                self.remember(answer.shown, ids)
                 if run.after and loop.finish and self.lane == "chat":
-                    run.after(streamed.answer.shown, ids)
+                    run.after(answer.shown, ids)
         self.emit(AnswerEnd(run.index, loop.finish or "stop"))
 
     def _emit_text(self, said: TextEvent) -> None:
@@ -205,13 +208,18 @@ class StreamedAnswer:
         """What was held back to the end, and what is known of ids that no text shows, such as half a character."""
         return None if self.answer.stopped else self._said(self.answer.flush(), last=True)
 
+    def interject(self) -> Sequence[int]:
+        """As the answer's."""
+        return self.answer.interject()
+
     def _said(self, text: str, last: bool = False) -> TextEvent | None:
+        reasoning = self.answer.new_reasoning()
         if self._run.top is None:
-            return TextEvent(self._run.index, text) if text else None
-        start, end = self._reported, len(self.answer.ids) if last else self.answer.whole
+            return TextEvent(self._run.index, text, reasoning=reasoning) if text or reasoning else None
+        start, end = max(self._reported, self.answer.first), len(self.answer.ids) if last else self.answer.whole
         if last and self._run.echo:
             end = len(self._logprobs)  # the end token's, too: who scores a prompt counts on one entry more than it has tokens
-        if not text and not (last and end > start):
+        if not text and not reasoning and not (last and end > start):
             return None
         self._reported = end
-        return TextEvent(self._run.index, text, tuple(self._logprobs[start:end]))
+        return TextEvent(self._run.index, text, tuple(self._logprobs[start:end]), reasoning)

@@ -79,7 +79,9 @@ class Planner:
             )
         system, turns, indices = _split(request)
         refuse_oversized_text(system, self._capacity)
-        prompt = self._served_models.prompt(served_model, system)
+        grammar = self._grammar(request)
+        # a shape is an answer from its first character on
+        prompt = self._served_models.prompt(served_model, system, False if grammar and request.think is None else request.think)
         limit = self._longest(request.limit, self._options.max_tokens)
         window = open_window(prompt, self._capacity, limit)
         if window.budget < 1:
@@ -94,7 +96,6 @@ class Planner:
         prompt_plan = lay_out(
             prompt, strategy, window, turns, self._answers.spoken, lambda said: summaries.summary_checkpoints.recall(prompt.head_ids, said)
         )
-        grammar = self._grammar(request)
         run = AnswerRequest(
             index=0,
             prompt=prompt,
@@ -109,6 +110,8 @@ class Planner:
             grammar=grammar,
             top=(request.top_logprobs or 0) if request.logprobs else None,
             trim=not prompt_plan.opening,
+            separate=not prompt_plan.opening and not grammar,
+            think_tokens=self._options.think_tokens,
             opening=prompt_plan.opening,
             strategy=strategy,
             pinned=window.pinned,
@@ -254,6 +257,6 @@ def _split(request: ChatRequest) -> tuple[str, list[PromptTurn], list[int]]:
         if instructs and not turns:
             system.append(message.text)
         elif message.text or not instructs:
-            turns.append(PromptTurn("assistant" if message.role == "assistant" else "user", message.text))
+            turns.append(PromptTurn("assistant" if message.role == "assistant" else "user", message.text, message.reasoning_content or ""))
             indices.append(index)
     return "\n\n".join(filter(None, system)), turns or [PromptTurn("user", "")], indices

@@ -85,6 +85,7 @@ class ChatMessage(RequestModel):
     content: str | Listed[Part] | None = None
     name: str | None = None
     tool_calls: list[Any] | None = None
+    reasoning_content: str | None = None  # what an assistant thought; the template decides whether the model sees it
 
     @property
     def text(self) -> str:
@@ -219,6 +220,12 @@ class Generate(_Sampled):
         return bool(self.stream_options and self.stream_options.include_usage)
 
 
+class TemplateSwitches(RequestModel):
+    """What clients of vLLM and llama.cpp's server hand to a chat template."""
+
+    enable_thinking: bool | None = None
+
+
 class ChatRequest(Generate):
     """POST /v1/chat/completions."""
 
@@ -234,6 +241,12 @@ class ChatRequest(Generate):
     moderation: Any = None
     parallel_tool_calls: bool | None = None
     modalities: Listed[str] | None = None
+    chat_template_kwargs: TemplateSwitches | None = None
+
+    @property
+    def think(self) -> bool | None:
+        """Whether the model is to think first, where the request says so."""
+        return self.chat_template_kwargs.enable_thinking if self.chat_template_kwargs else None
 
     @field_validator("tools", "functions")
     @classmethod

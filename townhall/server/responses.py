@@ -26,7 +26,7 @@ class ResponseBuilder(ABC):
     def __init__(self, model: str, tokenizer: TextTokenizer, info: JSON, runs: Sequence[AnswerRequest], logprobs: bool):
         self.id, self.created = f"{self.prefix}-{secrets.token_hex(12)}", int(time.time())
         self.model, self._tokenizer, self._info = model, tokenizer, info
-        self._texts = [""] * len(runs)
+        self._texts, self._reasoning = [""] * len(runs), [""] * len(runs)
         self._logprobs: list[list[TokenLogprob | UnscoredToken]] = [[] for _ in runs]
         self._finish: list[str | None] = [None] * len(runs)
         self._wants_logprobs = logprobs
@@ -35,6 +35,7 @@ class ResponseBuilder(ABC):
         """Take what was said into the whole reply."""
         if isinstance(event, TextEvent):
             self._texts[event.index] += event.text
+            self._reasoning[event.index] += event.reasoning
             self._logprobs[event.index] += event.logprobs
         else:
             self._finish[event.index] = event.finish_reason
@@ -42,8 +43,8 @@ class ResponseBuilder(ABC):
     def whole(self, figures: RequestFigures) -> JSON:
         """The reply, not streamed."""
         choices = [
-            {"index": at, **self._said(text), "logprobs": self._of(at, logprobs), "finish_reason": finish}
-            for at, (text, logprobs, finish) in enumerate(zip(self._texts, self._logprobs, self._finish, strict=True))
+            {"index": at, **self._said(self._texts[at], self._reasoning[at]), "logprobs": self._of(at, logprobs), "finish_reason": finish}
+            for at, (logprobs, finish) in enumerate(zip(self._logprobs, self._finish, strict=True))
         ]
         return {**self._frame(self.object), "choices": choices, "usage": usage(figures), "townhall": self.receipt(figures)}
 
@@ -53,7 +54,7 @@ class ResponseBuilder(ABC):
 
     def piece(self, event: TextEvent) -> JSON:
         """A chunk of text."""
-        return self._chunk(event.index, self._delta(event.text), self._of(event.index, event.logprobs), None)
+        return self._chunk(event.index, self._delta(event.text, event.reasoning), self._of(event.index, event.logprobs), None)
 
     def end(self, event: AnswerEnd) -> JSON:
         """The last chunk of a choice."""
@@ -75,11 +76,11 @@ class ResponseBuilder(ABC):
         return {**self._frame(self.chunk), "choices": [choice]}
 
     @abstractmethod
-    def _said(self, text: str) -> JSON:
+    def _said(self, text: str, reasoning: str = "") -> JSON:
         """A whole answer's text in the shape of its kind."""
 
     @abstractmethod
-    def _delta(self, text: str) -> JSON:
+    def _delta(self, text: str, reasoning: str = "") -> JSON:
         """A piece of text in the shape of its kind."""
 
     @abstractmethod
@@ -102,11 +103,11 @@ class ChatResponseBuilder(ResponseBuilder):
         # who hangs up early would never hear what became of the prompt
         return chunk if index else {**chunk, "townhall": dict(self._info)}
 
-    def _said(self, text: str) -> JSON:
-        return {"message": {"role": "assistant", "content": text, "refusal": None}}
+    def _said(self, text: str, reasoning: str = "") -> JSON:
+        return {"message": {"role": "assistant", "content": text, "refusal": None} | _thoughts(reasoning)}
 
-    def _delta(self, text: str) -> JSON:
-        return {"delta": {"content": text} if text else {}}
+    def _delta(self, text: str, reasoning: str = "") -> JSON:
+        return {"delta": ({"content": text} if text else {}) | _thoughts(reasoning)}
 
     def _of(self, index: int, logprobs: Sequence[TokenLogprob | UnscoredToken]) -> JSON | None:
         if not self._wants_logprobs:
@@ -132,7 +133,7 @@ class TextResponseBuilder(ResponseBuilder):
         self._special = {n: text for text, n in tokenizer.special_ids.items()} if logprobs else {}
         self._offsets = [TextOffsets(tokenizer, run, self._special) for run in runs]
 
-    def _said(self, text: str) -> JSON:
+    def _said(self, text: str, reasoning: str = "") -> JSON:
         return {"text": text}
 
     _delta = _said
@@ -156,6 +157,11 @@ class TextResponseBuilder(ResponseBuilder):
 
     def _spelled(self, token: int) -> str:
         return self._special.get(token) or self._spell(token).decode("utf-8", "replace")
+
+
+def _thoughts(reasoning: str) -> JSON:
+    """The field that other local servers have for them; OpenAI's objects know none."""
+    return {"reasoning_content": reasoning} if reasoning else {}
 
 
 def usage(figures: RequestFigures) -> JSON:

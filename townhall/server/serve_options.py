@@ -30,6 +30,8 @@ class ServeOptions:
     context: str = "slide"
     max_tokens: int = MAX_REPLY  # where a request does not say
     plain_penalty: float = 1.0  # on repetition, in texts that are carried on
+    think: bool | None = None  # whether models think first, where a request does not say; None: as the template has it
+    think_tokens: int | None = None  # of thoughts, at most
     slots: int | None = None  # None: as many as a quarter of the free memory holds, at most 16
     keys: tuple[str, ...] = ()
     cors: tuple[str, ...] = ()

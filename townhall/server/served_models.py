@@ -38,13 +38,13 @@ class ServedModel:
 class ServedModels:
     """Everybody who can be asked, and how their prompts begin."""
 
-    def __init__(self, llama: LanguageModel, model_id: str, personas: Sequence[str], format: str):
-        self._llama, self._format = llama, format
+    def __init__(self, llama: LanguageModel, model_id: str, personas: Sequence[str], format: str, think: bool | None = None):
+        self._llama, self._format, self._think = llama, format, think
         self._served_models = {
             name: ServedModel(name, load_persona(path)) for name, path in ((persona_id(path), path) for path in personas)
         }
         self._bare = self._served_models.setdefault(model_id, ServedModel(model_id, BARE_MODEL))
-        self._prompts: OrderedDict[tuple[str, str], Prompt] = OrderedDict()
+        self._prompts: OrderedDict[tuple[str, str, bool | None], Prompt] = OrderedDict()
 
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._served_models.values())
@@ -66,11 +66,12 @@ class ServedModels:
             return self.find(model or ""), ""
         return self._bare, "" if model is None else f"there is no model {ascii(model[:100])}; {ascii(self._bare.id)} answers"
 
-    def prompt(self, served_model: ServedModel, system: str = "") -> Prompt:
-        """How prompts of a voice begin, `system` following the persona's own description."""
-        key = (served_model.id, system)
+    def prompt(self, served_model: ServedModel, system: str = "", think: bool | None = None) -> Prompt:
+        """How prompts of a voice begin, `system` following the persona's own description; `think` as `open_format` has it."""
+        think = self._think if think is None else think
+        key = (served_model.id, system, think)
         if (prompt := self._prompts.get(key)) is None:
-            format = open_format(self._format, served_model.persona_with(system), self._llama.tokenizer)
+            format = open_format(self._format, served_model.persona_with(system), self._llama.tokenizer, think)
             prompt = self._prompts[key] = Prompt(format, self._llama.tokenizer)
             if len(self._prompts) > REMEMBERED_HEADS:
                 self._prompts.popitem(last=False)

@@ -108,7 +108,7 @@ class Service:
     def _open(self) -> Slots:
         opened = self._load()
         llama = opened.llama
-        served_models = ServedModels(llama, self.options.model_id, self.options.personas, self.options.format)
+        served_models = ServedModels(llama, self.options.model_id, self.options.personas, self.options.format, self.options.think)
         cache = llama.new_cache()
         slots = Slots(llama.new_cache, self.options.slots or _affordable(cache))
         # a prefill pass of every size is made once, so that no first answer waits for it to be set up

@@ -36,7 +36,7 @@ FENCE = "---"
 class WrittenTurn(PromptTurn):
     """A turn and where it begins: `start` is the index of its cue in the file's text."""
 
-    start: int
+    start: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class ChatSyntax:
         said, mark = words.strip(), self.delim.strip()
         if mark and (said == mark or said.endswith(f"\n{mark}")):
             words = words.rstrip().removesuffix(mark)
-        return WrittenTurn("user" if cue[1] == self.user else "assistant", _between_blank_lines(words), cue.start())
+        return WrittenTurn("user" if cue[1] == self.user else "assistant", _between_blank_lines(words), start=cue.start())
 
     @cached_property
     def _cue(self) -> re.Pattern[str]:

@@ -185,6 +185,7 @@ class Generation(Iterator[int]):
         self.prompt_tokens, self.cached_tokens, self.tokens = len(prompt), 0, 0
         self.prefill_seconds = self.decode_seconds = 0.0
         self._history = list(prompt)
+        self._forced: list[int] = []
         self._closed = False
 
     def __next__(self) -> int:
@@ -196,7 +197,7 @@ class Generation(Iterator[int]):
             self._prefill()
         started = time.perf_counter()
         self._engine.advance(self._history[-1], self._cache)
-        token = self._sample()
+        token = self._forced.pop(0) if self._forced else self._sample()
         seconds = time.perf_counter() - started
         if self.tokens == 0:
             self.prefill_seconds += seconds  # the first id ends the prefill: it comes from the prompt's last token
@@ -229,6 +230,10 @@ class Generation(Iterator[int]):
     def _finish(self, reason: Literal["stop", "length"]) -> int:
         self.finish_reason = reason
         raise StopIteration
+
+    def force(self, ids: Sequence[int]) -> None:
+        """Yield these next, whatever would have been sampled."""
+        self._forced.extend(ids)
 
     def close(self) -> None:
         """Stop here; the cache keeps what was read."""

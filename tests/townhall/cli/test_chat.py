@@ -80,6 +80,14 @@ def test_what_is_piped_goes_to_the_template_as_written(townhall):
     assert "<|im_start|>user\n \N{ZERO WIDTH NO-BREAK SPACE}x<|im_end|>" in second
 
 
+def test_thoughts_are_no_part_of_what_is_piped_on(townhall):
+    script = ["<think>Two and two.</think>\n\nFour."]
+    assert townhall("chat", stdin="2 + 2?\n", script=script)[1] == "Four.\n"
+    reply = json.loads(townhall("chat", "--json", stdin="2 + 2?\n", script=script)[1])
+    assert (reply["text"], reply["reasoning"]) == ("Four.", "Two and two.")
+    assert townhall("chat", "--think-tokens", "0", stdin="Hi\n")[0] == 2
+
+
 def test_input_that_ends_without_a_newline_or_is_no_utf8_is_answered_too(townhall):
     assert townhall("chat", stdin=b"caf\xe9\nlast")[:2] == (0, "Fine, thanks.\n" * 2)
     assert townhall("chat", stdin="")[:2] == (0, "")

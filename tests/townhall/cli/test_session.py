@@ -171,6 +171,18 @@ def test_several_lines_are_one_message(chat, tmp_path):
     assert turns(tmp_path) == ["one\ntwo\nthree"] * 2 + [rows] * 2
 
 
+def test_thoughts_show_dim_above_the_answer_and_stand_in_the_log(terminal, tmp_path):
+    screen = terminal(script=["<think>Two and\ntwo.</think>\n\nFour."])
+    screen.say("2 + 2?", "Two and\ntwo.\nStacy: Four.")
+    assert b"\x1b[2m" in screen.raw
+    screen.prompt()
+    screen.type(CTRL_D)
+    assert screen.leave() == 0
+    assert turns(tmp_path) == ["2 + 2?", "Four."]
+    (path,) = (tmp_path / "user_data" / "townhall" / "logs").glob("*.md")
+    assert read_log(path).turns[1].facts["reasoning"] == "Two and\ntwo."
+
+
 def test_what_is_typed_ahead_waits_for_the_prompt_and_does_not_show_in_the_answer(chat, tmp_path):
     screen = chat("--model", "fake:echo", replies=())
     screen.type("typed while it loads", ENTER)

@@ -65,6 +65,20 @@ def test_turns_that_stand_and_turns_that_were_taken_are_all_there_is(parts):
     assert since == log.turns[len(log.turns) - len(since) :] or RESET in parts
 
 
+def test_answers_keep_their_ids_without_the_thoughts_before_them():
+    llama = FakeLlama([["<think>", "hm", "</think>", "\n", "Pa", "ris", "."]])
+    conversation = chat_state(llama)
+    ask(conversation, "Where?")
+    ids = [llama.tokenizer.id(token) for token in ("<think>", "hm", "</think>", "\n", "Pa", "ris", ".")]
+    kept = parse(spell(restore.carried(conversation, "x")), PATH).turns[1]
+    facts = {key: value for key, value in kept.facts.items() if key != "said_in"} | {"tokens": ids}
+    logged = LogTurn("Stacy", "assistant", "Paris.", 1, facts)
+    assert kept.facts["reasoning"] == "hm" and kept.facts["tokens"] == ids[4:]
+    assert restore.sampled(conversation, kept) == ids[4:] == restore.sampled(conversation, logged)
+    restore.recall(conversation, [(LogTurn("User", "user", "Where?", 1), logged)])
+    assert conversation.exchanges[0].reply.reasoning == "hm"
+
+
 def test_answers_keep_their_ids_and_others_are_not_believed():
     llama = FakeLlama([["Pa", "ris", "."]])
     conversation = chat_state(llama)

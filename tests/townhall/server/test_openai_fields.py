@@ -3,7 +3,7 @@
 import openai
 import pytest
 
-from tests.townhall.fake import FakeLlama
+from tests.townhall.fake import CHATML, FakeLlama, FakeTokenizer
 from tests.townhall.server.test_openai_client import client, user
 
 pytestmark = pytest.mark.slow
@@ -33,6 +33,33 @@ def test_white_space_at_the_ends_of_messages_is_the_clients(ask):
     ask(llama)(model="double", messages=[{"role": role, "content": text} for role, text in said])
     turns = "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in said)
     assert llama.tokenizer.show(llama.prompts[-1]) == f"<s>{turns}<|im_start|>assistant\n"
+
+
+THINKING = ["<think>", "\nTwo", " and", " two.", "\n", "</think>", "\n", "\n", "Four", "."]
+
+
+def test_thoughts_have_a_field_of_their_own(ask):
+    create = ask(FakeLlama([THINKING]))
+    message = create().choices[0].message
+    assert (message.content, message.reasoning_content) == ("Four.", "Two and two.")
+    deltas = [chunk.choices[0].delta for chunk in create(stream=True) if chunk.choices]
+    thoughts = [delta.reasoning_content for delta in deltas if getattr(delta, "reasoning_content", None)]
+    assert "".join(thoughts) == "Two and two." and len(thoughts) > 1
+    assert "".join(delta.content or "" for delta in deltas) == "Four."
+
+
+def test_thoughts_that_come_back_and_the_switch_reach_the_template(serve):
+    keeping = CHATML.replace("message['content'] +", "(message.reasoning_content | default('')) + message['content'] +").replace(
+        "assistant\n' }}", "assistant\n' + ('' if enable_thinking | default(true) else '<think>\n\n</think>\n\n') }}"
+    )
+    llama = FakeLlama(tokenizer=FakeTokenizer(keeping))
+    create = client(serve(llama)).chat.completions.create
+    messages = [*user("2 + 2?"), {"role": "assistant", "content": "Four.", "reasoning_content": "Hm. "}, *user("Sure?")]
+    create(model="double", messages=messages, extra_body={"chat_template_kwargs": {"enable_thinking": False}})
+    shown = llama.tokenizer.show(llama.prompts[-1])
+    assert "assistant\nHm. Four.<|im_end|>" in shown and shown.endswith("assistant\n<think>\n\n</think>\n\n")
+    create(model="double", messages=messages)
+    assert llama.tokenizer.show(llama.prompts[-1]).endswith("assistant\n")
 
 
 def test_four_stop_strings_and_the_first_that_comes_counts(ask):

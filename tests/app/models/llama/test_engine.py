@@ -227,6 +227,16 @@ def test_a_stop_id_ends_a_reply_and_is_not_yielded(tiny_llama: Load) -> None:
     assert list(generation) == free[: free.index(free[5])] and generation.finish_reason == "stop"
 
 
+def test_ids_that_are_forced_come_next_and_the_rest_follows_them(tiny_llama: Load) -> None:
+    llama = tiny_llama()
+    generation = llama.generate(IDS[:10], 8, stop_ids=NO_STOPS)
+    first = [next(generation), next(generation)]
+    generation.force([7, 8])
+    rest = list(generation)
+    assert rest[:2] == [7, 8] and len(rest) == 6
+    assert rest[2:] == list(llama.generate([*IDS[:10], *first, 7, 8], 4, stop_ids=NO_STOPS))
+
+
 def test_closing_a_generation_keeps_what_was_read(tiny_llama: Load) -> None:
     llama = tiny_llama()
     cache = llama.new_cache()
