@@ -17,7 +17,7 @@ from townhall.errors import TemplateError
 from townhall.formats.chat_log import END
 from townhall.formats.marked_text import SOMETHING_SAID, joined, runs, words
 from townhall.formats.prompt_pieces import Piece, PromptTurn, text_of
-from townhall.formats.sandbox import INSTEAD, Sandbox
+from townhall.formats.sandbox import INSTEAD, Sandbox, TooMuchWork
 from townhall.persona import Persona
 
 SWITCHES = ("enable_thinking", "thinking")  # names of one variable in the templates of several makers
@@ -94,6 +94,8 @@ class ChatTemplate:
             self._typed, self._folded = typed, folded
             try:
                 return self._seams()
+            except TooMuchWork:  # any other way would take as long
+                raise
             except TemplateError as error:
                 refusal = refusal or error
         raise refusal or AssertionError("a template was neither usable nor refused")

@@ -16,6 +16,10 @@ STEPS_PER_MESSAGE = 3_000  # and for each message more; elaborate templates take
 INSTEAD = "pass --format chat_log to do without it"
 
 
+class TooMuchWork(TemplateError):
+    """The template asks for more steps or memory than a rendering may take."""
+
+
 class Sandbox:
     """A compiled template that can be rendered any number of times."""
 
@@ -47,7 +51,7 @@ class Sandbox:
                 if (length := length + len(part)) > self._environment.max_text:
                     raise OverBudget
         except OverBudget:
-            raise TemplateError(f"the model's chat template asks for too much work; {INSTEAD}") from None
+            raise TooMuchWork(f"the model's chat template asks for too much work; {INSTEAD}") from None
         # whatever a stranger's program can raise: its own refusal, a TypeError, a RecursionError, an undefined name
         except Exception as error:
             raise TemplateError(f"the model's chat template fails: {_brief(error)}; {INSTEAD}") from error
