@@ -92,6 +92,7 @@ class LanguageModel(Protocol):
     def tokenizer(self) -> Any: ...  # a Tokenizer; Any, because a read-only protocol member would ask for the exact type
     def new_cache(self) -> Any: ...  # a Cache, handed back to the same model
     def prefill(self, ids: list[int], cache: Any, on_progress: Progress | None = None) -> PrefillFigures: ...
+    def score(self, ids: list[int], cache: Any) -> Iterator[Any]: ...  # float32 (tokens, V) after the next of ids, a pass at a time
     def generate(
         self, ids: list[int], max_tokens: int, sampling: Any = ..., cache: Any = None, stop_ids: frozenset[int] | None = None
     ) -> TokenStream: ...

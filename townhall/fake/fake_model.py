@@ -256,6 +256,10 @@ class FakeModel:
             on_progress(len(ids) - cached, len(ids) - cached)
         return FakeStats(len(ids), cached)
 
+    def score(self, ids: list[int], cache: FakeCache) -> Iterator[Any]:
+        """There are no logits."""
+        return iter(())
+
     def generate(
         self,
         ids: list[int],

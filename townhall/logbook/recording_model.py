@@ -39,6 +39,9 @@ class WatchedModel:
     def new_cache(self) -> Any:
         return self._llama.new_cache()
 
+    def score(self, ids: list[int], cache: Any) -> Iterator[Any]:
+        return self._llama.score(ids, cache)
+
     def prefill(self, ids: list[int], cache: Any, on_progress: Progress | None = None) -> PrefillFigures:
         return self._llama.prefill(ids, cache, on_progress)
 

@@ -117,17 +117,23 @@ class Engine:
 
     def score(self, ids: list[int], cache: KVCache) -> np.ndarray:
         """Teacher-forced logits after each of `ids`, float32 (len(ids), V); the cache ends up holding ids."""
+        rows, done = np.empty((len(ids), self.model.config.vocab_size), np.float32), 0
+        for logits in self.score_steps(ids, cache):
+            rows[done : done + len(logits)] = logits
+            done += len(logits)
+        return rows
+
+    def score_steps(self, ids: list[int], cache: KVCache) -> Iterator[np.ndarray]:
+        """The same a pass at a time: float32 (tokens, V) after the next of `ids`, valid until the next pass."""
         if len(ids) > self.capacity:
             raise ContextOverflow(len(ids), self.capacity)
         cache.truncate(0)
-        T, rows = self._score.T, np.empty((len(ids), self.model.config.vocab_size), np.float32)
-        chunk = np.empty((T, rows.shape[1]), np.float32)
-        for start in range(0, len(ids), T):
-            piece = ids[start : start + T]
+        chunk = np.empty((self._score.T, self.model.config.vocab_size), np.float32)
+        for start in range(0, len(ids), self._score.T):
+            piece = ids[start : start + self._score.T]
             self._score(piece, start, cache)
-            rows[start : start + len(piece)] = buffers.read(self._score.logits, chunk)[: len(piece)]
             cache.tokens += piece
-        return rows
+            yield buffers.read(self._score.logits, chunk)[: len(piece)]
 
 
 def chunks_of(kernels: Kernels, rows: int) -> tuple[int, ...]:

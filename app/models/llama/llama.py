@@ -11,7 +11,7 @@ if (
 
     sys.exit(main(["chat", *sys.argv[1:]]))
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -175,6 +175,12 @@ class Llama:
         if self._scratch is None:
             self._scratch = self.new_cache()
         return self.engine.score(ids, self._scratch)
+
+    def score(self, ids: list[int], cache: KVCache) -> Iterator[np.ndarray]:
+        """The same a pass at a time, through a cache of the caller's, which ends up holding ids; ids that are never sampled have -inf."""
+        for rows in self.engine.score_steps(ids, cache):
+            rows[:, self._undecodable] = -np.inf
+            yield rows
 
 
 def cache_rows(max_context: int) -> int:

@@ -98,7 +98,7 @@ def test_a_stream_of_an_echo_has_the_same(tiny_server):
 
 
 def test_an_echo_leaves_later_answers_as_they_were(tiny_server):
-    """What was read by decode steps is rounded otherwise, so it does not stay in a cache."""
+    """What was scored is in the cache as a prefill leaves it, to the last bit."""
     fields = {"prompt": TEXT * 3, "max_tokens": 12, "logprobs": 1}
     before = complete(tiny_server, **fields).choices[0]
     complete(tiny_server, **fields, echo=True)
@@ -126,15 +126,22 @@ def test_what_is_echoed_is_never_cut(serve):
     assert client(server).completions.create(model="stacy", prompt=[5] * 400, echo=True, max_tokens=1).choices[0].finish_reason
 
 
-def test_scoring_takes_turns_and_ends_when_it_is_closed():
-    """A step for each token, whatever stands in the cache; nothing stays there."""
-    llama = FakeLlama([["x"] * 50])
-    cache = llama.new_cache()
+def test_scoring_takes_turns_and_its_pieces_are_the_whole(tiny_server):
+    """A pass at a time, whatever stands in the cache."""
+    llama, ids, passes = tiny_server.service.llama, ids_of(tiny_server, TEXT * 5), []
+    cache, scored = llama.new_cache(), []
     llama.prefill([1, 2, 3], cache)
-    steps = score(llama, tuple(range(10, 30)), 1, cache)
-    assert [next(steps) for _ in range(5)] == [None] * 5
-    steps.close()
-    assert cache.tokens == []
+
+    def run():
+        scored.extend((yield from score(llama, ids, 1, cache)))
+
+    for _ in run():
+        passes.append(len(cache.tokens))
+    assert len(passes) > 2 and passes[-1] == len(ids) and cache.tokens == ids
+    logits = llama.logits(ids).astype(np.float64)
+    logits -= logits.max(axis=-1, keepdims=True)
+    expected = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    np.testing.assert_allclose([one.logprob for one in scored[1:]], expected[np.arange(len(ids) - 1), ids[1:]], atol=1e-5)
 
 
 def test_a_double_that_has_no_logits_scores_nothing():
