@@ -1,0 +1,1 @@
+"""Character cards and lorebooks: data of others, read within bounds and kept as it came."""

@@ -1,0 +1,101 @@
+"""CHARX: a zip with `card.json` and pictures (Character Card V3). Two files of it are read, within bounds, and none is written to disk."""
+
+import struct
+import zipfile
+import zlib
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+from townhall.characters import bounded_json
+from townhall.characters.errors import CardError
+
+MAX_FILES, MAX_DIRECTORY = 10_000, 4 << 20
+MAX_ICON = 64 << 20
+END = b"PK\x05\x06"
+ZIP64 = b"PK\x06\x07"
+TAIL = 65_536 + 22 + 20  # the end of the directory, its comment, a locator of zip64's before it
+PICTURES = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"RIFF": "webp", b"GIF8": "gif"}
+BROKEN = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError, struct.error)
+
+
+@dataclass(frozen=True)
+class CharxFile:
+    """The JSON, the character's main picture or b"", and what is not kept."""
+
+    card: bytes
+    icon: bytes
+    notes: list[str] = field(default_factory=list)
+
+
+def is_zip(start: bytes, file: IO[bytes]) -> bool:
+    """Is it a zip, perhaps behind a picture? Leaves the file behind `start`."""
+    if start.startswith(b"PK"):
+        return True
+    if not start.startswith(b"\xff\xd8\xff"):  # some frontends put the zip behind a JPEG
+        return False
+    tail = _tail(file)
+    file.seek(len(start))
+    return END in tail
+
+
+def read(file: IO[bytes], where: str) -> CharxFile:
+    """CardError for a zip that is broken, encrypted or a bomb, or has no card."""
+    _check_directory(_tail(file), where)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = {info.filename: info for info in archive.infolist()}
+            if "card.json" not in names:
+                raise CardError(f"{where} is a zip without card.json, so it is no character")
+            card = _member(archive, names["card.json"], bounded_json.MAX_BYTES, where)
+            icon = _icon(bounded_json.parse(card, where))
+            picture = _member(archive, names[icon], MAX_ICON, where) if icon in names else b""
+            if not picture.startswith(tuple(PICTURES)):
+                picture = b""
+            left = len(names) - 1 - bool(picture)
+    except BROKEN as error:
+        raise CardError(f"{where} is a zip that cannot be read: {str(error) or 'it is cut short'}; export it anew") from error
+    notes = [f"{left} other file{'s' if left > 1 else ''} of the archive {'are' if left > 1 else 'is'} not kept"] if left else []
+    return CharxFile(card, picture, notes)
+
+
+def picture_suffix(picture: bytes) -> str:
+    """How a file with that picture is to end; "" for none that is known."""
+    return next((suffix for magic, suffix in PICTURES.items() if picture.startswith(magic)), "")
+
+
+def _tail(file: IO[bytes]) -> bytes:
+    size = file.seek(0, 2)
+    file.seek(max(0, size - TAIL))
+    return file.read(TAIL)
+
+
+def _check_directory(tail: bytes, where: str) -> None:
+    """Before zipfile makes objects of millions of entries."""
+    at = tail.rfind(END)
+    if at < 0 or len(tail) < at + 22:
+        raise CardError(f"{where} is a zip that is cut short; fetch it again")
+    files, size = struct.unpack_from("<HI", tail, at + 10)
+    if ZIP64 in tail or files > MAX_FILES or size > MAX_DIRECTORY:
+        raise CardError(f"{where} is a zip of more than {MAX_FILES:,} files or 4 GB; a character has a few")
+
+
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int, where: str) -> bytes:
+    if info.flag_bits & 1:
+        raise CardError(f"{where}: {info.filename} is encrypted; export it without a password")
+    with archive.open(info) as member:
+        content = member.read(most + 1)
+    if len(content) > most:
+        raise CardError(f"{where}: {info.filename} is larger than {most >> 20} MB; a character is a few pages and a picture")
+    return content
+
+
+def _icon(values: Any) -> str:
+    """The archive's name of the main picture: `embeded://…` (spelled so in the specification)."""
+    data = values.get("data") if isinstance(values, dict) else None
+    assets = data.get("assets") if isinstance(data, dict) else None
+    icons = [asset for asset in assets if isinstance(asset, dict) and asset.get("type") == "icon"] if isinstance(assets, list) else []
+    for icon in sorted(icons, key=lambda asset: asset.get("name") != "main"):
+        scheme, separator, name = str(icon.get("uri")).partition("://")
+        if separator and scheme in ("embeded", "embedded"):
+            return name
+    return ""
