@@ -1,13 +1,18 @@
-"""Personas: one YAML file each, with a name, a description, a few example exchanges, a greeting and stop strings."""
+"""Personas: a YAML file each, with a name, a description, a few example exchanges, a greeting and stop strings; or a character card."""
 
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from townhall.errors import PersonaError
 from townhall.yaml_file import Fields, YamlFile
 
+if TYPE_CHECKING:
+    from townhall.characters.cards import Card
+
 PERSONAS = Path(__file__).parent / "personas"
+CARD_SUFFIXES = {".json", ".png", ".charx"}
 MAX_EXAMPLES = 32
 MAX_STOPS = 16
 
@@ -31,6 +36,10 @@ class Persona:
     examples: tuple[Example, ...] = ()
     greeting: str = ""
     stop: tuple[str, ...] = ()
+    # of character cards
+    alternate_greetings: tuple[str, ...] = ()
+    post_history_instructions: str = ""  # belongs behind the conversation
+    card: Path | None = None  # the file, in which the lorebook is
 
     @property
     def instructions(self) -> str:
@@ -39,15 +48,27 @@ class Persona:
 
 
 def list_personas() -> list[str]:
-    """Names of the personas that ship with Townhall, as `--personality` takes them."""
+    """What `--personality` takes: the personas that ship with Townhall, then the user's characters."""
+    from townhall.characters import character_folder
+
+    shipped = shipped_personas()
+    return [*shipped, *(name for name in character_folder.names() if name not in shipped)]
+
+
+def shipped_personas() -> list[str]:
+    """Names of the personas that ship with Townhall."""
     return sorted(path.stem for path in PERSONAS.glob("*.yaml"))
 
 
 def load_persona(name_or_path: str | Path) -> Persona:
-    """Read a shipped persona by name (any case) or any persona by path; PersonaError names the file, the line and the fault."""
+    """Read a persona or character by name (any case), or any by path; PersonaError names the file, the line and the fault."""
     wanted = str(name_or_path)
-    if wanted.lower() in list_personas():
+    if wanted.lower() in shipped_personas():
         path = PERSONAS / f"{wanted.lower()}.yaml"
+    elif wanted.lower() in list_personas():
+        return _from_character(wanted)
+    elif Path(wanted).suffix.lower() in CARD_SUFFIXES:
+        return _from_card_file(Path(wanted))
     elif Path(wanted).suffix in {".yaml", ".yml"} or len(Path(wanted).parts) > 1 or Path(wanted).is_file():
         path = Path(wanted)
     else:
@@ -60,7 +81,36 @@ def load_persona(name_or_path: str | Path) -> Persona:
 
 
 def _choices() -> str:
-    return f"--personality takes {', '.join(list_personas())} or the path of a YAML file"
+    return f"--personality takes {', '.join(list_personas())} or the path of a YAML file or a character card"
+
+
+def _from_character(name: str) -> Persona:
+    from townhall.characters import character_folder
+
+    stored = character_folder.find(name)
+    return _from_card(stored.card(), f"character {stored.id}", stored.id, stored.card_path)
+
+
+def _from_card_file(path: Path) -> Persona:
+    from townhall.characters import card_files
+
+    return _from_card(card_files.read(path).card, f"card {path}", path.stem, path)
+
+
+def _from_card(card: "Card", where: str, fallback: str, path: Path) -> Persona:
+    from townhall.characters.card_prompt import card_prompt
+
+    prompt = card_prompt(card, where, fallback=fallback)
+    return Persona(
+        name=prompt.name,
+        description=prompt.instructions,
+        user=prompt.user,
+        examples=tuple(Example(user, reply) for user, reply in prompt.examples),
+        greeting=prompt.greetings[0] if prompt.greetings else "",
+        alternate_greetings=prompt.greetings[1:],
+        post_history_instructions=prompt.post_history_instructions,
+        card=path,
+    )
 
 
 def _persona(fields: Fields) -> Persona:

@@ -46,8 +46,10 @@ def dump(value: Any, like: bytes = b"") -> bytes:
 
 
 def _measure(text: str, where: str) -> None:
-    bare = _STRING.sub("", text)
-    if sum(map(bare.count, "[{,")) > MAX_VALUES:
+    # a value needs two quotation marks and a key two; where there are far more, their texts are not even taken out
+    crowded = text.count('"') > 4 * MAX_VALUES
+    bare = "" if crowded else _STRING.sub("", text)
+    if crowded or sum(map(bare.count, "[{,")) > MAX_VALUES:
         raise CardError(f"{where} holds more than {MAX_VALUES:,} values; a character has far fewer")
     if bare.count("[") + bare.count("{") > MAX_DEPTH:
         depth = 0

@@ -14,6 +14,7 @@ from townhall.characters.errors import CardError
 
 MAX_PICTURE = 64 << 20
 OURS = ("chara", "ccv3")
+PNG = png_chunks.SIGNATURE
 _BASE64_SPACE = re.compile(rb"\s+")
 
 

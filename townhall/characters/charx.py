@@ -8,13 +8,13 @@ from typing import IO, Any
 
 from townhall.characters import bounded_json
 from townhall.characters.errors import CardError
+from townhall.characters.png_chunks import picture_suffix
 
 MAX_FILES, MAX_DIRECTORY = 10_000, 4 << 20
 MAX_ICON = 64 << 20
 END = b"PK\x05\x06"
 ZIP64 = b"PK\x06\x07"
 TAIL = 65_536 + 22 + 20  # the end of the directory, its comment, a locator of zip64's before it
-PICTURES = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"RIFF": "webp", b"GIF8": "gif"}
 BROKEN = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError, struct.error)
 
 
@@ -49,18 +49,13 @@ def read(file: IO[bytes], where: str) -> CharxFile:
             card = _member(archive, names["card.json"], bounded_json.MAX_BYTES, where)
             icon = _icon(bounded_json.parse(card, where))
             picture = _member(archive, names[icon], MAX_ICON, where) if icon in names else b""
-            if not picture.startswith(tuple(PICTURES)):
+            if not picture_suffix(picture):
                 picture = b""
             left = len(names) - 1 - bool(picture)
     except BROKEN as error:
         raise CardError(f"{where} is a zip that cannot be read: {str(error) or 'it is cut short'}; export it anew") from error
     notes = [f"{left} other file{'s' if left > 1 else ''} of the archive {'are' if left > 1 else 'is'} not kept"] if left else []
     return CharxFile(card, picture, notes)
-
-
-def picture_suffix(picture: bytes) -> str:
-    """How a file with that picture is to end; "" for none that is known."""
-    return next((suffix for magic, suffix in PICTURES.items() if picture.startswith(magic)), "")
 
 
 def _tail(file: IO[bytes]) -> bytes:

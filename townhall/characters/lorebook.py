@@ -16,7 +16,7 @@ from townhall.characters.decorators import Value
 from townhall.characters.decorators import split as split_decorators
 from townhall.characters.errors import LorebookError
 
-MAX_ENTRIES, MAX_KEYS, MAX_CONTENT = 20_000, 200_000, 200_000  # the last in characters of one entry
+MAX_ENTRIES, MAX_KEYS, MAX_CONTENT = 10_000, 100_000, 100_000  # the last in characters of one entry
 MOST = 1_000_000  # of any whole number in a lorebook; larger ones count as this
 DEFAULT_DEPTH, DEFAULT_WEIGHT, DEFAULT_ORDER = 4, 100, 100
 
@@ -160,13 +160,13 @@ class _Fields:
         self._values, self._where = values, where
         extensions = values.get("extensions")
         self.extensions: dict[str, Any] = extensions if isinstance(extensions, dict) else {}
+        self._merged = {**values, **{name: value for name, value in self.extensions.items() if value is not None}}
 
     def get(self, *names: str) -> Any:
         """The first that is there and not null, `extensions` before the rest."""
         for name in names:
-            for values in (self.extensions, self._values):
-                if (value := values.get(name)) is not None:
-                    return value
+            if (value := self._merged.get(name)) is not None:
+                return value
         return None
 
     def text(self, name: str) -> str:

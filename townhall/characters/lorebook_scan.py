@@ -17,6 +17,7 @@ from townhall.characters.lore_text import ScanText, ScanTexts
 from townhall.characters.lorebook import Logic, Lorebook, LoreEntry, Place, Role, Spot
 from townhall.characters.macros import Macros
 
+MAX_SAID = 400_000  # characters that the entries of one scan may have together
 _CHANGING = re.compile(r"\{\{\s*(random|roll|date|time|weekday|iso)", re.IGNORECASE)
 
 
@@ -129,6 +130,7 @@ class LoreScanner:
         macros = replace(self._macros, rng=rng)
         fired: list[FiredEntry] = []
         spent: dict[str, int] = {}
+        room = MAX_SAID
         full: set[str] = set()  # books whose budget is used up; "" for all
         levels = sorted({p.entry.delay_until_recursion for p in self._prepared if p.entry.delay_until_recursion and p.recursive})
         run.level = levels.pop(0) if levels else 0
@@ -147,6 +149,10 @@ class LoreScanner:
                 if entry.probability < 100 and entry.id not in run.sticky and rng.random() * 100 >= entry.probability:
                     run.passed_over[entry.id] = f"drawn against: its probability is {entry.probability:g} %"
                     continue
+                room -= len(entry.content)
+                if room < 0:
+                    run.passed_over[entry.id] = f"what fires has {MAX_SAID:,} characters already"
+                    continue
                 text = macros.expand(entry.content).strip()
                 tokens = count_tokens(f"{text}\n") if text else 0
                 if why_not := self._over_budget(entry, tokens, spent, full):
@@ -155,7 +161,7 @@ class LoreScanner:
                 spent[entry.book] = spent.get(entry.book, 0) + tokens
                 new.append(FiredEntry(entry, text, why, tokens, _stable(prepared)))
             fired += new
-            said = [macros.expand(one.entry.content, hidden_keys=True) for one in new if not one.entry.prevent_recursion]
+            said = [_said(one, macros) for one in new if not one.entry.prevent_recursion]
             run.texts.say(said)
             run.number += 1
             if not (said and not full and any(p.recursive for p in self._prepared)):
@@ -312,6 +318,12 @@ class LoreScanner:
         cooldown = {entry.id: TimedEffect(now, now + entry.cooldown) for entry in entries if entry.cooldown}
         first = {entry.id: now for entry in entries}
         return LoreState({**sticky, **state.sticky}, {**cooldown, **state.cooldown}, {**first, **state.fired})
+
+
+def _said(fired: FiredEntry, macros: Macros) -> str:
+    """What others are fired by."""
+    content = fired.entry.content
+    return macros.expand(content, hidden_keys=True) if "hidden_key" in content.lower() else fired.text
 
 
 def _named(book: Lorebook, name: str) -> Lorebook:

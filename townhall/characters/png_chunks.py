@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from townhall.characters.errors import CardError
 
+PICTURES = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"RIFF": "webp", b"GIF8": "gif"}
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_CHUNKS = 65_536
 MAX_SIDE, MAX_PIXELS = 20_000, 100_000_000
@@ -76,6 +77,11 @@ def text_of(chunk: Chunk, where: str) -> bytes:
         packed, (_, _, rest) = rest[:1] == b"\1", rest[2:].partition(b"\0")  # language tag
         rest = rest.partition(b"\0")[2]  # translated keyword
     return _inflate(rest, chunk.keyword, where) if packed else rest
+
+
+def picture_suffix(picture: bytes) -> str:
+    """How a file with that picture is to end; "" for none that is known."""
+    return next((suffix for magic, suffix in PICTURES.items() if picture.startswith(magic)), "")
 
 
 def plain_picture(hue: int) -> bytes:

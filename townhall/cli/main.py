@@ -15,6 +15,7 @@ COMMANDS = {
     "watch": ("townhall.cli.watch", "Answer in text files as they are saved, beside your editor."),
     "serve": ("townhall.cli.serve", "Serve the personas through OpenAI's API."),
     "web": ("townhall.cli.web", "Talk to the personas on a page in the browser."),
+    "character": ("townhall.cli.character", "Import, export, show, make and edit character cards."),
     "inspect": ("townhall.cli.inspect", "Say what a checkpoint holds: sizes, types, vocabulary, memory, licence."),
     "delta": ("townhall.cli.delta", "Apply, make, verify or fetch deltas: weights given as a difference from others."),
     "convert": ("townhall.cli.convert", "Turn any checkpoint into one GGUF file, quantised or not."),

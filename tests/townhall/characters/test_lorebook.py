@@ -120,9 +120,9 @@ def test_a_file_is_world_info_or_a_lorebook_of_v3(tmp_path):
         ({"entries": {"a": {"content": 5}}}, "entry a of the lorebook: 'content' must be text"),
         ({"entries": [{"insertion_order": "first"}]}, "'insertion_order' must be a number"),
         ({"entries": [{"constant": "yes"}]}, "'constant' must be true or false"),
-        ({"entries": [{}] * 20_001}, "has 20,001 lorebook entries"),
-        ({"entries": [{"keys": ["k"] * 10_001}] * 20}, "more than 200,000 keys"),
-        ({"entries": [{"content": "x" * 200_001}]}, "has 200,001 characters"),
+        ({"entries": [{}] * 10_001}, "has 10,001 lorebook entries"),
+        ({"entries": [{"keys": ["k"] * 10_001}] * 10}, "more than 100,000 keys"),
+        ({"entries": [{"content": "x" * 100_001}]}, "has 100,001 characters"),
     ],
 )
 def test_what_is_no_lorebook_is_refused_in_one_sentence(values, fault):

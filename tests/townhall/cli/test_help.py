@@ -71,7 +71,7 @@ def complete(*words):
 
 
 def test_commands_flags_personas_settings_and_choices_are_completed():
-    assert complete("ch") == ["chat"] and complete("log", "s") == ["search", "show"]
+    assert complete("ch") == ["chat", "character"] and complete("log", "s") == ["search", "show"]
     assert complete("chat", "--temp") == ["--temperature"] and complete("chat", "--context", "s") == ["slide", "shift", "summarize", "stop"]
     assert complete("chat", "--personality", "g") == ["gary", "george"] and complete("chat", "-c", "exp") == ["experiment"]
 

@@ -1,0 +1,95 @@
+"""The characters of the user: a folder each in the data folder, with the card's JSON as it came and its portrait."""
+
+import difflib
+import re
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+
+from ext.tinygrad.cache_files import written
+from townhall.characters import bounded_json
+from townhall.characters.cards import Card
+from townhall.characters.errors import CardError
+from townhall.characters.png_chunks import picture_suffix
+
+CARD = "card.json"
+PORTRAIT = "portrait"
+MAX_ID = 40
+
+
+@dataclass(frozen=True)
+class StoredCharacter:
+    """`id` is what --personality takes."""
+
+    id: str
+    folder: Path
+
+    @property
+    def card_path(self) -> Path:
+        return self.folder / CARD
+
+    def card(self) -> Card:
+        """CardError where the file was broken since."""
+        try:
+            with self.card_path.open("rb") as file:
+                source = file.read(bounded_json.MAX_BYTES + 1)
+        except OSError as error:
+            raise CardError(f"character {self.id}: {self.card_path} cannot be read: {error.strerror or error}") from error
+        return Card.from_json(source, f"character {self.id} ({self.card_path})")
+
+    def portrait(self) -> bytes:
+        """Its picture, b"" where it has none."""
+        path = next(iter(sorted(self.folder.glob(f"{PORTRAIT}.*"))), None)
+        return path.read_bytes() if path else b""
+
+
+def default_folder() -> Path:
+    """Where characters lie."""
+    from platformdirs import user_data_dir
+
+    return Path(user_data_dir("townhall")) / "characters"
+
+
+def names() -> list[str]:
+    """Ids of the characters that were imported or made."""
+    try:
+        return sorted(path.name for path in default_folder().iterdir() if id_of(path.name) == path.name and (path / CARD).is_file())
+    except OSError:
+        return []
+
+
+def find(name: str) -> StoredCharacter:
+    """By id, in any case; CardError names the nearest."""
+    if (id := name.lower()) not in (known := names()):
+        close = difflib.get_close_matches(id, known, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        there = f"there {'is' if len(known) == 1 else 'are'} {', '.join(known)}" if known else "townhall character import FILE adds one"
+        raise CardError(f"no character is called {name!r}: {hint}{there}")
+    return StoredCharacter(id, default_folder() / id)
+
+
+def id_of(name: str) -> str:
+    """A name as an id: lower case, letters and digits, hyphens between; "" where there are none."""
+    words = re.findall(r"[^\W_]+", unicodedata.normalize("NFC", name).lower())
+    return "-".join(words)[:MAX_ID].rstrip("-")
+
+
+def add(card: Card, portrait: bytes, id: str, replace: bool = False) -> StoredCharacter:
+    """Keep a character; CardError where one of that id is there and is not to be replaced."""
+    stored = StoredCharacter(id, default_folder() / id)
+    if stored.card_path.exists() and not replace:
+        raise CardError(f"there is a character {id} already; pass --replace, or another name with --name")
+    stored.folder.mkdir(parents=True, exist_ok=True)
+    for old in stored.folder.glob(f"{PORTRAIT}.*"):
+        old.unlink()
+    if suffix := picture_suffix(portrait):
+        with written(stored.folder / f"{PORTRAIT}.{suffix}") as part:
+            part.write_bytes(portrait)
+    update(stored, card)  # last, for only a folder with a card is a character
+    return stored
+
+
+def update(stored: StoredCharacter, card: Card) -> None:
+    """Write the card of a character anew."""
+    with written(stored.card_path) as part:
+        part.write_bytes(card.source)
