@@ -2,11 +2,13 @@
 
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ext.tinygrad.errors import TownhallError
 from townhall.cli import terminal
 from townhall.cli.chat_options import ChatOptions
 from townhall.cli.flags import SAMPLER_KEYS, chat_options, some_flags
@@ -127,6 +129,20 @@ def serve(
     return 0
 
 
+def _usable(names: Sequence[str]) -> list[str]:
+    """Those that load; of the others, which were not asked for, it is said why they are not served."""
+    from townhall.persona import load_persona
+
+    usable = []
+    for name in names:
+        try:
+            load_persona(name)
+            usable.append(name)
+        except TownhallError as error:
+            terminal.note(f"{name} is not served: {error}")
+    return usable
+
+
 def answering(chat: ChatOptions, personas: tuple[str, ...], **others: Any) -> "ServeOptions":
     """Who answers and how, as files and flags say; what is out of range or broken ends it here, in one sentence."""
     from townhall.persona import list_personas, load_persona
@@ -135,9 +151,12 @@ def answering(chat: ChatOptions, personas: tuple[str, ...], **others: Any) -> "S
     model_id = str(chat.model).partition("=")[0] if chat.fake else chat.model_path().name.removesuffix(".gguf")
     chat.sampling()
     leave_out = not personas and chat.max_context is None  # neither was asked for, so one may give way to the other
-    personas = personas or tuple(dict.fromkeys([*list_personas(), chat.personality]))  # a file's persona may be one of the user's own
-    for name in personas:
-        load_persona(name)
+    if personas:
+        for name in personas:
+            load_persona(name)
+    else:
+        personas = tuple(dict.fromkeys([*_usable(list_personas()), chat.personality]))  # a file's persona may be one of the user's own
+        load_persona(chat.personality)
     return ServeOptions(
         model_id=model_id,
         personas=personas,

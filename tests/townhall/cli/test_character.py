@@ -2,10 +2,12 @@
 
 import copy
 import json
+from pathlib import Path
 
 import pytest
 import yaml
 
+from ext.tinygrad.errors import TownhallError
 from tests.townhall.characters.making import BOOK, V1, V2, V3, png, source, text
 from tests.townhall.cli.test_keeping import townhall as chat
 from townhall.cli.main import main
@@ -168,3 +170,15 @@ def test_what_cannot_be_done_is_said_in_one_sentence(tmp_path, character, ada, a
     code, out, err = character(*[arg.replace("{tmp}", str(tmp_path)) for arg in args])
     assert code == 2 and not out and fault in err and len(err.splitlines()) == 1 and err.startswith("townhall: ")
     assert ada.read_bytes() == before
+
+
+def test_a_broken_card_is_not_served_and_the_others_are(ada, capfd):
+    from townhall.cli.chat_options import ChatOptions
+    from townhall.cli.serve import answering
+
+    ada.write_text("{")
+    options = answering(ChatOptions(model=Path("fake:echo")), ())
+    assert "ada" not in options.personas and "stacy" in options.personas
+    assert "ada is not served: " in capfd.readouterr().err
+    with pytest.raises(TownhallError):
+        answering(ChatOptions(model=Path("fake:echo")), ("ada",))

@@ -86,7 +86,7 @@ OTHER_MODEL = "use another model, or one that a current llama.cpp converted"
 
 
 @dataclass(frozen=True)
-class Place:
+class TensorPlace:
     """Where a tensor of the model lies: a tensor of a file, or some of its rows. Experts count as rows, one after another."""
 
     file: GGUFFile
@@ -154,14 +154,14 @@ class GGUFCheckpoint:
             raise self._fail(f"asks for rope scaling in its metadata and in {info.name}, which contradict each other")
         return tuple(values.tolist())
 
-    def _rename(self, stored: dict[str, tuple[GGUFFile, TensorInfo]], config: LlamaConfig) -> dict[str, Place]:
-        renamed: dict[str, Place] = {}
+    def _rename(self, stored: dict[str, tuple[GGUFFile, TensorInfo]], config: LlamaConfig) -> dict[str, TensorPlace]:
+        renamed: dict[str, TensorPlace] = {}
         for name, (file, info) in stored.items():
             layer = split_layer(name, "blk.")
             if self.architecture.fused and layer and layer[1] in GGUF_FUSED:
                 renamed |= self._parts(layer[0], GGUF_FUSED[layer[1]], config, file, info)
             elif (canonical := canonical_from_gguf(name)) is not None:
-                renamed[canonical] = Place(file, info)
+                renamed[canonical] = TensorPlace(file, info)
             elif not name.endswith(COMPUTED):
                 # an extra bias or norm left out would change every answer without a word
                 raise self._fail(
@@ -169,17 +169,18 @@ class GGUFCheckpoint:
                 )
         return renamed
 
-    def _parts(self, layer: str, names: Sequence[str], config: LlamaConfig, file: GGUFFile, info: TensorInfo) -> dict[str, Place]:
+    def _parts(self, layer: str, names: Sequence[str], config: LlamaConfig, file: GGUFFile, info: TensorInfo) -> dict[str, TensorPlace]:
         """A tensor that holds several, one below the other."""
         sizes = {"wq": config.n_heads * config.head_dim, "wk": config.n_kv_heads * config.head_dim, "w1": config.hidden_dim}
         sizes |= {"wv": sizes["wk"], "w3": sizes["w1"]}
         rows = [sizes[name.split(".")[1]] for name in names]
         if not info.shape or info.shape[0] != sum(rows):
             raise self._fail(f"stores {info.name} as {info.shape}, where its metadata needs {sum(rows)} rows")
-        starts = [sum(rows[:i]) for i in range(len(rows))]
-        return {
-            f"layers.{layer}.{name}": Place(file, info, slice(start, start + n)) for name, start, n in zip(names, starts, rows, strict=True)
-        }
+        found, start = {}, 0
+        for name, n in zip(names, rows, strict=True):
+            found[f"layers.{layer}.{name}"] = TensorPlace(file, info, slice(start, start + n))
+            start += n
+        return found
 
     def _settle_vocab(self, config: LlamaConfig) -> LlamaConfig:
         """The embedding's rows count, not what the metadata says; but every id of the tokenizer needs a row."""
