@@ -190,3 +190,60 @@ def test_a_start_without_settings_of_ones_own_does_not_import_pydantic(tmp_path)
     code = "import sys; from townhall.cli.main import main; main(['chat', '--model', 'fake:echo']); assert 'pydantic' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], input="Hi\n", capture_output=True, text=True, env=os.environ)
     assert (done.returncode, done.stdout) == (0, "Hi\n"), done.stderr
+
+
+def test_samplers_have_a_flag_each_as_in_llama_cpp(capfd):
+    flags = (
+        "--dry-multiplier 0.8 --typical 0.9 --dynatemp-exp 2 --mirostat-ent 4 --mirostat-lr 0.2 --repeat-last-n -1 --presence-penalty 0.5"
+    )
+    breakers = ["--dry-sequence-breaker", r"\n", "--dry-sequence-breaker", "a\\\\b", "--dry-sequence-breaker", "Ada:"]
+    assert main(["settings", "--json", *flags.split(), *breakers]) == 0
+    shown = json.loads(capfd.readouterr().out)
+    given = {key: entry["value"] for key, entry in shown.items() if entry["source"] == "flag"}
+    assert given == {
+        "dry_multiplier": 0.8,
+        "typical_p": 0.9,
+        "dynatemp_exponent": 2.0,
+        "mirostat_tau": 4.0,
+        "mirostat_eta": 0.2,
+        "repeat_last_n": -1,
+        "presence_penalty": 0.5,
+        "dry_sequence_breakers": ["\n", "a\\b", "Ada:"],
+    }
+    assert main(["settings", "--json", "--dry-sequence-breaker", "none"]) == 0
+    assert json.loads(capfd.readouterr().out)["dry_sequence_breakers"]["value"] == []
+
+
+@pytest.mark.parametrize("command", ["chat", "watch", "serve", "web", "settings"])
+def test_help_stays_short_and_more_samplers_have_a_help_of_their_own(command, capfd):
+    assert main([command, "--help"]) == main([command, "--help-samplers"]) == 0
+    short, _, more = capfd.readouterr().out.partition("More samplers")
+    assert "--help-samplers" in short and "--top-k" in short and "dry" not in short.replace("DRY", "")
+    for flag in ("--dry-multiplier", "--dry-sequence-breaker", "--xtc-threshold", "--typical-p", "--mirostat-eta", "--repeat-last-n"):
+        assert flag in more and flag not in short
+
+
+def test_a_list_of_texts_is_read_from_a_file_and_none_of_them_is_empty(tmp_path):
+    path = write(tmp_path / "a.yaml", 'dry_multiplier: 1\ndry_sequence_breakers: ["\\n", "User:"]\nmirostat: 2\n')
+    assert options(path).dry_sequence_breakers == ("\n", "User:") and options(path).sampling().dry_multiplier == 1
+    for text in ("[1]", "['']", "'a'", "null", "{a: b}", f"[{', '.join(['x'] * 65)}]", f"['{'x' * 101}']"):
+        with pytest.raises(SettingsError, match="line 1: dry_sequence_breakers must be a list of at most 64 texts"):
+            options(write(tmp_path / "b.yaml", f"dry_sequence_breakers: {text}\n"))
+
+
+@pytest.mark.parametrize(
+    "flags, fault",
+    [
+        (["--dry-base", "0.9"], "--dry-base 0.9 is out of range; pass a number from 1"),
+        (["--mirostat", "3"], "--mirostat 3 is out of range; pass a whole number from 0 to 2"),
+        (["--xtc-probability", "2"], "--xtc-probability 2.0 is out of range; pass a number from 0 to 1"),
+        (["--frequency-penalty", "-3"], "--frequency-penalty -3.0 is out of range; pass a number from -2 to 2"),
+        (["--repeat-last-n", "-2"], "--repeat-last-n -2 is out of range; pass a whole number from -1"),
+        (["--dry-sequence-breaker", ""], "--dry-sequence-breaker ('',) is out of range; pass a list of at most 64 texts"),
+    ],
+)
+def test_a_sampler_out_of_range_is_one_sentence(flags, fault, capfd):
+    for command in (["chat", "--model", "fake:echo"], ["serve", "--model", "fake:echo", "--port", "0"]):
+        assert main([*command, *flags]) == 2
+        assert fault in capfd.readouterr().err
+    assert main(["settings", *flags]) == 2 and capfd.readouterr().err.startswith(f"townhall: {flags[0]}: ")

@@ -1,5 +1,6 @@
 """The flags of a conversation: `townhall chat` takes them, `townhall settings` shows what they come to, `townhall serve` takes some."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
-from app.sampler_settings import DECLARED
+from app.sampler_settings import DECLARED, flags_of
 from townhall.cli.chat_options import OPTIONS, ChatOptions
 from townhall.cli.settings_files import Setting, resolve
 from townhall.conversation import REPEAT_PENALTY
@@ -28,10 +29,55 @@ def _complete_settings(ctx: click.Context, param: click.Parameter, incomplete: s
     return [*named, CompletionItem(incomplete, type="file")]
 
 
+class RareOption(click.Option):
+    """A flag that works like any other and is completed, yet stands in --help-samplers instead of --help."""
+
+    def get_help_record(self, ctx: click.Context) -> None:
+        """None: --help passes it over."""
+
+    def record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """For the other help."""
+        return super().get_help_record(ctx)
+
+
 def _sampler_flag(name: str) -> Callable[[Any], Any]:
     declared, default, shown = DECLARED[name], _DEFAULTS[name], _DEFAULTS[name] is not None
     help = declared.help if shown else f"{declared.help}  [default: {REPEAT_PENALTY}; with --prompt 1]"
-    return click.option(_dashed(name), type=declared.kind, default=default, show_default=shown, metavar=declared.metavar, help=help)
+    rest: dict[str, Any] = {"type": declared.kind, "show_default": shown}
+    if declared.kind is tuple:
+        rest = {"multiple": True, "callback": _texts, "show_default": " ".join(repr(text)[1:-1] for text in default)}
+    cls = RareOption if declared.rare else click.Option
+    return click.option(*flags_of(name), name, cls=cls, default=default, metavar=declared.metavar, help=help, **rest)
+
+
+def _texts(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    """What a repeated flag lists, as llama.cpp reads it: \\n, \\t and \\\\ are single characters, and the word none is an empty list."""
+    escaped = {"n": "\n", "t": "\t", "\\": "\\"}
+    return () if given == ("none",) else tuple(re.sub(r"\\([nt\\])", lambda found: escaped[found[1]], text) for text in given)
+
+
+def samplers_help(ctx: click.Context) -> str:
+    """The flags that --help passes over."""
+    formatter = ctx.make_formatter()
+    with formatter.section("More samplers, in files and in the API by the same names"):
+        formatter.write_dl([record for param in ctx.command.params if isinstance(param, RareOption) and (record := param.record(ctx))])
+    return formatter.getvalue().rstrip()
+
+
+def _print_samplers_help(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        click.echo(samplers_help(ctx))
+        ctx.exit()
+
+
+_HELP_SAMPLERS = click.option(
+    "--help-samplers",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_samplers_help,
+    help="show the flags of more samplers (DRY, XTC, Mirostat, …) and exit",
+)
 
 
 def _flag(name: str) -> Callable[[Any], Any]:
@@ -61,7 +107,7 @@ def _dashed(name: str) -> str:
 
 
 _DEFAULTS = ChatOptions.defaults()
-SAMPLER_KEYS = (*list(DECLARED)[:1], "seed", *list(DECLARED)[1:])  # the seed comes second
+SAMPLER_KEYS = (*list(DECLARED)[:1], "seed", *list(DECLARED)[1:], "help_samplers")  # the seed comes second
 _CONFIG = click.option(
     "-c",
     "--config",
@@ -74,7 +120,7 @@ _IN_ORDER = ("model", "personality", "prompt", "count", *SAMPLER_KEYS)
 _BY_KEY: dict[str, Callable[[Any], Any]] = {
     "config": _CONFIG,
     **{
-        name: _sampler_flag(name) if name in DECLARED else _flag(name)
+        name: _HELP_SAMPLERS if name == "help_samplers" else _sampler_flag(name) if name in DECLARED else _flag(name)
         for name in (*_IN_ORDER, *(name for name in OPTIONS if name not in _IN_ORDER))
     },
 }

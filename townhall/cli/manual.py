@@ -4,13 +4,18 @@ from collections.abc import Iterator
 
 import click
 
-from townhall.cli import commands
+from townhall.cli import commands, flags
+from townhall.cli.chat import chat
 from townhall.cli.main import cli
 
 WIDTH = 100
 PREFACE = """# The command line
 
 Made from `--help` by `python -m townhall.cli.manual > docs/cli.md`; a test keeps the two equal.
+"""
+SAMPLERS = """#### More samplers
+
+`--help-samplers`; of every command that draws, by the same names. [samplers.md](samplers.md) says what they do.
 """
 SESSION = """#### In a session
 
@@ -24,8 +29,14 @@ def manual() -> str:
     for names, text in pages(click.Context(cli, info_name="townhall", terminal_width=WIDTH, **cli.context_settings)):
         parts.append(f"{'#' * min(len(names) + 1, 4)} {' '.join(names)}\n\n```text\n{text.rstrip()}\n```\n")
         if names == ["townhall", "chat"]:
+            parts.append(f"{SAMPLERS}\n```text\n{flags.samplers_help(chat_context())}\n```\n")
             parts.append(f"{SESSION}\n```text\n{commands.manual()}\n```\n")
     return "\n".join(parts)
+
+
+def chat_context() -> click.Context:
+    """Of `townhall chat`, as wide as the page."""
+    return click.Context(chat, info_name="chat", terminal_width=WIDTH, **cli.context_settings)
 
 
 def pages(ctx: click.Context) -> Iterator[tuple[list[str], str]]:

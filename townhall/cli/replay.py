@@ -119,6 +119,6 @@ def options_of(log: "Log", model: Path | None) -> "ChatOptions":
     if model is not None:
         settings = {key: value for key, value in settings.items() if key not in ("size", "gen")} | {"model": model}
     values: dict[str, Any] = {
-        key: Path(value) if key == "model" else tuple(value) if key == "eos" else value for key, value in settings.items()
+        key: Path(value) if key == "model" else tuple(value) if isinstance(value, list) else value for key, value in settings.items()
     }
     return ChatOptions(**values)

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from app.sampler_settings import DECLARED, flags_of
 from townhall.cli.flags import chat_flags, resolve_flags
 
 EPILOG = """\b
@@ -26,9 +27,10 @@ def settings(ctx: click.Context, /, config: tuple[str, ...], **flags: Any) -> No
     from townhall.errors import SettingsError
 
     resolved = {key: setting for key, setting in resolve_flags(ctx, config, flags).items() if key in Settings.model_fields}
-    said = {key: str(s.value) if key == "model" else s.value for key, s in resolved.items() if s.source == "flag" and key != "eos"}
+    said = {key: _plain(key, s.value) for key, s in resolved.items() if s.source == "flag" and key != "eos"}
     if found := fault(said):
-        raise SettingsError(f"--{found[0].replace('_', '-')}: {found[1]}")
+        flag = flags_of(found[0])[0] if found[0] in DECLARED else f"--{found[0].replace('_', '-')}"
+        raise SettingsError(f"{flag}: {found[1]}")
     if flags["json"]:
         shown = {key: {"value": s.value, "source": s.source, "line": s.line} for key, s in resolved.items()}
         click.echo(json.dumps(shown, ensure_ascii=False, indent=2, default=str))
@@ -44,4 +46,10 @@ def settings(ctx: click.Context, /, config: tuple[str, ...], **flags: Any) -> No
 def _show(value: Any) -> str:
     if value is None or value == ():
         return "-"
-    return str(value).lower() if isinstance(value, bool) else ", ".join(value) if isinstance(value, tuple) else str(value)
+    if isinstance(value, tuple):
+        return ", ".join(value) if all(map(str.isprintable, value)) else json.dumps(value, ensure_ascii=False)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _plain(key: str, value: Any) -> Any:
+    return str(value) if key == "model" else list(value) if isinstance(value, tuple) else value

@@ -1,10 +1,10 @@
 """What a settings file may hold. pydantic is imported here only: it costs as much time as the rest of a start without a model."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from app.sampler_settings import DECLARED
+from app.sampler_settings import DECLARED, LONGEST_TEXT, MOST_TEXTS
 from townhall.cli.chat_options import OPTIONS, Option
 
 _SHOWN = 40  # characters of a wrong value
@@ -17,8 +17,12 @@ class _Strict(BaseModel):
 
 def _sampler_fields() -> dict[str, Any]:
     nullable = {"repeat_penalty"}  # null: it depends on what is asked for
-    found = {}
+    found: dict[str, Any] = {}
     for name, declared in DECLARED.items():
+        if declared.kind is tuple:
+            texts = list[Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT)]]
+            found[name] = (texts, Field(default=None, description=declared.description, max_length=MOST_TEXTS))
+            continue
         bounds: dict[str, Any] = {**declared.bounds} if declared.kind is int else {**declared.bounds, "allow_inf_nan": False}
         declaration = Field(default=None, description=declared.description, **bounds)
         found[name] = (declared.kind | None if name in nullable else declared.kind, declaration)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from app.sampler_settings import DECLARED, sampler_values
+from app.sampler_settings import sampler_values
 from townhall.cli import terminal
 from townhall.cli.chat_options import ChatOptions
-from townhall.cli.flags import chat_options, some_flags
+from townhall.cli.flags import SAMPLER_KEYS, chat_options, some_flags
 from townhall.cli.serve import SHARED, answering, read_keys
 from townhall.errors import ModelError
 
@@ -23,7 +23,7 @@ Examples:
   townhall web --persona gary --open
   townhall web --server http://127.0.0.1:8000
 """
-DRAWN = {"config", "seed", *DECLARED, "context"}  # what a request says, to any server
+DRAWN = {"config", *SAMPLER_KEYS, "context"}  # what a request says, to any server
 
 
 @click.command(

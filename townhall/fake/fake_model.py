@@ -84,6 +84,10 @@ class FakeTokenizer:
         settle()
         return [0, *ids] if bos and self.add_bos and ids[:1] != [0] else ids
 
+    def spellings(self) -> Iterator[tuple[int, bytes]]:
+        """Every id that a text has had so far, and what it adds to one."""
+        return ((n, b"" if n < len(SPECIALS) else text.encode(errors="replace")) for n, text in list(self.texts.items()))
+
     def decode(self, ids: Iterable[int]) -> str:
         return "".join("" if n < len(SPECIALS) else self.texts.get(n, "") for n in ids)
 

@@ -1,11 +1,11 @@
 """A logged conversation: a question is written before it is answered, the answer with its figures before it counts."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from app.sampler_settings import LEFT_OUT, worth_noting
 from townhall.errors import LogError
 from townhall.logbook import log_syntax
 from townhall.logbook.log_reader import Log, read_log
@@ -102,7 +102,7 @@ class LoggedChat:
         facts = {
             "at": _now(),
             "finish_reason": reply.finish_reason,
-            "sampler": asdict(run.sampling),
+            "sampler": run.sampling.noted(),
             "prompt_tokens": reply.prompt_tokens,
             "prompt_sha256": prompt_hash(run.prompt),
             "identity": dict(self.identity),
@@ -138,7 +138,7 @@ def front_matter(persona: Persona, identity: Mapping[str, str], settings: Mappin
         "persona": persona.name,
         "weights": identity.get("model"),
         "device": identity.get("device"),
-        "settings": dict(settings),
+        "settings": worth_noting(settings),
     }
 
 
@@ -153,7 +153,9 @@ def _same_kind(path: Path, head: Mapping[str, Any]) -> Log:
     if not old:
         raise LogError(f"{path} does not begin as a log does; name another file")
     pairs = [(key, old.get(key), new.get(key)) for key in ("user", "persona", "kind")]
-    pairs += [(key, (old.get("settings") or {}).get(key), value) for key, value in new["settings"].items()]
+    held, said = old.get("settings") or {}, new["settings"]
+    keys = [*said, *(key for key in held if key in LEFT_OUT and key not in said)]
+    pairs += [(key, held.get(key, LEFT_OUT.get(key)), said.get(key, LEFT_OUT.get(key))) for key in keys]
     for key, before, now in pairs:
         if before != now:
             raise LogError(f"log {path} holds a conversation with {key} {before}, and this one has {now}; name another file")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from app.models.llama.logits_processors import Grammar, LogitsProcessors, SamplerChain, TokenLogprob
 from app.models.llama.sampling_params import SamplingParams
+from app.models.llama.sequence_breakers import NO_BREAKERS, SequenceBreakers
 from townhall.answer import Answer
 from townhall.answer_loop import AnswerLoop
 from townhall.context.strategy import ContextStrategy
@@ -76,6 +77,7 @@ class AnswerRequest:
     stop: Sequence[str]
     stop_ids: frozenset[int]
     logits_processors: LogitsProcessors = LogitsProcessors()
+    breakers: SequenceBreakers = NO_BREAKERS
     grammar: Callable[[], Grammar] | None = None
     top: int | None = None  # top log-probabilities to report at each; None: none
     trim: bool = True
@@ -145,7 +147,8 @@ class Job:
         )
 
     def _answer(self, run: AnswerRequest, llama: LanguageModel, slot: Slot) -> Generator[None, None, None]:
-        sampler = SamplerChain(run.sampling, run.logits_processors, len(run.ids), run.grammar() if run.grammar else None, run.top)
+        grammar = run.grammar() if run.grammar else None
+        sampler = SamplerChain(run.sampling, run.logits_processors, len(run.ids), grammar, run.top, run.breakers)
         self.seeds.append(sampler.seed)
         first = all(run.ids is not earlier.ids for earlier in self.runs[: self.runs.index(run)])
         if run.scored and first:

@@ -1,11 +1,12 @@
 """From a request to the answers that are to be made: who speaks, what of the conversation fits, how ids are drawn."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from app.models.llama.logits_processors import Grammar, LogitsProcessors
 from app.models.llama.sampling_params import SamplingParams
+from app.models.llama.sequence_breakers import breakers_for
 from app.sampler_settings import DECLARED, sampler_values
 from townhall.context.strategies import open_strategy
 from townhall.conversation import REPEAT_PENALTY, TEMPERATURE
@@ -25,6 +26,8 @@ from townhall.transcript import lay_out
 
 SEEDS = 1 << 63  # numpy takes seeds from 0 on, clients send any 64 bits
 DROPPED, WARNING = "X-Townhall-Dropped", "X-Townhall-Warning"  # headers of a response
+# what the server's own settings come to where an answer must have a shape: a shape repeats itself, which is no fault
+UNPENALIZED = {"repeat_penalty": 1.0, "frequency_penalty": 0.0, "presence_penalty": 0.0, "dry_multiplier": 0.0}
 ANY_SEED = -1  # as other local servers have it, and SillyTavern says it
 
 
@@ -100,13 +103,13 @@ class Planner:
             index=0,
             prompt=prompt,
             ids=prompt_plan.ids,
-            # a shape repeats itself, which is no fault
-            sampling=self._drawn(request, 1.0 if grammar else self._sampling.repeat_penalty),
+            sampling=(sampling := self._drawn(request, UNPENALIZED if grammar else {})),
             max_tokens=limit,
             # a shape is no conversation: nothing in it is a cue
             stop=request.stops if grammar else (*prompt.stop, *request.stops),
             stop_ids=self._llama.tokenizer.stop_ids if grammar else prompt.stop_ids,
             logits_processors=self._logits_processors(request),
+            breakers=breakers_for(self._llama.tokenizer, sampling),
             grammar=grammar,
             top=(request.top_logprobs or 0) if request.logprobs else None,
             trim=not prompt_plan.opening,
@@ -150,11 +153,12 @@ class Planner:
                 index=at * n,
                 prompt=self._served_models.prompt(served_model),
                 ids=ids,
-                sampling=self._drawn(request, 1.0 if grammar else self._options.plain_penalty),
+                sampling=(sampling := self._drawn(request, UNPENALIZED if grammar else {"repeat_penalty": self._options.plain_penalty})),
                 max_tokens=limit,
                 stop=request.stops,
                 stop_ids=self._llama.tokenizer.stop_ids,
                 logits_processors=self._logits_processors(request),
+                breakers=breakers_for(self._llama.tokenizer, sampling),
                 grammar=grammar,
                 top=request.logprobs,
                 trim=False,
@@ -192,14 +196,16 @@ class Planner:
             return ids, 0
         return cut_raw(ids, tokenizer.encode(""), capacity, limit, strategy)
 
-    def _drawn(self, request: Generate, penalty: float) -> SamplingParams:
-        """The server's own way to draw ids with this penalty on repetition, unless the request says otherwise."""
+    def _drawn(self, request: Generate, otherwise: Mapping[str, Any]) -> SamplingParams:
+        """The server's own way to draw ids, but for settings that are `otherwise`, and for what the request says."""
         own = self._sampling
         seed = own.seed if request.seed is None else None if request.seed == ANY_SEED else request.seed % SEEDS
-        values = sampler_values(own) | {"repeat_penalty": penalty}
+        values = {**sampler_values(own), **otherwise}
         for name, declared in DECLARED.items():
             if (given := getattr(request, name)) is not None:
-                values[name] = given if declared.least is None else max(given, declared.least)
+                values[name] = tuple(given) if declared.kind is tuple else given if declared.least is None else max(given, declared.least)
+        if request.repeat_last_n is None:  # OpenAI's penalties, which `_logits_processors` has
+            values |= {name: 0.0 for name in ("frequency_penalty", "presence_penalty") if getattr(request, name) is not None}
         return SamplingParams(**values, seed=seed)
 
     def _logits_processors(self, request: Generate) -> LogitsProcessors:
@@ -207,6 +213,8 @@ class Planner:
         known = self._llama.tokenizer.vocab_size
         if wrong := [n for n in bias if n >= known]:
             raise APIError(400, f"logit_bias names {wrong[0]}, which is no token of this model", "logit_bias")
+        if request.repeat_last_n is not None:  # then they are llama.cpp's, over that range
+            return LogitsProcessors(bias)
         return LogitsProcessors(bias, request.frequency_penalty or 0.0, request.presence_penalty or 0.0)
 
     def _grammar(self, request: Generate) -> Callable[[], Grammar] | None:

@@ -16,7 +16,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from app.sampler_settings import DECLARED
+from app.sampler_settings import DECLARED, LONGEST_TEXT, MOST_TEXTS, parse_texts
 from townhall.context.strategies import STRATEGIES
 from townhall.server.errors import APIError
 
@@ -28,10 +28,21 @@ else:
 
 # entries that are looked at at all: a body of 1 MB can hold half a million, and each wrong one would cost an error message
 LONGEST = {"messages": 1 << 14, "content": 1 << 10, "prompt": 1 << 16, "tokens": 1 << 16, "logit_bias": 1 << 10, "modalities": 8}
+LONGEST |= {name: MOST_TEXTS for name, declared in DECLARED.items() if declared.kind is tuple}
 
 
 def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _texts(value: Any) -> Any:
+    """Empty ones say nothing; a text is a list as some clients write it."""
+    if isinstance(value, str):
+        try:
+            value = parse_texts(value[: MOST_TEXTS * 8 * LONGEST_TEXT])
+        except ValueError as error:
+            raise ValueError("this text is no list; send a list of texts, or one as JSON") from error
+    return [text for text in value if text != ""] if isinstance(value, list) else value
 
 
 T = TypeVar("T")
@@ -39,6 +50,7 @@ FLOATS = BeforeValidator(_whole)  # 5.0 is 5, as in JSON Schema: some clients ha
 MaxTokens = Annotated[int, Field(ge=-(1 << 31), le=1 << 31), FLOATS]  # below 0: as many as the window holds, as llama.cpp has it
 Id = Annotated[int, FLOATS]
 Listed = Annotated[list[T], Field(fail_fast=True)]  # one wrong entry is enough
+BreakerText = Annotated[str, Field(max_length=LONGEST_TEXT)]
 
 
 class RequestModel(BaseModel):
@@ -167,14 +179,22 @@ SHAPES = (
 def _sampler_fields() -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, declared in DECLARED.items():
-        bounded = Annotated[declared.kind, Field(**(declared.api or declared.bounds)), FLOATS]  # type: ignore[name-defined]
+        bounds: dict[str, Any] = {**(declared.api or declared.bounds)}
+        bounded: Any = Annotated[declared.kind, Field(**bounds), FLOATS]
+        if declared.kind is tuple:
+            bounded = Annotated[Listed[BreakerText], Field(max_length=MOST_TEXTS), BeforeValidator(_texts)]
         alias: dict[str, Any] = {"validation_alias": AliasChoices(name, *declared.aliases)} if declared.aliases else {}
         found[name] = (bounded | None, Field(None, **alias))
     return found
 
 
 if TYPE_CHECKING:
-    _Sampled = RequestModel
+
+    class _Sampled(RequestModel):
+        repeat_last_n: int | None
+        frequency_penalty: float | None
+        presence_penalty: float | None
+
 else:
     _Sampled = create_model("_Sampled", __base__=RequestModel, **_sampler_fields())
 
@@ -192,8 +212,6 @@ class Generate(_Sampled):
 
     model: Annotated[str, Field(max_length=256)] | None = None
     max_tokens: MaxTokens | None = None
-    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     logit_bias: dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]] | None = None
     seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63), FLOATS] | None = None  # -1: any, as for other local servers and their clients
     stop: StopText | Annotated[Listed[StopText], Field(max_length=MAX_STOPS)] | None = None

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from app.sampler_settings import worth_noting
 from townhall.logbook import log_syntax
 from townhall.logbook.log_reader import Log, LogTurn, parse, read_log
 from townhall.logbook.log_writer import LogWriter
@@ -220,7 +221,7 @@ def _facts(finished: Finished | None, info: Mapping[str, Any], controls: Samplin
         "at": _now(),
         "finish_reason": finished.reason if finished else "interrupted",
         "model": served_model.id,
-        "asked": controls.body(),
+        "asked": worth_noting(controls.body()),
         "prompt_tokens": info.get("prompt_tokens"),
         "completion_tokens": finished.usage.get("completion_tokens") if finished else None,
         "receipt": dict(info),

@@ -8,7 +8,7 @@ from townhall.web.chat_store import LONGEST_NAME, ChatStore
 from townhall.web.gradio_offline import gr
 from townhall.web.growing_list import Choice
 from townhall.web.handlers import SEND, Handlers
-from townhall.web.sampling_controls import PLAIN, SLIDERS, SamplingControls
+from townhall.web.sampling_controls import PLAIN, SLIDERS, SamplingControls, as_text
 from townhall.web.tab_state import TabState
 from townhall.web.view import names, served_models
 
@@ -18,8 +18,10 @@ BRAND = (
 )
 
 
-def _slider(name: str, value: float) -> gr.Slider:
+def _control(name: str, value: Any) -> gr.Slider | gr.Textbox:
     declared = DECLARED[name]
+    if declared.kind is tuple:
+        return gr.Textbox(as_text(value), label=declared.label, info=declared.info, max_length=10_000, interactive=True)
     least, most, step = declared.slider
     return gr.Slider(least, max(most, value), value, step=step, label=declared.label, info=declared.info, interactive=True)
 
@@ -55,8 +57,8 @@ def build(chat_store: ChatStore, first: str, plain: SamplingControls = PLAIN) ->
                     [served_model.id for served_model in chat_store.served_models], value=first, label="Model", interactive=True
                 )
                 strategies = [(f"{name}: {strategy.label}", name) for name, strategy in STRATEGIES.items()]
-                settings = [
-                    *(_slider(name, getattr(plain, name)) for name in SLIDERS),
+                controls = {name: _control(name, getattr(plain, name)) for name in SLIDERS if not DECLARED[name].rare}
+                others = [
                     gr.Textbox(
                         "" if plain.seed is None else str(plain.seed),
                         label="Seed",
@@ -75,6 +77,9 @@ def build(chat_store: ChatStore, first: str, plain: SamplingControls = PLAIN) ->
                     ),
                     gr.Dropdown(strategies, value=plain.context, label="Context", interactive=True),
                 ]
+                with gr.Accordion("More samplers", open=False, elem_id="more-samplers"):
+                    controls |= {name: _control(name, getattr(plain, name)) for name in SLIDERS if DECLARED[name].rare}
+                settings = [*(controls[name] for name in SLIDERS), *others]
         with gr.Column(elem_id="main"):
             header = gr.Markdown(elem_id="header", sanitize_html=False, container=False)
             conversation = gr.Chatbot(

@@ -24,6 +24,7 @@ from app.models.llama.engine import CHUNKS, ContextOverflow, Draw, Engine, Gener
 from app.models.llama.footprint import Footprint, check_fit
 from app.models.llama.kv_cache import KVCache, Shifter
 from app.models.llama.sampler import Sampler, SamplingParams
+from app.models.llama.sequence_breakers import breakers_for
 from app.models.llama.tokenizers.tokenizer import Tokenizer
 from app.models.llama.traits import Rope
 from app.models.llama.transformer import Transformer, rope_angles
@@ -167,7 +168,7 @@ class Llama:
             raise ContextOverflow(len(ids), self.max_context)
         stops = self.tokenizer.stop_ids if stop_ids is None else stop_ids
         cache = self.new_cache() if cache is None else cache
-        draw = Sampler(sampling) if isinstance(sampling, SamplingParams) else sampling
+        draw = Sampler(sampling, breakers_for(self.tokenizer, sampling)) if isinstance(sampling, SamplingParams) else sampling
         return Generation(self.engine, cache, list(ids), draw, max_tokens, stops, self._undecodable)
 
     def logits(self, ids: list[int]) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from app.models.llama.sampler import Sampler
 from app.models.llama.sampling_params import SamplingParams
+from app.models.llama.sequence_breakers import NO_BREAKERS, SequenceBreakers
 
 
 class Grammar(Protocol):
@@ -51,8 +52,10 @@ class SamplerChain:
         prompt_tokens: int,
         grammar: Grammar | None = None,
         top: int | None = None,
+        breakers: SequenceBreakers = NO_BREAKERS,
     ) -> None:
-        self._sampler, self._logits_processors, self._prompt_tokens = Sampler(sampling), logits_processors, prompt_tokens
+        """`breakers` are those of DRY, for the vocabulary."""
+        self._sampler, self._logits_processors, self._prompt_tokens = Sampler(sampling, breakers), logits_processors, prompt_tokens
         self._grammar, self._top = grammar, top
         self._biased = np.array(sorted(logits_processors.bias), np.int64)
         self._bias = np.array([logits_processors.bias[n] for n in sorted(logits_processors.bias)], np.float32)

@@ -1,4 +1,7 @@
-"""Logits to one id: penalties, top-n-sigma, top-k, top-p, min-p, temperature, in llama.cpp's order; temperature 0 is a plain argmax."""
+"""Logits to one id: repeat penalty, top-n-sigma, top-k, top-p, min-p, temperature, in llama.cpp's order; temperature 0 is a plain argmax.
+
+What else there is (DRY, XTC, Mirostat …) is in `app/models/llama/full_chain.py`, which takes over where a setting asks for it.
+"""
 
 import math
 from bisect import bisect_left, bisect_right
@@ -7,7 +10,9 @@ from itertools import accumulate
 
 import numpy as np
 
+from app.models.llama.full_chain import FullChain, asks_for_more
 from app.models.llama.sampling_params import SamplingError, SamplingParams
+from app.models.llama.sequence_breakers import NO_BREAKERS, SequenceBreakers
 from ext.tinygrad.top_k import MOST, TopK
 
 __all__ = ["Sampler", "SamplingParams", "SamplingError"]
@@ -16,12 +21,14 @@ __all__ = ["Sampler", "SamplingParams", "SamplingError"]
 class Sampler:
     """Draws ids one after another from one stream of random numbers: the same seed and logits give the same ids."""
 
-    def __init__(self, sampling: SamplingParams) -> None:
+    def __init__(self, sampling: SamplingParams, breakers: SequenceBreakers = NO_BREAKERS) -> None:
+        """`breakers` are those of DRY, for the vocabulary."""
         self.sampling = sampling
         # drawn here, so that the seed that reproduces a text can be reported
         self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if sampling.seed is None else sampling.seed
         self._random = np.random.default_rng(self.seed)
         self._top_k = TopK()
+        self._chain = FullChain(sampling, self.seed, self._random, breakers) if asks_for_more(sampling) else None
 
     def __call__(self, logits: np.ndarray, recent: Sequence[int]) -> int:
         """The next id, from float32 logits (V,) and the ids before it, oldest first; `logits` is left as it is."""
@@ -30,12 +37,14 @@ class Sampler:
             found = self._top_k(logits, min(enough, logits.size))
             if found is not None and found[0]:
                 return self.draw_from(*found, recent)
-        return self._draw(logits, self._penalized(recent))
+        return self._chain.draw(logits, recent) if self._chain else self._draw(logits, self._penalized(recent))
 
     def enough(self, recent: Sequence[int]) -> int | None:
         """How many of the likeliest ids are sure to hold the next one; None where that is none or too many.
 
         A penalty only takes away, so those that are likeliest under it are among as many of the likeliest without it, and what was said."""
+        if self._chain:
+            return self._chain.enough(recent)
         s = self.sampling
         k = 1 if s.temperature == 0 else s.top_k
         enough = k + len(frozenset(self._penalized(recent)))
@@ -50,6 +59,8 @@ class Sampler:
 
     def draw_from(self, ids: list[int], scores: list[float], recent: Sequence[int]) -> int:
         """The next id from a few, in plain numbers: as many of the likeliest as are `enough`, falling, or all ids."""
+        if self._chain:
+            return self._chain.draw_from(ids, scores, recent)
         s, said = self.sampling, frozenset(self._penalized(recent))
         k = 1 if s.temperature == 0 else s.top_k
         if not said.isdisjoint(ids):
@@ -78,7 +89,7 @@ class Sampler:
         return ids[min(bisect_right(cumulative, target), bisect_left(cumulative, cumulative[-1]))]
 
     def _draw(self, logits: np.ndarray, recent: Sequence[int]) -> int:
-        """The same over arrays, for any setting."""
+        """The same over arrays, for any of these settings."""
         s = self.sampling
         if recent:
             logits = penalize(logits, recent, s.repeat_penalty)

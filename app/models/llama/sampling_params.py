@@ -1,8 +1,11 @@
 """How ids are to be drawn: the settings alone, which a program can check and write down before it loads anything."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from types import NoneType
+from typing import Any
 
-from app.sampler_settings import DECLARED, SamplerSettings
+from app.sampler_settings import DECLARED, SamplerSettings, flags_of, worth_noting
 from ext.tinygrad.errors import TownhallError
 
 
@@ -14,14 +17,26 @@ class SamplingError(TownhallError):
 class SamplingParams(SamplerSettings):
     """How ids are drawn; out-of-range values raise SamplingError."""
 
-    repeat_last_n: int = 64  # ids the penalty looks back on; -1: all, 0: none
     seed: int | None = None  # None: a fresh one each time
 
     def __post_init__(self) -> None:
         for name, declared in DECLARED.items():
             if not declared.holds(value := getattr(self, name)):
-                raise SamplingError(f"--{name.replace('_', '-')} {value} is out of range; pass {declared.description}")
-        if self.repeat_last_n < -1:
-            raise SamplingError(f"--repeat-last-n {self.repeat_last_n} is out of range; pass -1 or more")
+                raise SamplingError(f"{flags_of(name)[0]} {value} is out of range; pass {declared.description}")
         if self.seed is not None and self.seed < 0:
             raise SamplingError(f"--seed {self.seed} is out of range; pass 0 or more")
+
+    def noted(self) -> dict[str, Any]:
+        """In plain values, as a log notes it: `from_note` has the same of it."""
+        return worth_noting(asdict(self))
+
+    @classmethod
+    def from_note(cls, noted: Mapping[str, Any]) -> "SamplingParams":
+        """What `noted` gave; TypeError for what it cannot have given, SamplingError for a value out of range."""
+        kinds: dict[str, tuple[type, ...]] = {"seed": (int, NoneType)}
+        kinds |= {name: {float: (int, float), int: (int,), tuple: (list,)}[one.kind] for name, one in DECLARED.items()}
+        for name, value in noted.items():
+            if type(value) not in kinds.get(name, ()):
+                raise TypeError(f"{name} cannot be {value!r}")
+        values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in noted.items()}
+        return cls(**values)

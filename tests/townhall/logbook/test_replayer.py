@@ -167,3 +167,39 @@ def test_the_default_model_repeats_what_it_said(tmp_path, default_model):
     path.write_text(path.read_text().replace('"temperature": 0.9', '"temperature": 30.0'))
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1 and "differs at token" in done.stdout
+
+
+def test_settings_of_samplers_are_noted_where_they_were_changed(tmp_path, replay):
+    changed = ["--dry-multiplier", "0.8", "--dry-sequence-breaker", r"\n", "--dry-sequence-breaker", "User:", "--mirostat", "2"]
+    path = tmp_path / "b.md"
+    for flags in (["--log-to", tmp_path / "plain.md"], [*changed, "--log-to", path], [*changed, "--log-to", path]):
+        chat(*flags, stdin="a\n")
+    plain, noted = (read_log(tmp_path / name) for name in ("plain.md", "b.md"))
+    usual = {"temperature", "top_k", "top_p", "min_p", "top_n_sigma", "repeat_penalty"}
+    assert set(plain.turns[1].facts["sampler"]) == usual | {"seed"} and "mirostat" not in plain.head["settings"]
+    assert len(noted.turns) == 4  # the second call went on in the file
+    more = {"dry_multiplier": 0.8, "dry_sequence_breakers": ["\n", "User:"], "mirostat": 2}
+    for turn in noted.turns[1::2]:
+        assert {key: value for key, value in turn.facts["sampler"].items() if key not in {*usual, "seed"}} == more
+    assert {key: noted.head["settings"][key] for key in more} == more
+    assert SamplingParams.from_note(noted.turns[1].facts["sampler"]).dry_sequence_breakers == ("\n", "User:")
+    assert replay(path)[0] == 0 and replay(tmp_path / "plain.md")[0] == 0
+    for name, flags, complaint in (
+        ("plain.md", changed, "with dry_multiplier 0.0, and this one has 0.8"),
+        ("b.md", changed[:-2], "with mirostat 2, and this one has 0"),
+    ):
+        refused = chat(*flags, "--log-to", tmp_path / name, stdin="a\n")
+        assert refused.returncode == 2 and complaint in refused.stderr
+
+
+@pytest.mark.weights
+def test_the_default_model_repeats_what_these_samplers_drew(tmp_path, default_model):
+    path = tmp_path / "a.md"
+    flags = "--dry-multiplier 0.8 --xtc-probability 0.5 --typical-p 0.9 --dynatemp-range 0.2 --frequency-penalty 0.1 --count 30".split()
+    chat("--temperature", "0.9", *flags, "--log-to", path, stdin="How far is the moon?\nAnd the sun?\n", model=str(default_model))
+    command = [sys.executable, "-m", "townhall", "replay", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.endswith("all the same\n"), done.stderr
+    path.write_text(path.read_text().replace('"xtc_probability": 0.5', '"xtc_probability": 1.0'))
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and "differs at token" in done.stdout

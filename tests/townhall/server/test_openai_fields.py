@@ -113,7 +113,7 @@ def test_tools_are_refused_and_their_absence_is_not(ask):
 
 
 def test_unknown_fields_are_tolerated(ask):
-    extra = {"service_tier": "auto", "store": False, "metadata": {"a": "b"}, "verbosity": "low", "mirostat": 2, "nested": [{"x": [1]}]}
+    extra = {"service_tier": "auto", "store": False, "metadata": {"a": "b"}, "verbosity": "low", "top_a": 0.5, "nested": [{"x": [1]}]}
     assert ask()(extra_body=extra).choices[0].message.content == "Paris is big."
 
 

@@ -46,3 +46,12 @@ Feature: Trouble
     And I say "Roll the dice"
     Then the conversation reads "Roll the dice" and then "Roll the dice"
     And the server was asked with temperature 0.7 and seed 42
+
+  Scenario: More samplers reach the server
+    Given the page is open with the echo model, and somebody listens between page and server
+    When I open more samplers
+    And I set the DRY multiplier to 0.8
+    And I set the DRY sequence breakers to ["\n", "Ada:"]
+    And I say "Roll the dice"
+    Then the conversation reads "Roll the dice" and then "Roll the dice"
+    And the server was asked with DRY at 0.8 between "\n" and "Ada:"

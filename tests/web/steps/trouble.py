@@ -82,11 +82,27 @@ def harmless(context):
 @when("I set the {name} to {value}")
 def set_value(context, name, value):
     page = context.page
-    box = page.get_by_role("spinbutton", name=re.compile(name, re.IGNORECASE)).or_(page.get_by_role("textbox", name=name.capitalize()))
+    box = page.get_by_role("spinbutton", name=re.compile(name, re.IGNORECASE)).or_(
+        page.get_by_role("textbox", name=name[:1].upper() + name[1:])
+    )
     if not box.is_visible():
         page.get_by_role("button", name=re.compile("^Settings")).click()
     box.fill(value)
     box.press("Tab")
+
+
+@when("I open more samplers")
+def open_more(context):
+    context.page.get_by_role("button", name=re.compile("^Settings")).click()
+    context.page.get_by_role("button", name="More samplers").click()
+    expect(context.page.get_by_role("textbox", name="DRY sequence breakers")).to_be_visible()
+
+
+@then('the server was asked with DRY at {multiplier:g} between "{first}" and "{second}"')
+def asked_with_dry(context, multiplier, first, second):
+    bodies = [json.loads(body) for path, body in context.house.listener.heard if path.endswith("/chat/completions")]
+    breakers = [first.replace("\\n", "\n"), second]
+    assert (bodies[-1].get("dry_multiplier"), bodies[-1].get("dry_sequence_breakers")) == (multiplier, breakers), bodies
 
 
 @then("the server was asked with temperature {temperature:g} and seed {seed:d}")

@@ -1,7 +1,7 @@
 """Text to ids and back: special tokens, BOS and streaming, the same over both kinds of vocabulary."""
 
 import codecs
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -224,6 +224,10 @@ class Tokenizer:
             known = self._encoder.token_bytes(n) if 0 <= n < self.vocab_size else b""
             self._bytes[n] = known
         return known
+
+    def spellings(self) -> Iterator[tuple[int, bytes]]:
+        """Every id of the vocabulary, and what it adds to a text."""
+        return ((n, self.token_bytes(n)) for n in range(self.vocab_size))
 
     def decode(self, ids: Iterable[int]) -> str:
         """The inverse of `encode`: special tokens vanish, bytes that are not UTF-8 show as U+FFFD."""
