@@ -159,8 +159,8 @@ class SamplerSettings:
 
 
 DECLARED: Mapping[str, Declared] = {one.name: one.metadata["declared"] for one in fields(SamplerSettings)}
-# what a log leaves out, in plain values: settings that few people change, as they always were
-LEFT_OUT = {name: list(one.default) if one.kind is tuple else one.default for name, one in DECLARED.items() if one.rare}
+# in plain values: what a log leaves out
+RARE_DEFAULTS = {name: list(one.default) if one.kind is tuple else one.default for name, one in DECLARED.items() if one.rare}
 
 
 def flags_of(name: str) -> tuple[str, ...]:
@@ -174,9 +174,9 @@ def sampler_values(settings: Any) -> dict[str, Any]:
 
 
 def worth_noting(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as a log notes them: plain, and without those of LEFT_OUT."""
+    """Settings as a log notes them: plain, and without those that few people change, where they are as they always were."""
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-    return {name: value for name, value in plain.items() if name not in LEFT_OUT or value != LEFT_OUT[name]}
+    return {name: value for name, value in plain.items() if name not in RARE_DEFAULTS or value != RARE_DEFAULTS[name]}
 
 
 def parse_texts(given: str) -> list[Any]:

@@ -1,5 +1,6 @@
 """The options of `townhall chat`, each declared once, and which model file they mean."""
 
+import json
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -192,6 +193,11 @@ class ChatOptions(SamplerSettings):
             make = "`make chat`, or " if (ROOT / "Makefile").is_file() else ""  # a wheel has none
             raise ModelError(f"the default model is not there yet: run {make}`bash {script}`, or pass --model")
         return path
+
+
+def in_one_line(texts: tuple[str, ...]) -> str:
+    """A list as a person reads it: JSON where a text holds what does not show."""
+    return ", ".join(texts) if all(map(str.isprintable, texts)) else json.dumps(texts, ensure_ascii=False)
 
 
 def _short(path: Path) -> Path:

@@ -11,8 +11,9 @@ from typing import Any
 
 import yaml
 
+from app.sampler_settings import worth_noting
 from townhall.cli import terminal
-from townhall.cli.chat_options import ChatOptions
+from townhall.cli.chat_options import ChatOptions, in_one_line
 from townhall.cli.chat_state import ChatState
 from townhall.cli.reply_report import counted
 from townhall.errors import CommandError
@@ -32,11 +33,12 @@ NEW_LOG = ("context", "format")  # how prompts are laid out: a log says that onc
 
 
 def show(options: ChatOptions, key: str = "") -> str:
-    """All settings, or one."""
+    """One setting, or all but those that few people change, where they are as they always were."""
     from townhall.cli.settings_schema import Settings
 
     values = {name: getattr(options, name) for name in Settings.model_fields if hasattr(options, name)}
     if not key:
+        values = {name: values[name] for name in worth_noting(values)}
         width = max(map(len, values))
         return "\n".join(f"{name:<{width}}  {_spelled(value)}" for name, value in values.items())
     _known(key, list(values))
@@ -56,7 +58,7 @@ def change(chat_state: ChatState, key: str, value: str) -> str:
     parsed = parse(value)
     if found := fault({key: parsed}):
         raise CommandError(found[1])
-    in_new_log = chat_state.set(key, parsed)
+    in_new_log = chat_state.set(key, tuple(parsed) if isinstance(parsed, list) else parsed)
     where = f"; the talk goes on in {chat_state.keeper.path}" if in_new_log and chat_state.keeper else ""
     return f"{key} is {_spelled(getattr(chat_state.options, key))} for this session{where}"
 
@@ -77,7 +79,7 @@ def _known(key: str, keys: list[str]) -> None:
 def _spelled(value: Any) -> str:
     if value is None or value == ():
         return "not set"
-    return str(value).lower() if isinstance(value, bool) else ", ".join(value) if isinstance(value, tuple) else str(value)
+    return str(value).lower() if isinstance(value, bool) else in_one_line(value) if isinstance(value, tuple) else str(value)
 
 
 @dataclass(frozen=True)

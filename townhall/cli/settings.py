@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from app.sampler_settings import DECLARED, flags_of
+from townhall.cli.chat_options import in_one_line
 from townhall.cli.flags import chat_flags, resolve_flags
 
 EPILOG = """\b
@@ -46,9 +47,7 @@ def settings(ctx: click.Context, /, config: tuple[str, ...], **flags: Any) -> No
 def _show(value: Any) -> str:
     if value is None or value == ():
         return "-"
-    if isinstance(value, tuple):
-        return ", ".join(value) if all(map(str.isprintable, value)) else json.dumps(value, ensure_ascii=False)
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return str(value).lower() if isinstance(value, bool) else in_one_line(value) if isinstance(value, tuple) else str(value)
 
 
 def _plain(key: str, value: Any) -> Any:

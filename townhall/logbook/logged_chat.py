@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from app.sampler_settings import LEFT_OUT, worth_noting
+from app.sampler_settings import RARE_DEFAULTS, worth_noting
 from townhall.errors import LogError
 from townhall.logbook import log_syntax
 from townhall.logbook.log_reader import Log, read_log
@@ -154,8 +154,8 @@ def _same_kind(path: Path, head: Mapping[str, Any]) -> Log:
         raise LogError(f"{path} does not begin as a log does; name another file")
     pairs = [(key, old.get(key), new.get(key)) for key in ("user", "persona", "kind")]
     held, said = old.get("settings") or {}, new["settings"]
-    keys = [*said, *(key for key in held if key in LEFT_OUT and key not in said)]
-    pairs += [(key, held.get(key, LEFT_OUT.get(key)), said.get(key, LEFT_OUT.get(key))) for key in keys]
+    keys = [*said, *(key for key in held if key in RARE_DEFAULTS and key not in said)]
+    pairs += [(key, held.get(key, RARE_DEFAULTS.get(key)), said.get(key, RARE_DEFAULTS.get(key))) for key in keys]
     for key, before, now in pairs:
         if before != now:
             raise LogError(f"log {path} holds a conversation with {key} {before}, and this one has {now}; name another file")

@@ -251,6 +251,20 @@ def test_settings_change_what_follows(pool):
     assert "temperature     0.9" in mine.type("/settings")[2] and mine.loads == ["fake:echo"]
 
 
+def test_samplers_that_few_people_change_are_set_and_shown_where_they_were(pool):
+    mine = pool()
+    shown = "\n".join(mine.type("/settings")[2])
+    assert "top_k" in shown and "dry_multiplier" not in shown
+    code, _, err = mine.type("/settings dry_multiplier 0.8", '/settings dry_sequence_breakers ["\\n", "Ada:"]', "Hi")
+    assert code == 0 and 'dry_sequence_breakers is ["\\n", "Ada:"] for this session' in err
+    code, _, err = mine.type("/settings mirostat 3")
+    assert code == 2 and "mirostat must be a whole number from 0 to 2" in err[-1]
+    sampler = mine.log().turns[-1].facts["sampler"]
+    assert (sampler["dry_multiplier"], sampler["dry_sequence_breakers"]) == (0.8, ["\n", "Ada:"]) and "mirostat" not in sampler
+    shown = "\n".join(mine.type("/settings", "/settings typical_p")[2])
+    assert "dry_multiplier         0.8" in shown and "typical_p is 1.0; it takes a number above 0" in shown
+
+
 def test_how_prompts_are_laid_out_changes_in_a_new_log_that_has_the_talk(pool):
     mine = pool()
     mine.type("Hi")
