@@ -75,10 +75,8 @@ class RepetitionPenalty:
 
     def _ends_breaker(self, end: int) -> bool:
         """Do the ids before that place end with a breaker?"""
-        for breaker in self._breakers.by_last.get(int(self._ids[end - 1]), ()):
-            if len(breaker) <= end and self._ids[end - len(breaker) : end].tolist() == list(breaker):
-                return True
-        return False
+        lengths = self._breakers.lengths.get(int(self._ids[end - 1]), ())
+        return any(n <= end and tuple(self._ids[end - n : end].tolist()) in self._breakers.sequences for n in lengths)
 
 
 def z_lengths(ids: Sequence[int]) -> list[int]:

@@ -4,7 +4,8 @@ A text can come about in several ways: within one token, or begun at the end of 
 llama.cpp after it, look through the vocabulary for all of them.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -12,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 from app.models.llama.sampling_params import SamplingParams
 
-KEPT = 16  # lists of texts whose ids are kept for a vocabulary
+KEPT = 4  # lists of texts whose ids are kept for a vocabulary
 LONGEST = 20  # ids of one
 
 
@@ -28,11 +29,11 @@ class SequenceBreakers:
         return frozenset(ids[0] for ids in self.sequences if len(ids) == 1)
 
     @cached_property
-    def by_last(self) -> Mapping[int, Sequence[tuple[int, ...]]]:
-        """All of them by their last id."""
-        found: dict[int, list[tuple[int, ...]]] = {}
-        for ids in sorted(self.sequences):
-            found.setdefault(ids[-1], []).append(ids)
+    def lengths(self) -> Mapping[int, Collection[int]]:
+        """How long they are, by their last id: there may be thousands, for any token may end with the beginning of a text."""
+        found: dict[int, set[int]] = {}
+        for ids in self.sequences:
+            found.setdefault(ids[-1], set()).add(len(ids))
         return found
 
 
@@ -62,7 +63,7 @@ def breakers_for(tokenizer: Spelled, sampling: SamplingParams) -> SequenceBreake
 def breakers_of(tokenizer: Spelled, texts: Sequence[str]) -> SequenceBreakers:
     """The ids of these texts, and the end tokens, each by itself: what one answer ends with is no beginning of the next one's.
 
-    Looking through a vocabulary takes some 10 ms, so that a few results are kept.
+    Looking through a vocabulary takes some 0.1 s, so that a few results are kept.
     """
     kept, key = _kept.setdefault(tokenizer, {}), tuple(texts)
     if (found := kept.get(key)) is None:
@@ -73,18 +74,19 @@ def breakers_of(tokenizer: Spelled, texts: Sequence[str]) -> SequenceBreakers:
 
 
 def _sequences(tokenizer: Spelled, texts: Sequence[str]) -> Iterable[tuple[int, ...]]:
-    whole = [text.encode("utf-8", "replace") for text in texts]
-    # (the beginning of a text, which a token may end with, and what completes it)
-    begun = [(text[:at].encode("utf-8", "replace"), text[at:]) for text in texts for at in range(1, len(text))]
-    beginnings, rests = tuple(beginning for beginning, _ in begun), dict[str, tuple[int, ...]]()
+    """What an id costs depends on its spelling's length, hardly on how many texts there are: a server's clients choose those."""
+    whole = re.compile(b"|".join(re.escape(text.encode("utf-8", "replace")) for text in texts) or b"(?!)")  # without texts: nothing
+    rests: dict[bytes, list[str]] = {}  # what completes a text of which a token may end with the beginning
+    for text in texts:
+        for at in range(1, len(text)):
+            rests.setdefault(text[:at].encode("utf-8", "replace"), []).append(text[at:])
+    longest, completed = max(map(len, rests), default=0), dict[str, tuple[int, ...]]()
     for n, spelling in tokenizer.spellings():
-        if any(full in spelling for full in whole):
+        if whole.search(spelling):
             yield (n,)
-        if not spelling.endswith(beginnings):
-            continue
-        for beginning, rest in begun:
-            if spelling.endswith(beginning):
-                if rest not in rests:
-                    rests[rest] = tuple(tokenizer.encode_pieces([(rest, False)], bos=False, continued=True)[:LONGEST])
-                if rests[rest]:
-                    yield (n, *rests[rest])
+        for size in range(1, min(longest, len(spelling)) + 1):
+            for rest in rests.get(spelling[-size:], ()):
+                if rest not in completed:
+                    completed[rest] = tuple(tokenizer.encode_pieces([(rest, False)], bos=False, continued=True)[:LONGEST])
+                if completed[rest]:
+                    yield (n, *completed[rest])
