@@ -109,6 +109,9 @@ def _packed(pieces: list[_Piece], limit: int, overlap: int) -> Iterator[list[_Pi
 
 def _pieces(block: TextBlock, limit: int, count: Counter) -> Iterator[_Piece]:
     """The sentences or lines of a block; those that are longer than a passage come in parts."""
+    if block.code and (tokens := count(block.text)) <= limit // 3:  # a short listing stays whole
+        yield _Piece(block.text, "\n\n", block.first, block.last, tokens, True, True)
+        return
     exact = (
         block.text.count("\n") == block.last - block.first
     )  # else its lines are not the file's, and only its own first and last are known

@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -22,6 +23,7 @@ from townhall.library.errors import LibraryError
 
 VERSION = 1
 _WEIGHTS = (1.5, 1.0)  # of a word in a heading, and in the text
+_FEW_BYTES = 32 << 20  # of vectors in float32: they are compared three times as fast as those in float16
 _TABLES = f"""
 CREATE TABLE root (path TEXT PRIMARY KEY);
 CREATE TABLE document (
@@ -66,7 +68,7 @@ class LibraryIndex:
             raise LibraryError(
                 f"library {path} was made by another version; `townhall library remove {path.stem}` and add its documents again"
             )
-        self._vectors: tuple[tuple[int, int], str, npt.NDArray[np.int64], npt.NDArray[np.float16]] | None = None
+        self._vectors: tuple[tuple[int, int], str, npt.NDArray[np.int64], npt.NDArray[np.floating[Any]]] | None = None
 
     def close(self) -> None:
         with self._lock:
@@ -174,8 +176,11 @@ class LibraryIndex:
         """The passages that hold any of the words, by BM25, best first."""
         return [row[0] for row in self._rows("SELECT rowid FROM word WHERE word MATCH ? ORDER BY rank LIMIT ?", quoted(terms), limit)]
 
-    def vectors(self, embedder: str, dim: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]:
-        """Ids of all passages that have a vector of this embedder, and the vectors (passages, dim); kept until the library changes."""
+    def vectors(self, embedder: str, dim: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.floating[Any]]]:
+        """Ids of all passages that have a vector of this embedder, and the vectors (passages, dim), in float32 where those are few.
+
+        They are kept until the library changes.
+        """
         with self._lock:
             stamp = (self._rows("PRAGMA data_version")[0][0], self._db.total_changes)
             if self._vectors is None or self._vectors[:2] != (stamp, embedder):
@@ -183,7 +188,8 @@ class LibraryIndex:
                 chunks = "SELECT chunk.id FROM chunk JOIN document ON document.id = document WHERE embedder = ? ORDER BY document, chunk.id"
                 ids = np.array([row[0] for row in self._rows(chunks, embedder)], np.int64)
                 matrix = np.frombuffer(b"".join(row[1] for row in rows), np.float16).reshape(-1, dim)
-                self._vectors = stamp, embedder, ids, matrix
+                few = matrix.size * 4 <= _FEW_BYTES
+                self._vectors = stamp, embedder, ids, matrix.astype(np.float32) if few else matrix
             return self._vectors[2], self._vectors[3]
 
     def passages(self, ids: Sequence[int]) -> dict[int, tuple[str, int, int, int | None, tuple[str, ...], str]]:
@@ -207,9 +213,14 @@ class LibraryIndex:
 
 def context(path: str, heading: Sequence[str]) -> str:
     """What a passage stands in: the words of its file's name, and its headings. It is searched along with the text."""
+    return " > ".join([_file_words(path), *heading])
+
+
+@lru_cache(16)
+def _file_words(path: str) -> str:
     file = Path(path)
     name = file.parent.name if file.stem in ("index", "__init__", "README", "readme") else file.stem
-    return " > ".join([" ".join(re.findall(r"[^\W_]+", name)), *heading])
+    return " ".join(re.findall(r"[^\W_]+", name))
 
 
 def quoted(terms: Sequence[str]) -> str:

@@ -9,9 +9,10 @@ from townhall.library.library_index import quoted
 from townhall.library.ranking import content_words, fused, nearest, rarity
 
 
-def test_the_nearest_are_those_of_a_plain_sort():
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_the_nearest_are_those_of_a_plain_sort(dtype):
     rng = np.random.default_rng(1)
-    matrix = rng.normal(size=(3000, 16)).astype(np.float16)
+    matrix = rng.normal(size=(3000, 16)).astype(dtype)
     question = rng.normal(size=16).astype(np.float32)
     top, cosines = nearest(question, matrix, 50)
     wanted = matrix.astype(np.float32) @ question
