@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +37,7 @@ class StaticEmbedder:
         self._tokenizer.no_truncation()
         self._tokenizer.encode_special_tokens = True  # "<s>" in a document is three characters
         self._known: dict[str, list[int]] = {}  # ids of words
+        self._lock = Lock()  # a server's threads share the embedder
 
     @classmethod
     def from_files(cls, table: Path, tokenizer: Path, name: str) -> "StaticEmbedder":
@@ -71,6 +73,10 @@ class StaticEmbedder:
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text. No token of this vocabulary goes on after a space, so words are tokenised once and remembered."""
         words = [text.split() for text in texts]
+        with self._lock:
+            return self._looked_up(words)
+
+    def _looked_up(self, words: list[list[str]]) -> list[list[int]]:
         unseen = list({word for row in words for word in row if word not in self._known})
         if len(self._known) + len(unseen) > _KNOWN:
             self._known.clear()

@@ -18,6 +18,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from townhall.library.embedder import NAME as EMBEDDER
+from townhall.server.embeddings import EmbeddingsRequest, embeddings
 from townhall.server.errors import APIError, as_api_error, shutting_down
 from townhall.server.guard import Guard, error_response, json_response, read_body
 from townhall.server.job import AnswerEnd, Event, JobDone, JobFailed, RequestFigures, TextEvent
@@ -41,6 +43,7 @@ def build(service: Service) -> Starlette:
         ("/models/{id:path}", api.model, "GET"),
         ("/chat/completions", api.chat, "POST"),
         ("/completions", api.completions, "POST"),
+        ("/embeddings", api.embeddings, "POST"),
         ("/tokenize", api.tokenize, "POST"),
         ("/detokenize", api.detokenize, "POST"),
     ]
@@ -112,6 +115,12 @@ class API:
         planned = await self._service.plan(lambda planner: planner.completion(asked))
         return await self._answer(request, asked, planned, TextResponseBuilder, asked.logprobs is not None, arrived)
 
+    async def embeddings(self, request: Request) -> Response:
+        """POST /v1/embeddings."""
+        asked = await self._read(request, EmbeddingsRequest)
+        headers = {} if asked.model in (None, EMBEDDER) else self._no_embedder(asked.model)
+        return json_response(await asyncio.to_thread(embeddings, asked), headers=headers)
+
     async def tokenize(self, request: Request) -> Response:
         """POST /v1/tokenize."""
         asked = await self._read(request, TokenizeRequest)
@@ -180,6 +189,13 @@ class API:
             return {}
         _, warning = self._service.served_models.choose(model, self._service.options.strict_model)
         return {WARNING: warning} if warning else {}
+
+    def _no_embedder(self, model: str) -> dict[str, str]:
+        """The header of a request that names another model for embeddings; APIError 404 where the server is strict."""
+        said = f"{ascii(model[:100])} makes no embeddings; {EMBEDDER} does"
+        if self._service.options.strict_model:
+            raise APIError(404, said, "model", "model_not_found")
+        return {WARNING: said}
 
     def _lane(self, request: Request, asked: Generate) -> Lane:
         agent = request.headers.get("user-agent", "")

@@ -5,6 +5,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from townhall import __version__
+from townhall.server.embeddings import EmbeddingsRequest
 from townhall.server.request_planner import DROPPED, WARNING
 from townhall.server.requests import ChatRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
 
@@ -54,12 +55,16 @@ def _completion(object: str, said: JSON) -> JSON:
 
 
 _WHO = _object({"name": _TEXT, "bare": {"type": "boolean"}, "description": _TEXT, "greeting": _TEXT, "user": _TEXT})
+_VECTOR: JSON = {"anyOf": [{"type": "array", "items": {"type": "number"}}, _TEXT]}
+_EMBEDDING = _object({"object": {"const": "embedding"}, "index": _COUNT, "embedding": _VECTOR})
+_TOKENS = _object({"prompt_tokens": _COUNT, "total_tokens": _COUNT})
 _MODEL = _object({"id": _TEXT, "object": {"const": "model"}, "created": _COUNT, "owned_by": _TEXT, "townhall": _WHO})
 _REPLIES: dict[str, JSON] = {
     "Model": _MODEL,
     "Models": _object({"object": {"const": "list"}, "data": {"type": "array", "items": {"$ref": "#/components/schemas/Model"}}}),
     "ChatCompletion": _completion("chat.completion", {"message": _object({"role": {"const": "assistant"}, "content": _TEXT})}),
     "Completion": _completion("text_completion", {"text": _TEXT}),
+    "Embeddings": _object({"object": {"const": "list"}, "data": {"type": "array", "items": _EMBEDDING}, "model": _TEXT, "usage": _TOKENS}),
     "Tokens": _object({"tokens": {"type": "array", "items": _COUNT}, "count": _COUNT, "max_model_len": _COUNT}),
     "Text": _object({"prompt": _TEXT}),
     "Health": _object({"status": {"enum": ["loading", "ok", "draining"]}, "queue": {"type": "object"}, "slots": {"type": "object"}}),
@@ -71,7 +76,7 @@ _REPLIES: dict[str, JSON] = {
 
 def document() -> JSON:
     """OpenAPI 3.1."""
-    kinds = (ChatRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest)
+    kinds = (ChatRequest, CompletionRequest, EmbeddingsRequest, TokenizeRequest, DetokenizeRequest)
     _, defined = models_json_schema([(kind, "validation") for kind in kinds], ref_template="#/components/schemas/{model}")
     asked = (400, 401, 403, 408, 413, 431, 500, 503)
     generated = (*asked, 404, 422, 429)
@@ -85,6 +90,7 @@ def document() -> JSON:
             "post": _operation("An answer in a conversation.", "ChatCompletion", generated, "ChatRequest", streams=True)
         },
         "/v1/completions": {"post": _operation("A text carried on.", "Completion", generated, "CompletionRequest", streams=True)},
+        "/v1/embeddings": {"post": _operation("Vectors of texts.", "Embeddings", (*asked, 404), "EmbeddingsRequest")},
         "/v1/tokenize": {"post": _operation("Text to ids.", "Tokens", (*asked, 404), "TokenizeRequest")},
         "/v1/detokenize": {"post": _operation("Ids to text.", "Text", (*asked, 404), "DetokenizeRequest")},
         "/health": {"get": _health()},

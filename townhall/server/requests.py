@@ -27,7 +27,15 @@ else:
 
 
 # entries that are looked at at all: a body of 1 MB can hold half a million, and each wrong one would cost an error message
-LONGEST = {"messages": 1 << 14, "content": 1 << 10, "prompt": 1 << 16, "tokens": 1 << 16, "logit_bias": 1 << 10, "modalities": 8}
+LONGEST = {
+    "messages": 1 << 14,
+    "content": 1 << 10,
+    "prompt": 1 << 16,
+    "input": 1 << 14,
+    "tokens": 1 << 16,
+    "logit_bias": 1 << 10,
+    "modalities": 8,
+}
 LONGEST |= {name: MOST_TEXTS for name, declared in DECLARED.items() if declared.kind is tuple}
 
 

@@ -93,7 +93,7 @@ def test_a_request_that_takes_too_long_is_ended(serve):
 
 def test_unknown_paths_and_methods_are_told_in_json(serve):
     server = serve()
-    assert error(httpx.get(f"{server.root}/v1/embeddings"), 404)["code"] == "not_found"
+    assert error(httpx.get(f"{server.root}/v1/images"), 404)["code"] == "not_found"
     for path in ("/v1/chat/completions/", "/health/", "//v1/models"):  # no redirect, either
         assert error(httpx.post(f"{server.root}{path}"), 404)["message"].endswith(f"POST {path}")
     assert error(httpx.get(f"{server.url}/chat/completions"), 405)["code"] == "method_not_allowed"
