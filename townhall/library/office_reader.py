@@ -3,7 +3,7 @@
 import io
 import re
 import zipfile
-from bisect import bisect_right
+from bisect import bisect_left
 from typing import Any
 
 from townhall.library.blocks import TextBlock
@@ -28,8 +28,10 @@ def pdf_blocks(data: bytes) -> list[TextBlock]:
     marks = _bookmarks(reader)
     blocks = []
     for number, page in enumerate(reader.pages, 1):
-        at = bisect_right(marks, number, key=lambda mark: mark[0]) - 1
-        heading = marks[at][1] if at >= 0 else ()
+        # the first bookmark of a page, else the last before it
+        at = bisect_left(marks, number, key=lambda mark: mark[0])
+        begins = at < len(marks) and marks[at][0] == number
+        heading = marks[at][1] if begins else marks[at - 1][1] if at else ()
         for block in plain_blocks(_HYPHEN.sub("", page.extract_text() or "")):
             blocks.append(TextBlock(block.text, block.first, block.last, heading or block.heading, number))
     if not blocks:

@@ -104,11 +104,11 @@ def test_chats_of_json_lines_give_their_turns():
 
 
 def test_a_pdf_gives_pages_below_their_bookmarks():
-    blocks = pdf_blocks(pdf(["First exam-", "ple here."], ["Second."], ["Third."], bookmarks={"Start": 1, "End": 3}))
+    blocks = pdf_blocks(pdf(["First exam-", "ple here."], ["Second."], ["Third."], bookmarks={"Start": 1, "Two": 3, "Three": 3}))
     assert [(block.text, block.page, block.heading) for block in blocks] == [
         ("First example here.", 1, ("Start",)),
         ("Second.", 2, ("Start",)),
-        ("Third.", 3, ("End",)),
+        ("Third.", 3, ("Two",)),
     ]
     with pytest.raises(UnreadableFile, match="no text, perhaps pictures"):
         pdf_blocks(pdf([]))
