@@ -79,7 +79,7 @@ def _from_png(content: bytes, where: str) -> CardFile:
     return CardFile(card, png_chunks.join(chunk for chunk in chunks if chunk.keyword not in OURS))
 
 
-def _decoded(chunk: png_chunks.Chunk, where: str) -> bytes:
+def _decoded(chunk: png_chunks.PNGChunk, where: str) -> bytes:
     text = png_chunks.text_of(chunk, where)
     if text.lstrip()[:1] == b"{":  # some tools leave base64 out
         return text

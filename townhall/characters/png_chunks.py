@@ -15,7 +15,7 @@ MAX_TEXT = 24 << 20  # of one text chunk, inflated: 16 MB of JSON in base64 and 
 
 
 @dataclass(frozen=True)
-class Chunk:
+class PNGChunk:
     """`data` is a view into the file."""
 
     kind: bytes
@@ -29,9 +29,9 @@ class Chunk:
         return bytes(self.data[:80]).split(b"\0")[0].decode("latin-1").lower()
 
 
-def split(png: bytes, where: str) -> list[Chunk]:
+def split(png: bytes, where: str) -> list[PNGChunk]:
     """The chunks up to IEND; CardError for what is no PNG, cut short, or of a size that no picture of a character has."""
-    view, at, chunks = memoryview(png), len(SIGNATURE), list[Chunk]()
+    view, at, chunks = memoryview(png), len(SIGNATURE), list[PNGChunk]()
     if png[: len(SIGNATURE)] != SIGNATURE:
         raise CardError(f"{where} is not a PNG picture")
     while not chunks or chunks[-1].kind != b"IEND":
@@ -40,7 +40,7 @@ def split(png: bytes, where: str) -> list[Chunk]:
         length, kind = struct.unpack_from(">I4s", view, at)
         if length > len(view) - at - 12:
             raise CardError(f"{where} is cut short: a chunk of {length:,} bytes has {max(0, len(view) - at - 12):,}; fetch it again")
-        chunk = Chunk(kind, view[at + 8 : at + 8 + length])
+        chunk = PNGChunk(kind, view[at + 8 : at + 8 + length])
         if chunk.keyword and _checksum(chunk) != int.from_bytes(view[at + 8 + length : at + 12 + length]):
             raise CardError(f"{where}: the text {chunk.keyword!r} is damaged; fetch it again")
         chunks.append(chunk)
@@ -55,17 +55,17 @@ def split(png: bytes, where: str) -> list[Chunk]:
     return chunks
 
 
-def join(chunks: Iterable[Chunk]) -> bytes:
+def join(chunks: Iterable[PNGChunk]) -> bytes:
     """A PNG of these chunks."""
     return SIGNATURE + b"".join(part for chunk in chunks for part in _framed(chunk))
 
 
-def text_chunk(keyword: str, text: bytes) -> Chunk:
+def text_chunk(keyword: str, text: bytes) -> PNGChunk:
     """A tEXt chunk."""
-    return Chunk(b"tEXt", memoryview(keyword.encode("latin-1") + b"\0" + text))
+    return PNGChunk(b"tEXt", memoryview(keyword.encode("latin-1") + b"\0" + text))
 
 
-def text_of(chunk: Chunk, where: str) -> bytes:
+def text_of(chunk: PNGChunk, where: str) -> bytes:
     """What a tEXt, zTXt or iTXt chunk says, inflated within bounds; CardError for one that is broken or too large."""
     if len(chunk.data) > MAX_TEXT:
         raise _too_large(chunk.keyword, where)
@@ -87,9 +87,9 @@ def picture_suffix(picture: bytes) -> str:
 def plain_picture(hue: int) -> bytes:
     """A small PNG of one colour, where a character has no picture of its own."""
     shade = bytes((96 + (hue * part) % 96) for part in (1, 7, 13))
-    header = Chunk(b"IHDR", memoryview(struct.pack(">IIBBBBB", 256, 384, 8, 2, 0, 0, 0)))
-    pixels = Chunk(b"IDAT", memoryview(zlib.compress((b"\0" + shade * 256) * 384, 9)))
-    return join([header, pixels, Chunk(b"IEND", memoryview(b""))])
+    header = PNGChunk(b"IHDR", memoryview(struct.pack(">IIBBBBB", 256, 384, 8, 2, 0, 0, 0)))
+    pixels = PNGChunk(b"IDAT", memoryview(zlib.compress((b"\0" + shade * 256) * 384, 9)))
+    return join([header, pixels, PNGChunk(b"IEND", memoryview(b""))])
 
 
 def _inflate(packed: bytes, keyword: str, where: str) -> bytes:
@@ -107,11 +107,11 @@ def _too_large(keyword: str, where: str) -> CardError:
     return CardError(f"{where}: the text {keyword!r} is larger than {MAX_TEXT >> 20} MB; a character is a few pages")
 
 
-def _framed(chunk: Chunk) -> Iterator[bytes | memoryview]:
+def _framed(chunk: PNGChunk) -> Iterator[bytes | memoryview]:
     yield struct.pack(">I4s", len(chunk.data), chunk.kind)
     yield chunk.data
     yield struct.pack(">I", _checksum(chunk))
 
 
-def _checksum(chunk: Chunk) -> int:
+def _checksum(chunk: PNGChunk) -> int:
     return zlib.crc32(chunk.data, zlib.crc32(chunk.kind))
