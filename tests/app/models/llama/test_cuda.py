@@ -82,8 +82,21 @@ def test_a_shifted_cache_answers_as_the_cpus(load: Callable[..., Llama]) -> None
         SamplingParams(temperature=0),
         SamplingParams(temperature=1.5, top_k=40, seed=3),
         SamplingParams(top_k=20, repeat_penalty=1.3, repeat_last_n=8, seed=1),
+        SamplingParams(
+            top_k=20,
+            frequency_penalty=0.2,
+            repeat_last_n=12,
+            dry_multiplier=2,
+            dry_allowed_length=0,
+            dry_penalty_last_n=12,
+            xtc_probability=0.5,
+            xtc_threshold=0.01,
+            typical_p=0.9,
+            dynatemp_range=0.3,
+            seed=2,
+        ),  # fmt: skip
     ],
-    ids=["greedy", "top-k", "penalty"],
+    ids=["greedy", "top-k", "penalty", "all of the chain"],
 )
 def test_ids_drawn_from_the_devices_ranking_are_those_of_all_logits(
     sampling: SamplingParams, load: Callable[..., Llama], monkeypatch: pytest.MonkeyPatch
