@@ -9,8 +9,8 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-TARGETS = """gguf_header gguf_metadata split safetensors_header torch_pickle torch_archive index config_json params_json tokenizer_json
-tokenizer_model tokenizer_folder chat_template""".split()
+TARGETS = """gguf_header gguf_metadata split safetensors_header torch_pickle torch_archive index config_json family_config family_gguf
+params_json tokenizer_json tokenizer_model tokenizer_folder chat_template""".split()
 CASES = 40
 
 
