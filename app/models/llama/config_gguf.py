@@ -48,7 +48,7 @@ class _Sizes:
         return layer_windows(self.n_layers, window, lambda layer: has_window(self.read.prefix.rstrip("."), layer))
 
     def attention_scale(self, width: float = 0.0) -> float:
-        """Of the key that says so, or of a head's width."""
+        """From the metadata where it is given, otherwise from the width of a head."""
         return self.number("attention.scale", width**-0.5 if width else 0.0)
 
     def experts(self, hidden_key: str, normalize: bool = True) -> Experts | None:

@@ -57,7 +57,7 @@ class GraphCache:
         return graphs
 
     def add(self, name: str, jit: Any, inputs: list[Tensor], known: frozenset[int]) -> None:
-        """A captured TinyJit and the tensors that it was captured with; see stored.describe."""
+        """A captured TinyJit and the tensors that it was captured with; see saved_graph.describe."""
         if self._path is not None:
             self._graphs[name] = saved_graph.describe(jit, inputs, known, self._binaries)
 
