@@ -27,9 +27,9 @@ class CardFile:
     notes: list[str] = field(default_factory=list)
 
 
-def read(path: Path) -> CardFile:
-    """CardError, in one sentence, for a file that holds no card; at most 64 MB of it are read."""
-    where = f"card {path}"
+def read(path: Path, where: str = "") -> CardFile:
+    """CardError, in one sentence that begins with `where`, for a file that holds no card; at most 64 MB of it are read."""
+    where = where or f"card {path}"
     try:
         if path.exists() and not path.is_file():  # a pipe would be waited for
             raise CardError(f"{where} is not a file")
@@ -55,6 +55,13 @@ def from_bytes(content: bytes, where: str) -> CardFile:
     if content[:64].removeprefix(b"\xef\xbb\xbf").lstrip()[:1] not in (b"{", b"["):
         raise CardError(f"{where} is no card: it is neither JSON nor a PNG nor a CHARX file")
     return CardFile(Card.from_json(content, where))
+
+
+def without_card(picture: bytes) -> bytes:
+    """A picture for a portrait: of a PNG the chunks that hold a card are left out. CardError for a broken PNG."""
+    if not picture.startswith(png_chunks.SIGNATURE):
+        return picture
+    return png_chunks.join(chunk for chunk in png_chunks.split(picture, "the picture") if chunk.keyword not in OURS)
 
 
 def as_png(card: Card, portrait: bytes) -> bytes:

@@ -1,5 +1,6 @@
 """The characters of the user: a folder each in the data folder, with the card's JSON as it came and its portrait."""
 
+import contextlib
 import difflib
 import re
 import unicodedata
@@ -80,11 +81,7 @@ def add(card: Card, portrait: bytes, id: str, replace: bool = False) -> StoredCh
     if stored.card_path.exists() and not replace:
         raise CardError(f"there is a character {id} already; pass --replace, or another name with --name")
     stored.folder.mkdir(parents=True, exist_ok=True)
-    for old in stored.folder.glob(f"{PORTRAIT}.*"):
-        old.unlink()
-    if suffix := picture_suffix(portrait):
-        with written(stored.folder / f"{PORTRAIT}.{suffix}") as part:
-            part.write_bytes(portrait)
+    set_portrait(stored, portrait if picture_suffix(portrait) else b"")
     update(stored, card)  # last, for only a folder with a card is a character
     return stored
 
@@ -93,3 +90,26 @@ def update(stored: StoredCharacter, card: Card) -> None:
     """Write the card of a character anew."""
     with written(stored.card_path) as part:
         part.write_bytes(card.source)
+
+
+def set_portrait(stored: StoredCharacter, portrait: bytes) -> None:
+    """Put a picture in the place of the character's; b"" takes it away. CardError for what is no picture."""
+    suffix = picture_suffix(portrait)
+    if portrait and not suffix:
+        raise CardError(f"the portrait for {stored.id} is neither PNG, JPEG, WebP nor GIF; save it as one of these")
+    old = list(stored.folder.glob(f"{PORTRAIT}.*"))
+    if suffix:
+        with written(stored.folder / f"{PORTRAIT}.{suffix}") as part:
+            part.write_bytes(portrait)
+    for path in old:
+        if path.name != f"{PORTRAIT}.{suffix}":
+            path.unlink(missing_ok=True)
+
+
+def remove(stored: StoredCharacter) -> None:
+    """Delete a character with its portrait. Its folder stays where it holds other files."""
+    stored.card_path.unlink(missing_ok=True)  # first, for only a folder with a card is a character
+    for path in [*stored.folder.glob(f"{PORTRAIT}.*"), stored.folder / "edit.yaml"]:
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        stored.folder.rmdir()

@@ -54,21 +54,21 @@ def character() -> None:
 @replace_option
 @click.option("--strict", is_flag=True, help="refuse a card with macros that are not known, which stay as they are written")
 def import_card(file: Path, wanted: str | None, replace: bool, strict: bool) -> None:
-    from townhall.characters import card_files, character_folder
+    from townhall.characters import card_files, character_catalog, character_folder
     from townhall.characters.card_prompt import card_prompt, lorebook, unknown_macros
     from townhall.characters.errors import CardError
 
     found, where = card_files.read(file), f"card {file}"
     card = found.card
-    id = _new_id(wanted or card.name, "--name", where)
+    id = character_catalog.new_id(wanted or card.name, where, "pass another name with --name")
     prompt = card_prompt(card, where, fallback=id)
     book = lorebook(card, where)
     macros = unknown_macros(card)
     if macros and strict:
-        raise CardError(f"{where}: {_macros(macros)} not known; take --strict away to keep them as they are written")
+        raise CardError(f"{where}: {character_catalog.macros(macros)} not known; take --strict away to keep them as they are written")
     stored = character_folder.add(card, found.portrait, id, replace)
     terminal.say(f"{prompt.name} is here: townhall chat --personality {stored.id}\n")
-    notes = [*found.notes, *_remarks(card, macros)] + ([f"a lorebook of {counted(len(book.entries), 'entry')}"] if book else [])
+    notes = [*found.notes, *character_catalog.remarks(card)] + ([f"a lorebook of {counted(len(book.entries), 'entry')}"] if book else [])
     for note in notes:
         terminal.note(note)
     if creator := _first_paragraph(card.text("creator_notes")):
@@ -133,8 +133,8 @@ def list_characters(as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="print the card's JSON as it is")
 def show(name: str, as_json: bool) -> None:
     from townhall.characters import character_folder
-    from townhall.characters.card_prompt import unknown_macros
     from townhall.characters.cards import LISTS, TEXTS
+    from townhall.characters.character_catalog import remarks
 
     stored = character_folder.find(name)
     card = stored.card()
@@ -147,7 +147,7 @@ def show(name: str, as_json: bool) -> None:
     for key in ("creator_notes", *(key for key in fields if key != "creator_notes")):
         if text := fields[key].strip():
             terminal.say(f"\n{key}:\n" + "".join(f"  {_shown(line)}\n" for line in text.splitlines()))
-    for remark in _remarks(card, unknown_macros(card)):
+    for remark in remarks(card):
         terminal.note(remark)
 
 
@@ -159,19 +159,12 @@ def show(name: str, as_json: bool) -> None:
 @click.argument("name", metavar="NAME")
 @set_option
 def new(name: str, settings: tuple[str, ...]) -> None:
-    import time
+    from townhall.characters import character_catalog, character_folder
 
-    from townhall.characters import bounded_json, character_folder
-    from townhall.characters.cards import Card
-
-    id = _new_id(name, "NAME", f"character {name}")
-    now = int(time.time())
-    blank = Card.from_json(bounded_json.dump({"name": name, "description": ""}), f"character {id}")
-    values = json.loads(blank.as_v3())
-    values["data"] |= {"extensions": {}, "creation_date": now, "modification_date": now}
-    card = Card.from_json(bounded_json.dump(values, b'{\n  "'), f"character {id}")
-    card = card.changed(_given(settings, card), f"character {id}")
-    _checked(card, f"character {id}", id)
+    where = f"character {name}"
+    id = character_catalog.new_id(name, where, "pass another name")
+    card = character_catalog.blank_card(name, f"character {id}")
+    card = character_catalog.edited(card, _given(settings, card), f"character {id}", id)
     stored = character_folder.add(card, b"", id)
     if not settings and sys.stdin.isatty() and sys.stdout.isatty():
         _edit_in_editor(stored, card)
@@ -216,27 +209,15 @@ def _edit_in_editor(stored: "StoredCharacter", card: "Card") -> None:
 
 
 def _keep(stored: "StoredCharacter", card: "Card", fields: dict[str, Any]) -> None:
-    import time
-
     from townhall.characters import character_folder
+    from townhall.characters.character_catalog import edited
 
-    where = f"character {stored.id}"
-    changed = card.changed(fields, where)
+    changed = edited(card, fields, f"character {stored.id}", stored.id)
     if changed is card:
         terminal.note("nothing was changed")
         return
-    if changed.version == 3:
-        changed = changed.changed({"modification_date": int(time.time())}, where)
-    _checked(changed, where, stored.id)
     character_folder.update(stored, changed)
     terminal.note(f"{stored.id}: {', '.join(fields)} changed")
-
-
-def _checked(card: "Card", where: str, id: str) -> None:
-    """CardError where the card could not talk."""
-    from townhall.characters.card_prompt import card_prompt
-
-    card_prompt(card, where, fallback=id)
 
 
 def _given(settings: tuple[str, ...], card: "Card") -> dict[str, Any]:
@@ -258,28 +239,17 @@ def _given(settings: tuple[str, ...], card: "Card") -> dict[str, Any]:
     return fields
 
 
-def _new_id(name: str, flag: str, where: str) -> str:
-    from townhall.characters.character_folder import id_of
-    from townhall.characters.errors import CardError
-    from townhall.persona import shipped_personas
-
-    if not (id := id_of(name)):
-        raise CardError(f"{where} has no name that letters could be taken from; pass one with --name")
-    if id in shipped_personas():
-        raise CardError(f"{where}: {id} is one of Townhall's own personas; pass another name with {flag}")
-    return id
-
-
 def _info(stored: "StoredCharacter", card: "Card") -> dict[str, Any]:
-    entries = card.book.get("entries") if card.book else None
+    from townhall.characters.character_catalog import greetings, lorebook_entries
+
     return {
         "id": stored.id,
         "name": card.name,
         "version": card.version,
         "creator": card.text("creator"),
         "tags": list(card.texts("tags")),
-        "greetings": len(card.texts("alternate_greetings")) + bool(card.text("first_mes")),
-        "lorebook_entries": len(entries) if isinstance(entries, list | dict) else 0,
+        "greetings": greetings(card),
+        "lorebook_entries": lorebook_entries(card),
         "folder": str(stored.folder),
     }
 
@@ -289,16 +259,6 @@ def _line(info: dict[str, Any]) -> str:
     counts = [counted(info["greetings"], "greeting")]
     counts += [f"a lorebook of {counted(info['lorebook_entries'], 'entry')}"] if info["lorebook_entries"] else []
     return _shown(f"{info['name'] or '(no name)'}{by}, card V{info['version']}, {', '.join([*counts, *info['tags']])}"[:300])
-
-
-def _remarks(card: "Card", macros: list[str]) -> list[str]:
-    remarks = ["made for a newer specification than V3; what is new in it is kept and not used"] if card.newer else []
-    return remarks + ([f"{_macros(macros)} not known, and left as written"] if macros else [])
-
-
-def _macros(names: list[str]) -> str:
-    shown = ", ".join("{{" + _shown(name) + "}}" for name in names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return f"the macro{'s' if len(names) > 1 else ''} {shown} {'are' if len(names) > 1 else 'is'}"
 
 
 def _first_paragraph(text: str) -> str:

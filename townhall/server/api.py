@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -19,7 +19,9 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from townhall.library.embedder import NAME as EMBEDDER
+from townhall.server.character_routes import CharacterRoutes
 from townhall.server.embeddings import EmbeddingsRequest, embeddings
+from townhall.server.endpoints import EndpointGroup
 from townhall.server.errors import APIError, as_api_error, shutting_down
 from townhall.server.guard import Guard, error_response, json_response, read_body
 from townhall.server.job import AnswerEnd, Event, JobDone, JobFailed, RequestFigures, TextEvent
@@ -37,7 +39,8 @@ GONE = object()  # in the queue of events: the client went away
 
 def build(service: Service) -> Starlette:
     """The application."""
-    api = API(service)
+    groups = [CharacterRoutes(service).group()]
+    api = API(service, groups)
     versioned = [
         ("/models", api.models, "GET"),
         ("/models/{id:path}", api.model, "GET"),
@@ -53,6 +56,7 @@ def build(service: Service) -> Starlette:
         Route("/health", api.health),
         Route("/metrics", api.metrics),
         Route("/openapi.json", api.openapi),
+        *(route for group in groups for route in group.routes),
     ]
     middleware = [Middleware(Guard, service=service)]
     if service.options.cors:
@@ -87,9 +91,10 @@ async def _http_error(request: Request, error: Exception) -> Response:
 class API:
     """One method for each endpoint."""
 
-    def __init__(self, service: Service):
+    def __init__(self, service: Service, groups: Sequence[EndpointGroup] = ()):
+        """`groups` are described along with the endpoints here."""
         self._service = service
-        self._document = json_response(document())
+        self._document = json_response(document(groups))
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models."""

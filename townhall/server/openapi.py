@@ -1,11 +1,14 @@
 """The API described for machines, from the very models that requests are parsed with."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from townhall import __version__
 from townhall.server.embeddings import EmbeddingsRequest
+from townhall.server.endpoints import EndpointGroup
 from townhall.server.request_planner import DROPPED, WARNING
 from townhall.server.requests import ChatRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
 
@@ -14,14 +17,17 @@ WHY = {
     400: "The request is wrong, or asks for what cannot be done.",
     401: "The API key is missing or wrong.",
     403: "That host name or origin may not ask here.",
-    404: "There is no such model.",
+    404: "There is no such model or thing.",
+    405: "That is not possible there.",
     408: "The request took too long.",
+    409: "There is one of that name already, or another request is at work on it.",
     413: "The body is too large.",
     422: "There are too many messages.",
     429: "The queue is full; Retry-After says when to try again.",
     431: "The headers are too large.",
     500: "The server failed.",
     503: "The server is loading or shutting down.",
+    507: "The file cannot be stored.",
 }
 ABOUT = "Personas behind OpenAI's API. Every path that begins with /v1 is there without it, too."
 HEADERS = {
@@ -74,9 +80,10 @@ _REPLIES: dict[str, JSON] = {
 }
 
 
-def document() -> JSON:
-    """OpenAPI 3.1."""
-    kinds = (ChatRequest, CompletionRequest, EmbeddingsRequest, TokenizeRequest, DetokenizeRequest)
+def document(groups: Sequence[EndpointGroup] = ()) -> JSON:
+    """OpenAPI 3.1, with the endpoints of `groups`."""
+    kinds: list[type[BaseModel]] = [ChatRequest, CompletionRequest, EmbeddingsRequest, TokenizeRequest, DetokenizeRequest]
+    kinds += [body for group in groups for body in group.bodies]
     _, defined = models_json_schema([(kind, "validation") for kind in kinds], ref_template="#/components/schemas/{model}")
     asked = (400, 401, 403, 408, 413, 431, 500, 503)
     generated = (*asked, 404, 422, 429)
@@ -96,12 +103,16 @@ def document() -> JSON:
         "/health": {"get": _health()},
         "/metrics": {"get": _metrics()},
     }
+    replies = dict(_REPLIES)
+    for group in groups:
+        paths |= group.paths(_error)
+        replies |= group.replies
     return {
         "openapi": "3.1.0",
         "info": {"title": "Townhall", "version": __version__, "description": ABOUT},
         "paths": paths,
         "components": {
-            "schemas": {**defined.get("$defs", {}), **_REPLIES},
+            "schemas": {**defined.get("$defs", {}), **replies},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
     }

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from townhall.errors import ContextError
+from townhall.errors import ContextError, PersonaError
 from townhall.language_model import LanguageModel
 from townhall.persona import Persona, load_persona
 from townhall.prompt import Prompt
@@ -65,6 +65,28 @@ class ServedModels:
         if strict or model in self._served_models:
             return self.find(model or ""), ""
         return self._bare, "" if model is None else f"there is no model {ascii(model[:100])}; {ascii(self._bare.id)} answers"
+
+    def put(self, persona: str, capacity: int, max_tokens: int) -> None:
+        """Serve a persona or character as its file is now, one that is served already as well.
+
+        ContextError where it leaves no room to talk, PersonaError where it is broken or has the bare model's id: then it is not served.
+        To be called on the thread that plans.
+        """
+        id = persona_id(persona)
+        if id == self._bare.id:
+            raise PersonaError(f"{id} is the id of the model itself; give the character another name")
+        self.withdraw(id)
+        served_model = ServedModel(id, load_persona(persona))
+        prompt = self.prompt(served_model)
+        refuse_oversized_head(served_model.persona, prompt, open_window(prompt, capacity, max_tokens), max_tokens)
+        self._served_models = {**self._served_models, id: served_model}  # who walks over them meanwhile has the former ones
+
+    def withdraw(self, id: str) -> None:
+        """Serve a persona no longer; requests that are under way are finished. On the thread that plans."""
+        if id != self._bare.id:
+            self._served_models = {name: one for name, one in self._served_models.items() if name != id}
+        for key in [key for key in self._prompts if key[0] == id]:
+            del self._prompts[key]
 
     def prompt(self, served_model: ServedModel, system: str = "", think: bool | None = None) -> Prompt:
         """How prompts of a voice begin, `system` following the persona's own description; `think` as `open_format` has it."""
