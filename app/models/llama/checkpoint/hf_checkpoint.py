@@ -62,7 +62,7 @@ def open_hf(folder: Path) -> DenseCheckpoint:
     tensors: dict[str, Joined] = {}
     experts: dict[str, dict[int, StoredTensor]] = {}
     for name, tensor in stored.items():
-        if (several := _fused(name, tensor, config)) is not None:
+        if (several := fused_parts(name, tensor, config)) is not None:
             tensors |= several
         elif (expert := _expert(name)) is not None:
             experts.setdefault(expert[0], {})[expert[1]] = tensor
@@ -91,7 +91,7 @@ def _beyond(canonical: str, config: LlamaConfig) -> bool:
     return canonical == "output.weight" or (parts[0] == "layers" and int(parts[1]) >= config.n_layers)
 
 
-def _fused(name: str, tensor: StoredTensor, config: LlamaConfig) -> dict[str, Joined] | None:
+def fused_parts(name: str, tensor: StoredTensor, config: LlamaConfig) -> dict[str, Joined] | None:
     """The parts of a tensor that holds several: by rows one below the other (Phi-3), or group by group of heads (InternLM 2)."""
     found = split_layer(name, "model.layers.")
     if found is None or found[1] not in FUSED:

@@ -91,6 +91,16 @@ def gguf_from_canonical(name: str) -> str:
     return f"blk.{layer}.{next(theirs for theirs, ours in GGUF_LAYER_NAMES.items() if ours == part)}"
 
 
+def hf_from_canonical(name: str, architecture: str) -> str:
+    """The name that transformers gives a tensor of this model, experts and fused matrices left aside."""
+    other = architecture == "internlm2"
+    if not name.startswith("layers."):
+        return next(theirs for theirs, ours in (HF_OTHER_NAMES | HF_NAMES if other else HF_NAMES).items() if ours == name)
+    _, layer, part = name.split(".", 2)
+    names = HF_OTHER_LAYER_NAMES | HF_LAYER_NAMES if other else HF_LAYER_NAMES
+    return f"model.layers.{layer}.{next(theirs for theirs, ours in names.items() if ours == part)}"
+
+
 def split_layer(name: str, prefix: str) -> tuple[str, str] | None:
     """(number, what follows) of a layer's tensor."""
     if not name.startswith(prefix):
