@@ -199,12 +199,13 @@ class Conversation:
         stopped: Callable[[], bool] = lambda: False,
         on_progress: Progress | None = None,
         on_reasoning: Callable[[str], None] = lambda thoughts: None,
+        opening: Sequence[int] | None = None,
     ) -> Generator[str, None, None]:
         """Answer `text`, piece by piece as it is sampled; `last` has the figures afterwards.
 
-        The answer begins with `prefill`, and takes the place of the last `instead` exchanges. While the prompt is read, `on_progress`
-        counts its new tokens; what the model thinks goes to `on_reasoning`. In the meantime `stopped` is asked: true interrupts the answer
-        before it begins.
+        The answer begins with `prefill`, or with the ids `opening` of an answer that is carried on, and takes the place of the last
+        `instead` exchanges. While the prompt is read, `on_progress` counts its new tokens; what the model thinks goes to `on_reasoning`.
+        In the meantime `stopped` is asked: true interrupts the answer before it begins.
 
         Raises ContextError at once where the turn cannot fit, PrefillError where an answer cannot begin so, and the conversation stands
         as before. An answer that is cut short, by closing the iterator or by KeyboardInterrupt, is kept as far as it was shown.
@@ -213,8 +214,8 @@ class Conversation:
         at = max(0, len(self.exchanges) - instead)
         found = self._now if at == len(self.exchanges) else self._before[at]
         turn = Message(2 * at, "user", text, self.prompt.turn_ids(text))
-        opening = self.prompt.opening_ids(prefill)
-        built = build(self.prompt, self.strategy, self.window, found.plan, turn, opening)
+        begun = self.prompt.opening_ids(prefill) if opening is None else self.prompt.continued_ids(opening)
+        built = build(self.prompt, self.strategy, self.window, found.plan, turn, begun)
         self.undo(instead)
         return self._stream(built, stopped, on_progress, on_reasoning)
 

@@ -61,6 +61,11 @@ class Prompt:
         ended = _END_OF_THOUGHTS if self.opens_thoughts else []
         return self._encode([*ended, Piece(text, special=False)], continued=self._after_cue) if text.strip() else []
 
+    def continued_ids(self, ids: Sequence[int]) -> list[int]:
+        """The beginning of an answer that the model is to carry on, from the ids that its words have."""
+        ended = self._encode(_END_OF_THOUGHTS, continued=self._after_cue) if self.opens_thoughts and ids else []
+        return [*ended, *ids]
+
     def ids(self, plan: WindowPlan, turn: Message) -> list[int]:
         """The whole prompt: head, memory, kept exchanges, the new turn. TemplateError where the format refuses it."""
         messages = [*self._messages(plan), turn]

@@ -173,7 +173,7 @@ class ChatState:
     def takes(self, log: Log) -> bool:
         """Is it another conversation than this, with something to go on from?"""
         mine = self.keeper is not None and log.id == self.keeper.id
-        return not mine and log.head.get("kind") != COMPLETION and bool(restore.exchanges(restore.summary_checkpoint(log.events)))
+        return not mine and log.head.get("kind") != COMPLETION and bool(restore.exchanges(restore.standing(log.events)))
 
     def take_up(self, log: Log) -> int:
         """Make what stands in `log` the conversation, in a new log of its own; how many exchanges that is.
@@ -182,7 +182,7 @@ class ChatState:
         """
         if log.head.get("kind") == COMPLETION:
             raise CommandError(f"log {log.path} holds a text that was carried on, and no conversation")
-        said = restore.exchanges(restore.summary_checkpoint(log.events))
+        said = restore.exchanges(restore.standing(log.events))
         if not said:
             raise CommandError(f"log {log.path} holds no answer to go on from")
         self._enter(
@@ -212,11 +212,11 @@ class ChatState:
         """The log of the session's beginning; what a file holds that is gone on with is given to the model."""
         if not self.options.log:
             if log:
-                restore.recall(self.conversation, restore.exchanges(restore.summary_checkpoint(log.events)))
+                restore.recall(self.conversation, restore.exchanges(restore.standing(log.events)))
             return None
         keeper = self._begin(log.path, log.head.get("settings") or {}) if log else self._begin(self.options.log_to or default_folder())
         if keeper.found:
-            said = restore.exchanges(restore.summary_checkpoint(keeper.found.events))
+            said = restore.exchanges(restore.standing(keeper.found.events))
             restore.recall(self.conversation, said)
             terminal.note(f"going on with {keeper.path}: {counted(len(said), 'exchange')}")
         return keeper

@@ -2,31 +2,18 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from townhall.errors import LogError
-from townhall.logbook.log_syntax import BETWEEN, COMMENT, FENCE, HEADING, REMARK, unescape
+from townhall.logbook.chat_tree import ChatTree
+from townhall.logbook.log_syntax import BETWEEN, COMMENT, FENCE, HEADING, REMARK, LogTurn, Mark, unescape
 
 MAX_BYTES = 64 << 20  # years of talk; more is no log
 MAX_HEAD = 64 << 10
-
-Mark = tuple[str, dict[str, Any]]  # a comment between turns, and what it says
-
-
-@dataclass(frozen=True)
-class LogTurn:
-    """One turn. `facts` are what its comment says; None where it has none: a person wrote it, or the program ended in it."""
-
-    name: str
-    role: str  # "user" or "assistant"
-    text: str
-    line: int  # of its heading, from 1
-    facts: dict[str, Any] | None = None
-    after_reset: bool = False  # the conversation began anew before this turn
 
 
 @dataclass(frozen=True)
@@ -40,7 +27,7 @@ class Damage:
 
 @dataclass(frozen=True)
 class Log:
-    """`head` is empty where the front matter is damaged; `taken` are turns that were taken back."""
+    """`head` is empty where the front matter is damaged; `turns` are the path that the talk goes, `taken` what was taken back."""
 
     path: Path
     head: dict[str, Any]
@@ -49,6 +36,7 @@ class Log:
     taken: list[LogTurn] = field(default_factory=list)
     title: str = ""  # given by the user
     events: list[LogTurn | Mark] = field(default_factory=list)  # every turn, and every comment between turns, as they came
+    tree: ChatTree = field(default_factory=ChatTree)
 
     @property
     def id(self) -> str:
@@ -76,43 +64,22 @@ def parse(data: bytes, path: Path) -> Log:
         data = data.replace(b"\r\n", b"\n")  # an editor of another system saved it
     lines = data.split(b"\n")
     head, damages, start = _head(lines)
-    log = Log(path, head, damages=damages)
+    events: list[LogTurn | Mark] = []
     names = {str(head[key]) for key in ("user", "persona") if key in head}
-    reset, previous, title = False, "", ""
+    previous = ""
     for first, block in _blocks(lines, start, names):
         parsed = _turn(block, first, head, previous)
         if isinstance(parsed, Damage):
-            log.damages.append(parsed)
+            damages.append(parsed)
             continue
         turn, strays, marks = parsed
-        log.damages.extend(strays)
+        damages.extend(strays)
         if turn:
-            log.turns.append(LogTurn(turn.name, turn.role, turn.text, turn.line, turn.facts, reset))
-            log.events.append(log.turns[-1])
-            previous, reset = turn.role, False
-        log.events.extend(marks)
-        for kind, facts in marks:
-            if kind == "title":
-                title = str(facts.get("title") or "")
-            elif kind == "undo":
-                taken = take_back(log.turns, facts)
-                log.taken.extend(taken)
-                reset = reset or any(turn.after_reset for turn in taken)
-            elif kind == "reset":
-                reset = True
-    return replace(log, title=title)
-
-
-def take_back(turns: list[LogTurn], facts: dict[str, Any]) -> list[LogTurn]:
-    """Take from `turns` the last exchanges, as many as an undo's comment says, and return them."""
-    wanted = facts.get("turns", 1)
-    taken: list[LogTurn] = []
-    for _ in range(wanted if type(wanted) is int and 0 < wanted <= len(turns) else 1):
-        while turns:
-            taken.append(turns.pop())
-            if taken[-1].role == "user":
-                break
-    return taken[::-1]
+            events.append(turn)
+            previous = turn.role
+        events.extend(marks)
+    tree = ChatTree(events)
+    return Log(path, head, tree.turns(), damages, tree.taken(), tree.title, events, tree)
 
 
 def _head(lines: list[bytes]) -> tuple[dict[str, Any], list[Damage], int]:

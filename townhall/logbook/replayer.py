@@ -8,7 +8,9 @@ from townhall.conversation import Conversation
 from townhall.errors import LogError
 from townhall.language_model import LanguageModel
 from townhall.logbook import restore
-from townhall.logbook.log_reader import Log, LogTurn, take_back
+from townhall.logbook.chat_tree import ChatTree
+from townhall.logbook.log_reader import Log
+from townhall.logbook.log_syntax import LogTurn, Mark
 from townhall.logbook.recording_model import WatchedModel, prompt_hash
 from townhall.text_completion import TextCompletion
 
@@ -45,6 +47,7 @@ class Expected:
     sampler: dict[str, Any]
     prefill: str = ""
     max_tokens: int | None = None
+    given: Sequence[int] = ()  # ids that the reply was made to begin with
 
 
 class Different(Exception):
@@ -98,47 +101,83 @@ class RehearsedGeneration(Iterator[int]):
         return getattr(self._generation, name)
 
 
-def replay(
-    log: Log, model: RehearsedModel, conversation: Conversation, info: Callable[[ReplayResult], None] = lambda outcome: None
-) -> ReplayResult:
-    """Go through every reply that has a receipt, up to the first that differs, and through whatever was taken back or taken up between.
+@dataclass(frozen=True)
+class ReplayStep:
+    """A reply to be repeated, and what stood in the chat's tree when it was given."""
 
-    `told` hears of each reply that is the same. `conversation` must be fresh, and over `model`. LogError for a receipt that lacks what it
-    takes.
+    reply: LogTurn
+    said: list[tuple[LogTurn, LogTurn]]
+    question: str
+    settings: dict[str, Any]
+
+
+def steps(log: Log) -> Iterator[ReplayStep | Mark]:
+    """Every reply that was given here, to a question that stands before it, and the marks `reset` and `resume` between them.
+
+    A question without a receipt is passed over: the conversation did not keep it either.
     """
-    outcome = ReplayResult(0, 0)
-    turns: list[LogTurn] = []  # that stand in the log at this point
-    held: list[LogTurn] = []  # answers of the conversation's exchanges
+    tree = ChatTree()
     for event in log.events:
         if not isinstance(event, LogTurn):
-            kind, facts = event
-            if kind == "undo":
-                taken = {turn.line for turn in take_back(turns, facts)}
-                conversation.undo(sum(turn.line in taken for turn in held))
-                held = [turn for turn in held if turn.line not in taken]
-            elif kind == "reset":
+            if event[0] in ("reset", "resume"):
+                yield event
+        elif event.role == "assistant" and event.facts is not None and not event.facts.keys() & {"said_in", "edits", "greeting", "written"}:
+            carried = tree.nodes.get(event.facts.get("continues") or 0)
+            path = tree.path_to(carried.parent) if carried else tree.path()
+            said, question = restore.split(node.turn for node in path)
+            if question or "id" in event.facts or carried:
+                yield ReplayStep(event, said, question.text if question else "", tree.settings)
+        tree.apply(event)
+        if not isinstance(event, LogTurn) and event[0] == "resume":
+            yield "resumed", {"said": restore.exchanges(node.turn for node in tree.path())}
+
+
+def replay(
+    log: Log,
+    model: RehearsedModel,
+    conversation: Conversation,
+    info: Callable[[ReplayResult], None] = lambda outcome: None,
+    make: Callable[[dict[str, Any]], Conversation] | None = None,
+) -> ReplayResult:
+    """Go through every reply that has a receipt, up to the first that differs, and through whatever was done with the chat between.
+
+    `info` gets the result so far after each reply that is the same. `conversation` must be fresh, and over `model`; where the chat's own
+    settings change, `make` makes another one. LogError for a receipt that lacks what it takes.
+    """
+    outcome = ReplayResult(0, 0)
+    settings: dict[str, Any] = {}
+    for step in steps(log):
+        if not isinstance(step, ReplayStep):
+            kind, facts = step
+            if kind == "reset":
                 conversation.reset()
-                turns, held = [], []
-            elif kind == "resume":
-                said = restore.exchanges(turns)
+            elif kind == "resumed":
                 conversation.renew()
-                restore.recall(conversation, said)
-                held = [answer for _, answer in said]
+                restore.recall(conversation, facts["said"])
             continue
-        turns.append(event)
-        if not _repeatable(turns):
-            continue
-        model.expected = expected = _expected(event, outcome.replies + 1, log)
-        if difference := _rehearse(conversation, turns[-2].text, expected, log, event):
+        reply, facts = step.reply, step.reply.facts or {}
+        if make and (now := of_conversation(step.settings)) != settings:
+            conversation, settings = make(now), now
+        model.expected = None
+        expected = _expected(reply, outcome.replies + 1, log)
+        if expected.max_tokens is not None:
+            conversation.limit(expected.max_tokens)
+        # a server lays the whole conversation out for each of its answers
+        (restore.recall if facts.get("served") else restore.bring)(conversation, step.said)
+        model.expected = expected
+        if difference := _rehearse(conversation, step.question, expected, log, reply):
             return ReplayResult(outcome.replies, outcome.tokens, difference)
         model.expected = None
-        if len(conversation.exchanges) > len(held):
-            held.append(event)
-        if not expected.interrupted:
+        if not expected.interrupted and not facts.get("served"):
             conversation.after_reply()
         outcome = ReplayResult(outcome.replies + 1, outcome.tokens + len(expected.ids))
         info(outcome)
     return outcome
+
+
+def of_conversation(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a chat that say how a conversation is laid out."""
+    return {key: settings[key] for key in ("model", "system", "note", "context", "think") if key in settings}
 
 
 def replay_completion(log: Log, model: RehearsedModel, max_tokens: int, context: str) -> ReplayResult:
@@ -157,9 +196,7 @@ def replay_completion(log: Log, model: RehearsedModel, max_tokens: int, context:
 def _rehearse(conversation: Conversation, question: str, expected: Expected, log: Log, reply: LogTurn) -> Difference | None:
     """Have a question answered again."""
     conversation.sampling = _sampling(expected, log, reply)
-    if expected.max_tokens is not None:
-        conversation.limit(expected.max_tokens)
-    return _heard(conversation.reply(question, expected.prefill))
+    return _heard(conversation.reply(question, expected.prefill, opening=expected.given or None))
 
 
 def _heard(pieces: Iterable[str]) -> Difference | None:
@@ -176,15 +213,11 @@ def _heard(pieces: Iterable[str]) -> Difference | None:
 
 def total(log: Log) -> int:
     """How many replies there are to go through."""
-    turns = [event for event in log.events if isinstance(event, LogTurn)]
-    return sum(_repeatable(turns[max(0, at - 1) : at + 1]) for at in range(len(turns)))
+    return sum(isinstance(step, ReplayStep) for step in steps(log))
 
 
 def _repeatable(turns: Sequence[LogTurn]) -> bool:
-    """Is the last turn an answer that was given here, to a question that stands before it?
-
-    A question without a receipt is passed over: the conversation did not keep it either.
-    """
+    """Is the last turn an answer that was given here, to a question that stands before it?"""
     if len(turns) < 2 or turns[-2].role != "user" or turns[-1].role != "assistant":
         return False
     return turns[-1].facts is not None and "said_in" not in turns[-1].facts
@@ -197,10 +230,13 @@ def _expected(reply: LogTurn, number: int, log: Log) -> Expected:
         raise _unreadable(log, reply)
     if not isinstance(sampler, dict):
         raise _unreadable(log, reply)
-    prefill, most = facts.get("prefill", ""), facts.get("max_tokens")
+    prefill, most, given = facts.get("prefill", ""), facts.get("max_tokens"), facts.get("given_tokens", 0)
     if not isinstance(prefill, str) or (most is not None and (type(most) is not int or most < 1)):
         raise _unreadable(log, reply)
-    return Expected(number, reply.line, prompt, ids, facts.get("finish_reason") == "interrupted", sampler, prefill, most)
+    if type(given) is not int or not 0 <= given <= len(ids):
+        raise _unreadable(log, reply)
+    interrupted = facts.get("finish_reason") == "interrupted"
+    return Expected(number, reply.line, prompt, ids[given:], interrupted, sampler, prefill, most, ids[:given])
 
 
 def _sampling(expected: Expected, log: Log, reply: LogTurn) -> Any:

@@ -1,39 +1,52 @@
 """From a log back to a conversation: what stands in it, given to the model again with the ids that it sampled."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from townhall.answer import Answer
 from townhall.conversation import Conversation
 from townhall.errors import PrefillError
 from townhall.logbook import log_syntax
-from townhall.logbook.log_reader import LogTurn, Mark, take_back
+from townhall.logbook.chat_tree import ChatTree
+from townhall.logbook.log_syntax import LogTurn, Mark
 
 
-def summary_checkpoint(events: Iterable[LogTurn | Mark]) -> list[LogTurn]:
-    """The turns of the talk that a log ends in: not what was before a reset, nor what was taken back."""
-    turns: list[LogTurn] = []
-    for event in events:
-        if isinstance(event, LogTurn):
-            turns.append(event)
-        elif event[0] == "reset":
-            turns.clear()
-        elif event[0] == "undo":
-            take_back(turns, event[1])
-    return turns
+def standing(events: Iterable[LogTurn | Mark]) -> list[LogTurn]:
+    """The turns of the talk that a log ends in: the path that it goes, not what was before a reset."""
+    return [node.turn for node in ChatTree(events).path()]
 
 
 def exchanges(turns: Iterable[LogTurn]) -> list[tuple[LogTurn, LogTurn]]:
-    """Questions and answers. A question that was never answered is left out, as the conversation did."""
+    """Questions and answers; a question that still waits for its answer is left out."""
+    return split(turns)[0]
+
+
+def split(turns: Iterable[LogTurn]) -> tuple[list[tuple[LogTurn, LogTurn]], LogTurn | None]:
+    """(questions and answers, the question that waits for its answer).
+
+    Who speaks twice is heard as once, and an answer without a question answers silence. A turn without a number is from a program that
+    did otherwise, or a person's: there, a question that was never answered is left out, and so is an answer without a question.
+    """
     found: list[tuple[LogTurn, LogTurn]] = []
     question: LogTurn | None = None
     for turn in turns:
+        numbered = "id" in (turn.facts or {})
         if turn.role == "user":
-            question = turn
-        elif question and (turn.text or (turn.facts or {}).get("finish_reason") != "interrupted"):
-            found.append((question, turn))
+            question = _joined(question, turn) if question and "id" in (question.facts or {}) else turn
+        elif not turn.text and (turn.facts or {}).get("finish_reason") == "interrupted":
+            continue
+        elif question or (numbered and not found):
+            found.append((question or LogTurn("", "user", "", turn.line), turn))
             question = None
-    return found
+        elif numbered:
+            found[-1] = (found[-1][0], _joined(found[-1][1], turn))
+    return found, question
+
+
+def _joined(first: LogTurn, second: LogTurn) -> LogTurn:
+    """Two turns of one speaker as one, laid out anew."""
+    return replace(second, text="\n\n".join(filter(None, (first.text, second.text))), facts={"id": second.id})
 
 
 def recall(conversation: Conversation, said: list[tuple[LogTurn, LogTurn]]) -> None:
@@ -43,6 +56,18 @@ def recall(conversation: Conversation, said: list[tuple[LogTurn, LogTurn]]) -> N
         [sampled(conversation, answer) for _, answer in said],
         [str((answer.facts or {}).get("reasoning") or "") for _, answer in said],
     )
+
+
+def bring(conversation: Conversation, said: list[tuple[LogTurn, LogTurn]]) -> None:
+    """Make the history what was said: by taking back what came later, or where that is not enough, anew. ContextError as from `recall`."""
+    held = conversation.exchanges
+    same = 0
+    while same < min(len(held), len(said)) and (held[same].user.text, held[same].reply.text) == tuple(turn.text for turn in said[same]):
+        same += 1
+    if same == len(said):
+        conversation.undo(len(held) - same)
+    else:
+        recall(conversation, said)
 
 
 def sampled(conversation: Conversation, turn: LogTurn) -> list[int] | None:

@@ -11,7 +11,8 @@ from typing import Any
 
 from app.sampler_settings import worth_noting
 from townhall.logbook import log_syntax
-from townhall.logbook.log_reader import Log, LogTurn, parse, read_log
+from townhall.logbook.log_reader import Log, parse, read_log
+from townhall.logbook.log_syntax import LogTurn
 from townhall.logbook.log_writer import LogWriter
 from townhall.web.client import Client, Event, Finished, ModelChoice, PromptPreview, Text, WebError
 from townhall.web.sampling_controls import SamplingControls

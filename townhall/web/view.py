@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from townhall.logbook.log_reader import LogTurn
+from townhall.logbook.log_syntax import LogTurn
 from townhall.web.client import ModelChoice
 from townhall.web.live_chat import LiveChat
 from townhall.web.safe_markdown import spoken, written

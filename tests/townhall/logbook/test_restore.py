@@ -10,7 +10,8 @@ from tests.townhall.fake import FakeLlama
 from tests.townhall.logbook.test_log_syntax import HEAD
 from tests.townhall.test_conversation import ask, chat_state
 from townhall.logbook import log_syntax, restore
-from townhall.logbook.log_reader import LogTurn, parse
+from townhall.logbook.log_reader import parse
+from townhall.logbook.log_syntax import LogTurn
 
 PATH = Path("talk.md")
 UNDO, RESET, RESUME = (log_syntax.comment(kind) + "\n" for kind in ("undo", "reset", "resume"))
@@ -25,7 +26,7 @@ def spell(*parts):
 
 
 def summary_checkpoint(data):
-    return [(question.text, answer.text) for question, answer in restore.exchanges(restore.summary_checkpoint(parse(data, PATH).events))]
+    return [(question.text, answer.text) for question, answer in restore.exchanges(restore.standing(parse(data, PATH).events))]
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def test_a_comment_that_was_torn_takes_nothing_back_and_loses_nothing():
 def test_turns_that_stand_and_turns_that_were_taken_are_all_there_is(parts):
     log = parse(spell(*parts), PATH)
     assert sorted(turn.line for turn in (*log.turns, *log.taken)) == [event.line for event in log.events if isinstance(event, LogTurn)]
-    since = restore.summary_checkpoint(log.events)
+    since = restore.standing(log.events)
     assert since == log.turns[len(log.turns) - len(since) :] or RESET in parts
 
 
