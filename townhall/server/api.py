@@ -25,6 +25,7 @@ from townhall.server.endpoints import EndpointGroup
 from townhall.server.errors import APIError, as_api_error, shutting_down
 from townhall.server.guard import Guard, error_response, json_response, read_body
 from townhall.server.job import AnswerEnd, Event, JobDone, JobFailed, RequestFigures, TextEvent
+from townhall.server.library_routes import LibraryRoutes
 from townhall.server.openapi import document
 from townhall.server.request_planner import DROPPED, WARNING, PlannedRequest, Planner
 from townhall.server.requests import ChatRequest, CompletionRequest, DetokenizeRequest, Generate, TokenizeRequest, parse
@@ -39,7 +40,7 @@ GONE = object()  # in the queue of events: the client went away
 
 def build(service: Service) -> Starlette:
     """The application."""
-    groups = [CharacterRoutes(service).group()]
+    groups = [CharacterRoutes(service).group(), LibraryRoutes(service).group()]
     api = API(service, groups)
     versioned = [
         ("/models", api.models, "GET"),

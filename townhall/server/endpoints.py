@@ -81,7 +81,7 @@ class Endpoint:
         if self.body == FILE:
             operation["requestBody"] = {"required": True, "content": {FILE: {"schema": {**TEXT, "format": "binary"}}}}
         elif isinstance(self.body, type):
-            operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": _reference(self.body.__name__)}}}
+            operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": reference(self.body.__name__)}}}
         return operation
 
 
@@ -115,10 +115,11 @@ def schema(required: JSON, **optional: JSON) -> JSON:
 
 def listed(items: str | JSON) -> JSON:
     """Of a list, of a named schema or one that is given."""
-    return {"type": "array", "items": _reference(items) if isinstance(items, str) else items}
+    return {"type": "array", "items": reference(items) if isinstance(items, str) else items}
 
 
-def _reference(name: str) -> JSON:
+def reference(name: str) -> JSON:
+    """To a named schema."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
