@@ -93,6 +93,7 @@ class LanguageModel(Protocol):
     def new_cache(self) -> Any: ...  # a Cache, handed back to the same model
     def prefill(self, ids: list[int], cache: Any, on_progress: Progress | None = None) -> PrefillFigures: ...
     def score(self, ids: list[int], cache: Any) -> Iterator[Any]: ...  # float32 (tokens, V) after the next of ids, a pass at a time
+    def hidden(self, ids: list[int], cache: Any) -> Iterator[Any]: ...  # float32 (tokens, D), normed: what the head reads after each
     def generate(
         self, ids: list[int], max_tokens: int, sampling: Any = ..., cache: Any = None, stop_ids: frozenset[int] | None = None
     ) -> TokenStream: ...

@@ -51,6 +51,12 @@ def read_gguf(path: Path | str) -> tuple[Sizes, dict[str, np.ndarray]]:
 
 def logits(ids: Sequence[int], sizes: Sizes, weights: Mapping[str, np.ndarray]) -> np.ndarray:
     """float32 (T, V): the logits after each of T ids."""
+    out: np.ndarray = hidden(ids, sizes, weights) @ weights.get("output.weight", weights["token_embd.weight"]).T
+    return out
+
+
+def hidden(ids: Sequence[int], sizes: Sizes, weights: Mapping[str, np.ndarray]) -> np.ndarray:
+    """float32 (T, D): the normed hidden states that the head reads."""
     s, w = sizes, weights
     T = len(ids)
     cos, sin = rope_table(T, s.head_dim, s.rope_theta)  # (T, Hd/2) each
@@ -74,10 +80,7 @@ def logits(ids: Sequence[int], sizes: Sizes, weights: Mapping[str, np.ndarray]) 
         h = rms_norm(x, layer("ffn_norm"), s.norm_eps)
         gate = h @ layer("ffn_gate").T
         x = x + (gate / (1 + np.exp(-gate)) * (h @ layer("ffn_up").T)) @ layer("ffn_down").T
-    x = rms_norm(x, w["output_norm.weight"], s.norm_eps)
-    head_weight = w.get("output.weight", w["token_embd.weight"])
-    out: np.ndarray = x @ head_weight.T
-    return out
+    return rms_norm(x, w["output_norm.weight"], s.norm_eps)
 
 
 def rms_norm(x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:

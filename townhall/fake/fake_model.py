@@ -264,6 +264,10 @@ class FakeModel:
         """There are no logits."""
         return iter(())
 
+    def hidden(self, ids: list[int], cache: FakeCache) -> Iterator[Any]:
+        """Nor hidden states."""
+        return iter(())
+
     def generate(
         self,
         ids: list[int],

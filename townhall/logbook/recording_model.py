@@ -42,6 +42,9 @@ class WatchedModel:
     def score(self, ids: list[int], cache: Any) -> Iterator[Any]:
         return self._llama.score(ids, cache)
 
+    def hidden(self, ids: list[int], cache: Any) -> Iterator[Any]:
+        return self._llama.hidden(ids, cache)
+
     def prefill(self, ids: list[int], cache: Any, on_progress: Progress | None = None) -> PrefillFigures:
         return self._llama.prefill(ids, cache, on_progress)
 

@@ -1,31 +1,30 @@
 """The endpoints: read, plan, queue, and tell what comes of it."""
 
 import asyncio
-import json
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from townhall.library.embedder import NAME as EMBEDDER
 from townhall.server.character_routes import CharacterRoutes
-from townhall.server.embeddings import EmbeddingsRequest, embeddings
+from townhall.server.embeddings import EmbeddingsRequest, embedding_list, embeddings
 from townhall.server.endpoints import EndpointGroup
-from townhall.server.errors import APIError, as_api_error, shutting_down
+from townhall.server.errors import APIError
+from townhall.server.event_stream import EventStream, stream, vectors, whole
 from townhall.server.guard import Guard, error_response, json_response, read_body
-from townhall.server.job import AnswerEnd, Event, JobDone, JobFailed, RequestFigures, TextEvent
 from townhall.server.library_routes import LibraryRoutes
+from townhall.server.model_embeddings import Embedded, ids_of
 from townhall.server.openapi import document
 from townhall.server.request_planner import DROPPED, WARNING, PlannedRequest, Planner
 from townhall.server.requests import ChatRequest, CompletionRequest, DetokenizeRequest, Generate, TokenizeRequest, parse
@@ -33,9 +32,6 @@ from townhall.server.responses import ChatResponseBuilder, ResponseBuilder, Text
 from townhall.server.served_models import ServedModel
 from townhall.server.service import Service
 from townhall.server.slots import Lane
-
-DONE = b"data: [DONE]\n\n"
-GONE = object()  # in the queue of events: the client went away
 
 
 def build(service: Service) -> Starlette:
@@ -124,8 +120,22 @@ class API:
     async def embeddings(self, request: Request) -> Response:
         """POST /v1/embeddings."""
         asked = await self._read(request, EmbeddingsRequest)
+        if asked.model and asked.model == self._service.served_models.bare.id:
+            found = await self.embed(request, asked.inputs)
+            return json_response(await asyncio.to_thread(embedding_list, asked, np.stack(found.vectors), found.tokens, asked.model))
         headers = {} if asked.model in (None, EMBEDDER) else self._no_embedder(asked.model)
         return json_response(await asyncio.to_thread(embeddings, asked), headers=headers)
+
+    async def embed(self, request: Request, inputs: Sequence[str | list[int]]) -> Embedded:
+        """Vectors from the served model, made on the engine's thread; APIError where they cannot be."""
+        arrived, llama = time.monotonic(), self._service.llama
+        texts = await self._service.plan(lambda planner: ids_of(llama, inputs))
+        events: asyncio.Queue[Any] = asyncio.Queue()
+        work = self._service.embed(texts, events, arrived)
+        try:
+            return await vectors(request, events)
+        finally:
+            self._service.cancel(work)
 
     async def tokenize(self, request: Request) -> Response:
         """POST /v1/tokenize."""
@@ -183,7 +193,7 @@ class API:
             keep_alive = self._service.options.limits.keep_alive
             return EventStream(stream(events, reply, asked.with_usage, len(planned.runs), keep_alive), headers, cancel)
         try:
-            figures = await _whole(request, events, reply)
+            figures = await whole(request, events, reply.add)
             # with log-probabilities it may be megabytes of JSON, for which no other client should have to wait
             return await asyncio.to_thread(lambda: json_response(reply.whole(figures), headers=headers))
         finally:
@@ -198,7 +208,8 @@ class API:
 
     def _no_embedder(self, model: str) -> dict[str, str]:
         """The header of a request that names another model for embeddings; APIError 404 where the server is strict."""
-        said = f"{ascii(model[:100])} makes no embeddings; {EMBEDDER} does"
+        own = self._service.served_models.bare.id
+        said = f"{ascii(model[:100])} makes no embeddings; {EMBEDDER} and {ascii(own)} do"
         if self._service.options.strict_model:
             raise APIError(404, said, "model", "model_not_found")
         return {WARNING: said}
@@ -208,93 +219,3 @@ class API:
         if any(part in agent for part in self._service.options.background_agents):
             return "background"
         return asked.townhall.lane if asked.townhall else "chat"
-
-
-async def _whole(request: Request, events: "asyncio.Queue[Any]", reply: ResponseBuilder) -> RequestFigures:
-    """Wait until `reply` is whole, or the client goes."""
-
-    async def watch() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        events.put_nowait(GONE)
-
-    watching = asyncio.create_task(watch())
-    try:
-        while True:
-            event = await events.get()
-            if isinstance(event, TextEvent | AnswerEnd):
-                reply.add(event)
-            elif isinstance(event, JobDone):
-                return event.figures
-            elif isinstance(event, JobFailed):
-                raise event.error
-            else:
-                raise APIError(408, "the client went away")  # is not read
-    finally:
-        watching.cancel()
-        with suppress(asyncio.CancelledError):
-            await watching
-
-
-async def stream(
-    events: "asyncio.Queue[Event]", reply: ResponseBuilder, with_usage: bool, choices: int, keep_alive: float
-) -> AsyncIterator[bytes]:
-    """Server-sent events: each choice's opening, pieces and end, then usage where it was asked for, then [DONE]; or an error."""
-
-    def frame(chunk: dict[str, Any]) -> bytes:
-        if with_usage:
-            chunk = {"usage": None, **chunk}
-        return b"data: " + json.dumps(chunk, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
-
-    ended: list[AnswerEnd] = []
-    if opening := reply.opening(0):
-        yield frame(opening)
-    while True:
-        try:
-            async with asyncio.timeout(keep_alive):
-                event = await events.get()
-        except TimeoutError:
-            yield b": keep-alive\n\n"
-            continue
-        if not events.empty():
-            await asyncio.sleep(0)  # a late reader must not block the loop, nor go on writing to a client that has gone
-        if isinstance(event, TextEvent):
-            yield frame(reply.piece(event))
-        elif isinstance(event, AnswerEnd):
-            ended.append(event)
-            if len(ended) < choices:
-                yield frame(reply.end(event))
-                if opening := reply.opening(event.index + 1):
-                    yield frame(opening)
-        elif isinstance(event, JobDone):
-            # the receipt goes with the last chunk that every client reads
-            yield frame(reply.end(ended[-1]) | {"townhall": reply.receipt(event.figures)})
-            if with_usage:
-                yield frame(reply.usage_chunk(event.figures))
-            break
-        else:
-            yield _error_frame(event.error)
-            break
-    yield DONE
-
-
-def _error_frame(error: Exception) -> bytes:
-    return b"data: " + json.dumps(as_api_error(error).body(), ensure_ascii=False).encode() + b"\n\n"
-
-
-class EventStream(StreamingResponse):
-    """Calls `cancel` when the last of it is sent, or the client has gone, or the server ends: silence would be taken for an end."""
-
-    def __init__(self, content: AsyncIterator[bytes], headers: dict[str, str], cancel: Callable[[], object]):
-        # proxies that hold a stream back would defeat it
-        quiet = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        super().__init__(content, headers={**quiet, **headers})
-        self._cancel = cancel
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        except asyncio.CancelledError:
-            await send({"type": "http.response.body", "body": _error_frame(shutting_down()) + DONE, "more_body": False})
-        finally:
-            self._cancel()

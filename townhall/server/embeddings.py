@@ -1,4 +1,4 @@
-"""POST /v1/embeddings: vectors of texts, from the table that libraries are searched with."""
+"""POST /v1/embeddings: vectors of texts, from the table that libraries are searched with, or from the served model itself."""
 
 import base64
 from typing import Annotated, Any, Literal
@@ -11,16 +11,16 @@ from townhall.server.errors import APIError
 from townhall.server.requests import FLOATS, Id, Listed, RequestModel
 
 MOST = 2048  # texts of a request, as OpenAI has it
-DIM = 256
+DIM = 256  # of the table
 
 
 class EmbeddingsRequest(RequestModel):
-    """`dimensions` keeps the first numbers of a vector: the table was trained so that those say most."""
+    """`dimensions` keeps the first numbers of a vector: the table was trained so that those say most, a LLaMA was not."""
 
     model: Annotated[str, Field(max_length=256)] | None = None
     input: Annotated[str | Listed[str] | Listed[Id] | Listed[Listed[Id]], Field(union_mode="left_to_right")]
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: Annotated[int, Field(ge=1, le=DIM), FLOATS] | None = None
+    dimensions: Annotated[int, Field(ge=1, le=1 << 16), FLOATS] | None = None
 
     @model_validator(mode="after")
     def _some_text(self) -> "EmbeddingsRequest":
@@ -46,10 +46,21 @@ def embeddings(asked: EmbeddingsRequest) -> dict[str, Any]:
             400, "embeddings need the table in wordllama's wheel; pip install 'townhall[library]' where the server runs", "model"
         )
     vectors, tokens = _vectors(embedder, asked.inputs)
-    if asked.dimensions:
-        vectors = _unit(vectors[:, : asked.dimensions])
+    return embedding_list(asked, vectors, tokens, NAME)
+
+
+def embedding_list(asked: EmbeddingsRequest, vectors: Vectors, tokens: int, model: str) -> dict[str, Any]:
+    """OpenAI's object for vectors (inputs, D) of length 1; APIError 400 for more `dimensions` than they have."""
+    vectors = shortened(vectors, asked.dimensions, model)
     data = [{"object": "embedding", "index": n, "embedding": _encoded(row, asked.encoding_format)} for n, row in enumerate(vectors)]
-    return {"object": "list", "data": data, "model": NAME, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
+    return {"object": "list", "data": data, "model": model, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
+
+
+def shortened(vectors: Vectors, dimensions: int | None, model: str) -> Vectors:
+    """The first `dimensions` numbers of each, at length 1."""
+    if dimensions and dimensions > vectors.shape[1]:
+        raise APIError(400, f"dimensions: {model} makes vectors of {vectors.shape[1]} numbers; pass that many or fewer", "dimensions")
+    return _unit(vectors[:, :dimensions]) if dimensions else vectors
 
 
 def _vectors(embedder: StaticEmbedder, inputs: list[str | list[int]]) -> tuple[Vectors, int]:

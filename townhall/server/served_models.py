@@ -43,7 +43,7 @@ class ServedModels:
         self._served_models = {
             name: ServedModel(name, load_persona(path)) for name, path in ((persona_id(path), path) for path in personas)
         }
-        self._bare = self._served_models.setdefault(model_id, ServedModel(model_id, BARE_MODEL))
+        self.bare = self._served_models.setdefault(model_id, ServedModel(model_id, BARE_MODEL))
         self._prompts: OrderedDict[tuple[str, str, bool | None], Prompt] = OrderedDict()
 
     def __iter__(self) -> Iterator[ServedModel]:
@@ -64,7 +64,7 @@ class ServedModels:
             raise APIError(400, "model: Field required; /v1/models lists what there is", "model")
         if strict or model in self._served_models:
             return self.find(model or ""), ""
-        return self._bare, "" if model is None else f"there is no model {ascii(model[:100])}; {ascii(self._bare.id)} answers"
+        return self.bare, "" if model is None else f"there is no model {ascii(model[:100])}; {ascii(self.bare.id)} answers"
 
     def put(self, persona: str, capacity: int, max_tokens: int) -> None:
         """Serve a persona or character as its file is now, one that is served already as well.

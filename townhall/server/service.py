@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
@@ -14,6 +14,7 @@ from townhall.language_model import LanguageModel
 from townhall.prefix_cache import PrefixCache
 from townhall.server.errors import APIError
 from townhall.server.job import Event, Job
+from townhall.server.model_embeddings import EmbeddingWork
 from townhall.server.request_planner import PlannedRequest, Planner
 from townhall.server.scheduler import Scheduler, Work
 from townhall.server.serve_options import ServeOptions
@@ -151,17 +152,17 @@ class Service:
 
     def submit(self, planned: PlannedRequest, lane: Lane, events: "asyncio.Queue[Event]", arrived: float) -> Job:
         """Queue the work; what happens to it comes out of `events`. APIError where the queue is full."""
-        loop = asyncio.get_running_loop()
-
-        def emit(event: Event) -> None:
-            with suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(events.put_nowait, event)
-
-        job = Job(planned.runs, emit, self.answers.remember, lane, arrived + self.options.limits.request, arrived)
+        job = Job(planned.runs, _emitter(events), self.answers.remember, lane, arrived + self.options.limits.request, arrived)
         self.scheduler.submit(job)
         return job
 
-    def cancel(self, job: Job) -> None:
+    def embed(self, texts: Sequence[list[int]], events: "asyncio.Queue[Any]", arrived: float) -> EmbeddingWork:
+        """Queue texts, as ids, to be read; their `Embedded` comes out of `events`. APIError where the queue is full."""
+        work = EmbeddingWork(texts, _emitter(events), arrived + self.options.limits.request)
+        self.scheduler.submit(work)
+        return work
+
+    def cancel(self, job: Job | EmbeddingWork) -> None:
         """Nobody waits for this any more."""
         job.cancel()
         self.scheduler.wake()
@@ -195,6 +196,8 @@ class Service:
     def _finished(self, work: Work) -> None:
         if isinstance(work, Job):
             self._count(work)
+        elif isinstance(work, EmbeddingWork):
+            self.metrics.prompt_tokens.inc(sum(map(len, work.texts)) if work.done else 0)
         elif isinstance(work, SummaryWork) and self._summary_store:
             self._summary_store.finished(work)
 
@@ -209,6 +212,17 @@ class Service:
             metrics.first_text.observe(figures.first_seconds)
         if figures.completion_tokens and figures.decode_seconds:
             metrics.rate.observe(figures.completion_tokens / figures.decode_seconds)
+
+
+def _emitter(events: "asyncio.Queue[Any]") -> Callable[[Any], None]:
+    """Puts what the engine's thread has to say into a queue of the running loop."""
+    loop = asyncio.get_running_loop()
+
+    def emit(event: Any) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(events.put_nowait, event)
+
+    return emit
 
 
 def _affordable(cache: Any) -> int:

@@ -135,6 +135,22 @@ class Engine:
             cache.tokens += piece
             yield buffers.read(self._score.logits, chunk)[: len(piece)]
 
+    def hidden_steps(self, ids: list[int], cache: KVCache) -> Iterator[np.ndarray]:
+        """The hidden states that the head would read after each of `ids`, a pass at a time: float32 (tokens, D), normed.
+
+        The cache ends up holding ids.
+        """
+        if len(ids) > self.capacity:
+            raise ContextOverflow(len(ids), self.capacity)
+        cache.truncate(0)
+        while rest := ids[len(cache.tokens) :]:
+            run = self._prefill[chunk_for(len(rest), self._seconds, self.chunks, self.rows - len(cache.tokens))]
+            piece = rest[: run.T]
+            self._timed(run, piece, cache)
+            cache.tokens += piece
+            rows = buffers.read(run.x, np.empty((run.T, self.model.config.dim), np.float32))
+            yield self.model.norm.of_rows(rows[: len(piece)])
+
 
 def chunks_of(kernels: Kernels, rows: int) -> tuple[int, ...]:
     """Tokens of a kernel set's prefill passes, the largest first: those that a cache of so many rows holds."""

@@ -183,6 +183,10 @@ class Llama:
             rows[:, self._undecodable] = -np.inf
             yield rows
 
+    def hidden(self, ids: list[int], cache: KVCache) -> Iterator[np.ndarray]:
+        """The last hidden states after each of `ids`, float32 (tokens, D) a pass at a time, normed as the head reads them."""
+        return self.engine.hidden_steps(ids, cache)
+
 
 def cache_rows(max_context: int) -> int:
     """Rows of a cache, or of the RoPE table: a padded chunk may begin at the last position of the window.

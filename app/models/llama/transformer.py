@@ -11,7 +11,7 @@ from app.models.llama.config import LlamaConfig
 from app.models.llama.kv_cache import LayerCache
 from app.models.llama.traits import LLAMA, Rope, Traits
 from app.models.llama.weight_cache import WeightCache
-from ext.tinygrad.buffers import upload
+from ext.tinygrad.buffers import read, upload
 from ext.tinygrad.kernels.protocol import (
     FULL_ATTENTION,
     Attention,
@@ -40,6 +40,14 @@ class Norm:
     def fused(self, x: Tensor, kernels: Kernels) -> tuple[Tensor, Tensor | None]:
         """What an operation that norms its input takes: x and the weights of an RMSNorm, or x normed already and None."""
         return (kernels.layer_norm(x, self.weight, self.bias, self.eps), None) if self.centred else (x, self.weight)
+
+    def of_rows(self, rows: np.ndarray) -> np.ndarray:
+        """The norm of float32 (T, D) in host memory, for the few rows whose hidden states are asked for."""
+        if self.centred:
+            rows = rows - rows.mean(axis=1, keepdims=True)
+        weight, *bias = (read(vector, np.empty(vector.shape, np.float32)) for vector in self.tensors)
+        normed: np.ndarray = rows / np.sqrt(np.mean(rows * rows, axis=1, keepdims=True) + np.float32(self.eps)) * weight
+        return normed + bias[0] if bias else normed
 
 
 @dataclass(frozen=True)

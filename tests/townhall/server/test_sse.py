@@ -9,7 +9,7 @@ import pytest
 
 from tests.townhall.fake import FakeLlama
 from townhall.fake.fake_model import ScriptedReply
-from townhall.server.api import stream
+from townhall.server.event_stream import stream
 from townhall.server.job import AnswerEnd, JobDone, RequestFigures, TextEvent
 from townhall.server.responses import ChatResponseBuilder
 

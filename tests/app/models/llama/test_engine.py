@@ -41,6 +41,19 @@ def test_token_by_token_agrees_with_numpy(
     np.testing.assert_allclose(steps, reference(tiny_file(n_kv_heads), IDS[:20]), atol=1e-4)
 
 
+@pytest.mark.parametrize("n", [1, 32, 33, 200])
+def test_hidden_states_agree_with_numpy(place: tuple[str, str], n: int, tiny_llama: Load, tiny_file: Callable[[int], Path]) -> None:
+    llama = tiny_llama(*place)
+    cache = llama.new_cache()
+    llama.prefill(IDS[5:9], cache)  # another text, of which nothing may stay
+    found = np.concatenate(list(llama.hidden(IDS[:n], cache)))
+    expected = llama_numpy.hidden(IDS[:n], *llama_numpy.read_gguf(tiny_file(2)))
+    assert found.dtype == np.float32 and cache.tokens == IDS[:n]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    with pytest.raises(ContextOverflow):
+        next(llama.hidden(IDS + [1], cache))
+
+
 @pytest.mark.parametrize("device", ["CL"], indirect=True)
 def test_a_model_with_the_kernels_of_a_gpu_agrees_with_numpy(device: str, tiny_llama: Load, tiny_file: Callable[[int], Path]) -> None:
     llama, expected = tiny_llama(device, "gpu"), reference(tiny_file(2), IDS[:137])

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from app.models.llama import Llama
 from app.models.llama.checkpoint import CheckpointError, open_checkpoint
@@ -44,6 +45,16 @@ def test_logits_are_those_of_transformers(folders: Path, device: str, kernels: s
     llama, expected = load(folders, name, device, kernels), EXPECTED[name]
     found = llama.logits(ids_of())[list(POSITIONS)]
     # what many tokens meet on a GPU without a matrix instruction are floats as well
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "cohere"])
+def test_the_head_makes_those_of_transformers_out_of_the_hidden_states(folders: Path, name: str) -> None:
+    """RMSNorm, a tied head, and LayerNorm without a bias: `hidden` norms in host memory."""
+    llama, expected = load(folders, name), EXPECTED[name]
+    weights = load_file(folders / name / "model.safetensors")
+    head = weights["model.embed_tokens.weight" if llama.config.tied else "lm_head.weight"].astype(np.float32)
+    found = np.concatenate(list(llama.hidden(ids_of(), llama.new_cache())))[list(POSITIONS)] @ head.T * llama.config.traits.logit_scale
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
