@@ -73,7 +73,7 @@ class ServedModels:
         To be called on the thread that plans.
         """
         id = persona_id(persona)
-        if id == self._bare.id:
+        if id == self.bare.id:
             raise PersonaError(f"{id} is the id of the model itself; give the character another name")
         self.withdraw(id)
         served_model = ServedModel(id, load_persona(persona))
@@ -83,7 +83,7 @@ class ServedModels:
 
     def withdraw(self, id: str) -> None:
         """Serve a persona no longer; requests that are under way are finished. On the thread that plans."""
-        if id != self._bare.id:
+        if id != self.bare.id:
             self._served_models = {name: one for name, one in self._served_models.items() if name != id}
         for key in [key for key in self._prompts if key[0] == id]:
             del self._prompts[key]
