@@ -17,8 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, TESTS = ROOT / "townhall/web/assets/vendor", ROOT / "tests/web/vendor"
 LANGUAGES = (
-    *("bash", "c", "cpp", "csharp", "css", "diff", "go", "ini", "java", "javascript", "json", "kotlin", "lua", "makefile", "markdown"),
-    *("php", "python", "ruby", "rust", "sql", "swift", "typescript", "xml", "yaml"),
+    *("bash", "c", "cpp", "css", "diff", "go", "ini", "java", "javascript", "json", "markdown", "python", "rust", "sql", "typescript"),
+    *("xml", "yaml"),
 )
 FONTS = (
     *("AMS-Regular", "Caligraphic-Bold", "Caligraphic-Regular", "Fraktur-Bold", "Fraktur-Regular", "Main-Bold", "Main-BoldItalic"),
@@ -30,7 +30,7 @@ PACKAGES: list[tuple[str, str, str, Path, dict[str, str]]] = [
     ("preact@11.2.0", "MIT", "LICENSE", PAGE, {"dist/preact.mjs": "preact.js", "hooks/dist/hooks.mjs": "preact-hooks.js"}),
     ("htm@3.1.1", "Apache-2.0", "LICENSE", PAGE, {"dist/htm.module.js": "htm.js"}),
     ("marked@18.2.1", "MIT", "LICENSE", PAGE, {"lib/marked.esm.js": "marked.js"}),
-    ("dompurify@3.5.0", "MPL-2.0 OR Apache-2.0", "LICENSE", PAGE, {"dist/purify.es.mjs": "purify.js"}),
+    ("dompurify@3.5.0", "MPL-2.0 OR Apache-2.0", "LICENSE", PAGE, {"dist/purify.min.js": "purify.js"}),
     (
         "@highlightjs/cdn-assets@11.12.0",
         "BSD-3-Clause",

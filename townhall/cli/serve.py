@@ -67,6 +67,7 @@ SHARED = (
 @click.option(
     "--grace", type=click.FloatRange(min=1), default=10.0, show_default=True, metavar="S", help="seconds to finish in after SIGTERM"
 )
+@click.option("--page", is_flag=True, hidden=True, help="the page at /, while it is being built")
 @click.option("--background-agent", multiple=True, metavar="TEXT", help="requests whose User-Agent contains this wait for the others")
 @click.pass_context
 def serve(
@@ -85,6 +86,7 @@ def serve(
     max_queue: int,
     timeout: float,
     grace: float,
+    page: bool,
     background_agent: tuple[str, ...],
     **flags: Any,
 ) -> int:
@@ -114,6 +116,7 @@ def serve(
         hosts=(*server.LOOPBACK, host) if local and not keys and not no_auth else (),
         background_agents=background_agent,
         grace=grace,
+        page=page,
         limits=Limits(queue=max_queue, request=timeout),
     )
     listener = server.bind(host, port)

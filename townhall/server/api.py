@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from townhall.library.embedder import NAME as EMBEDDER
 from townhall.server.character_routes import CharacterRoutes
+from townhall.server.control_routes import ControlRoutes
 from townhall.server.embeddings import EmbeddingsRequest, embedding_list, embeddings
 from townhall.server.endpoints import EndpointGroup
 from townhall.server.errors import APIError
@@ -32,11 +33,12 @@ from townhall.server.responses import ChatResponseBuilder, ResponseBuilder, Text
 from townhall.server.served_models import ServedModel
 from townhall.server.service import Service
 from townhall.server.slots import Lane
+from townhall.web.page_files import PageFiles
 
 
 def build(service: Service) -> Starlette:
     """The application."""
-    groups = [CharacterRoutes(service).group(), LibraryRoutes(service).group()]
+    groups = [ControlRoutes(service).group(), CharacterRoutes(service).group(), LibraryRoutes(service).group()]
     api = API(service, groups)
     versioned = [
         ("/models", api.models, "GET"),
@@ -54,6 +56,7 @@ def build(service: Service) -> Starlette:
         Route("/metrics", api.metrics),
         Route("/openapi.json", api.openapi),
         *(route for group in groups for route in group.routes),
+        *(PageFiles().routes() if service.options.page else ()),
     ]
     middleware = [Middleware(Guard, service=service)]
     if service.options.cors:

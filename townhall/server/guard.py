@@ -18,6 +18,7 @@ from townhall.server.service import Service
 
 log = logging.getLogger("townhall.server")
 OPEN = {"/health", "/openapi.json"}  # no key is asked for
+PAGE = "/page/"  # nor for the page's own files, which hold nothing of anybody's: the page asks for the key itself
 
 
 class Keys:
@@ -80,7 +81,9 @@ class Guard:
             raise APIError(403, "this server is not known by that name; see --host and --no-auth", code="wrong_host")
         if self._keys:
             # the path as it is routed: a URL would be put together with whatever the Host header holds
-            if request.scope["path"] not in OPEN and request.method != "OPTIONS" and not self._keys.admit(headers.get("authorization", "")):
+            path = request.scope["path"]
+            free = path in OPEN or request.method == "OPTIONS" or options.page and (path == "/" or path.startswith(PAGE))
+            if not free and not self._keys.admit(headers.get("authorization", "")):
                 raise APIError(401, "the API key is missing or wrong; send it as Authorization: Bearer KEY", code="invalid_api_key")
         elif (origin := headers.get("origin")) and not _own(origin, host, options):
             raise APIError(403, "pages of that origin may not ask here; name it with --cors", code="wrong_origin")

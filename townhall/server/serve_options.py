@@ -38,4 +38,5 @@ class ServeOptions:
     hosts: tuple[str, ...] = ()  # names under which the server may be spoken to; none: any
     background_agents: tuple[str, ...] = ()  # parts of user agents whose requests wait for the others
     grace: float = 10.0  # seconds to finish in after SIGTERM
+    page: bool = False  # the page in the browser, at /
     limits: Limits = Limits()

@@ -83,8 +83,8 @@ export function Composer() {
   const messages = useStore((state) => state.chat?.messages), healthy = useStore((state) => state.health.status !== "connecting");
   const [text, setText] = useState(""), [prefill, setPrefill] = useState(null);
   const area = useRef();
-  const keep = useDraft(loaded ? chatId : null);
   useLayoutEffect(() => { box = area.current; return () => { box = null; }; }, []);
+  const keep = useDraft(loaded ? chatId : null);
   useLayoutEffect(() => {
     const element = area.current;
     element.style.height = "auto";

@@ -1,12 +1,13 @@
 // Words as they are shown. A model's Markdown counts, its HTML is shown as it stands, a picture becomes a link; a person's words are shown
 // character by character, but for fenced code. While a reply grows, only its last block is parsed and rendered again.
 import { html, useLayoutEffect, useMemo, useRef, useState } from "./html.js";
-import DOMPurify from "../vendor/purify.js";
+import "../vendor/purify.js";
 import { Marked } from "../vendor/marked.js";
 import { CodeBlock } from "./code_block.js";
 import { memo } from "./memo.js";
 import { t } from "./strings.js";
 
+const { DOMPurify } = globalThis; // its small build is a plain script
 const MOST = 60_000; // characters that are shown at once; the rest on demand
 const MARKS = /(\p{M}{6})\p{M}+/gu; // combining marks beyond six on one letter are not drawn: stacks of them reach over other lines
 const TAGS = "p br strong em del a code ul ol li blockquote h1 h2 h3 h4 h5 h6 table thead tbody tr th td hr pre span".split(" ");
