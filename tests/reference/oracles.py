@@ -6,7 +6,9 @@ from ext.tinygrad.kernels.matrix import QuantMatrix
 
 # columns and bytes of a block, where its f16 scales are
 MADE_OF_BYTES = {"Q4_K": (256, 144, slice(0, 4)), "Q5_K": (256, 176, slice(0, 4)), "Q6_K": (256, 210, slice(208, 210))}
-MADE_OF_BYTES["IQ4_NL"] = (32, 18, slice(0, 2))
+MADE_OF_BYTES |= {"IQ4_NL": (32, 18, slice(0, 2)), "IQ4_XS": (256, 136, slice(0, 2)), "Q2_K": (256, 84, slice(80, 84))}
+MADE_OF_BYTES["Q3_K"] = (256, 110, slice(108, 110))
+GAIN = {"Q2_K": 1 / 20, "Q3_K": 1 / 50, "Q4_K": 1 / 600, "Q5_K": 1 / 1200, "Q6_K": 1 / 1500, "IQ4_NL": 1 / 60, "IQ4_XS": 1 / 1000}
 
 
 def random_matrix(rng: np.random.Generator, type: str, rows: int, cols: int) -> QuantMatrix:
@@ -15,7 +17,7 @@ def random_matrix(rng: np.random.Generator, type: str, rows: int, cols: int) -> 
         return QuantMatrix.from_float32(rng.standard_normal((rows, cols)).astype(np.float32) / np.float32(cols**0.5), type)
     block, size, field = MADE_OF_BYTES[type]
     blocks = rng.integers(0, 256, (rows, cols // block, size), dtype=np.uint8)
-    gain = {"Q4_K": 1 / 600, "Q5_K": 1 / 1200, "Q6_K": 1 / 1500, "IQ4_NL": 1 / 60}[type] / cols**0.5
+    gain = GAIN[type] / cols**0.5
     scales = rng.uniform(0.5, 1.5, (rows, cols // block, (field.stop - field.start) // 2)) * gain
     blocks[..., field] = scales.astype(np.float16).view(np.uint8)
     return QuantMatrix(type, (rows, cols), blocks.reshape(rows, -1))

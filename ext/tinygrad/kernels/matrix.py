@@ -1,7 +1,7 @@
 """A weight matrix as its file stores it: quantised rows of bytes, not yet laid out for any device.
 
 `to_blocks` takes them apart into integers, scales and minima, without a loss, for every ggml type that is built of such groups. Layouts
-after ggml-quants.h of llama.cpp. Types that are no integers times scales (F16, BF16, F32, most IQ codebooks) have no Blocks.
+after ggml-quants.h of llama.cpp. Types that are no integers times scales (F16, BF16, F32, codebooks of vectors) have no Blocks.
 """
 
 from collections.abc import Callable
@@ -45,8 +45,8 @@ class Blocks:
     quants: np.ndarray  # (rows, cols) int8; never below zero where there are minima
     scales: np.ndarray  # (rows, cols // group) float32
     minima: np.ndarray | None  # like scales
-    group: int  # 32, or 16 for Q6_K
-    bits: int  # of a quant: 4, 5, 6 or 8
+    group: int  # 32, or 16 for Q2_K, Q3_K and Q6_K
+    bits: int  # of a quant: 2, 3, 4, 5, 6 or 8
 
 
 def _f16(raw: np.ndarray) -> np.ndarray:
@@ -83,12 +83,47 @@ def _q8_0(b: np.ndarray) -> tuple[np.ndarray, np.ndarray, None]:
     return np.ascontiguousarray(b[..., 2:]).view(np.int8), _f16(b[..., :2]), None
 
 
-# the 16 values that a nibble of IQ4_NL stands for (kvalues_iq4nl of ggml-common.h): closer together around zero, where weights are
+# the 16 values that a nibble of IQ4_NL or IQ4_XS stands for (kvalues_iq4nl of ggml-common.h): closer together around zero
 IQ4_NL_VALUES = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.int8)
 
 
 def _iq4_nl(b: np.ndarray) -> tuple[np.ndarray, np.ndarray, None]:
     return IQ4_NL_VALUES[_nibbles(b[..., 2:])], _f16(b[..., :2]), None
+
+
+def _iq4_xs(b: np.ndarray) -> tuple[np.ndarray, np.ndarray, None]:
+    quants = IQ4_NL_VALUES[_nibbles(b[..., 8:].reshape(*b.shape[:-1], 8, 16))].reshape(*b.shape[:-1], 256)
+    return quants, _f16(b[..., 0:2]) * iq4_xs_scales(b), None
+
+
+def iq4_xs_scales(b: np.ndarray) -> np.ndarray:
+    """IQ4_XS super-blocks (…, 136) to their eight 6-bit scales (…, 8) int8, of -32 … 31."""
+    low = b[..., 4:8, None] >> np.array([0, 4], np.uint8) & 15
+    high = np.ascontiguousarray(b[..., 2:4]).view(np.uint16) >> np.arange(0, 16, 2, dtype=np.uint16) & 3
+    return (low.reshape(*b.shape[:-1], 8) | high.astype(np.uint8) << 4).astype(np.int8) - np.int8(32)
+
+
+def _pairs_of_bits(raw: np.ndarray) -> np.ndarray:
+    """64 bytes to (…, 256) integers of two bits: those of a half's 32 bytes lie 32 columns apart."""
+    shifts = np.array([0, 2, 4, 6], np.uint8)[:, None]
+    return (raw.reshape(*raw.shape[:-1], 2, 1, 32) >> shifts & 3).astype(np.int8).reshape(*raw.shape[:-1], 256)
+
+
+def _q2_k(b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    scales, minima = (b[..., 0:16] & 15).astype(np.float32), (b[..., 0:16] >> 4).astype(np.float32)
+    return _pairs_of_bits(b[..., 16:80]), _f16(b[..., 80:82]) * scales, -_f16(b[..., 82:84]) * minima
+
+
+def _q3_k(b: np.ndarray) -> tuple[np.ndarray, np.ndarray, None]:
+    third = (b[..., None, 0:32] >> np.arange(8, dtype=np.uint8)[:, None] & 1).astype(np.int8).reshape(*b.shape[:-1], 256) << 2
+    return (_pairs_of_bits(b[..., 32:96]) | third) - np.int8(4), _f16(b[..., 108:110]) * q3_k_scales(b), None
+
+
+def q3_k_scales(b: np.ndarray) -> np.ndarray:
+    """Q3_K super-blocks (…, 110) to their sixteen 6-bit scales (…, 16) int8, of -32 … 31."""
+    low = np.concatenate([b[..., 96:104] & 15, b[..., 96:104] >> 4], axis=-1)
+    high = b[..., None, 104:108] >> np.array([0, 2, 4, 6], np.uint8)[:, None] & 3
+    return (low | high.reshape(*b.shape[:-1], 16) << 4).astype(np.int8) - np.int8(32)
 
 
 def _k_scales(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -137,6 +172,9 @@ FORMATS = {
     "Q5_1": _Format(24, 32, 32, 5, _q5_1),
     "Q8_0": _Format(34, 32, 32, 8, _q8_0),
     "IQ4_NL": _Format(18, 32, 32, 8, _iq4_nl),
+    "IQ4_XS": _Format(136, 256, 32, 8, _iq4_xs),
+    "Q2_K": _Format(84, 256, 16, 2, _q2_k),
+    "Q3_K": _Format(110, 256, 16, 3, _q3_k),
     "Q4_K": _Format(144, 256, 32, 4, _q4_k),
     "Q5_K": _Format(176, 256, 32, 5, _q5_k),
     "Q6_K": _Format(210, 256, 16, 6, _q6_k),

@@ -78,6 +78,8 @@ def _format(form: Format) -> str:
             "HAS_MIN": int(form.has_min),
             "ZERO": form.zero,
             "SUPER": int(form.k_scales),
+            "NIBBLE_SCALES": int(form.nibble_scales),
+            "CODEBOOK": int(form.codebook),
         }
         header = "integer_tile.h"
     lines = [f"#define FORMAT(x) x##_{form.name}", *(f"#define {k} {v}" for k, v in macros.items()), _read(header)]

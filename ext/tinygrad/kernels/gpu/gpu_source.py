@@ -36,6 +36,8 @@ def _format(form: Format) -> str:
         "HAS_MIN": int(form.has_min),
         "ZERO": form.zero,
         "SUPER": int(form.k_scales),
+        "NIBBLE_SCALES": int(form.nibble_scales),
+        "CODEBOOK": int(form.codebook),
     }
     lines = [f"#define FORMAT(x) x##_{form.name}", *(f"#define {k} {v}" for k, v in macros.items()), _read("format.h")]
     return "\n".join([*lines, "#undef FORMAT", *(f"#undef {k}" for k in macros)])

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ext.tinygrad.kernels.matrix import Blocks, QuantMatrix, to_blocks
+from ext.tinygrad.kernels.matrix import IQ4_NL_VALUES, Blocks, QuantMatrix, iq4_xs_scales, q3_k_scales, to_blocks
 
 LAYOUT = "rows16"  # of the CPU's and the GPU's kernels: what both read, byte for byte
-VERSION = 2  # of the layout: a packed file of another version is of no use
+VERSION = 3  # of the layout: a packed file of another version is of no use
 GROUP = 16  # rows side by side
 
 
@@ -30,6 +30,8 @@ class Format:
     has_min: bool = False
     zero: int = 0  # what the stored integers are too large by; 8-bit ones are stored signed
     k_scales: bool = False  # 8-bit scales under f16 super-scales of 256 columns, as the ggml K types have them; otherwise f16 scales
+    nibble_scales: bool = False  # a scale and a minimum of four bits each in a byte
+    codebook: bool = False  # the integers are indices into IQ4_NL_VALUES
     element: str = ""  # "f16", "f32" or "bf16"
     as_stored: bool = False  # rows one after another, as files have them
 
@@ -41,7 +43,8 @@ class Format:
     def record(self) -> np.dtype:
         """What repeats along a group: a block of 32 columns, or a super-block of 256."""
         kind = np.dtype((np.uint8 if self.has_min else np.int8) if self.k_scales else np.float16)
-        scales = [("scales", kind, (self.scale_sets, GROUP)), ("minima", kind, (int(self.has_min), GROUP))]
+        minima = int(self.has_min and not self.nibble_scales)
+        scales = [("scales", kind, (self.scale_sets, GROUP)), ("minima", kind, (minima, GROUP))]
         block = np.dtype([*scales, ("quants", np.uint32, (self.bits, GROUP))])
         if self.k_scales:
             return np.dtype([("supers", np.float16, (1 + self.has_min, GROUP)), ("blocks", block, (8,))])
@@ -73,6 +76,10 @@ FORMATS = {
         Format("q5_0", bits=5, zero=16),
         Format("q5_1", bits=5, has_min=True),
         Format("q8_0", bits=8),
+        Format("iq4_nl", bits=4, codebook=True),
+        Format("iq4_xs", bits=4, codebook=True, k_scales=True),
+        Format("q2_k", bits=2, scale_cols=16, has_min=True, k_scales=True, nibble_scales=True),
+        Format("q3_k", bits=3, scale_cols=16, zero=4, k_scales=True),
         Format("q4_k", bits=4, has_min=True, k_scales=True),
         Format("q5_k", bits=5, has_min=True, k_scales=True),
         Format("q6_k", bits=6, scale_cols=16, zero=32, k_scales=True),
@@ -84,9 +91,8 @@ FORMATS = {
     )
 }
 
-# ggml types that lie in the layout of another: bfloat16 keeps its digits in float16 (three more) and loses range that weights do not
-# use; the values of IQ4_NL's table are 8-bit integers
-SHARED = {"BF16": "f16", "IQ4_NL": "q8_0"}
+# ggml types that lie in the layout of another: bfloat16 keeps its digits in float16 (three more) and loses range that weights do not use
+SHARED = {"BF16": "f16"}
 
 NATIVE = {name.upper() for name, form in FORMATS.items() if not form.as_stored} | SHARED.keys()  # ggml types that keep their values
 
@@ -127,14 +133,17 @@ def unpack(form: Format, packed: np.ndarray, shape: tuple[int, int]) -> np.ndarr
         return np.ascontiguousarray(values.reshape(-1, cols)[:rows], np.float32)
     records = groups.view(form.record)  # (groups, records)
     blocks = records["blocks"]  # (groups, records, n)
-    scales, minima = blocks["scales"].astype(np.float32), blocks["minima"].astype(np.float32)  # (groups, records, n, sets or 1, GROUP)
+    stored, minima = blocks["scales"], blocks["minima"]  # (groups, records, n, sets or 1, GROUP)
+    scales, minima = (stored & 15, stored >> 4) if form.nibble_scales else (stored, minima)
+    scales, minima = scales.astype(np.float32), minima.astype(np.float32)
     if form.k_scales:
         supers = records["supers"].astype(np.float32)[:, :, None]
         scales, minima = scales * supers[..., :1, :], minima * supers[..., 1:, :]
-    quants = _get_quants(blocks["quants"], form).astype(np.float32) - form.zero  # (groups, records, n, 8, GROUP, 4)
+    integers = _get_quants(blocks["quants"], form)  # (groups, records, n, 8, GROUP, 4)
+    quants = (IQ4_NL_VALUES[integers] if form.codebook else integers).astype(np.float32) - form.zero
     values = quants * np.repeat(scales, 8 // form.scale_sets, axis=3)[..., None]
     if form.has_min:
-        values += minima[..., None]
+        values += np.repeat(minima, 8 // minima.shape[3], axis=3)[..., None]
     return np.ascontiguousarray(values.transpose(0, 4, 1, 2, 3, 5)).reshape(-1, cols)[:rows]
 
 
@@ -160,9 +169,15 @@ def _k_parts(matrix: QuantMatrix, part: slice) -> tuple[np.ndarray, list[np.ndar
     """Integers, 8-bit scales (and minima), f16 super-scales (and super-minima) of a K type as the file has them (ggml-quants.h)."""
     blocks = to_blocks(matrix, part)
     assert blocks is not None
-    size = {"Q4_K": 144, "Q5_K": 176, "Q6_K": 210}[matrix.type]
+    size = {"IQ4_XS": 136, "Q2_K": 84, "Q3_K": 110, "Q4_K": 144, "Q5_K": 176, "Q6_K": 210}[matrix.type]
     raw = matrix.data[part].reshape(len(blocks.quants), -1, size)
     n = len(raw)
+    if matrix.type == "IQ4_XS":
+        return blocks.quants, [iq4_xs_scales(raw).reshape(n, -1)], [_halves(raw[..., 0:2])]
+    if matrix.type == "Q2_K":
+        return blocks.quants, [np.ascontiguousarray(raw[..., 0:16]).reshape(n, -1)], [_halves(raw[..., 80:82]), -_halves(raw[..., 82:84])]
+    if matrix.type == "Q3_K":
+        return blocks.quants, [q3_k_scales(raw).reshape(n, -1)], [_halves(raw[..., 108:110])]
     if matrix.type == "Q6_K":
         return blocks.quants, [np.ascontiguousarray(raw[..., 192:208]).reshape(n, -1)], [_halves(raw[..., 208:210])]
     low, mid, high = raw[..., 4:8], raw[..., 8:12], raw[..., 12:16]
@@ -189,23 +204,28 @@ def _put_blocks(out: np.ndarray, form: Format, quants: np.ndarray, scales: list[
         target[...] = spread(values).reshape(target.shape)
     for i, values in enumerate(supers):
         records["supers"][:, :, i] = spread(values)[:, :, 0]
+    if form.codebook:
+        quants = np.searchsorted(IQ4_NL_VALUES, quants).astype(np.int8)
     stored = _pad(quants + np.int8(form.zero) if form.zero else quants)
     fours = np.ascontiguousarray(stored).view(np.uint32).reshape(groups, GROUP, n, per_record, 8)  # four columns each
     records["blocks"]["quants"][...] = _put_bits(fours, form.bits).transpose(0, 2, 3, 4, 1)
+
+
+def _planes(bits: int) -> list[tuple[int, int]]:
+    """Where an integer's bits lie: (lowest, how many) of each plane."""
+    return {2: [(0, 2)], 3: [(0, 2), (2, 1)], 4: [(0, 4)], 5: [(0, 4), (4, 1)], 6: [(0, 4), (4, 2)]}[bits]
 
 
 def _put_bits(fours: np.ndarray, bits: int) -> np.ndarray:
     """(…, 8) words of four bytes to (…, bits) words that hold only what counts of them."""
     if bits == 8:
         return fours
-    words = np.empty((*fours.shape[:-1], bits), np.uint32)
-    words[..., :4] = (fours[..., 0::2] & 0x0F0F0F0F) | ((fours[..., 1::2] & 0x0F0F0F0F) << 4)
-    width = bits - 4  # of what is left, 1 or 2 bits
-    for plane in range(width):
-        per_plane = 8 // width
-        words[..., 4 + plane] = 0
-        for i in range(per_plane):
-            words[..., 4 + plane] |= ((fours[..., plane * per_plane + i] >> 4) & (0x01010101 * (2**width - 1))) << (width * i)
+    words, at = np.zeros((*fours.shape[:-1], bits), np.uint32), 0
+    for lowest, width in _planes(bits):
+        per_word = 8 // width
+        for c in range(8):
+            words[..., at + c // per_word] |= (fours[..., c] >> lowest & 0x01010101 * (2**width - 1)) << width * (c % per_word)
+        at += width
     return words
 
 
@@ -213,12 +233,10 @@ def _get_quants(words: np.ndarray, form: Format) -> np.ndarray:
     """(…, bits, GROUP) words to (…, 8, GROUP, 4) integers."""
     if form.bits == 8:
         return np.ascontiguousarray(words).view(np.int8).reshape(*words.shape, 4)
-    fours = np.empty((*words.shape[:-2], 8, GROUP), np.uint32)
-    fours[..., 0::2, :] = words[..., :4, :] & 0x0F0F0F0F
-    fours[..., 1::2, :] = (words[..., :4, :] >> 4) & 0x0F0F0F0F
-    width = form.bits - 4
-    for c in range(8 if width else 0):
-        per_plane = 8 // width
-        plane = words[..., 4 + c // per_plane, :]
-        fours[..., c, :] |= ((plane >> (width * (c % per_plane))) & (0x01010101 * (2**width - 1))) << 4
+    fours, at = np.zeros((*words.shape[:-2], 8, GROUP), np.uint32), 0
+    for lowest, width in _planes(form.bits):
+        per_word = 8 // width
+        for c in range(8):
+            fours[..., c, :] |= (words[..., at + c // per_word, :] >> width * (c % per_word) & 0x01010101 * (2**width - 1)) << lowest
+        at += width
     return fours.view(np.uint8).reshape(*fours.shape, 4)

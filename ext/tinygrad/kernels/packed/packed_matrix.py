@@ -67,6 +67,7 @@ def packer(type: str) -> Native | None:
         macros: dict[str, object] = {"SOURCE": C_TYPES[type], "ELEMENT": C_TYPES[form.element.upper()]}
     else:
         macros = {"BITS": form.bits, "SETS": form.scale_sets, "HAS_MIN": int(form.has_min), "SUPER": int(form.k_scales)}
+        macros["NIBBLE_SCALES"] = int(form.nibble_scales)
     lines = [f"#define {name} {value}" for name, value in ({f"TYPE_{type}": 1} | macros).items()]
     arguments = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long, ctypes.c_long, ctypes.c_long
     return compiled("pack", "\n".join([*lines, SOURCE.read_text()]), ctypes.CFUNCTYPE(None, *arguments))

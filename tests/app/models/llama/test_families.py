@@ -75,7 +75,7 @@ def test_holes_in_the_vocabulary_are_never_sampled(tmp_path: Path) -> None:
 
 # bytes of a block, and where in it f16 scales are: all else may be anything
 BLOCKS = {"IQ4_NL": (32, 18, (0,)), "IQ4_XS": (256, 136, (0,)), "Q2_K": (256, 84, (80, 82)), "Q3_K": (256, 110, (108,))}
-BLOCKS |= {"Q5_K": (256, 176, (0, 2)), "Q6_K": (256, 210, (208,))}
+BLOCKS |= {"Q5_K": (256, 176, (0, 2)), "Q6_K": (256, 210, (208,)), "TQ2_0": (256, 66, (64,))}
 WIDE = {"n_layers": 1, "dim": 256, "hidden_dim": 256, "head_dim": 64}
 
 
@@ -83,7 +83,8 @@ def random_blocks(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -
     size, nbytes, halves = BLOCKS[kind]
     data = rng.integers(0, 256, (shape[0], shape[1] // size, nbytes), dtype=np.uint8)
     for at in halves:
-        data[..., at : at + 2] = rng.uniform(0.5e-4, 1e-4, data.shape[:2]).astype(np.float16)[..., None].view(np.uint8)
+        scales = rng.uniform(0.5, 1, data.shape[:2]) * (1e-2 if kind == "TQ2_0" else 1e-4)
+        data[..., at : at + 2] = scales.astype(np.float16)[..., None].view(np.uint8)
     return data.reshape(shape[0], -1)
 
 
@@ -110,7 +111,7 @@ def test_types_that_the_gguf_package_only_reads_load(kind: str, tmp_path: Path) 
     np.testing.assert_array_equal(checkpoint.matrix("layers.0.feed_forward.w3.weight").dequantize(), stored)
     llama = Llama.load(path, 64, device="CPU")  # the fastest kernels that run here
     loaded = llama.model.blocks[0].w3.to_tensor().numpy()
-    exact = kind in ("IQ4_NL", "Q5_K", "Q6_K")
+    exact = kind != "TQ2_0"
     assert np.abs(loaded - stored).max() <= (1e-9 if exact else np.abs(stored).max() / 127 / 1.9)
     assert inspect(checkpoint)["requantised"] == ([] if exact else [kind])
     expected = llama_numpy.logits(IDS, *llama_numpy.read_gguf(path))

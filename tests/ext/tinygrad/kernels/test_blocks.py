@@ -5,7 +5,15 @@ import pytest
 
 from ext.tinygrad.kernels.matrix import FORMATS, QuantMatrix, to_blocks
 
-HALVES = {"Q4_1": (0, 2), "Q5_1": (0, 2), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}  # where a block keeps its f16 scales
+HALVES = {
+    "Q4_1": (0, 2),
+    "Q5_1": (0, 2),
+    "Q4_K": (0, 2),
+    "Q5_K": (0, 2),
+    "Q6_K": (208,),
+    "Q2_K": (80, 82),
+    "Q3_K": (108,),
+}  # where a block keeps its f16 scales
 
 
 def random_matrix(kind: str, rows: int = 9, cols: int = 512, seed: int = 0) -> QuantMatrix:
@@ -40,6 +48,6 @@ def test_some_rows_are_the_same_rows(kind: str) -> None:
     assert np.array_equal(some.quants, whole.quants[3:7]) and np.array_equal(some.scales, whole.scales[3:7])
 
 
-@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "IQ4_XS"])
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "IQ2_XS"])
 def test_what_is_not_made_of_integer_groups_has_no_blocks(kind: str) -> None:
     assert to_blocks(QuantMatrix(kind, (1, 32), np.zeros((1, 128), np.uint8))) is None

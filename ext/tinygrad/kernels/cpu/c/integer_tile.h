@@ -1,14 +1,20 @@
-// The tile of one integer weight format; included once per format with FORMAT(name), BITS, GROUP, HAS_MIN, ZERO and SUPER defined.
+// The tile of one integer weight format; included once per format with FORMAT(name), BITS, GROUP, HAS_MIN, ZERO, SUPER,
+// NIBBLE_SCALES and CODEBOOK defined.
 //
 // A block is 16 rows x 32 columns: scales of the rows (two sets where GROUP is 16), minima where HAS_MIN, then the integers. Byte 4 r + i of a
 // 64-byte vector belongs to row r. 4 bits: vector v holds columns 8 v + i in its low nibbles, 8 v + 4 + i in the high ones. 5 bits: one more
 // vector, bit c is the fifth of column 4 c + i. 6 bits: two more, bits 2 (c % 4) and up of vector c / 4. 8 bits: vector c holds columns 4 c + i.
-// Scales are f16; where SUPER, they are 8-bit integers under f16 super-scales (and super-minima) that stand before every eight blocks.
+// 2 bits: as the two more of 6 bits. 3 bits: that, and one more vector, bit c is the third of column 4 c + i. CODEBOOK: the 4 bits are an index.
+// Scales are f16; where SUPER, they are 8-bit integers under f16 super-scales (and super-minima) that stand before every eight blocks;
+// NIBBLE_SCALES: scale and minimum are the low and the high half of a byte.
 
 #define SCALE_SETS (32 / GROUP)
 #define SCALE_BYTES (16 * (SUPER ? 1 : 2))
 #define QUANT_BYTES (GROUP_ROWS * 32 * BITS / 8)
-#define BLOCK_BYTES (SCALE_BYTES * (SCALE_SETS + HAS_MIN) + QUANT_BYTES)
+#define STORED_SETS (SCALE_SETS + (HAS_MIN && !NIBBLE_SCALES))
+#define MIN_SETS (NIBBLE_SCALES ? SCALE_SETS : 1)
+#define BLOCK_BYTES (SCALE_BYTES * STORED_SETS + QUANT_BYTES)
+#define SIGNED_8 (BITS == 8 || CODEBOOK)  // the integers that are multiplied have a sign and eight bits
 #define SUPER_BYTES (SUPER ? 32 * (1 + HAS_MIN) : 0)
 #define BLOCKS (COLS / 32)
 #define GROUP_BYTES ((long)BLOCKS * BLOCK_BYTES + (SUPER ? BLOCKS / 8 : 0) * (long)SUPER_BYTES)
@@ -22,8 +28,18 @@ INLINE void FORMAT(unpack)(const u8* p, int first, vb* w) {
       if (!DOT_SIGNED) w[c] ^= (u8)0x80;
       continue;
     }
+    if (BITS < 4) {
+      vus pairs = LOAD(vus, p + 64 * (c / 4));
+      w[c] = BITS_AS(vb, pairs >> (2 * (c % 4))) & (u8)0x03;
+      if (BITS == 3) {
+        vus plane = LOAD(vus, p + 128);
+        w[c] |= BITS_AS(vb, c < 2 ? plane << (2 - c) : plane >> (c - 2)) & (u8)0x04;
+      }
+      continue;
+    }
     vus nibbles = LOAD(vus, p + 64 * (c / 2));
     w[c] = BITS_AS(vb, c % 2 ? nibbles >> 4 : nibbles) & (u8)0x0f;
+    if (CODEBOOK) w[c] = codebook_values(w[c]);
     if (BITS == 5) {
       vus plane = LOAD(vus, p + 256);
       w[c] |= BITS_AS(vb, c < 4 ? plane << (4 - c) : plane >> (c - 4)) & (u8)0x10;
@@ -53,26 +69,33 @@ INLINE void FORMAT(tile)(const u8* weights, long tile, const u8* acts, vf* acc) 
     UNROLL for (int v = 0; v < VECTORS; v++) {
       const int first = row % GROUP_ROWS + v * LANES;
       vb w[8];
-      FORMAT(unpack)(p + SCALE_BYTES * (SCALE_SETS + HAS_MIN), first, w);
-      vf scale[SCALE_SETS], min;
-      UNROLL for (int s = 0; s < SCALE_SETS + HAS_MIN; s++) {
+      FORMAT(unpack)(p + SCALE_BYTES * STORED_SETS, first, w);
+      vf scale[SCALE_SETS], min[MIN_SETS];
+      UNROLL for (int s = 0; s < STORED_SETS; s++) {
         const u8* at = p + SCALE_BYTES * s;
+        if (NIBBLE_SCALES) {
+          const vq both = LOAD(vq, at + first);
+          scale[s] = TO_FLOAT(both & (u8)15) * super_scale[v];
+          min[NIBBLE_SCALES ? s : 0] = TO_FLOAT(both >> (u8)4) * super_min[v];
+          continue;
+        }
         // the 8-bit scales of the format without minima are signed
         vf x = !SUPER ? load_half(at + 2 * first) : HAS_MIN ? TO_FLOAT(LOAD(vq, at + first)) : TO_FLOAT(LOAD(vsq, at + first));
         if (s < SCALE_SETS) scale[s] = SUPER ? x * super_scale[v] : x;
-        else min = SUPER ? x * super_min[v] : x;
+        else min[0] = SUPER ? x * super_min[v] : x;
       }
-      const int zero = BITS == 8 ? (DOT_SIGNED ? 0 : 128) : ZERO;
+      const int zero = SIGNED_8 ? (DOT_SIGNED ? 0 : 128) : ZERO;
       for (int t = 0; t < TOKENS; t++) {
         const i8* a = act_quants(acts, TOKENS, t);
         const f32 d = act_scale(acts, TOKENS, t);
         vf sum = acc[t * VECTORS + v];
         UNROLL for (int s = 0; s < SCALE_SETS; s++) {
           const i32 offset = SCALE_SETS == 2 ? act_sum(acts, TOKENS, t, s) : act_sum(acts, TOKENS, t, 0) + act_sum(acts, TOKENS, t, 1);
-          vi products = dot_chunks(w, s * (8 / SCALE_SETS), 8 / SCALE_SETS, a, SPLATI(zero ? -zero * offset : 0), BITS);
+          vi products = dot_chunks(w, s * (8 / SCALE_SETS), 8 / SCALE_SETS, a, SPLATI(zero ? -zero * offset : 0), SIGNED_8 ? 8 : BITS);
           sum += TO_FLOAT(products) * (scale[s] * d);
+          if (HAS_MIN && NIBBLE_SCALES) sum += min[NIBBLE_SCALES ? s : 0] * (d * (f32)offset);
         }
-        if (HAS_MIN) sum += min * act_total(acts, TOKENS, t);
+        if (HAS_MIN && !NIBBLE_SCALES) sum += min[0] * act_total(acts, TOKENS, t);
         acc[t * VECTORS + v] = sum;
       }
     }
@@ -90,10 +113,15 @@ INLINE void FORMAT(row)(const u8* weights, long row, f32* out) {
       if (HAS_MIN) super_min = half_at(p + 32 + 2 * r);
       p += SUPER_BYTES;
     }
-    const u8* q = p + SCALE_BYTES * (SCALE_SETS + HAS_MIN) + 4 * r;
-    f32 scale[SCALE_SETS + 1];
-    for (int s = 0; s < SCALE_SETS + HAS_MIN; s++) {
+    const u8* q = p + SCALE_BYTES * STORED_SETS + 4 * r;
+    f32 scale[SCALE_SETS + 1], min[MIN_SETS];
+    for (int s = 0; s < STORED_SETS; s++) {
       const u8* at = p + SCALE_BYTES * s;
+      if (NIBBLE_SCALES) {
+        scale[s] = (f32)(at[r] & 15) * super_scale;
+        min[NIBBLE_SCALES ? s : 0] = (f32)(at[r] >> 4) * super_min;
+        continue;
+      }
       const f32 x = !SUPER ? half_at(at + 2 * r) : HAS_MIN ? (f32)at[r] : (f32)((const i8*)at)[r];
       scale[s] = SUPER ? x * (s < SCALE_SETS ? super_scale : super_min) : x;
     }
@@ -101,10 +129,13 @@ INLINE void FORMAT(row)(const u8* weights, long row, f32* out) {
       for (int i = 0; i < 4; i++) {
         i32 x;
         if (BITS == 8) x = ((const i8*)q)[64 * c + i];
+        else if (BITS < 4) x = q[64 * (c / 4) + i] >> (c % 4 * 2) & 3;
         else x = (q[64 * (c / 2) + i] >> (c % 2 * 4)) & 15;
+        if (CODEBOOK) x = codebook_value(x);
+        if (BITS == 3) x |= (q[128 + i] >> c & 1) << 2;
         if (BITS == 5) x |= (q[256 + i] >> c & 1) << 4;
         if (BITS == 6) x |= (q[256 + 64 * (c / 4) + i] >> (c % 4 * 2) & 3) << 4;
-        out[4 * c + i] = (f32)(x - ZERO) * scale[c * 4 / GROUP] + (HAS_MIN ? scale[SCALE_SETS] : 0.0f);
+        out[4 * c + i] = (f32)(x - ZERO) * scale[c * 4 / GROUP] + (!HAS_MIN ? 0.0f : NIBBLE_SCALES ? min[c * 4 / GROUP % MIN_SETS] : scale[SCALE_SETS]);
       }
   }
 }
@@ -112,6 +143,9 @@ INLINE void FORMAT(row)(const u8* weights, long row, f32* out) {
 #undef SCALE_SETS
 #undef SCALE_BYTES
 #undef QUANT_BYTES
+#undef STORED_SETS
+#undef MIN_SETS
+#undef SIGNED_8
 #undef BLOCK_BYTES
 #undef SUPER_BYTES
 #undef BLOCKS

@@ -169,7 +169,7 @@ typedef short s16x16 __attribute__((vector_size(32)));
 INLINE c8x32 magnitude(c8x32 x) { return BITS_AS(c8x32, __builtin_elementwise_abs(BITS_AS(vsb, x))); }
 INLINE vi dot_chunks(const vb* w, int first, int n, const i8* a, vi acc, int bits) {
   // (2^bits - 1) * 127 * 2 fits 16 bits this often; 8-bit weights need the sign trick and fit once
-  const int fits = bits == 4 ? 8 : bits == 5 ? 4 : bits == 6 ? 2 : 1;
+  const int fits = bits <= 4 ? 8 : bits == 5 ? 4 : bits == 6 ? 2 : 1;
   const vs ones = 1;
   vs sums = 0;
   UNROLL for (int c = first; c < first + n; c++) {
@@ -198,3 +198,28 @@ INLINE vi dot_chunks(const vb* w, int first, int n, const i8* a, vi acc, int bit
   return acc;
 }
 #endif
+
+// The values of IQ4_NL's and IQ4_XS's integers 0 … 15 (kvalues_iq4nl of ggml-common.h); vectors get them as the dot product takes them.
+#define CODEBOOK_LOW 0xf6eaddcfbfad9881ull
+#define CODEBOOK_HIGH 0x7159453526190d01ull
+INLINE i32 codebook_value(i32 index) { return (i8)(u8)((index < 8 ? CODEBOOK_LOW : CODEBOOK_HIGH) >> (8 * (index & 7))); }
+INLINE vb codebook_values(vb index) {
+#if defined(__AVX2__) || defined(__ARM_NEON)
+  union { unsigned long long words[LANES / 2]; vb bytes; } table;
+  UNROLL for (int i = 0; i < LANES / 2; i++) table.words[i] = (i % 2 ? CODEBOOK_HIGH : CODEBOOK_LOW) ^ (DOT_SIGNED ? 0 : 0x8080808080808080ull);
+#ifdef __AVX2__
+  vb values;
+  __asm__("vpshufb %2, %1, %0" : "=v"(values) : "v"(table.bytes), "v"(index));
+  return values;
+#else
+  typedef u8 u8x16 __attribute__((ext_vector_type(16)));
+  u8x16 low = index.lo, high = index.hi;
+  __asm__("tbl %0.16b, {%1.16b}, %0.16b" : "+w"(low) : "w"(table.bytes.lo));
+  __asm__("tbl %0.16b, {%1.16b}, %0.16b" : "+w"(high) : "w"(table.bytes.lo));
+  return __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31);
+#endif
+#else
+  for (int i = 0; i < 4 * LANES; i++) index[i] = (u8)codebook_value(index[i]);
+  return index;
+#endif
+}

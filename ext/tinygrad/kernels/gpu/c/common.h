@@ -10,6 +10,23 @@ typedef struct {
   uint scales8, minima8; // four bytes
 } Quad;
 
+// IQ4_NL's values, signed bytes, of four indices 0 … 15 (kvalues_iq4nl of ggml-common.h)
+INLINE uint codebook4(uint indices) {
+#ifdef BYTE_PERMUTE  // which picks four of eight bytes by the low three bits of the selector's nibbles
+  const uint pairs = (indices | indices >> 4) & 0x00ff00ffu, selector = (pairs | pairs >> 8) & 0x7777u;
+  const uint upper = (indices >> 3 & 0x01010101u) * 255u;
+  return (BYTE_PERMUTE(0xbfad9881u, 0xf6eaddcfu, selector) & ~upper) | (BYTE_PERMUTE(0x26190d01u, 0x71594535u, selector) & upper);
+#else
+  uint values = 0;
+  UNROLL for (int i = 0; i < 32; i += 8) {
+    const uint index = indices >> i & 15;
+    const uint four = index < 8 ? (index < 4 ? 0xbfad9881u : 0xf6eaddcfu) : index < 12 ? 0x26190d01u : 0x71594535u;
+    values |= (four >> 8 * (index & 3) & 255) << i;
+  }
+  return values;
+#endif
+}
+
 // a cache holds halves or floats
 #if CACHE_HALF
 #define CACHE f16

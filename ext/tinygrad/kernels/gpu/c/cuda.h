@@ -66,5 +66,6 @@ INLINE int count_arrival(volatile int* counter) {
   return atomicAdd((int*)counter, 1);
 }
 
+#define BYTE_PERMUTE(low, high, selector) __byte_perm(low, high, selector)
 INLINE int dp4a(int a, int b, int c) { return __dp4a(a, b, c); }
 INLINE float shuffle_xor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }

@@ -1,7 +1,7 @@
 // The weights of one format. Bits as ../../packed/formats.py lays them out: a group of 16 rows is a row of blocks of 32 columns, each its scales, its minima
 // and then words of four columns per row.
 //   ELEMENT_BYTES 2 or 4: half or float values; otherwise BITS, SETS of scales a block, HAS_MIN, ZERO (what integers are too large by), SUPER (8-bit scales
-//   under f16 super-scales of 256 columns)
+//   under f16 super-scales of 256 columns), NIBBLE_SCALES (a scale and a minimum in a byte), CODEBOOK (integers are indices)
 // Where a product of one token is made (DECODE), `multiply` leaves the sums of a warp's share of a group; elsewhere `weights4` gives four columns of a row, and
 // where the matrix instruction makes it (MATRIX), `piece` fetches a piece of a block and `lay` puts its dequantised halves where matrix.h reads them.
 
@@ -87,7 +87,8 @@ INLINE void FORMAT(lay)(Quad w, LOCAL uint4* to, int i) {
 #else
 
 #define SCALE_BYTES (SUPER ? GROUP_ROWS : 2 * GROUP_ROWS)
-#define QUANTS_AT (SCALE_BYTES * (SETS + HAS_MIN))
+#define QUANTS_AT (SCALE_BYTES * (SETS + (HAS_MIN && !NIBBLE_SCALES)))
+#define SIGNED_8 (BITS == 8 || CODEBOOK)
 #define BLOCK_BYTES (QUANTS_AT + 4 * GROUP_ROWS * BITS)
 #define SUPER_BYTES (2 * GROUP_ROWS * (1 + HAS_MIN))
 #define BLOCKS (COLS / 32)
@@ -107,7 +108,14 @@ INLINE Quad FORMAT(load)(const GLOBAL uchar* group, int b, int part, int quad) {
   const GLOBAL uchar *block = FORMAT(at)(group, b), *scales = block + SCALE_BYTES * (part * SETS / 4);
   const GLOBAL uint4* q = (const GLOBAL uint4*)(block + QUANTS_AT) + quad;
   Quad w;
+#if BITS < 4
+  w.low = load_once(q + 4 * (part / 2));
+#if BITS == 3
+  w.high = load_once(q + 4 * 2);
+#endif
+#else
   w.low = load_once(q + 4 * part);
+#endif
 #if BITS == 8
   w.high = load_once(q + 4 * (4 + part));
 #elif BITS > 4
@@ -117,7 +125,9 @@ INLINE Quad FORMAT(load)(const GLOBAL uchar* group, int b, int part, int quad) {
   w.scales8 = load_scales8((const GLOBAL uint*)scales + quad);
   w.scales = load_scales((const GLOBAL uint2*)FORMAT(supers)(block, b) + quad);
 #if HAS_MIN
+#if !NIBBLE_SCALES
   w.minima8 = load_scales8((const GLOBAL uint*)(block + SCALE_BYTES * SETS) + quad);
+#endif
   w.minima = load_scales((const GLOBAL uint2*)(FORMAT(supers)(block, b) + 2 * GROUP_ROWS) + quad);
 #endif
 #else
@@ -132,7 +142,9 @@ INLINE Quad FORMAT(load)(const GLOBAL uchar* group, int b, int part, int quad) {
 // scale and minimum of row r of a quad
 INLINE float FORMAT(scale)(Quad w, int r) {
   const float scale = f16_to_float((f16)((r < 2 ? w.scales.x : w.scales.y) >> (r % 2 * 16)));
-#if SUPER
+#if NIBBLE_SCALES
+  return scale * (float)(w.scales8 >> (8 * r) & 15);
+#elif SUPER
   return scale * (HAS_MIN ? (float)(w.scales8 >> (8 * r) & 255) : (float)(schar)(w.scales8 >> (8 * r)));
 #else
   return scale;
@@ -142,7 +154,11 @@ INLINE float FORMAT(scale)(Quad w, int r) {
 INLINE float FORMAT(minimum)(Quad w, int r) {
 #if HAS_MIN
   const float minimum = f16_to_float((f16)((r < 2 ? w.minima.x : w.minima.y) >> (r % 2 * 16)));
+#if NIBBLE_SCALES
+  return minimum * (float)(w.scales8 >> (8 * r + 4) & 15);
+#else
   return SUPER ? minimum * (float)(w.minima8 >> (8 * r) & 255) : minimum;
+#endif
 #else
   return 0;
 #endif
@@ -164,8 +180,17 @@ INLINE float FORMAT(minimum)(Quad w, int r) {
 INLINE uint2 FORMAT(words)(Quad w, int part, int r) {
   const uint low = r == 0 ? w.low.x : r == 1 ? w.low.y : r == 2 ? w.low.z : w.low.w;
   uint2 words;
-#if BITS == 4
+#if BITS < 4
+  words.x = low >> (2 * (FIRST_WORD(part) % 4)) & 0x03030303u, words.y = low >> (2 * (SECOND_WORD(part) % 4)) & 0x03030303u;
+#if BITS == 3
+  const uint third = r == 0 ? w.high.x : r == 1 ? w.high.y : r == 2 ? w.high.z : w.high.w;
+  words.x |= (third >> FIRST_WORD(part) & 0x01010101u) << 2, words.y |= (third >> SECOND_WORD(part) & 0x01010101u) << 2;
+#endif
+#elif BITS == 4
   words.x = low & 0x0f0f0f0fu, words.y = low >> 4 & 0x0f0f0f0fu;
+#if CODEBOOK
+  words.x = codebook4(words.x), words.y = codebook4(words.y);
+#endif
 #else
   const uint high = r == 0 ? w.high.x : r == 1 ? w.high.y : r == 2 ? w.high.z : w.high.w;
 #if BITS == 8
@@ -206,7 +231,7 @@ INLINE void FORMAT(multiply)(const GLOBAL uchar* group, int split, int lane, LOC
 
 // four columns of row r of a quad
 INLINE float4 FORMAT(values)(Quad w, uint word, int r) {
-  const float4 integers = BITS == 8 ? signed_bytes(word) : unsigned_bytes(word) - (float)ZERO;
+  const float4 integers = SIGNED_8 ? signed_bytes(word) : unsigned_bytes(word) - (float)ZERO;
   const float4 scaled = integers * FORMAT(scale)(w, r);
   return HAS_MIN ? scaled + splat4(FORMAT(minimum)(w, r)) : scaled;
 }
@@ -245,6 +270,7 @@ INLINE void FORMAT(lay)(Quad w, LOCAL uint4* to, int i) {
 
 #undef SCALE_BYTES
 #undef QUANTS_AT
+#undef SIGNED_8
 #undef BLOCK_BYTES
 #undef SUPER_BYTES
 #undef BLOCKS

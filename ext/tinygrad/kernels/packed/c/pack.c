@@ -1,5 +1,5 @@
 // Rows of a ggml type into groups of 16, as formats.py describes them and does it in NumPy, bit for bit. TYPE_<name> is defined,
-// and of the target BITS, SETS (of scales), HAS_MIN, SUPER, or for floats SOURCE and ELEMENT. Freestanding: nothing is included.
+// and of the target BITS, SETS (of scales), HAS_MIN, SUPER, NIBBLE_SCALES, or for floats SOURCE and ELEMENT. Freestanding: nothing is included.
 
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("clang loop unroll(full)")
@@ -43,13 +43,23 @@ ENTRY void pack(const u8* from, u8* to, long rows, long cols, long stride) {
 #define NIBBLES 0x0f0f0f0fu
 #define ONES 0x01010101u
 #define SCALE_BYTES (16 * (SUPER ? 1 : 2))
-#define HEAD_BYTES (SCALE_BYTES * (SETS + HAS_MIN))
+#define HEAD_BYTES (SCALE_BYTES * (SETS + (HAS_MIN && !NIBBLE_SCALES)))
 #define BLOCK_BYTES (HEAD_BYTES + 64 * BITS)
 #define SUPER_BYTES (SUPER ? 32 * (1 + HAS_MIN) : 0)
 #define RECORD_COLS (SUPER ? 256 : 32)
 #define RECORD_BYTES (SUPER_BYTES + BLOCK_BYTES * RECORD_COLS / 32)
 
 INLINE u32 load(const u8* p) { return *(const u32*)p; }
+
+// `width` bits of each integer, from bit `lowest` on
+INLINE void store_plane(const u32* fours, u32* out, int lowest, int width) {
+  const int per_word = 8 / width;
+  UNROLL for (int v = 0; v < width; v++) {
+    u32 word = 0;
+    UNROLL for (int i = 0; i < per_word; i++) word |= ((fours[v * per_word + i] >> lowest) & (ONES * ((1 << width) - 1))) << (width * i);
+    out[16 * v] = word;
+  }
+}
 
 // 32 integers of row r as eight words of four, into the words of a block that hold only what counts of them
 INLINE void store(const u32* fours, u8* block, int r) {
@@ -58,13 +68,9 @@ INLINE void store(const u32* fours, u8* block, int r) {
     UNROLL for (int c = 0; c < 8; c++) out[16 * c] = fours[c];
     return;
   }
-  UNROLL for (int v = 0; v < 4; v++) out[16 * v] = (fours[2 * v] & NIBBLES) | (fours[2 * v + 1] & NIBBLES) << 4;
-  const int width = BITS - 4, per_plane = width ? 8 / width : 1;  // of what is left
-  UNROLL for (int plane = 0; plane < width; plane++) {
-    u32 word = 0;
-    UNROLL for (int i = 0; i < per_plane; i++) word |= ((fours[plane * per_plane + i] >> 4) & (ONES * ((1 << width) - 1))) << (width * i);
-    out[16 * (4 + plane)] = word;
-  }
+  const int first = BITS < 4 ? 2 : 4;  // bits of the first plane
+  store_plane(fours, out, 0, first);
+  if (BITS > first) store_plane(fours, out + 16 * first, first, BITS > first ? BITS - first : 1);
 }
 
 #if SUPER
@@ -81,6 +87,47 @@ INLINE void put(const u8* p, u8* record, int r) {
       fours[c] = ((load(low + 4 * c) >> 4 * (b % 4 / 2)) & NIBBLES) | ((load(high + 4 * c) >> 2 * (b % 4)) & ONES * 3) << 4;
     block[r] = p[192 + 2 * b];
     block[16 + r] = p[192 + 2 * b + 1];
+    store(fours, block, r);
+  }
+}
+#elif defined(TYPE_Q2_K)
+#define SOURCE_BYTES 84
+INLINE void put(const u8* p, u8* record, int r) {
+  *(u16*)(record + 2 * r) = *(const u16*)(p + 80);
+  *(u16*)(record + 32 + 2 * r) = *(const u16*)(p + 82) ^ 0x8000;  // minima are subtracted there, added here
+  UNROLL for (int b = 0; b < 8; b++) {
+    u8* block = record + SUPER_BYTES + b * BLOCK_BYTES;
+    u32 fours[8];
+    UNROLL for (int c = 0; c < 8; c++) fours[c] = load(p + 16 + 32 * (b / 4) + 4 * c) >> 2 * (b % 4) & ONES * 3;
+    block[r] = p[2 * b];
+    block[16 + r] = p[2 * b + 1];
+    store(fours, block, r);
+  }
+}
+#elif defined(TYPE_Q3_K)
+#define SOURCE_BYTES 110
+INLINE u8 scale_of(const u8* six, int i) { return (u8)(((i < 8 ? six[i] & 15 : six[i - 8] >> 4) | (six[8 + i % 4] >> 2 * (i / 4) & 3) << 4) - 32); }
+INLINE void put(const u8* p, u8* record, int r) {
+  *(u16*)(record + 2 * r) = *(const u16*)(p + 108);
+  UNROLL for (int b = 0; b < 8; b++) {
+    u8* block = record + SUPER_BYTES + b * BLOCK_BYTES;
+    u32 fours[8];
+    UNROLL for (int c = 0; c < 8; c++) fours[c] = (load(p + 32 + 32 * (b / 4) + 4 * c) >> 2 * (b % 4) & ONES * 3) | (load(p + 4 * c) >> b & ONES) << 2;
+    block[r] = scale_of(p + 96, 2 * b);
+    block[16 + r] = scale_of(p + 96, 2 * b + 1);
+    store(fours, block, r);
+  }
+}
+#elif defined(TYPE_IQ4_XS)
+#define SOURCE_BYTES 136
+INLINE void put(const u8* p, u8* record, int r) {
+  *(u16*)(record + 2 * r) = *(const u16*)p;
+  const u32 high = *(const u16*)(p + 2);
+  UNROLL for (int b = 0; b < 8; b++) {
+    u8* block = record + SUPER_BYTES + b * BLOCK_BYTES;
+    u32 fours[8];
+    UNROLL for (int c = 0; c < 8; c++) fours[c] = load(p + 8 + 16 * b + 4 * (c % 4)) >> 4 * (c / 4) & NIBBLES;
+    block[r] = (u8)(((p[4 + b / 2] >> 4 * (b % 2) & 15) | (high >> 2 * b & 3) << 4) - 32);
     store(fours, block, r);
   }
 }
@@ -104,18 +151,6 @@ INLINE void put(const u8* p, u8* record, int r) {
 }
 #endif
 
-#elif defined(TYPE_IQ4_NL)
-#define SOURCE_BYTES 18
-INLINE void put(const u8* p, u8* block, int r) {
-  static const signed char values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
-  *(u16*)(block + 2 * r) = *(const u16*)p;
-  u32 fours[8];
-  UNROLL for (int c = 0; c < 8; c++) {
-    u8* four = (u8*)&fours[c];
-    UNROLL for (int i = 0; i < 4; i++) four[i] = (u8)values[p[2 + 4 * (c % 4) + i] >> 4 * (c / 4) & 15];
-  }
-  store(fours, block, r);
-}
 #else
 
 #define QUANTS_AT (2 * (1 + HAS_MIN) + (BITS == 5 ? 4 : 0))

@@ -14,7 +14,7 @@ from tests.reference import oracles
 pytestmark = pytest.mark.slow
 
 KERNELS, EPS = CPUKernels(), 1e-5
-TYPES = ["F32", "F16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL"]
+TYPES = ["F32", "F16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "Q2_K", "Q3_K"]
 TOKENS = [1, 33]
 
 

@@ -25,6 +25,9 @@ def has(flag: str) -> bool:
         return False
 
 
+# whole files of tests in one: a machine with five other busy processes takes ten times as long
+pytestmark = pytest.mark.timeout(3000)
+
 SAME_TESTS = ["-m", "pytest", "-q", *(str(HERE / f"test_{name}.py") for name in ("matmul", "attend", "memory"))]
 
 

@@ -23,7 +23,7 @@ from tests.reference import oracles
 from tests.reference.cuda_emulator.fixtures import cuda_emulator  # noqa: F401
 
 EPS = 1e-5
-TYPES = ["F32", "F16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"]
+TYPES = ["F32", "F16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "Q2_K", "Q3_K"]
 FLOATS = ("F32", "F16")
 CARD = os.environ.get("TEST_GPU", "")  # a real one, by tinygrad's name: TEST_GPU=CUDA pytest …
 
@@ -89,7 +89,8 @@ def floats_of(activations: np.ndarray, cols: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "type, T", [*((type, 1) for type in TYPES), *((type, 33) for type in ("F32", "F16", "Q4_1", "Q5_0", "Q8_0", "Q6_K"))]
+    "type, T",
+    [*((type, 1) for type in TYPES), *((type, 33) for type in TYPES if type not in ("Q4_0", "Q5_1", "Q4_K", "Q5_K", "IQ4_NL"))],
 )
 def test_linear_residual(gpu: GPU, type: str, T: int) -> None:
     rng = np.random.default_rng(T)

@@ -8,7 +8,7 @@ from ext.tinygrad.kernels.packed.formats import FORMATS, as_stored, format_of, u
 from ext.tinygrad.kernels.packed.packed_matrix import pack
 from tests.reference.oracles import random_matrix
 
-EXACT = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL"]
+EXACT = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "Q2_K", "Q3_K"]
 
 
 @pytest.mark.parametrize("type", EXACT)
@@ -56,5 +56,5 @@ def test_bits_per_weight_are_those_of_the_file() -> None:
     per_weight = {name: f.group_bytes(256) * 8 / 256 / 16 for name, f in FORMATS.items()}
     assert per_weight == {
         "q4_0": 4.5, "q4_1": 5.0, "q5_0": 5.5, "q5_1": 6.0, "q8_0": 8.5, "q4_k": 4.625, "q5_k": 5.625, "q6_k": 6.5625, "f16": 16, "f32": 32,
-        "f16_rows": 16, "bf16_rows": 16, "f32_rows": 32,
+        "iq4_nl": 4.5, "iq4_xs": 4.3125, "q2_k": 2.625, "q3_k": 3.5625, "f16_rows": 16, "bf16_rows": 16, "f32_rows": 32,
     }  # fmt: skip

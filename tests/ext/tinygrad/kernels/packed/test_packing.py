@@ -10,7 +10,15 @@ from ext.tinygrad.kernels.packed.formats import GROUP, NATIVE, format_of
 from tests.reference import guarded
 
 FLOATS = {"F16": 2, "BF16": 2, "F32": 4}
-SCALES = {"Q4_1": (0, 2), "Q5_1": (0, 2), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}  # where a block keeps its f16 numbers
+SCALES = {
+    "Q4_1": (0, 2),
+    "Q5_1": (0, 2),
+    "Q4_K": (0, 2),
+    "Q5_K": (0, 2),
+    "Q6_K": (208,),
+    "Q2_K": (80, 82),
+    "Q3_K": (108,),
+}  # where a block keeps its f16 numbers
 SHAPES = [(1, 1), (15, 1), (16, 3), (17, 1), (37, 2), (2100, 1)]  # rows, blocks in a row
 CASES = [(type, rows, n * BLOCKS[type].block) for type in sorted(NATIVE - FLOATS.keys()) for rows, n in SHAPES]
 CASES += [(type, rows, cols) for type in FLOATS for rows, cols in [(1, 1), (16, 16), (17, 40), (33, 7), (2100, 32)]]
