@@ -1,12 +1,14 @@
 """A conversation with a persona: messages in, text out, of any length at constant memory."""
 
+import os
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from townhall.answer import Answer
 from townhall.answer_loop import AnswerLoop, common_prefix
+from townhall.context.source import GatheredSources, PromptSources, SourceRole, SourceState
 from townhall.context.strategies import open_strategy
 from townhall.context.strategy import Usage, WindowPlan, describe_history, fold_ahead
 from townhall.context.summarizer import Fold, Summarizer
@@ -54,6 +56,8 @@ class Conversation:
 
     exchanges: list[Exchange]
     last: Reply | None
+    _next_prompt: Sequence[int]  # as the next prompt will begin
+    _as_read: Sequence[int]  # the same with what sources put into the last prompt, as the model read it
 
     def __init__(
         self,
@@ -68,8 +72,11 @@ class Conversation:
         trim: bool = True,
         think: bool | None = None,
         think_tokens: int | None = None,
+        sources: PromptSources | None = None,
     ):
         """Lay out the persona; ContextError, with the numbers, where it leaves no room to talk. `heads` keeps personas for other starts.
+
+        `sources` give what goes into prompts beside persona and conversation.
 
         Without `trim` answers are raw: white space at their ends stays, and no string but the model's own end token ends them. `think`
         tells a template that knows the switch whether the model thinks before it answers; thoughts end after `think_tokens`.
@@ -77,13 +84,24 @@ class Conversation:
         self.llama, self.persona, self.max_tokens = llama, persona, max_tokens
         self.sampling = sampling if sampling is not None else _default_sampling()
         self.strategy, self.heads, self.trim, self._format = open_strategy(context), heads, trim, format
-        self.think_tokens = think_tokens
-        self.prompt = Prompt(open_format(format, persona, llama.tokenizer, think), llama.tokenizer)
+        self.think, self.think_tokens = think, think_tokens
         self.cache = llama.new_cache()
-        self.window = open_window(self.prompt, self.cache.capacity, max_tokens)
-        refuse_oversized_head(persona, self.prompt, self.window, max_tokens)
+        self._lay_out(sources or PromptSources((), llama.tokenizer))
         self._summarizer: Summarizer | None = None  # made when there is first something to write down
         self._fresh()
+
+    def _lay_out(self, sources: PromptSources) -> None:
+        """How prompts begin, and what room there is beside that. ContextError, and all is as before, where there is none to talk."""
+        tokenizer = self.llama.tokenizer
+        prompt = Prompt(open_format(self._format, sources.persona(self.persona), tokenizer, self.think), tokenizer, sources.head)
+        window = open_window(prompt, self.cache.capacity, self.max_tokens, sources)
+        refuse_oversized_head(self.persona, prompt, window, self.max_tokens)
+        self.sources, self.prompt, self.window = sources, prompt, window
+
+    def use(self, sources: PromptSources) -> None:
+        """From the next turn on, have these sources. ContextError, and all is as before, where their head leaves no room to talk."""
+        self._lay_out(sources)
+        self._next_prompt = self._as_read = self.prompt.before(self.plan)
 
     def _fresh(self) -> None:
         self.exchanges, self.last = [], None
@@ -92,11 +110,16 @@ class Conversation:
     def _stand(self, now: ConversationState, before: list[ConversationState], known: bool = False) -> None:
         """`before` are the states that each exchange found; `known`: the model has read all that the next prompt begins with."""
         self._now, self._before, self._known = settled(now, self.exchanges, bool(self.strategy.memory)), before, known
-        self._next_prompt: Sequence[int] = self.prompt.before(now.plan)  # as the next prompt will begin
+        self._next_prompt = self._as_read = self.prompt.before(now.plan)
 
     @property
     def plan(self) -> WindowPlan:
         return self._now.plan
+
+    @property
+    def source_states(self) -> list[Mapping[str, SourceState]]:
+        """What the sources remembered after each exchange."""
+        return [state.sources for state in [*self._before, self._now][1:]]
 
     def prepare(self, on_progress: Progress | None = None) -> Prepared:
         """Restore or prefill the pinned head, so that the first turn costs its own tokens only."""
@@ -124,7 +147,7 @@ class Conversation:
 
     def limit(self, max_tokens: int) -> None:
         """From now on an answer has at most so many tokens. ContextError where the persona leaves no room for that."""
-        window = open_window(self.prompt, self.cache.capacity, max_tokens)
+        window = open_window(self.prompt, self.cache.capacity, max_tokens, self.sources)
         refuse_oversized_head(self.persona, self.prompt, window, max_tokens)
         self.window, self.max_tokens = window, max_tokens
 
@@ -138,12 +161,19 @@ class Conversation:
             self._stand(found, before, known=not found.recalled)
         return taken
 
-    def recall(self, turns: Sequence[tuple[str, str]], sampled: Sequence[Sequence[int] | None] = (), reasoning: Sequence[str] = ()) -> None:
+    def recall(
+        self,
+        turns: Sequence[tuple[str, str]],
+        sampled: Sequence[Sequence[int] | None] = (),
+        reasoning: Sequence[str] = (),
+        sources: Sequence[Mapping[str, SourceState]] = (),
+    ) -> None:
         """Replace the history by these (question, answer) pairs, as if they had been said here one after the other.
 
         The window holds of them what the strategy would have left in it, and the next receipt tells what that is not. Nothing is computed
         before the next reply, and then from the first changed token on: answers that stand where they stood keep their ids, others have
-        them from `sampled` (one entry for each pair, None where they are not known), or are tokenised. `reasoning` is what was thought.
+        them from `sampled` (one entry for each pair, None where they are not known), or are tokenised. `reasoning` is what was thought,
+        `sources` what these remembered after each pair.
 
         Raises ContextError where the strategy lets nothing go, or a text is beyond all measure; the conversation stands as before.
         """
@@ -157,7 +187,7 @@ class Conversation:
             else:
                 ids, thoughts = sampled[at] if at < len(sampled) else None, reasoning[at] if at < len(reasoning) else ""
                 exchanges.append(exchange_of(self.prompt, at, question, answer, ids, thoughts))
-        *before, now = states(self.strategy, self.window, exchanges)
+        *before, now = states(self.strategy, self.window, exchanges, sources)
         self.exchanges, self.last = exchanges, None
         self._stand(now, before)
 
@@ -168,7 +198,7 @@ class Conversation:
     def usage(self) -> Usage:
         """How the window is filled now."""
         memory = memory_tokens(self.plan.memory)
-        return Usage(self.window.capacity, self.window.pinned, memory, self.plan.tokens - memory, self.window.reserve)
+        return Usage(self.window.capacity, self.window.pinned, memory, self.plan.tokens - memory, self.window.reserve, self.window.beside)
 
     def after_reply(self, stopped: Callable[[], bool] = lambda: False, on_progress: Progress | None = None) -> Fold | None:
         """Summarise what the next turn would push out; to be called after an answer has been shown.
@@ -187,7 +217,7 @@ class Conversation:
         moved = self.plan.kept[len(leaving) :] if self.prompt.format.turn_by_turn else ()
         self._now = self._now.folded(leaving, fold.memory, sum(exchange.tokens for exchange in moved))
         if self.prompt.format.turn_by_turn:
-            self._next_prompt = self.prompt.before(self.plan)
+            self._next_prompt = self._as_read = self.prompt.before(self.plan)
             self.llama.prefill(list(self._next_prompt), self.cache)
         return fold
 
@@ -200,12 +230,14 @@ class Conversation:
         on_progress: Progress | None = None,
         on_reasoning: Callable[[str], None] = lambda thoughts: None,
         opening: Sequence[int] | None = None,
+        gathered: GatheredSources | None = None,
     ) -> Generator[str, None, None]:
         """Answer `text`, piece by piece as it is sampled; `last` has the figures afterwards.
 
         The answer begins with `prefill`, or with the ids `opening` of an answer that is carried on, and takes the place of the last
         `instead` exchanges. While the prompt is read, `on_progress` counts its new tokens; what the model thinks goes to `on_reasoning`.
-        In the meantime `stopped` is asked: true interrupts the answer before it begins.
+        In the meantime `stopped` is asked: true interrupts the answer before it begins. With `gathered` the sources are not asked:
+        these are the texts they gave.
 
         Raises ContextError at once where the turn cannot fit, PrefillError where an answer cannot begin so, and the conversation stands
         as before. An answer that is cut short, by closing the iterator or by KeyboardInterrupt, is kept as far as it was shown.
@@ -214,15 +246,26 @@ class Conversation:
         at = max(0, len(self.exchanges) - instead)
         found = self._now if at == len(self.exchanges) else self._before[at]
         turn = Message(2 * at, "user", text, self.prompt.turn_ids(text))
-        begun = self.prompt.opening_ids(prefill) if opening is None else self.prompt.continued_ids(opening)
-        built = build(self.prompt, self.strategy, self.window, found.plan, turn, begun)
+        if gathered is None:
+            gathered = self._gather(at, text, found.sources)
+        begun = self.prompt.opening_ids(prefill or gathered.opening) if opening is None else self.prompt.continued_ids(opening)
+        built = build(self.prompt, self.strategy, self.window, found.plan, turn, begun, gathered)
         self.undo(instead)
         return self._stream(built, stopped, on_progress, on_reasoning)
+
+    def _gather(self, at: int, text: str, states: Mapping[str, SourceState]) -> GatheredSources:
+        """What the sources give to `text`, said after the first `at` exchanges."""
+        if not self.sources.sources:
+            return GatheredSources(states=states)
+        said: list[tuple[SourceRole, str]] = [(message.role, message.text) for one in self.exchanges[:at] for message in one.messages]
+        seed = getattr(self.sampling, "seed", None)
+        seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
+        return self.sources.gather([*said, ("user", text)], states, seed, self.window.capacity, self.window.beside)
 
     def _stream(
         self, built: BuiltPrompt, stopped: Callable[[], bool], on_progress: Progress | None, on_reasoning: Callable[[str], None]
     ) -> Generator[str, None, None]:
-        uncomputed = 0 if self._known else len(self._next_prompt) - common_prefix(self._next_prompt, self.cache.tokens)
+        uncomputed = 0 if self._known else len(self._as_read) - common_prefix(self._as_read, self.cache.tokens)
         settle_cache(self.strategy, self.cache, built.removed, self._next_prompt)
         stop = None if self.trim else ()
         answer = Answer(self.llama, self.prompt, stop, self.trim, built.opening, think_tokens=self.think_tokens)
@@ -258,18 +301,21 @@ class Conversation:
     def _keep(self, built: BuiltPrompt, answer: Answer, finish: str) -> None:
         """Put the exchange into the history; one that was interrupted before a word was shown never happened."""
         remembers, self._known = bool(self.strategy.memory), False
+        plain = not built.gathered.texts
         if finish == "interrupted" and not answer.shown:
             self._now = self._now.said(built.plan, None, remembers)
             # what stands before the turn, where turns stand by themselves
-            self._next_prompt = built.prompt[: len(built.prompt) - len(built.turn.ids)]
+            self._next_prompt = built.prompt[: len(built.prompt) - len(built.turn.ids)] if plain else self.prompt.before(built.plan)
+            self._as_read = self._next_prompt
             return
         ids = (*answer.kept_ids(finish), *self.prompt.close_ids)
         reply = Message(built.turn.id + 1, "assistant", answer.shown, ids, sampled=True, reasoning=answer.reasoning)
         exchange = Exchange(built.turn, reply)
         self.exchanges.append(exchange)
         self._before.append(self._now)
-        self._now = self._now.said(built.plan, exchange, remembers)
-        self._next_prompt = [*built.prompt, *reply.ids]
+        self._now = self._now.said(built.plan, exchange, remembers, built.gathered.states)
+        self._as_read = [*built.prompt, *reply.ids]
+        self._next_prompt = self._as_read if plain else self.prompt.before(self.plan)
 
 
 def _default_sampling() -> "SamplingParams":

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from townhall.context.source import PromptPart, SourceText
 from townhall.context.strategy import WindowPlan
 from townhall.errors import PrefillError
 from townhall.formats.prompt_pieces import Piece, PromptFormat, PromptTurn, text_of
@@ -18,8 +19,9 @@ _END_OF_THOUGHTS = [Piece(CLOSE, special=True), Piece("\n\n", special=False)]
 class Prompt:
     """Builds the ids of a prompt so that each one begins with all that the last one and its answer had in common with it."""
 
-    def __init__(self, format: PromptFormat, tokenizer: TextTokenizer):
-        self.format, self.tokenizer = format, tokenizer
+    def __init__(self, format: PromptFormat, tokenizer: TextTokenizer, head_texts: Sequence[SourceText] = ()):
+        """`head_texts` are what sources put into the head of `format`'s persona."""
+        self.format, self.tokenizer, self.head_texts = format, tokenizer, tuple(head_texts)
         self._special = frozenset(tokenizer.special_ids.values())
         self._head = format.head() if format.turn_by_turn else self._up_to_control(format.head())
         self.head_ids = tuple(self._encode(self._head, bos=True))
@@ -84,6 +86,17 @@ class Prompt:
         reminder = " ".join([REMINDER, *(note.text for note in notes)])
         nod = Message(NOT_SAID, "assistant", NOD, self.reply_ids(NOD))
         return Memory(tuple(notes), Exchange(Message(NOT_SAID, "user", reminder, self.turn_ids(reminder)), nod))
+
+    def head_parts(self) -> list[PromptPart]:
+        """The head's lines of a receipt: a source's texts are counted by themselves, the persona is the rest.
+
+        Where turns depend on each other, little of it is pinned, and the persona counts as history.
+        """
+        parts = [
+            PromptPart(text.source, text.place.describe(), len(self._encode([Piece(f"{text.text}\n", special=False)])), text.items)
+            for text in self.head_texts
+        ]
+        return [PromptPart("persona", "head", max(0, len(self.head_ids) - sum(part.tokens for part in parts))), *parts]
 
     def _messages(self, plan: WindowPlan) -> tuple[Message, ...]:
         return messages_of([plan.memory.exchange, *plan.kept] if plan.memory else plan.kept)

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from townhall.answer_loop import common_prefix
+from townhall.context.source import GatheredSources, PromptPart, PromptSources, SourceItem, SourceSpot, SourceText
 from townhall.context.strategy import ContextStrategy, Window, WindowPlan, refusal
 from townhall.errors import ContextError
 from townhall.language_model import Cache
-from townhall.message import Memory, Message
+from townhall.message import Exchange, Memory, Message
 from townhall.persona import Persona
 from townhall.prompt import Prompt
 
@@ -18,9 +19,13 @@ LONGEST_TOKEN = 256  # characters; vocabularies hold runs of 128 spaces
 HELP = "shorten it or raise --max-context"
 
 
-def open_window(prompt: Prompt, capacity: int, max_tokens: int) -> Window:
-    """The space there is beside a persona's head, a part of it kept for the answer."""
-    return Window(capacity, pinned=len(prompt.head_ids), reserve=max(1, min(max_tokens, capacity // 4)))
+NOTHING = GatheredSources()
+
+
+def open_window(prompt: Prompt, capacity: int, max_tokens: int, sources: PromptSources | None = None) -> Window:
+    """The space there is beside a persona's head, parts of it kept for the answer and for what sources put into a turn's prompt."""
+    window = Window(capacity, pinned=len(prompt.head_ids), reserve=max(1, min(max_tokens, capacity // 4)))
+    return replace(window, beside=sources.beside(capacity, window.budget)) if sources else window
 
 
 def refuse_oversized_text(text: str, capacity: int) -> None:
@@ -48,12 +53,18 @@ def refuse_oversized_head(persona: Persona, prompt: Prompt, window: Window, max_
 
 @dataclass(frozen=True)
 class BuiltPrompt:
-    """A prompt for one turn. `ids` ends in `opening`, what the answer is to begin with."""
+    """A prompt for one turn. `ids` ends in `opening`, what the answer is to begin with.
+
+    `turn` and `plan` are as they go into the history; in `ids` the sources' texts stand beside their words.
+    """
 
     turn: Message
     plan: WindowPlan
     ids: list[int]
     opening: list[int]
+    parts: tuple[PromptPart, ...]  # of `ids`: their tokens add up to all of them
+    turn_tokens: int  # of `ids`, what no other prompt has: the turn's words and the sources' texts
+    gathered: GatheredSources = NOTHING  # the texts that found room, and what was passed over
     removed: tuple[int, int] | None = None  # positions [start, stop) that leave a cache which holds `before`
     before: tuple[int, ...] = ()  # what a prompt would begin with if nothing left
 
@@ -64,11 +75,18 @@ class BuiltPrompt:
 
 
 def build(
-    prompt: Prompt, strategy: ContextStrategy, window: Window, current: WindowPlan, turn: Message, opening: Sequence[int] = ()
+    prompt: Prompt,
+    strategy: ContextStrategy,
+    window: Window,
+    current: WindowPlan,
+    turn: Message,
+    opening: Sequence[int] = (),
+    gathered: GatheredSources = NOTHING,
 ) -> BuiltPrompt:
     """The prompt for `turn` after what `current` holds. ContextError where it cannot be made to fit.
 
-    `opening` is a part of the answer: it is read like the prompt, and the answer keeps as much room beside it.
+    `opening` is a part of the answer: it is read like the prompt, and the answer keeps as much room beside it. What of the `gathered` texts
+    does not fit beside the turn is left out.
     """
     window = replace(window, reserve=window.reserve + len(opening))
     plan, ids = _fit(prompt, strategy, window, current, turn)
@@ -78,7 +96,59 @@ def build(
         start = window.pinned + memory_tokens(plan.memory)
         stop = window.pinned + memory_tokens(current.memory) + sum(exchange.tokens for exchange in plan.dropped)
         removed, before = (start, stop), tuple(prompt.before(WindowPlan(current.kept, (), current.memory)))
-    return BuiltPrompt(turn, plan, [*ids, *opening], list(opening), removed, before)
+    head, memory = prompt.head_parts(), [_memory_part(plan.memory)] if plan.memory else []
+    history = len(ids) - sum(part.tokens for part in (*head, *memory)) - len(turn.ids)
+    said = [PromptPart("history", "kept exchanges", history), PromptPart("turn", "newest turn", len(turn.ids))]
+    parts = [*head, *memory, *said]
+    ids, placed, gathered = _with_texts(prompt, plan, turn, ids, gathered, window.capacity - window.reserve)
+    parts += [*placed, *([PromptPart("opening", "answer", len(opening))] if opening else [])]
+    own = len(turn.ids) + sum(part.tokens for part in placed)
+    return BuiltPrompt(turn, plan, [*ids, *opening], list(opening), tuple(parts), own, gathered, removed, before)
+
+
+def _memory_part(memory: Memory) -> PromptPart:
+    notes = tuple(SourceItem(note.text, "noted of " + ", ".join(f"#{source}" for source in note.sources)) for note in memory.notes)
+    return PromptPart("memory", "behind the head", len(memory.ids), notes)
+
+
+def _with_texts(
+    prompt: Prompt, plan: WindowPlan, turn: Message, ids: list[int], gathered: GatheredSources, most: int
+) -> tuple[list[int], list[PromptPart], GatheredSources]:
+    """`ids`, of at most `most` tokens, with the sources' texts laid into the messages of the user's; a line of the receipt for each."""
+    parts: list[PromptPart] = []
+    texts: list[SourceText] = []
+    missing: list[SourceItem] = []
+    for text in gathered.texts:
+        longer = _laid_in(prompt, plan, turn, [*texts, text])
+        if len(longer) > most:
+            missing.append(SourceItem(text.source, f"no room beside this turn: a prompt has {most} tokens at most", len(longer) - len(ids)))
+            continue
+        parts.append(PromptPart(text.source, text.place.describe(), len(longer) - len(ids), text.items))
+        texts.append(text)
+        ids = longer
+    return ids, parts, replace(gathered, texts=tuple(texts), passed_over=(*gathered.passed_over, *missing))
+
+
+def _laid_in(prompt: Prompt, plan: WindowPlan, turn: Message, texts: Sequence[SourceText]) -> list[int]:
+    """The ids of a prompt whose user messages have `texts` in front of their words or behind them."""
+    first = plan.kept[0].user.id if plan.kept else turn.id
+    before: dict[int, list[str]] = {}
+    behind: dict[int, list[str]] = {}
+    for text in sorted(texts, key=lambda text: text.place.spot is SourceSpot.NEWEST):
+        place = text.place
+        at = turn.id if place.spot is SourceSpot.NEWEST else place.depth if place.from_start else turn.id + 1 - place.depth
+        at = min(max(at, first), turn.id + 1)
+        # what would stand in front of an answer stands behind its question
+        (behind if at % 2 else before).setdefault(at - at % 2, []).append(text.text)
+
+    def laid(message: Message) -> Message:
+        if message.id not in before and message.id not in behind:
+            return message
+        words = "\n\n".join([*before.get(message.id, ()), message.text, *behind.get(message.id, ())])
+        return replace(message, text=words, ids=prompt.turn_ids(words))
+
+    kept = tuple(Exchange(laid(exchange.user), exchange.reply) for exchange in plan.kept)
+    return prompt.ids(replace(plan, kept=kept), laid(turn))
 
 
 def settle_cache(strategy: ContextStrategy, cache: Cache, removed: tuple[int, int] | None, before: Sequence[int]) -> None:
@@ -116,8 +186,9 @@ def memory_tokens(memory: Memory | None) -> int:
 
 def _fit(prompt: Prompt, strategy: ContextStrategy, window: Window, current: WindowPlan, turn: Message) -> tuple[WindowPlan, list[int]]:
     """What of `current` the prompt for `turn` keeps, and its ids; ContextError where it cannot be made to fit."""
+    alone = replace(window, beside=0)  # sources give way to the user's words
     if (needed := window.pinned + len(turn.ids)) > window.capacity - window.reserve:
-        raise ContextError(refusal(needed, window, HELP), needed, window.capacity)
+        raise ContextError(refusal(needed, alone, HELP), needed, window.capacity)
     plan = strategy.choose(window, WindowPlan(current.kept, (), current.memory), len(turn.ids))
     ids = prompt.ids(plan, turn)
     while len(ids) > window.capacity - window.reserve and plan.kept:
@@ -128,5 +199,5 @@ def _fit(prompt: Prompt, strategy: ContextStrategy, window: Window, current: Win
         plan = WindowPlan(plan.kept, plan.dropped)
         ids = prompt.ids(plan, turn)
     if len(ids) > window.capacity - window.reserve:
-        raise ContextError(refusal(len(ids), window, HELP), len(ids), window.capacity)
+        raise ContextError(refusal(len(ids), alone, HELP), len(ids), window.capacity)
     return plan, ids

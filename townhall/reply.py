@@ -1,13 +1,18 @@
 """The reply to a turn: its text, its figures, and the receipt of what its prompt held and what was left out of it."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+from townhall.context.source import GatheredSources, PromptPart, SourceItem, described
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """Tokens, all of them; `dropped` are ids of messages that left the window for this turn."""
+    """Tokens, all of them; `dropped` are ids of messages that left the window for this turn.
+
+    The tokens of `parts` add up to `prompt_tokens`; `passed_over` is what sources could have given and did not.
+    """
 
     strategy: str
     window: int
@@ -18,10 +23,25 @@ class Receipt:
     recomputed_tokens: int = 0  # computed for an earlier turn already, and again for this one
     memory_tokens: int = 0
     memory_of: Sequence[int] = ()  # ids of the messages that the memory came from
+    parts: Sequence[PromptPart] = ()
+    passed_over: Sequence[SourceItem] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return asdict(self) | {"dropped": list(self.dropped), "memory_of": list(self.memory_of)}
+        plain = asdict(replace(self, parts=(), passed_over=()))
+        plain |= {"dropped": list(self.dropped), "memory_of": list(self.memory_of), "parts": [part.to_json() for part in self.parts]}
+        passed_over = [item.to_json() for item in self.passed_over]
+        return {**plain, "passed_over": passed_over}
+
+    def describe_parts(self) -> str:
+        """A line for each part of the prompt, with what it is made of and why, and one for what was passed over."""
+        lines = [
+            f"{part.tokens:>6} {part.name}, {part.place}" + "".join(f"\n         {described([item])}" for item in part.items)
+            for part in self.parts
+        ]
+        again = f", {self.recomputed_tokens} of them read again" if self.recomputed_tokens else ""
+        lines.append(f"{self.prompt_tokens:>6} tokens in the last prompt{again}")
+        return "\n".join([*lines, *(f"       passed over: {described([item])}" for item in self.passed_over)])
 
     def describe(self) -> str | None:
         """One line for a person; None when nothing was dropped."""
@@ -50,7 +70,10 @@ class Reply:
     device: str
     receipt: Receipt
     reasoning: str = ""  # what the model thought before it
+    gathered: GatheredSources = GatheredSources()  # what sources put into its prompt; the receipt says it in short
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return asdict(self) | {"receipt": self.receipt.to_json()}
+        plain = asdict(replace(self, gathered=GatheredSources()))
+        del plain["gathered"]
+        return plain | {"receipt": self.receipt.to_json()}

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from townhall.context.source import GatheredSources, PromptPart, PromptSources, SourceItem, SourceRole
 from townhall.context.strategy import ContextStrategy, Window, WindowPlan
 from townhall.formats.prompt_pieces import PromptTurn
-from townhall.message import Exchange, Memory, Message
+from townhall.message import Exchange, Memory, Message, messages_of
 from townhall.prompt import Prompt
 from townhall.prompt_builder import build, refuse_oversized_text
 
@@ -39,6 +40,8 @@ class PromptPlan:
     memory_of: tuple[int, ...] = ()  # indices of the messages it came from
     exchanges: tuple[Exchange, ...] = ()  # all that was said before this turn
     turn: Message | None = None
+    parts: tuple[PromptPart, ...] = ()  # of the prompt: their tokens add up to all of it
+    passed_over: tuple[SourceItem, ...] = ()
 
 
 def lay_out(
@@ -48,11 +51,13 @@ def lay_out(
     turns: Sequence[PromptTurn],
     spoken: Spoken = lambda text: None,
     recall: Recall = lambda exchanges: None,
+    sources: PromptSources | None = None,
+    seed: int = 0,
 ) -> PromptPlan:
     """The prompt for the last of `turns`, in which users and assistants may speak in any order; ContextError where it cannot fit.
 
     The strategy is led through the conversation again, turn by turn, so that it lets go of what it let go of when these turns were new:
-    the front of the prompt stays the same from request to request.
+    the front of the prompt stays the same from request to request. So are `sources`, those that go by what they gave before.
     """
     for message in turns:
         refuse_oversized_text(message.text, window.capacity)
@@ -66,7 +71,13 @@ def lay_out(
     turn = Message(2 * len(exchanges), "user", question, prompt.turn_ids(question))
     *_, current = plans(strategy, window, exchanges, recall(exchanges) if strategy.memory else None)
     opening = prompt.begun_ids(answer) if answer else ()
-    built = build(prompt, strategy, window, current, turn, opening)
+    gathered = GatheredSources()
+    if sources and sources.sources:
+        before: list[tuple[SourceRole, str]] = [(message.role, message.text) for message in messages_of(exchanges)]
+        messages = [*before, ("user", question)]
+        states = sources.states(messages, seed, window.capacity, window.beside)
+        gathered = sources.gather(messages, states, seed, window.capacity, window.beside)
+    built = build(prompt, strategy, window, current, turn, opening, gathered)
     plan = built.plan
     gone = exchanges[: len(exchanges) - len(plan.kept)]
     noted = {source // 2 for source in plan.memory.sources} if plan.memory else set()
@@ -81,6 +92,8 @@ def lay_out(
         memory_of=tuple(index for at in sorted(noted) for index in indices[at] if turns[index].role == "user"),
         exchanges=tuple(exchanges),
         turn=turn,
+        parts=built.parts,
+        passed_over=built.gathered.passed_over,
     )
 
 

@@ -1,10 +1,11 @@
 """The state of a conversation between two turns, immutable so that a turn can be undone, and a turn that is being answered."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from townhall.answer import Answer
 from townhall.answer_loop import AnswerLoop
+from townhall.context.source import SourceState
 from townhall.context.strategy import ContextStrategy, Window, WindowPlan
 from townhall.message import Exchange, Memory, Message, messages_of
 from townhall.prompt_builder import BuiltPrompt, memory_tokens
@@ -23,13 +24,17 @@ class ConversationState:
     recomputed: int = 0  # tokens computed again since the last prompt
     unfolded: tuple[Exchange, ...] = ()  # dropped before a memory could be made of them
     given_up: tuple[Exchange, ...] = ()  # no memory came of them
+    sources: Mapping[str, SourceState] = field(default_factory=dict)  # what each source remembers, by its name
     recalled: bool = False  # restored from a log: exchanges outside the window have left it, and are not listed one by one
 
-    def said(self, plan: WindowPlan, exchange: Exchange | None, remembers: bool) -> "ConversationState":
-        """After a prompt of `plan`, and what came of it; None where not a word was shown."""
+    def said(
+        self, plan: WindowPlan, exchange: Exchange | None, remembers: bool, sources: Mapping[str, SourceState] | None = None
+    ) -> "ConversationState":
+        """After a prompt of `plan`, and what came of it; None where not a word was shown. `sources`: what they remember now."""
         late = tuple(gone for gone in plan.dropped if gone not in self.given_up) if remembers else ()
         kept = plan.kept if exchange is None else (*plan.kept, exchange)
-        return ConversationState(WindowPlan(kept, plan.dropped, plan.memory), (), 0, (*self.unfolded, *late), self.given_up)
+        now = self.sources if sources is None else sources
+        return ConversationState(WindowPlan(kept, plan.dropped, plan.memory), (), 0, (*self.unfolded, *late), self.given_up, now)
 
     def folded(self, leaving: Sequence[Exchange], memory: Memory, recomputed: int) -> "ConversationState":
         """After `memory` took the place of `leaving`, and what moved up for it was computed again."""
@@ -43,9 +48,16 @@ class ConversationState:
         return replace(self, given_up=tuple(leaving), unfolded=())
 
 
-def states(strategy: ContextStrategy, window: Window, exchanges: Sequence[Exchange]) -> list[ConversationState]:
-    """Before each of `exchanges`, as if they had been said one after the other, and after the last. ContextError where they may not be."""
-    return [ConversationState(WindowPlan(plan.kept), recalled=True) for plan in plans(strategy, window, exchanges)]
+def states(
+    strategy: ContextStrategy, window: Window, exchanges: Sequence[Exchange], sources: Sequence[Mapping[str, SourceState]] = ()
+) -> list[ConversationState]:
+    """Before each of `exchanges`, as if they had been said one after the other, and after the last. ContextError where they may not be.
+
+    `sources`: what these remembered after each of them, where that is known.
+    """
+    remembered = [{}, *sources[: len(exchanges)], *({} for _ in exchanges[len(sources) :])]
+    planned = plans(strategy, window, exchanges)
+    return [ConversationState(WindowPlan(plan.kept), sources=then, recalled=True) for plan, then in zip(planned, remembered, strict=True)]
 
 
 def settled(state: ConversationState, exchanges: Sequence[Exchange], remembers: bool) -> ConversationState:
@@ -71,7 +83,7 @@ class OngoingTurn:
         built, found, memory = self.built, self.found, self.built.plan.memory
         gone = (*found.left, *built.plan.dropped)
         forgotten = found.plan.memory if memory is None else None
-        again = len(built.prompt) - len(built.turn.ids) - loop.cached - self.uncomputed
+        again = len(built.prompt) - built.turn_tokens - loop.cached - self.uncomputed
         receipt = Receipt(
             strategy=self.strategy,
             window=self.window.capacity,
@@ -82,6 +94,8 @@ class OngoingTurn:
             recomputed_tokens=found.recomputed + max(0, again),
             memory_tokens=memory_tokens(memory),
             memory_of=memory.sources if memory else (),
+            parts=built.parts,
+            passed_over=built.gathered.passed_over,
         )
         return Reply(
             text=answer.shown,
@@ -94,6 +108,7 @@ class OngoingTurn:
             device=device,
             receipt=receipt,
             reasoning=answer.reasoning,
+            gathered=built.gathered,
         )
 
 

@@ -91,11 +91,11 @@ def turns_of(now: Conversation) -> Recall:
     """What brings a fresh conversation to where `now` stands; ids are kept where the model reads them in the same way."""
     close, turns = len(now.prompt.close_ids), [(exchange.user.text, exchange.reply.text) for exchange in now.exchanges]
     ids = [exchange.reply.ids[: len(exchange.reply.ids) - close] for exchange in now.exchanges]
-    reasoning = [exchange.reply.reasoning for exchange in now.exchanges]
+    reasoning, states = [exchange.reply.reasoning for exchange in now.exchanges], now.source_states
 
     def recall(fresh: Conversation) -> None:
         same = fresh.cache.identity.get("model") == now.cache.identity.get("model") and fresh.prompt.format.name == now.prompt.format.name
-        fresh.recall(turns, ids if same else (), reasoning)
+        fresh.recall(turns, ids if same else (), reasoning, states)
 
     return recall
 

@@ -91,6 +91,7 @@ class ChatState:
         pieces = conversation.reply(text, self.prefill, instead, stopped, on_progress, on_reasoning)
         self._begun, self.prefill, self.unanswered = self.prefill, "", text
         if self.keeper:
+            self.keeper.sourced(conversation.sources.note(conversation.window.capacity))
             self.keeper.asked(text, instead)
         return pieces
 
@@ -225,6 +226,13 @@ class ChatState:
         chat_setup = self._chat_setup
         assert chat_setup.recorded is not None
         settings = self.loaded.settings(self.options) if settings is None else settings
+        conversation = chat_setup.conversation
         return LoggedChat.begin(
-            place, chat_setup.recorded, chat_setup.persona, chat_setup.conversation.cache.identity, settings, terminal.complain
+            place,
+            chat_setup.recorded,
+            chat_setup.persona,
+            conversation.cache.identity,
+            settings,
+            terminal.complain,
+            sources=conversation.sources.note(conversation.window.capacity),
         )

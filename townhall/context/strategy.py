@@ -17,11 +17,12 @@ class Window:
     capacity: int  # what the KV cache holds
     pinned: int  # the persona's head, in every prompt
     reserve: int  # kept free for the answer
+    beside: int = 0  # kept free for what sources put into a turn's prompt
 
     @property
     def budget(self) -> int:
-        """Tokens for everything between the pinned head and the answer."""
-        return self.capacity - self.pinned - self.reserve
+        """Tokens for everything between the pinned head and the answer but the sources' texts."""
+        return self.capacity - self.pinned - self.reserve - self.beside
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,11 @@ def evict(window: Window, current: WindowPlan, turn: int, goal: int | None = Non
 
 def refusal(needed: int, window: Window, help: str) -> str:
     """The sentence for a turn that does not fit."""
-    over = needed + window.reserve - window.capacity
+    over = needed + window.reserve + window.beside - window.capacity
+    beside = f", {window.beside} for what its sources add" if window.beside else ""
     return (
         f"this turn makes a prompt of {needed} tokens, {over} more than fit: the window holds {window.capacity}, "
-        f"of which {window.reserve} are kept for the answer and {window.pinned} are the persona's; {help}"
+        f"of which {window.reserve} are kept for the answer{beside} and {window.pinned} are the persona's; {help}"
     )
 
 
@@ -102,20 +104,22 @@ class Usage:
     memory: int
     recent: int
     reserve: int
+    beside: int = 0  # kept for what sources add
 
     @property
     def free(self) -> int:
         """What a next turn may take before something must go."""
-        return max(0, self.window - self.pinned - self.memory - self.recent - self.reserve)
+        return max(0, self.window - self.pinned - self.memory - self.recent - self.beside - self.reserve)
 
     def describe(self, width: int = 48) -> str:
         """A bar and its legend."""
-        shares = {"#": self.pinned, "m": self.memory, "=": self.recent, "r": self.reserve}
+        shares = {"#": self.pinned, "m": self.memory, "=": self.recent, "s": self.beside, "r": self.reserve}
         bar = "".join(mark * round(tokens / self.window * width) for mark, tokens in shares.items())[:width]
         memory = f"m memory {self.memory}  " if self.memory else ""
+        sources = f"s kept for sources {self.beside}  " if self.beside else ""
         return (
             f"[{bar:.<{width}}] {self.window} tokens\n"
-            f"# persona {self.pinned}  {memory}= recent {self.recent}  r kept for the answer {self.reserve}  . free {self.free}"
+            f"# persona {self.pinned}  {memory}= recent {self.recent}  {sources}r kept for the answer {self.reserve}  . free {self.free}"
         )
 
 

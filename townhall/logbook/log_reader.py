@@ -42,6 +42,11 @@ class Log:
     def id(self) -> str:
         return str(self.head.get("id") or self.path.stem)
 
+    @property
+    def sources(self) -> dict[str, Any]:
+        """The note of the sources that its last turns were held with."""
+        return next((event[1] for event in reversed(self.events) if isinstance(event, tuple) and event[0] == "sources"), {})
+
 
 def read_log(path: Path) -> Log:
     """Everything that can be read. LogError where the file cannot be opened or is no log at all."""

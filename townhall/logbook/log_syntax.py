@@ -25,6 +25,8 @@ follows the last one of the path that the talk goes, and these comments change t
 `<!-- choose {"turn": 5} -->`: the path leads through turn 5, and from there to where it went last;
 `<!-- delete {"turn": 4} -->`: turn 4 is taken out, what follows it moves up; with `"below": true` all that follows it goes, too.
 `<!-- set {"system": "…", "tags": ["…"]} -->` has settings of the chat, the last value of a key counts and null takes it away.
+`<!-- sources {"beside": 160, "head": [...]} -->` has what sources put into the pinned head from here on, and the tokens kept free for what
+they add to a turn, which stands in each reply as `inserted`.
 A turn whose comment has `"edits": 4` or `"continues": 4` is what turn 4 reads now.
 """
 
@@ -39,7 +41,7 @@ import yaml
 VERSION = 1
 FENCE = "---"
 HEADING = re.compile(r"## (\S(?:.*\S)?)\s*")
-BETWEEN = ("reset", "undo", "resume", "title", "branch", "choose", "delete", "set")
+BETWEEN = ("reset", "undo", "resume", "title", "branch", "choose", "delete", "set", "sources")
 COMMENT = re.compile(rf"<!-- (user|reply|{'|'.join(BETWEEN)})(?: (\{{.*\}}))? -->\s*")
 REMARK = re.compile(r"<!--.*-->\s*")
 _ESCAPED = re.compile(r"^(\\*)(?=## |<!--)", re.MULTILINE)

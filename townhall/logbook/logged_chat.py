@@ -34,6 +34,7 @@ class LoggedChat:
         self.writer, self.model, self.persona, self.identity = writer, model, persona, identity
         self.found: Log | None = None
         self._before = ""  # to be written before whatever comes first
+        self._sources: Mapping[str, Any] = {}  # as the log has them
 
     @property
     def id(self) -> str:
@@ -53,11 +54,12 @@ class LoggedChat:
         settings: Mapping[str, Any],
         say: Callable[[str], None] = lambda line: None,
         kind: str = CONVERSATION,
+        sources: Mapping[str, Any] | None = None,
     ) -> "LoggedChat":
         """A log in the folder `place`, or the file `place`, which may be there already; nothing is written before the first turn.
 
-        `identity` says which weights on which device, as a cache does. LogError for a file that another process writes, or that holds a
-        conversation of another kind.
+        `identity` says which weights on which device, as a cache does; `sources` is their note (`PromptSources.note`). LogError for a file
+        that another process writes, or that holds a conversation of another kind.
         """
         head = front_matter(persona, identity, settings, kind)
         path = place if place.suffix == SUFFIX else place / f"{head['id']}{SUFFIX}"
@@ -71,13 +73,16 @@ class LoggedChat:
             turns = keeper.found.turns
             # a question that was never answered is no part of the talk
             unanswered = log_syntax.comment("undo", {"turns": 1}) + "\n" if turns and turns[-1].role == "user" else ""
-            keeper._before = unanswered + (_resumed() if kind == CONVERSATION else "")
+            keeper._sources = keeper.found.sources
+            keeper._before = unanswered + keeper._changed(sources or {}) + (_resumed() if kind == CONVERSATION else "")
+        else:
+            keeper._before = keeper._changed(sources or {})
         return keeper
 
     def carry(self, turns: str, title: str = "") -> None:
         """Begin this new log with turns of another one."""
         named = log_syntax.comment("title", {"title": title}) + "\n" if title else ""
-        self._before = named + (turns + _resumed() if turns else "")
+        self._before = named + turns + self._before + (_resumed() if turns else "")
 
     def write(self) -> None:
         """Have the log on the disk before anything is said in it."""
@@ -91,6 +96,21 @@ class LoggedChat:
         before, self._before = self._before, ""
         self.writer.append(before + text)
 
+    def sourced(self, sources: Mapping[str, Any]) -> None:
+        """From here on the conversation has these sources."""
+        if changed := self._changed(sources):
+            if self.writer.begun:
+                self._append(changed)
+            else:
+                self._before += changed
+
+    def _changed(self, sources: Mapping[str, Any]) -> str:
+        """The comment that says so, "" where they are as the log has them."""
+        if sources == self._sources:
+            return ""
+        self._sources = sources
+        return log_syntax.comment("sources", sources) + "\n"
+
     def asked(self, text: str, instead: int = 0) -> None:
         """The user's turn was taken, in the place of the last `instead` exchanges."""
         undo = log_syntax.comment("undo", {"turns": instead}) + "\n" if instead else ""
@@ -99,6 +119,8 @@ class LoggedChat:
     def answered(self, reply: Reply, prefill: str = "", max_tokens: int | None = None) -> None:
         """The answer to it stands, whole or interrupted; what was interrupted before a word was shown is taken back."""
         run: RecordedRun = self.model.run  # type: ignore[assignment]  # there is no reply without a generation
+        prefill = prefill or reply.gathered.opening
+        inserted, states = [text.to_json() for text in reply.gathered.texts], reply.gathered.states
         facts = {
             "at": _now(),
             "finish_reason": reply.finish_reason,
@@ -110,6 +132,8 @@ class LoggedChat:
             **({"prefill": prefill} if prefill else {}),
             **({"max_tokens": max_tokens} if max_tokens is not None else {}),
             **({"reasoning": reply.reasoning} if reply.reasoning else {}),
+            **({"inserted": inserted} if inserted else {}),
+            **({"source_states": dict(states)} if states else {}),
             "tokens": run.ids,
         }
         never_said = reply.finish_reason == "interrupted" and not reply.text
@@ -125,7 +149,7 @@ class LoggedChat:
         if self.writer.begun:
             self._append(log_syntax.comment("reset") + "\n")
         else:
-            self._before = ""
+            self._before = log_syntax.comment("sources", self._sources) + "\n" if self._sources else ""
 
 
 def front_matter(persona: Persona, identity: Mapping[str, str], settings: Mapping[str, Any], kind: str = CONVERSATION) -> dict[str, Any]:

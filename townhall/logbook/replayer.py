@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from townhall.context.source import GatheredSources, PromptSources, SourceText
 from townhall.conversation import Conversation
 from townhall.errors import LogError
 from townhall.language_model import LanguageModel
@@ -48,6 +49,7 @@ class Expected:
     prefill: str = ""
     max_tokens: int | None = None
     given: Sequence[int] = ()  # ids that the reply was made to begin with
+    texts: tuple[SourceText, ...] = ()  # that sources put into its prompt
 
 
 class Different(Exception):
@@ -112,14 +114,14 @@ class ReplayStep:
 
 
 def steps(log: Log) -> Iterator[ReplayStep | Mark]:
-    """Every reply that was given here, to a question that stands before it, and the marks `reset` and `resume` between them.
+    """Every reply that was given here, to a question that stands before it, and the marks `reset`, `resume` and `sources` between them.
 
     A question without a receipt is passed over: the conversation did not keep it either.
     """
     tree = ChatTree()
     for event in log.events:
         if not isinstance(event, LogTurn):
-            if event[0] in ("reset", "resume"):
+            if event[0] in ("reset", "resume", "sources"):
                 yield event
         elif event.role == "assistant" and event.facts is not None and not event.facts.keys() & {"said_in", "edits", "greeting", "written"}:
             carried = tree.nodes.get(event.facts.get("continues") or 0)
@@ -146,11 +148,15 @@ def replay(
     """
     outcome = ReplayResult(0, 0)
     settings: dict[str, Any] = {}
+    sources = conversation.sources
     for step in steps(log):
         if not isinstance(step, ReplayStep):
             kind, facts = step
             if kind == "reset":
                 conversation.reset()
+            elif kind == "sources":
+                sources = _sources(facts, log, conversation)
+                conversation.use(sources)
             elif kind == "resumed":
                 conversation.renew()
                 restore.recall(conversation, facts["said"])
@@ -158,6 +164,7 @@ def replay(
         reply, facts = step.reply, step.reply.facts or {}
         if make and (now := of_conversation(step.settings)) != settings:
             conversation, settings = make(now), now
+            conversation.use(sources)
         model.expected = None
         expected = _expected(reply, outcome.replies + 1, log)
         if expected.max_tokens is not None:
@@ -196,7 +203,7 @@ def replay_completion(log: Log, model: RehearsedModel, max_tokens: int, context:
 def _rehearse(conversation: Conversation, question: str, expected: Expected, log: Log, reply: LogTurn) -> Difference | None:
     """Have a question answered again."""
     conversation.sampling = _sampling(expected, log, reply)
-    return _heard(conversation.reply(question, expected.prefill, opening=expected.given or None))
+    return _heard(conversation.reply(question, expected.prefill, opening=expected.given or None, gathered=GatheredSources(expected.texts)))
 
 
 def _heard(pieces: Iterable[str]) -> Difference | None:
@@ -236,7 +243,18 @@ def _expected(reply: LogTurn, number: int, log: Log) -> Expected:
     if type(given) is not int or not 0 <= given <= len(ids):
         raise _unreadable(log, reply)
     interrupted = facts.get("finish_reason") == "interrupted"
-    return Expected(number, reply.line, prompt, ids[given:], interrupted, sampler, prefill, most, ids[:given])
+    try:
+        texts = tuple(SourceText.from_json(text) for text in facts.get("inserted", ()))
+    except (KeyError, TypeError, ValueError) as error:
+        raise _unreadable(log, reply) from error
+    return Expected(number, reply.line, prompt, ids[given:], interrupted, sampler, prefill, most, ids[:given], texts)
+
+
+def _sources(facts: dict[str, Any], log: Log, conversation: Conversation) -> PromptSources:
+    try:
+        return PromptSources.from_note(facts, conversation.llama.tokenizer)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise LogError(f"log {log.path}: a comment `sources` does not say what it takes to repeat the replies below it") from error
 
 
 def _sampling(expected: Expected, log: Log, reply: LogTurn) -> Any:

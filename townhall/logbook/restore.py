@@ -55,6 +55,7 @@ def recall(conversation: Conversation, said: list[tuple[LogTurn, LogTurn]]) -> N
         [(question.text, answer.text) for question, answer in said],
         [sampled(conversation, answer) for _, answer in said],
         [str((answer.facts or {}).get("reasoning") or "") for _, answer in said],
+        [states if isinstance(states := (answer.facts or {}).get("source_states"), dict) else {} for _, answer in said],
     )
 
 
@@ -97,11 +98,12 @@ def sampled(conversation: Conversation, turn: LogTurn) -> list[int] | None:
 def carried(conversation: Conversation, origin: str) -> str:
     """The conversation as turns that were said in the log `origin`, for another log to begin with."""
     close, parts = len(conversation.prompt.close_ids), []
-    for exchange in conversation.exchanges:
+    for exchange, states in zip(conversation.exchanges, conversation.source_states, strict=True):
         ids = exchange.reply.ids[: len(exchange.reply.ids) - close]
         facts: dict[str, Any] = {"said_in": origin, "finish_reason": "stop"}
         parts.append(log_syntax.turn(conversation.persona.user, exchange.user.text, "user", {"said_in": origin}))
         facts |= {"reasoning": exchange.reply.reasoning} if exchange.reply.reasoning else {}
+        facts |= {"source_states": dict(states)} if states else {}
         facts |= {"identity": dict(conversation.cache.identity), "tokens": list(ids)}
         parts.append(log_syntax.turn(conversation.persona.name, exchange.reply.text, "reply", facts))
     return "".join(parts)
