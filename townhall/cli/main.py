@@ -17,6 +17,7 @@ COMMANDS = {
     "web": ("townhall.cli.web", "Talk to the personas on a page in the browser."),
     "character": ("townhall.cli.character", "Import, export, show, make and edit character cards."),
     "inspect": ("townhall.cli.inspect", "Say what a checkpoint holds: sizes, types, vocabulary, memory, licence."),
+    "fit": ("townhall.cli.fit", "Plan which models fit which device's memory, and what would fit."),
     "delta": ("townhall.cli.delta", "Apply, make, verify or fetch deltas: weights given as a difference from others."),
     "convert": ("townhall.cli.convert", "Turn any checkpoint into one GGUF file, quantised or not."),
     "bench": ("bench.command", "Measure the speed of this machine, beside llama.cpp."),
