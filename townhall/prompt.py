@@ -13,6 +13,7 @@ from townhall.message import NOT_SAID, Exchange, Memory, Message, Note, messages
 from townhall.thoughts import CLOSE, OPEN, left_open
 
 REMINDER, NOD = "Remember what I told you:", "I remember."
+_ANY_WORD = "\ue000"  # which no text holds: it is for private use
 _END_OF_THOUGHTS = [Piece(CLOSE, special=True), Piece("\n\n", special=False)]
 
 
@@ -75,6 +76,17 @@ class Prompt:
         if self.format.turn_by_turn and text_of(pieces) == text_of(self._head) + "".join(map(self._laid_out, messages)):
             return [*self.before(plan), *turn.ids]
         return self._whole(messages, pieces)
+
+    def user_cue_ids(self, plan: WindowPlan) -> list[int]:
+        """A prompt that ends where the user's next words begin, for the model to write them."""
+        messages = [*self._messages(plan), Message(NOT_SAID, "user", _ANY_WORD, ())]
+        pieces = self.format.whole([PromptTurn(message.role, message.text, message.reasoning) for message in messages])
+        words = max(at for at, piece in enumerate(pieces) if _ANY_WORD in piece.text)
+        # tokenizers put the space before a word into the word
+        cue = replace(pieces[words], text=pieces[words].text.rpartition(_ANY_WORD)[0].rstrip(" "), turn=None)
+        if cue.text or not words:
+            return self._whole(messages, [*pieces[:words], cue])
+        return self._whole(messages, [*pieces[: words - 1], replace(pieces[words - 1], text=pieces[words - 1].text.rstrip(" "))])
 
     def before(self, plan: WindowPlan) -> list[int]:
         """What a prompt after `plan` begins with, up to the new turn; where turns depend on each other, the head alone."""

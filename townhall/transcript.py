@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from townhall.context.source import GatheredSources, PromptPart, PromptSources, SourceItem, SourceRole
+from townhall.context.source import GatheredSources, PromptPart, PromptSources, SourceRole
 from townhall.context.strategy import ContextStrategy, Window, WindowPlan
 from townhall.formats.prompt_pieces import PromptTurn
 from townhall.message import Exchange, Memory, Message, messages_of
@@ -41,7 +41,8 @@ class PromptPlan:
     exchanges: tuple[Exchange, ...] = ()  # all that was said before this turn
     turn: Message | None = None
     parts: tuple[PromptPart, ...] = ()  # of the prompt: their tokens add up to all of it
-    passed_over: tuple[SourceItem, ...] = ()
+    gathered: GatheredSources = GatheredSources()
+    window: WindowPlan = WindowPlan(())  # what of them the prompt holds
 
 
 def lay_out(
@@ -53,24 +54,31 @@ def lay_out(
     recall: Recall = lambda exchanges: None,
     sources: PromptSources | None = None,
     seed: int = 0,
+    sampled: Sequence[Sequence[int] | None] | None = None,
+    opening: Sequence[int] | None = None,
 ) -> PromptPlan:
     """The prompt for the last of `turns`, in which users and assistants may speak in any order; ContextError where it cannot fit.
 
     The strategy is led through the conversation again, turn by turn, so that it lets go of what it let go of when these turns were new:
     the front of the prompt stays the same from request to request. So are `sources`, those that go by what they gave before.
+
+    `sampled` has the ids of each answer, in the place of `spoken`. The answer begins with the ids `opening`, by default with the answer
+    that the list ends with.
     """
     for message in turns:
         refuse_oversized_text(message.text, window.capacity)
     said = list(paired(turns))
     indices = [index for index, _, _ in said]
-    exchanges = [
-        exchange_of(prompt, at, question, answer, spoken(answer), "\n\n".join(turns[n].reasoning for n in of_one if turns[n].reasoning))
-        for at, (of_one, question, answer) in enumerate(said[:-1])
-    ]
+    exchanges = []
+    for at, (of_one, question, answer) in enumerate(said[:-1]):
+        ids = spoken(answer) if sampled is None else sampled[at]
+        reasoning = "\n\n".join(turns[n].reasoning for n in of_one if turns[n].reasoning)
+        exchanges.append(exchange_of(prompt, at, question, answer, ids, reasoning))
     _, question, answer = said[-1]
     turn = Message(2 * len(exchanges), "user", question, prompt.turn_ids(question))
     *_, current = plans(strategy, window, exchanges, recall(exchanges) if strategy.memory else None)
-    opening = prompt.begun_ids(answer) if answer else ()
+    if opening is None:
+        opening = prompt.begun_ids(answer) if answer else ()
     gathered = GatheredSources()
     if sources and sources.sources:
         before: list[tuple[SourceRole, str]] = [(message.role, message.text) for message in messages_of(exchanges)]
@@ -93,7 +101,8 @@ def lay_out(
         exchanges=tuple(exchanges),
         turn=turn,
         parts=built.parts,
-        passed_over=built.gathered.passed_over,
+        gathered=built.gathered,
+        window=plan,
     )
 
 

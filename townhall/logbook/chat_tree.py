@@ -36,6 +36,7 @@ class ChatTree:
         self.nodes: dict[int, TreeNode] = {}
         self.settings: dict[str, Any] = {}  # of `set` comments, the last value of each key
         self.title = ""
+        self.sources: dict[str, Any] = {}  # the note of the last `sources` comment
         self._below: dict[int, list[int]] = {BEGINNING: []}
         self._chosen: dict[int, int] = {}  # where the path went last from a turn
         self._taken: list[TreeNode] = []
@@ -60,6 +61,8 @@ class ChatTree:
             self._below[self._root], self._end = [], None
         elif kind == "title":
             self.title = str(facts.get("title") or "")
+        elif kind == "sources":
+            self.sources = dict(facts)
         elif kind == "set":
             self.settings = merged(self.settings, facts)
         elif node := self.nodes.get(_id(facts, "turn")):

@@ -1,5 +1,6 @@
 """What all logs of a folder hold, in SQLite, to be listed and searched. The text is the truth: the index follows it or is made anew."""
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -12,14 +13,22 @@ from townhall.logbook.log_reader import Log, read_log
 from townhall.logbook.log_writer import SUFFIX
 
 NAME = "index.sqlite"
-VERSION = 2
+VERSION = 3
 _TABLES = """
 CREATE TABLE log (
     name TEXT PRIMARY KEY, size INTEGER, changed INTEGER,
-    id TEXT, started TEXT, persona TEXT, model TEXT, turns INTEGER, first TEXT, damages INTEGER, fault TEXT, title TEXT
+    id TEXT, started TEXT, persona TEXT, model TEXT, turns INTEGER, first TEXT, damages INTEGER, fault TEXT, title TEXT,
+    user TEXT, served_as TEXT, folder TEXT, tags TEXT
 );
-CREATE TABLE turn (log TEXT, line INTEGER, role TEXT, speaker TEXT, text TEXT, folded TEXT, PRIMARY KEY (log, line));
+CREATE TABLE turn (
+    log TEXT, line INTEGER, role TEXT, speaker TEXT, text TEXT, folded TEXT, message INTEGER, standing INTEGER, at TEXT,
+    PRIMARY KEY (log, line)
+);
 """
+_ENTRY = (
+    *("name", "id", "started", "persona", "model", "turns", "first", "damages", "fault", "title"),
+    *("user", "served_as", "folder", "tags", "changed"),
+)
 
 
 @dataclass(frozen=True)
@@ -36,16 +45,26 @@ class LogEntry:
     damages: int
     fault: str | None
     title: str = ""  # given by the user
+    user: str = ""  # the user's name in it
+    served_as: str = ""  # the model id of the server that kept it
+    folder: str = ""  # that the user put it in
+    tags: tuple[str, ...] = ()
+    changed: int = 0  # nanoseconds since 1970
 
 
 @dataclass(frozen=True)
 class Found:
-    """A turn in which all the words occur."""
+    """A turn in which all the words occur; `standing`: is it on the path that the talk goes?"""
 
     id: str
     line: int
     speaker: str
     text: str
+    message: int = 0  # its number in the log's tree
+    standing: int = 1  # or 0
+    role: str = ""
+    at: str = ""
+    name: str = ""  # of the log's file
 
 
 class Index:
@@ -60,21 +79,35 @@ class Index:
 
     def entries(self) -> list[LogEntry]:
         """Every log, the newest first."""
-        rows = self._db.execute(
-            "SELECT name, id, started, persona, model, turns, first, damages, fault, title FROM log ORDER BY started DESC, name DESC"
-        )
-        return [LogEntry(*row) for row in rows]
+        rows = self._db.execute(f"SELECT {', '.join(_ENTRY)} FROM log ORDER BY started DESC, name DESC")
+        found = [dict(zip(_ENTRY, row, strict=True)) for row in rows]
+        return [LogEntry(**{**row, "tags": tuple(json.loads(row["tags"]))}) for row in found]
 
-    def search(self, words: str) -> list[Found]:
-        """The turns that hold every one of the words, the newest log first; upper and lower case are one."""
-        wanted = words.casefold().split()
-        where = " AND ".join(["instr(folded, ?) > 0"] * len(wanted)) or "1"
+    def search(self, words: str, most: int = -1, skip: int = 0) -> list[Found]:
+        """The turns that hold every one of the words, the newest log first; upper and lower case are one. Those that were taken back are
+        left out, those of other branches are not."""
+        where, wanted = _holds(words)
         rows = self._db.execute(
-            "SELECT log.id, line, speaker, text FROM turn JOIN log ON log.name = turn.log "
-            f"WHERE {where} ORDER BY started DESC, log.name DESC, line",
-            wanted,
+            "SELECT log.id, line, speaker, text, message, standing, role, at, log.name FROM turn JOIN log ON log.name = turn.log "
+            f"WHERE {where} ORDER BY started DESC, log.name DESC, line LIMIT ? OFFSET ?",
+            [*wanted, most, skip],
         )
         return [Found(*row) for row in rows]
+
+    def count(self, words: str) -> int:
+        """How many turns that is."""
+        where, wanted = _holds(words)
+        return int(self._db.execute(f"SELECT COUNT(*) FROM turn WHERE {where}", wanted).fetchone()[0])
+
+    def holding(self, words: str) -> set[str]:
+        """Names of the files of those logs whose title or turns hold all of the words, in one turn or in several."""
+        wanted = words.casefold().split()
+        names = {entry.name for entry in self.entries()}
+        titles = {entry.name: entry.title.casefold() for entry in self.entries()}
+        for word in wanted:
+            rows = self._db.execute("SELECT DISTINCT log FROM turn WHERE instr(folded, ?) > 0", [word])
+            names &= {name for (name,) in rows} | {name for name, title in titles.items() if word in title}
+        return names
 
     def find(self, wanted: str) -> Path:
         """The file of the log that is called so: "last", an id or its beginning, or a path. LogError where that is none or several."""
@@ -103,7 +136,8 @@ class Index:
     def rows(self) -> list[tuple[Any, ...]]:
         """All that the index says, without when files changed: two indexes of the same text are equal."""
         logs = self._db.execute(
-            "SELECT name, size, id, started, persona, model, turns, first, damages, fault, title FROM log ORDER BY name"
+            "SELECT name, size, id, started, persona, model, turns, first, damages, fault, title, user, served_as, folder, tags "
+            "FROM log ORDER BY name"
         )
         return [*logs, *self._db.execute("SELECT * FROM turn ORDER BY log, line")]
 
@@ -175,12 +209,27 @@ class Index:
         settings = log.head.get("settings") or {}
         model = settings.get("model") or settings.get("size") or "default"
         info = [log.id, *(str(log.head.get(key) or "") for key in ("started", "persona")), str(model)]
+        chat = log.tree.settings
+        tags = json.dumps([tag for tag in chat.get("tags") or () if isinstance(tag, str)] if isinstance(chat.get("tags"), list) else [])
+        served_as = str(chat.get("model") or log.head.get("served_as") or "")
         row = [name, size, changed, *info, len(log.turns), first, len(log.damages), fault, log.title]
+        row += [str(log.head.get("user") or ""), served_as, str(chat.get("folder") or ""), tags]
         db.execute(f"INSERT INTO log VALUES ({', '.join('?' * len(row))})", row)
+        standing = {turn.id for turn in log.turns}
+        turns = [(node.turn, str(node.facts.get("at") or "")) for node in log.tree]
         db.executemany(
-            "INSERT INTO turn VALUES (?, ?, ?, ?, ?, ?)",
-            [(name, turn.line, turn.role, turn.name, turn.text, turn.text.casefold()) for turn in log.turns],
+            "INSERT INTO turn VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (name, turn.line, turn.role, turn.name, turn.text, turn.text.casefold(), turn.id, turn.id in standing, at)
+                for turn, at in turns
+            ],
         )
+
+
+def _holds(words: str) -> tuple[str, list[str]]:
+    """(a condition of SQL, its values)."""
+    wanted = words.casefold().split()
+    return " AND ".join(["instr(folded, ?) > 0"] * len(wanted)) or "1", wanted
 
 
 def _forget(db: sqlite3.Connection, name: str) -> None:

@@ -7,9 +7,11 @@ from typing import Any
 from townhall.answer import Answer
 from townhall.conversation import Conversation
 from townhall.errors import PrefillError
+from townhall.language_model import LanguageModel
 from townhall.logbook import log_syntax
 from townhall.logbook.chat_tree import ChatTree
 from townhall.logbook.log_syntax import LogTurn, Mark
+from townhall.prompt import Prompt
 
 
 def standing(events: Iterable[LogTurn | Mark]) -> list[LogTurn]:
@@ -73,17 +75,22 @@ def bring(conversation: Conversation, said: list[tuple[LogTurn, LogTurn]]) -> No
 
 def sampled(conversation: Conversation, turn: LogTurn) -> list[int] | None:
     """The ids that an answer has in a prompt; None where the log has none that this model would have said it with."""
+    return kept_ids(conversation.llama, conversation.prompt, conversation.cache.identity.get("model"), turn)
+
+
+def kept_ids(llama: LanguageModel, prompt: Prompt, model: str | None, turn: LogTurn) -> list[int] | None:
+    """The same for prompts that begin as `prompt` does, of the model with the fingerprint `model`."""
     facts = turn.facts or {}
     ids, identity, opening = facts.get("tokens"), facts.get("identity"), facts.get("prefill", "")
-    known, prompt = conversation.llama.tokenizer.vocab_size, conversation.prompt
-    if not isinstance(identity, dict) or identity.get("model") != conversation.cache.identity.get("model") or not isinstance(opening, str):
+    known = llama.tokenizer.vocab_size
+    if not isinstance(identity, dict) or identity.get("model") != model or not isinstance(opening, str):
         return None
     if not isinstance(ids, list) or not all(type(n) is int and 0 <= n < known and n not in prompt.stop_ids for n in ids):
         return None
     # ids that were carried over from another log hold no thoughts
     for separate in (True, False) if "said_in" not in facts else (False,):
         try:
-            answer = Answer(conversation.llama, prompt, opening=prompt.opening_ids(opening), separate=separate)
+            answer = Answer(llama, prompt, opening=prompt.opening_ids(opening), separate=separate)
         except PrefillError:
             return None
         for token in ids:

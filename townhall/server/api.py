@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from townhall.chats.chat_routes import ChatRoutes
 from townhall.library.embedder import NAME as EMBEDDER
 from townhall.server.character_routes import CharacterRoutes
 from townhall.server.control_routes import ControlRoutes
@@ -38,7 +39,7 @@ from townhall.web.page_files import PageFiles
 
 def build(service: Service) -> Starlette:
     """The application."""
-    groups = [ControlRoutes(service).group(), CharacterRoutes(service).group(), LibraryRoutes(service).group()]
+    groups = [ControlRoutes(service).group(), CharacterRoutes(service).group(), LibraryRoutes(service).group(), ChatRoutes(service).group()]
     api = API(service, groups)
     versioned = [
         ("/models", api.models, "GET"),
@@ -62,7 +63,13 @@ def build(service: Service) -> Starlette:
     if service.options.cors:
         exposed = [DROPPED, WARNING, "Retry-After"]
         origins = list(service.options.cors)
-        cors = Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"], expose_headers=exposed)
+        cors = Middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=exposed,
+        )
         middleware.insert(0, cors)
     app = Starlette(routes=routes, middleware=middleware, exception_handlers={HTTPException: _http_error})
     app.router.redirect_slashes = False  # a redirect has no JSON, and names http:// where a proxy speaks https
@@ -74,6 +81,7 @@ def _model(served_model: ServedModel, started: float) -> dict[str, Any]:
     persona = served_model.persona
     who = {"name": served_model.id, "bare": True} if served_model.bare else {"name": persona.name, "bare": False}
     info = {**who, "description": persona.description, "greeting": persona.greeting, "user": persona.user}
+    info["greetings"] = [text for text in (persona.greeting, *persona.alternate_greetings) if text]
     return {"id": served_model.id, "object": "model", "created": int(started), "owned_by": "townhall", "townhall": info}
 
 

@@ -84,6 +84,7 @@ class AnswerRequest:
     separate: bool = False  # thoughts from the answer
     think_tokens: int | None = None  # of thoughts, at most
     opening: str = ""  # what of the answer stands in the prompt already
+    begun: Sequence[int] = ()  # the same as ids, where it is to be a part of the answer
     strategy: ContextStrategy | None = None
     pinned: int = 0
     removed: tuple[int, int] | None = None
@@ -92,6 +93,7 @@ class AnswerRequest:
     text: str = ""  # the prompt as a completion's request has it
     echo: bool = False  # that comes first in the answer
     after: Callable[[str, Sequence[int]], None] | None = None  # called with the answer and its ids, where a client waited for it
+    record: Callable[[Answer, str | None, int], None] | None = None  # called with it, why it ended (None: it was cut short) and the seed
 
     @property
     def scored(self) -> bool:
@@ -118,6 +120,7 @@ class Job:
     first_seconds: float | None = None
     seeds: list[int] = field(default_factory=list)
     scored: Sequence[TokenLogprob | UnscoredToken] = ()  # of the last prompt that was echoed
+    over: Callable[[], object] = lambda: None  # called on the engine's thread when nothing more comes, whatever the reason
 
     @property
     def wanted(self) -> SlotRequest:
@@ -160,7 +163,7 @@ class Job:
         if run.echo and not run.max_tokens:  # nothing is to follow, so the prompt need not be read
             self.emit(AnswerEnd(run.index, "length"))
             return
-        answer = Answer(llama, run.prompt, run.stop, run.trim, separate=run.separate, think_tokens=run.think_tokens)
+        answer = Answer(llama, run.prompt, run.stop, run.trim, run.begun, run.separate, run.think_tokens)
         streamed = StreamedAnswer(run, answer, sampler.logprobs)
 
         def generate() -> TokenStream:
@@ -179,6 +182,8 @@ class Job:
                     yield
         finally:
             steps.close()
+            if run.record:
+                run.record(answer, loop.finish, sampler.seed)
             if not loop.reading and not run.opening and run.trim:
                 ids = answer.kept_ids(loop.finish)
                 self.remember(answer.shown, ids)

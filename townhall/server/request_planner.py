@@ -1,20 +1,23 @@
 """From a request to the answers that are to be made: who speaks, what of the conversation fits, how ids are drawn."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from app.models.llama.logits_processors import Grammar, LogitsProcessors
 from app.models.llama.sampling_params import SamplingParams
 from app.models.llama.sequence_breakers import breakers_for
 from app.sampler_settings import DECLARED, sampler_values
+from townhall.chats.chat_turn import ChatTurn
+from townhall.context.source import GatheredSources, PromptSources
 from townhall.context.strategies import open_strategy
 from townhall.conversation import REPEAT_PENALTY, TEMPERATURE
 from townhall.errors import ContextError
 from townhall.formats.prompt_pieces import PromptTurn
 from townhall.language_model import LanguageModel
 from townhall.logbook.recording_model import prompt_hash
-from townhall.prompt_builder import cut_raw, open_window, refuse_oversized_text
+from townhall.prompt import Prompt
+from townhall.prompt_builder import cut_raw, open_window, refuse_oversized_head, refuse_oversized_text
 from townhall.server.errors import APIError
 from townhall.server.grammar import Grammars
 from townhall.server.job import AnswerRequest
@@ -39,6 +42,9 @@ class PlannedRequest:
     info: dict[str, Any]
     model: str  # which one answers
     warning: str = ""
+    given: Sequence[int] = ()  # ids of another reply that this one carries on
+    gathered: GatheredSources = GatheredSources()  # what sources put into a chat's prompt
+    sources: Mapping[str, Any] = field(default_factory=dict)  # and their note for its log
 
     @property
     def headers(self) -> dict[str, str]:
@@ -136,6 +142,83 @@ class Planner:
             else {}
         )
         return PlannedRequest(_repeated(run, request.n or 1), info | memory, served_model.id, warning)
+
+    def turn(self, asked: ChatTurn) -> PlannedRequest:
+        """The reply to a chat's last message, or the user's next one. APIError, ContextError or PrefillError for what cannot be done."""
+        served_model = self._served_models.find(asked.model)
+        speaker = replace(served_model, persona=replace(served_model.persona, description=asked.system, style="")) if asked.system else None
+        prompt = self._served_models.prompt(speaker or served_model, think=asked.think)
+        limit = self._options.max_tokens if asked.max_tokens is None else asked.max_tokens
+        sources = PromptSources(asked.sources(served_model.persona.name), self._llama.tokenizer)
+        window = open_window(prompt, self._capacity, limit, sources)
+        refuse_oversized_head(served_model.persona, prompt, window, limit)
+        strategy, summaries = open_strategy(name := asked.context or self._options.context), self._summary_store
+        carried = self._carried(asked, prompt)
+        given = prompt.continued_ids(carried) if carried else prompt.opening_ids(asked.prefill)
+        plan = lay_out(
+            prompt,
+            strategy,
+            window,
+            asked.turns(),
+            recall=lambda said: summaries.summary_checkpoints.recall(prompt.head_ids, said),
+            sampled=[asked.known.of(self._llama, prompt, answer) for _, answer in asked.said],
+            opening=() if asked.impersonate else given,
+            sources=sources,
+        )
+        ids, stop = plan.ids, (*prompt.stop, *asked.stop)
+        if asked.impersonate:
+            given = prompt.words(asked.prefill.rstrip(" "))
+            ids, stop = (*prompt.user_cue_ids(plan.window), *given), (*stop, f"\n{served_model.persona.name}:")
+        own = self._sampling.seed
+        seed = own if asked.seed is None else None if asked.seed == ANY_SEED else asked.seed
+        sampling = SamplingParams(**{**sampler_values(self._sampling), **asked.sampler}, seed=seed)
+        run = AnswerRequest(
+            index=0,
+            prompt=prompt,
+            ids=ids,
+            sampling=sampling,
+            max_tokens=limit,
+            stop=stop,
+            stop_ids=prompt.stop_ids,
+            breakers=breakers_for(self._llama.tokenizer, sampling),
+            separate=not asked.impersonate,
+            think_tokens=self._options.think_tokens,
+            begun=given,
+            strategy=strategy,
+            pinned=window.pinned,
+            removed=plan.removed,
+            before=plan.before,
+            after=summaries.after(speaker.persona if speaker else served_model.persona, prompt, strategy, window, plan)
+            if strategy.memory and not asked.impersonate
+            else None,
+        )
+        if asked.score is not None:
+            run = replace(run, max_tokens=0, top=asked.score, echo=True, once=True, after=None)
+        info = self._info(served_model, name, window.pinned, list(plan.dropped), plan.dropped_tokens)
+        info |= {"prompt_tokens": len(ids), "reserve_tokens": window.reserve, "prompt_sha256": prompt_hash(ids)}
+        if memory := plan.memory:
+            info |= {"memory": memory.text, "memory_tokens": len(memory.ids), "memory_of": list(plan.memory_of)}
+        if parts := plan.parts:
+            info |= {"parts": [part.to_json() for part in parts]}
+        return PlannedRequest([run], info, served_model.id, given=carried, gathered=plan.gathered, sources=sources.note(self._capacity))
+
+    def _carried(self, asked: ChatTurn, prompt: Prompt) -> list[int]:
+        """The ids that a chat's reply begins with, where it carries on another one."""
+        if asked.carried is None:
+            return []
+        ids = asked.known.of(self._llama, prompt, asked.carried)
+        ids = prompt.words(asked.carried.text) if ids is None else ids
+        if asked.upto is not None:
+            if asked.upto >= len(ids):
+                raise APIError(400, f"that message has {len(ids)} tokens, so none at position {asked.upto}", "position")
+            if asked.token >= self._llama.tokenizer.vocab_size or asked.token in prompt.stop_ids:
+                raise APIError(400, f"a reply cannot go on with token {asked.token}", "token")
+            ids = [*ids[: asked.upto], asked.token]
+        return [*ids, *prompt.words(asked.prefill)]
+
+    def count(self, text: str) -> int:
+        """Tokens of words within a conversation."""
+        return len(self._llama.tokenizer.encode(text, bos=False, special=False)) if text else 0
 
     def completion(self, request: CompletionRequest) -> PlannedRequest:
         """APIError or ContextError for what cannot be done."""

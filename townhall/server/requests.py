@@ -198,16 +198,16 @@ def _sampler_fields() -> dict[str, Any]:
 
 if TYPE_CHECKING:
 
-    class _Sampled(RequestModel):
+    class SamplerFields(RequestModel):
         repeat_last_n: int | None
         frequency_penalty: float | None
         presence_penalty: float | None
 
 else:
-    _Sampled = create_model("_Sampled", __base__=RequestModel, **_sampler_fields())
+    SamplerFields = create_model("SamplerFields", __base__=RequestModel, **_sampler_fields())
 
 
-class Generate(_Sampled):
+class Generate(SamplerFields):
     """What both kinds of completion know."""
 
     @model_validator(mode="before")

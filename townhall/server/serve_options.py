@@ -1,6 +1,9 @@
 """Options of a server."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from townhall.conversation import MAX_REPLY
 
@@ -40,3 +43,5 @@ class ServeOptions:
     grace: float = 10.0  # seconds to finish in after SIGTERM
     page: bool = False  # the page in the browser, at /
     limits: Limits = Limits()
+    chats: Path | None = None  # where chats are kept and offered from; None: there are none
+    log_settings: Mapping[str, Any] = field(default_factory=dict)  # of the flags, as the logs of chats have them

@@ -44,7 +44,7 @@ class ServedModels:
             name: ServedModel(name, load_persona(path)) for name, path in ((persona_id(path), path) for path in personas)
         }
         self.bare = self._served_models.setdefault(model_id, ServedModel(model_id, BARE_MODEL))
-        self._prompts: OrderedDict[tuple[str, str, bool | None], Prompt] = OrderedDict()
+        self._prompts: OrderedDict[tuple[ServedModel, str, bool | None], Prompt] = OrderedDict()
 
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._served_models.values())
@@ -85,13 +85,13 @@ class ServedModels:
         """Serve a persona no longer; requests that are under way are finished. On the thread that plans."""
         if id != self.bare.id:
             self._served_models = {name: one for name, one in self._served_models.items() if name != id}
-        for key in [key for key in self._prompts if key[0] == id]:
+        for key in [key for key in self._prompts if key[0].id == id]:
             del self._prompts[key]
 
     def prompt(self, served_model: ServedModel, system: str = "", think: bool | None = None) -> Prompt:
         """How prompts of a voice begin, `system` following the persona's own description; `think` as `open_format` has it."""
         think = self._think if think is None else think
-        key = (served_model.id, system, think)
+        key = (served_model, system, think)
         if (prompt := self._prompts.get(key)) is None:
             format = open_format(self._format, served_model.persona_with(system), self._llama.tokenizer, think)
             prompt = self._prompts[key] = Prompt(format, self._llama.tokenizer)

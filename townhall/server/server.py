@@ -1,5 +1,6 @@
 """The server process, from flags to shutdown."""
 
+import asyncio
 import contextlib
 import gc
 import ipaddress
@@ -77,6 +78,9 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._service.drain()
+        for end in self._service.at_end:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(end(), self._service.options.grace)
         await super().shutdown(sockets)
         self._service.close()
 

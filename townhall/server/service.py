@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
@@ -83,7 +83,9 @@ class Service:
         self.answers = SampledAnswers()
         self.started = time.time()
         self.draining = False
+        self.at_end: list[Callable[[], Awaitable[None]]] = []  # what is to be done, after `drain`, before the event loop ends
         self.opened: Opened | None = None
+        self.identity: dict[str, str] = {}  # which weights on which device, as logs have it
         self._served_models: ServedModels | None = None
         self._planner: Planner | None = None
         self._summary_store: SummaryStore | None = None
@@ -123,7 +125,7 @@ class Service:
             slots.pin(cache)
         self._summary_store = SummaryStore(llama, self.options.format, slots, self.scheduler.submit)
         planner = Planner(llama, served_models, self.answers, self._summary_store, self.options, opened.sampling, cache.capacity)
-        self.opened, self._served_models, self._planner = opened, served_models, planner
+        self.opened, self._served_models, self._planner, self.identity = opened, served_models, planner, dict(cache.identity)
         return slots
 
     @property
@@ -150,9 +152,19 @@ class Service:
             raise APIError(503, "the model is being loaded; try again in a moment", code="loading", retry_after=2)
         return await asyncio.get_running_loop().run_in_executor(self._planning, make, self._planner)
 
-    def submit(self, planned: PlannedRequest, lane: Lane, events: "asyncio.Queue[Event]", arrived: float) -> Job:
-        """Queue the work; what happens to it comes out of `events`. APIError where the queue is full."""
-        job = Job(planned.runs, _emitter(events), self.answers.remember, lane, arrived + self.options.limits.request, arrived)
+    def submit(
+        self,
+        planned: PlannedRequest,
+        lane: Lane,
+        events: "asyncio.Queue[Event]",
+        arrived: float,
+        over: Callable[[], object] = lambda: None,
+    ) -> Job:
+        """Queue the work; what happens to it comes out of `events`. APIError where the queue is full.
+
+        `over` is called on the engine's thread when nothing more comes of it, even where it was cancelled.
+        """
+        job = Job(planned.runs, _emitter(events), self.answers.remember, lane, arrived + self.options.limits.request, arrived, over=over)
         self.scheduler.submit(job)
         return job
 
@@ -196,6 +208,7 @@ class Service:
     def _finished(self, work: Work) -> None:
         if isinstance(work, Job):
             self._count(work)
+            work.over()
         elif isinstance(work, EmbeddingWork):
             self.metrics.prompt_tokens.inc(sum(map(len, work.texts)) if work.done else 0)
         elif isinstance(work, SummaryWork) and self._summary_store:

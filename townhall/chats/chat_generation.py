@@ -1,0 +1,105 @@
+"""A reply that is being written for a chat: the job on the engine, what came of it so far, and how it is kept."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from townhall.answer import Answer
+from townhall.logbook.chat_record import ChatRecord, now
+from townhall.logbook.chat_tree import TreeNode
+from townhall.server.job import Job
+from townhall.server.request_planner import PlannedRequest
+from townhall.server.service import Service
+
+JSON = dict[str, Any]
+Kind = Literal["reply", "continue", "impersonate"]
+OVER = object()  # in the queue of a job's events: nothing more comes
+NOT_KEPT = {"prompt_sha256", "dropped", "device", "persona", "prompt_tokens"}  # of a plan's figures, in the log's receipt
+
+
+@dataclass
+class ChatGeneration:
+    """`base` is the text that was there when it is carried on, `prefill` a text that it was made to begin with."""
+
+    id: str
+    kind: Kind
+    planned: PlannedRequest
+    index: int | None
+    prefill: str = ""
+    message: int | None = None
+    parent: int | None = None
+    carried: TreeNode | None = None
+    base: str = ""
+    text: str = ""
+    reasoning: str = ""
+    state: str = "waiting"
+    tokens: int = 0
+    at: str = field(default_factory=now)
+    events: "asyncio.Queue[Any]" = field(default_factory=asyncio.Queue)
+    job: Job | None = None
+    answer: tuple[Answer, str | None, int] | None = None  # as it ended: why (None: cut short), and its seed
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def to_json(self) -> JSON:
+        """A Generation of the API."""
+        shown = ("id", "kind", "message", "parent", "index", "reasoning", "state", "tokens", "at")
+        return {name: getattr(self, name) for name in shown} | {"text": self.text or self.base}
+
+    def submit(self, service: Service) -> None:
+        """Queue it. APIError where the queue is full."""
+        loop = asyncio.get_running_loop()
+
+        def record(answer: Answer, finish: str | None, seed: int) -> None:
+            self.answer = answer, finish, seed
+
+        planned = replace(self.planned, runs=[replace(run, record=record) for run in self.planned.runs])
+        self.job = service.submit(
+            planned, "chat", self.events, time.monotonic(), lambda: loop.call_soon_threadsafe(self.events.put_nowait, OVER)
+        )
+
+    def more(self, text: str, reasoning: str) -> str:
+        """Take what was written, and say what of it is news."""
+        before = max(len(self.text), len(self.base))
+        self.text, self.reasoning, self.state, self.tokens = self.text + text, self.reasoning + reasoning, "writing", self.tokens + 1
+        return self.text[before:]
+
+    @property
+    def receipt(self) -> JSON:
+        """What the prompt held."""
+        info = self.planned.info
+        return {key: value for key, value in info.items() if key not in NOT_KEPT} | {"dropped_messages": len(info["dropped"])}
+
+    def keep(self, record: ChatRecord, identity: dict[str, str]) -> TreeNode | None:
+        """Write it to the log; None where nothing was said."""
+        text, finish = (self.answer[0].shown, self.answer[1]) if self.answer else ("", None)
+        if self.kind == "impersonate" or not self.answer or (not text and finish is None):
+            return None
+        facts = self._facts(*self.answer, identity)
+        record.use(self.planned.sources)
+        if self.carried:
+            record.carry_on(self.carried, text, facts)
+            return self.carried
+        record.branch(self.parent or 0)
+        return record.say("assistant", text, facts)
+
+    def _facts(self, answer: Answer, finish: str | None, seed: int, identity: dict[str, str]) -> JSON:
+        run, given = self.planned.runs[0], list(self.planned.given)
+        sampled = list(answer.ids[len(run.begun) :])
+        return {
+            "at": now(),
+            "finish_reason": finish or "interrupted",
+            "sampler": replace(run.sampling, seed=seed).noted(),
+            "prompt_tokens": self.planned.info["prompt_tokens"],
+            "completion_tokens": len(sampled),
+            "prompt_sha256": self.planned.info["prompt_sha256"],
+            "identity": identity,
+            "receipt": self.receipt,
+            "served": True,
+            **({"inserted": inserted} if (inserted := [text.to_json() for text in self.planned.gathered.texts]) else {}),
+            **({"prefill": self.prefill} if self.prefill else {}),
+            "max_tokens": run.max_tokens,
+            **({"reasoning": answer.reasoning} if answer.reasoning else {}),
+            **({"given_tokens": len(given)} if given else {}),
+            "tokens": [*given, *sampled],
+        }
