@@ -106,7 +106,7 @@ class ChatFolder:
                 "role": hit.role,
                 "name": hit.speaker,
                 "excerpt": chat_view.excerpt(hit.text, words.split()[0]),
-                "on_path": hit.standing,
+                "on_path": bool(hit.standing),
                 "at": hit.at or None,
             }
             for hit in found

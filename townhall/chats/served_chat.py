@@ -54,6 +54,8 @@ class ServedChat(WatchedChat):
                     generation.message, generation.parent = self.tree.next_id, node.id
                     self._start(generation, stack)
             change = self._tell(before)
+            if generation:
+                self._tell_begin(generation)
             if asked.key:
                 self._answered[asked.key] = change
                 while len(self._answered) > REMEMBERED_KEYS:
@@ -135,6 +137,7 @@ class ServedChat(WatchedChat):
                 generation.message, generation.parent = self.tree.next_id, copied.id
                 self._start(generation, stack)
             change = self._tell(before)
+            self._tell_begin(generation)
         self._announce(self)
         return change, True
 
@@ -230,6 +233,7 @@ class ServedChat(WatchedChat):
         with self._writing() as (stack, _):
             self._submit(generation, stack)
             self._start(generation, stack)
+        self._tell_begin(generation)
         return self._changed(before)
 
     async def _planned(

@@ -194,12 +194,14 @@ class WatchedChat:
     def _start(self, generation: ChatGeneration, stack: ExitStack) -> None:
         """From here on it is written by itself, and has the log until its end."""
         self.generation = generation
-        self.hub.publish("begin", generation.to_json())
-        receipt = chat_view.lean_receipt(generation.receipt)
-        self.hub.publish("prompt", {"generation": generation.id, "receipt": receipt})
         task = asyncio.create_task(self._write_on(generation, stack.pop_all()))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _tell_begin(self, generation: ChatGeneration) -> None:
+        """Watchers get that it began, and what its prompt holds; before anything was awaited since `_start`."""
+        self.hub.publish("begin", generation.to_json())
+        self.hub.publish("prompt", {"generation": generation.id, "receipt": chat_view.lean_receipt(generation.receipt)})
 
     async def _write_on(self, generation: ChatGeneration, stack: ExitStack) -> None:
         error: APIError | None = None

@@ -68,6 +68,13 @@ SHARED = (
     "--grace", type=click.FloatRange(min=1), default=10.0, show_default=True, metavar="S", help="seconds to finish in after SIGTERM"
 )
 @click.option("--page", is_flag=True, hidden=True, help="the page at /, while it is being built")
+@click.option(
+    "--chats/--no-chats",
+    default=False,
+    show_default=True,
+    help="keep chats as `townhall chat` does, and offer all of them under /townhall/chats to whoever may ask",
+)
+@some_flags("log_to")
 @click.option("--background-agent", multiple=True, metavar="TEXT", help="requests whose User-Agent contains this wait for the others")
 @click.pass_context
 def serve(
@@ -87,6 +94,7 @@ def serve(
     timeout: float,
     grace: float,
     page: bool,
+    chats: bool,
     background_agent: tuple[str, ...],
     **flags: Any,
 ) -> int:
@@ -118,6 +126,7 @@ def serve(
         grace=grace,
         page=page,
         limits=Limits(queue=max_queue, request=timeout),
+        chats=chat_folder(chat) if chats else None,
     )
     listener = server.bind(host, port)
     heads = PrefixCache.of_user(terminal.note) if chat.cache and not chat.fake else None
@@ -130,6 +139,16 @@ def serve(
 
     server.run(service, listener, ready)
     return 0
+
+
+def chat_folder(chat: ChatOptions) -> Path:
+    """Where a server keeps chats. ModelError where --log-to names a file."""
+    from townhall.logbook.logged_chat import default_folder
+
+    folder = chat.log_to or default_folder()
+    if folder.suffix:
+        raise ModelError(f"--log-to {folder} names a file; a server keeps many chats, so name a folder")
+    return folder
 
 
 def _usable(names: Sequence[str]) -> list[str]:
@@ -170,6 +189,7 @@ def answering(chat: ChatOptions, personas: tuple[str, ...], **others: Any) -> "S
         plain_penalty=chat.repeat_penalty or 1.0,
         think=chat.think,
         think_tokens=chat.think_tokens,
+        log_settings=chat.that_matter(),
         **others,
     )
 
