@@ -21,7 +21,7 @@ from townhall.logbook.log_writer import SUFFIX, new_id, write_whole
 from townhall.server.errors import APIError
 from townhall.server.service import Service
 
-MOST_OPEN = 64  # chats that stay in memory though nobody watches them
+MOST_OPEN = 64  # chats that stay in memory without watchers
 MOST_NAMES = 200  # characters of an id
 
 

@@ -57,7 +57,7 @@ class ChatSettings(StrictModel):
         return values | ({"sampler": self.sampler.given()} if self.sampler is not None else {})
 
 
-class Note(StrictModel):
+class NoteFields(StrictModel):
     """An author's note: stands `depth` messages before the end of every prompt."""
 
     text: Annotated[str, Field(min_length=1, max_length=MAX_SYSTEM)]
@@ -72,7 +72,7 @@ class ChatChanges(StrictModel):
     folder: Annotated[str, Field(max_length=MAX_TAG)] | None = None
     tags: Annotated[Listed[TagText], Field(max_length=MAX_TAGS)] | None = None
     system: Annotated[str, Field(max_length=MAX_SYSTEM)] | None = None
-    note: Note | None = None
+    note: NoteFields | None = None
     settings: ChatSettings | None = None
     model: Annotated[str, Field(max_length=256)] | None = None
 
@@ -81,8 +81,11 @@ class ChatChanges(StrictModel):
         changes: dict[str, Any] = {}
         for name in self.model_fields_set - {"title"}:
             value = getattr(self, name)
-            changes[name] = value.given() if isinstance(value, ChatSettings) else value.model_dump() if isinstance(value, Note) else value
-            changes[name] = changes[name] or None
+            if isinstance(value, ChatSettings):
+                value = value.given()
+            elif isinstance(value, NoteFields):
+                value = value.model_dump()
+            changes[name] = value or None
         return changes
 
 

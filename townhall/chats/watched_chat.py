@@ -1,4 +1,4 @@
-"""A chat as it stands and as it is watched: read, written one operation after the other, told to every watcher, and the reply under way."""
+"""A chat that clients watch: read, written one operation after the other, and the reply that is being written."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence

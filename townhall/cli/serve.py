@@ -72,7 +72,7 @@ SHARED = (
     "--chats/--no-chats",
     default=False,
     show_default=True,
-    help="keep chats as `townhall chat` does, and offer all of them under /townhall/chats to whoever may ask",
+    help="keep chats as `townhall chat` does, and offer all of them under /townhall/chats",
 )
 @some_flags("log_to")
 @click.option("--background-agent", multiple=True, metavar="TEXT", help="requests whose User-Agent contains this wait for the others")

@@ -131,7 +131,7 @@ class ChatFile:
 
     @contextmanager
     def open(self) -> Iterator[ChatRecord]:
-        """Locked for writing, until whoever opened it last is done. LogError where another program writes to it.
+        """Locked for writing, until the last of those that opened it is done. LogError where another program writes to it.
 
         What is done to the record before that is written with what comes first.
         """
