@@ -262,7 +262,7 @@ class ServedChat(WatchedChat):
         impersonate: bool = False,
         score: int | None = None,
     ) -> ChatTurn:
-        """What the planner is asked: the chat's settings, and over them what is asked for this once. APIError where the character is not served."""
+        """What the planner is asked for, as the chat and `asked` are set. APIError where the character is not served."""
         model = self.model
         if model is None:
             who = self.file.head.get("persona") or "another program"
