@@ -10,7 +10,7 @@ import click
 
 from ext.tinygrad.errors import TownhallError
 from townhall.cli import terminal
-from townhall.cli.chat_options import ChatOptions
+from townhall.cli.chat_options import WEIGHTS, ChatOptions
 from townhall.cli.flags import SAMPLER_KEYS, chat_options, some_flags
 from townhall.conversation import MAX_REPLY
 from townhall.errors import ModelError
@@ -190,7 +190,7 @@ def answering(chat: ChatOptions, personas: tuple[str, ...], **others: Any) -> "S
         think=chat.think,
         think_tokens=chat.think_tokens,
         log_settings=chat.that_matter(),
-        **others,
+        **{"model_folders": (WEIGHTS,), **others},
     )
 
 

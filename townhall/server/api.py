@@ -27,6 +27,7 @@ from townhall.server.event_stream import EventStream, stream, vectors, whole
 from townhall.server.guard import Guard, error_response, json_response, read_body
 from townhall.server.library_routes import LibraryRoutes
 from townhall.server.model_embeddings import Embedded, ids_of
+from townhall.server.model_routes import ModelRoutes
 from townhall.server.openapi import document
 from townhall.server.request_planner import DROPPED, WARNING, PlannedRequest, Planner
 from townhall.server.requests import ChatRequest, CompletionRequest, DetokenizeRequest, Generate, TokenizeRequest, parse
@@ -39,7 +40,7 @@ from townhall.web.page_files import PageFiles
 
 def build(service: Service) -> Starlette:
     """The application."""
-    groups = [ControlRoutes(service).group(), CharacterRoutes(service).group(), LibraryRoutes(service).group(), ChatRoutes(service).group()]
+    groups = [kind(service).group() for kind in (ControlRoutes, CharacterRoutes, LibraryRoutes, ModelRoutes, ChatRoutes)]
     api = API(service, groups)
     versioned = [
         ("/models", api.models, "GET"),

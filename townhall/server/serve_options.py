@@ -42,6 +42,7 @@ class ServeOptions:
     background_agents: tuple[str, ...] = ()  # parts of user agents whose requests wait for the others
     grace: float = 10.0  # seconds to finish in after SIGTERM
     page: bool = False  # the page in the browser, at /
+    model_folders: tuple[Path, ...] = ()  # where /townhall/models looks for others than the one that is loaded
     limits: Limits = Limits()
     chats: Path | None = None  # where chats are kept and offered from; None: there are none
     log_settings: Mapping[str, Any] = field(default_factory=dict)  # of the flags, as the logs of chats have them
