@@ -64,8 +64,8 @@ def _read(name: str) -> str:
     return (Path(__file__).parent / "c" / name).read_text()
 
 
-def _format(form: Format) -> str:
-    """The functions of one weight format, tile_<name> and row_<name>."""
+def _format(form: Format, more: Sequence[str] = ()) -> str:
+    """The functions of one weight format, tile_<name> and row_<name>, and what `more` files define of it."""
     macros: dict[str, object]
     if form.as_stored:
         macros, header = {"KIND": ("f32", "f16", "bf16").index(form.element)}, "rows_tile.h"
@@ -83,7 +83,11 @@ def _format(form: Format) -> str:
         }
         header = "integer_tile.h"
     lines = [f"#define FORMAT(x) x##_{form.name}", *(f"#define {k} {v}" for k, v in macros.items()), _read(header)]
+    lines += [_read(name) for name in more]
     return "\n".join([*lines, "#undef FORMAT", *(f"#undef {k}" for k in macros)])
+
+
+OWN_HEADERS = {"qkv.c": ("rotate.h",), "training/linear_backward.c": ("training/tiles.h",)}
 
 
 def matmul_source(file: str, entry: str, formats: Sequence[Format], macros: Mapping[str, object]) -> str:
@@ -102,8 +106,9 @@ def matmul_source(file: str, entry: str, formats: Sequence[Format], macros: Mapp
         defines[f"INPUT_{i}"] = "float_input" if form.element else "integer_input"
     distinct = {f.name: f for f in formats}.values()
     head = [_defines(defines), _read("simd.h"), _read("activations.h"), _read("tile.h")]
-    own = [_read("rotate.h")] if file == "qkv.c" else []
-    return "\n".join([*head, *(_format(f) for f in distinct), _read("inputs.h"), *own, _read(file)])
+    own = [_read(name) for name in OWN_HEADERS.get(file, ())]
+    more = ("training/columns.h",) if file == "training/linear_backward.c" else ()
+    return "\n".join([*head, *(_format(f, more) for f in distinct), _read("inputs.h"), *own, _read(file)])
 
 
 def plain_source(entry: str, files: Sequence[str], macros: Mapping[str, object]) -> str:

@@ -1,0 +1,317 @@
+"""Gradients of adapters over a row of T tokens: one captured block forward and one back, replayed for every layer.
+
+Forward, each layer keeps what its gradient needs, or, where that would be too much memory, only its input: then the block is run again
+before its gradient is taken (gradient checkpointing, arXiv 1604.06174). The head sees only tokens that have a target, a few at a time.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from tinygrad import Tensor, UOp
+
+from app.models.llama.forward import POSITION, CapturedGraph
+from app.models.llama.training.adapter_layout import AdapterLayout
+from app.models.llama.training.errors import TrainingError
+from app.models.llama.traits import LLAMA
+from app.models.llama.transformer import Block, Transformer
+from ext.tinygrad.buffers import read, upload, write
+from ext.tinygrad.graph.compose import Composite, compose
+from ext.tinygrad.kernels.training import ROW_TOKENS, Dropout, TrainingKernels, training_kernels
+
+HEAD_ROWS = 64  # tokens whose logits there are at a time
+MOST_KEPT = 512 << 20  # bytes of activations that are kept for the way back; beyond, blocks are run twice
+
+
+@dataclass(frozen=True)
+class Row:
+    """Samples side by side. `targets` are the ids that follow, -1 where none is learnt; `first`, where a token's sample begins."""
+
+    ids: np.ndarray  # int32 (n,)
+    targets: np.ndarray  # int32 (n,)
+    first: np.ndarray  # int32 (n,)
+
+    @property
+    def learnt(self) -> int:
+        return int((self.targets >= 0).sum())
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a block's gradient needs of its forward pass."""
+
+    q: Tensor  # (T, H, Hd) turned
+    k: Tensor  # (T, KvH, Hd) turned
+    v: Tensor
+    attended: Tensor  # (T, H, Hd)
+    stats: Tensor  # (T, H, 2)
+    between: Tensor  # (T, D)
+    gate: Tensor  # (T, F)
+    up: Tensor
+    lows: dict[str, Tensor]  # (T, r) by module
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [getattr(self, field.name) for field in fields(self) if field.name != "lows"] + list(self.lows.values())
+
+
+@dataclass(frozen=True)
+class Adapters:
+    """What is trained, on the device: flat buffers by layer."""
+
+    layout: AdapterLayout
+    params: list[Tensor]
+    gradients: list[Tensor]
+
+    @classmethod
+    def upload(cls, layout: AdapterLayout, layers: Sequence[np.ndarray], device: str) -> "Adapters":
+        zeros = np.zeros(layout.size, np.float32)
+        return cls(layout, [upload(values, device) for values in layers], [upload(zeros, device) for _ in layers])
+
+
+def check_trainable(model: Transformer, max_length: int = 0) -> TrainingKernels:
+    """What runs its gradients; TrainingError where the family or the device has none."""
+    t, config = model.config.traits, model.config
+    differs = [field.name for field in fields(t) if getattr(t, field.name) != getattr(LLAMA, field.name)]
+    allowed = {"embedding_scale", "attention_scale", "windows", "long_rope", "unrotated"}
+    if unknown := [name for name in differs if name not in allowed]:
+        raise TrainingError(
+            f"{config.name or config.architecture} cannot be trained yet: its blocks differ from LLaMA's by {', '.join(unknown)}; "
+            "pick a LLaMA, SmolLM, TinyLlama or Mistral"
+        )
+    if any(0 < window < max_length for window in t.windows):
+        raise TrainingError(f"--max-length {max_length} exceeds the window of the model's attention; pass {max(t.windows)} or less")
+    if (kernels := training_kernels(model.kernels)) is None:
+        raise TrainingError("the kernels of this GPU have no gradients; set KERNELS=0 to train on tinygrad's own, or CPU=1")
+    return kernels
+
+
+class TrainingPass:
+    """Rows of up to T tokens: `gradients` adds theirs to the adapters', `losses` only looks."""
+
+    def __init__(self, model: Transformer, adapters: Adapters, T: int, device: str, dropout: float = 0.0, recompute: bool | None = None):
+        """`recompute`: run blocks twice; None: where keeping what the way back needs would take more than MOST_KEPT."""
+        assert T % ROW_TOKENS == 0
+        self.model, self.adapters, self.T, self.device = model, adapters, T, device
+        self.kernels, config = check_trainable(model), model.config
+        self._dropout, self._layout = dropout, adapters.layout
+        widths = 2 * config.n_heads * config.head_dim + 2 * config.n_kv_heads * config.head_dim + 2 * config.dim + 2 * config.hidden_dim
+        self.recompute = 4 * T * widths * config.n_layers > MOST_KEPT if recompute is None else recompute
+        self._ids, self._positions, self._first = (self._zeros(T, kind=np.int32) for _ in range(3))
+        self._x = [self._zeros(T, config.dim) for _ in range(config.n_layers + 1)]
+        self._kept = [self._keep() for _ in range(1 if self.recompute else config.n_layers)]
+        self._dx = [self._zeros(T, config.dim) for _ in range(2)]  # a layer reads one and writes the other
+        self._seed = self._zeros(1, kind=np.uint32)
+        self._layers = [upload(np.array([layer], np.uint32), device) for layer in range(config.n_layers)] if dropout else []
+        self._rows, self._targets = (self._zeros(HEAD_ROWS, kind=np.int32) for _ in range(2))
+        self._shares, self._parts = self._zeros(HEAD_ROWS), self._zeros(HEAD_ROWS, 3)
+        self._position = UOp.variable(POSITION, 0, 1)
+        self._graphs: dict[tuple, CapturedGraph] = {}
+        self._forward: Callable[[], None] | None = None
+        self._head: Callable[[], None] | None = None
+        self._backward: Callable[[], None] | None = None
+
+    def losses(self, row: Row) -> np.ndarray:
+        """-log P of each target, float64, in the order of the row; no dropout is left out of this."""
+        return self._run(row, 0.0, 0)
+
+    def gradients(self, row: Row, share: float, seed: int = 0) -> np.ndarray:
+        """The same losses, and the gradient of their sum times `share` added to the adapters' gradients; `seed` of the dropout."""
+        losses = self._run(row, share, seed)
+        if self._backward is None:
+            self._backward = self._sequence(self._backward_steps())
+        self._backward()
+        return losses
+
+    def _run(self, row: Row, share: float, seed: int) -> np.ndarray:
+        n, T = len(row.ids), self.T
+        assert n <= T, f"{n} tokens in a row of {T}"
+        positions = np.zeros(T, np.int32)
+        positions[:n] = np.arange(n) - row.first
+        for buffer, values in ((self._ids, row.ids), (self._first, row.first)):
+            padded = np.arange(T, dtype=np.int32) if buffer is self._first else np.zeros(T, np.int32)
+            padded[:n] = values  # what fills the row up sees only itself
+            write(buffer, padded)
+        write(self._positions, positions)
+        write(self._seed, np.array([seed], np.uint32))
+        if self._forward is None:
+            self._forward = self._sequence(self._forward_steps())
+            self._head = self._sequence([self._head_step()])
+        self._forward()
+        places, losses = np.flatnonzero(row.targets >= 0), []
+        for start in range(0, len(places), HEAD_ROWS):
+            some = places[start : start + HEAD_ROWS]
+            for buffer, values in ((self._rows, some), (self._targets, row.targets[some])):
+                filled = np.zeros(HEAD_ROWS, np.int32)
+                filled[: len(some)] = values
+                write(buffer, filled)
+            shares = np.zeros(HEAD_ROWS, np.float32)
+            shares[: len(some)] = share
+            write(self._shares, shares)
+            assert self._head is not None
+            self._head()
+            parts = read(self._parts, np.empty((HEAD_ROWS, 3), np.float32))[: len(some)].astype(np.float64)
+            losses.append(np.log(parts[:, 1]) + parts[:, 0] - parts[:, 2])
+        return np.concatenate(losses) if losses else np.zeros(0)
+
+    def _zeros(self, *shape: int, kind: type = np.float32) -> Tensor:
+        return upload(np.zeros(shape, kind), self.device)
+
+    def _keep(self) -> Kept:
+        config, T = self.model.config, self.T
+        heads, kv_heads = (T, config.n_heads, config.head_dim), (T, config.n_kv_heads, config.head_dim)
+        return Kept(
+            q=self._zeros(*heads),
+            k=self._zeros(*kv_heads),
+            v=self._zeros(*kv_heads),
+            attended=self._zeros(*heads),
+            stats=self._zeros(T, config.n_heads, 2),
+            between=self._zeros(T, config.dim),
+            gate=self._zeros(T, config.hidden_dim),
+            up=self._zeros(T, config.hidden_dim),
+            lows={name: self._zeros(T, self._layout.rank) for name in self._layout.modules},
+        )
+
+    def _kept_of(self, layer: int) -> Kept:
+        return self._kept[0 if self.recompute else layer]
+
+    def _seeds(self, layer: int) -> list[Tensor]:
+        return [self._seed, self._layers[layer]] if self._dropout else []
+
+    def _drop(self, layer: int, name: str) -> Dropout | None:
+        if not self._dropout:
+            return None
+        return Dropout(self._dropout, self._seed, self._layers[layer], self._layout.modules.index(name))
+
+    def _forward_steps(self) -> list[tuple[CapturedGraph, list[Tensor]]]:
+        def begin() -> list[Tensor]:
+            return [_store(self._x[0], self.model.embed(self._ids)), _store(self._dx[self._last], self._dx[self._last].zeros_like())]
+
+        inputs = [self._ids, self._x[0], self._dx[self._last], *self.model.tok_embeddings.tensors]
+        steps = [(self._graph(("embed",), begin), inputs)]
+        return steps + [self._forward_step(layer) for layer in range(self.model.config.n_layers)]
+
+    @property
+    def _last(self) -> int:
+        """Which of the two gradients of the residual stream the head writes."""
+        return self.model.config.n_layers % 2
+
+    def _forward_step(self, layer: int) -> tuple[CapturedGraph, list[Tensor]]:
+        block, kept, x, out = self.model.blocks[layer], self._kept_of(layer), self._x[layer], self._x[layer + 1]
+        inputs = [x, out, *kept.tensors, self.adapters.params[layer], self._positions, self._first, *self._seeds(layer), *block.tensors]
+        return self._graph(("forward", block.layout), lambda: self._block_forward(layer, block, kept, x, out)), inputs
+
+    def _block_forward(self, layer: int, block: Block, kept: Kept, x: Tensor, out: Tensor) -> list[Tensor]:
+        kernels, config, params, T = self.kernels, self.model.config, self.adapters.params[layer], self.T
+        eps, lows = config.norm_eps, {}
+
+        def linear(name: str, x: Tensor, out: Tensor | None = None, residual: Tensor | None = None) -> Tensor:
+            y = kernels.linear(x, getattr(block, name), out, residual)
+            if (place := self._layout.places.get(name)) is not None:
+                y, lows[name] = kernels.low_rank(x, params, place, y, kept.lows[name], self._drop(layer, name))
+            return y
+
+        assert block.attention_norm is not None and block.ffn_norm is not None
+        normed = kernels.norm(x, block.attention_norm.weight, eps)
+        q = linear("wq", normed, kept.q.reshape(T, -1)).reshape(kept.q.shape)
+        k = linear("wk", normed, kept.k.reshape(T, -1)).reshape(kept.k.shape)
+        v = linear("wv", normed, kept.v.reshape(T, -1)).reshape(kept.v.shape)
+        q, k = kernels.turn(q, k, self._positions, block.rope)
+        scale = block.attention.scale_of(config.head_dim)
+        attended, stats = kernels.attend(q, k, v, self._first, scale, kept.attended, kept.stats)
+        between = linear("wo", attended.reshape(T, -1), kept.between, x)
+        normed = kernels.norm(between, block.ffn_norm.weight, eps)
+        gate, up = linear("w1", normed, kept.gate), linear("w3", normed, kept.up)
+        result = linear("w2", kernels.swiglu(gate, up), out, between)
+        return [result, q, k, v, attended, stats, between, gate, up, *lows.values()]
+
+    def _backward_steps(self) -> list[tuple[CapturedGraph, list[Tensor]]]:
+        steps = []
+        for layer in reversed(range(self.model.config.n_layers)):
+            block, kept, x = self.model.blocks[layer], self._kept_of(layer), self._x[layer]
+            dy, dx = self._dx[(layer + 1) % 2], self._dx[layer % 2]
+            if self.recompute:
+                steps.append(self._forward_step(layer))
+            function = self._backward_function(layer, block, kept, x, dy, dx)
+            inputs = [x, dy, dx, *kept.tensors, self.adapters.params[layer], self.adapters.gradients[layer]]
+            inputs += [self._positions, self._first, *self._seeds(layer), *block.tensors]
+            steps.append((self._graph(("backward", block.layout), function), inputs))
+        return steps
+
+    def _backward_function(
+        self, layer: int, block: Block, kept: Kept, x: Tensor, dy: Tensor, dx: Tensor
+    ) -> Callable[[], list[Tensor]]:
+        return lambda: self._block_backward(layer, block, kept, x, dy, dx)
+
+    def _block_backward(self, layer: int, block: Block, kept: Kept, x: Tensor, dy: Tensor, dx: Tensor) -> list[Tensor]:
+        """dx from dy; gradients of the adapters are added in place."""
+        kernels, config, params, T = self.kernels, self.model.config, self.adapters.params[layer], self.T
+        eps, gradient = config.norm_eps, self.adapters.gradients[layer]
+
+        def back(name: str, grad: Tensor, x: Tensor, into: Tensor | None = None) -> Tensor:
+            """The gradient of a product's input x, for that of its result, added to `into`; its adapter's is taken on the way."""
+            nonlocal gradient
+            result = kernels.linear_backward(grad, getattr(block, name), into)
+            if (place := self._layout.places.get(name)) is None:
+                return result
+            drop = self._drop(layer, name)
+            result, low = kernels.low_rank_backward(grad, params, place, result, drop)
+            gradient = kernels.outer(low, x, gradient, place.down, drop)
+            gradient = kernels.outer(kept.lows[name], grad, gradient, place.up)
+            return result
+
+        assert block.attention_norm is not None and block.ffn_norm is not None
+        dgate, dup = kernels.swiglu_backward(back("w2", dy, kernels.swiglu(kept.gate, kept.up)), kept.gate, kept.up)
+        normed = kernels.norm(kept.between, block.ffn_norm.weight, eps)
+        dnormed = back("w3", dup, normed, back("w1", dgate, normed))
+        dbetween = kernels.norm_backward(dnormed, kept.between, block.ffn_norm.weight, eps, dy)
+        attended = kept.attended.reshape(T, -1)
+        dattended = back("wo", dbetween, attended)
+        scale, places = block.attention.scale_of(config.head_dim), (self._first, self._positions, block.rope)
+        grads = kernels.attend_backward(dattended, attended, kept.stats, kept.q, kept.k, kept.v, *places, scale)
+        normed, dnormed_ = kernels.norm(x, block.attention_norm.weight, eps), None
+        for name, grad in zip(("wq", "wk", "wv"), grads, strict=True):
+            dnormed_ = back(name, grad, normed, dnormed_)
+        assert dnormed_ is not None
+        return [kernels.norm_backward(dnormed_, x, block.attention_norm.weight, eps, dbetween, dx), gradient]
+
+    def _head_step(self) -> tuple[CapturedGraph, list[Tensor]]:
+        model, kernels, x, dx = self.model, self.kernels, self._x[-1], self._dx[self._last]
+
+        def head() -> list[Tensor]:
+            some = kernels.rows(x, self._rows)
+            logits = kernels.linear(kernels.norm(some, model.norm.weight, model.config.norm_eps), model.output)
+            grad, parts = kernels.cross_entropy(logits, self._targets, self._shares)
+            dsome = kernels.norm_backward(kernels.linear_backward(grad, model.output), some, model.norm.weight, model.config.norm_eps, None)
+            return [kernels.add_rows(dsome, self._rows, dx), _store(self._parts, parts)]
+
+        inputs = [x, dx, self._rows, self._targets, self._shares, self._parts, *model.norm.tensors, *model.output.tensors]
+        return self._graph(("head",), head), inputs
+
+    def _graph(self, key: tuple, function: Callable[[], list[Tensor]]) -> CapturedGraph:
+        """The captured graph of this kind of step: made once, replayed over each layer's buffers."""
+        if key not in self._graphs:
+            self._graphs[key] = CapturedGraph(f"training {key[0]}", lambda _: function(), self._position)
+        return self._graphs[key]
+
+    def _sequence(self, steps: list[tuple[CapturedGraph, list[Tensor]]]) -> Callable[[], None]:
+        """The steps as one native call, where the device has such a thing."""
+        for graph, inputs in steps:
+            if not graph.ready:
+                self._capture(graph, inputs)
+        composite = compose([(graph.jit, inputs) for graph, inputs in steps])
+        if isinstance(composite, Composite):
+            return lambda: composite({POSITION: 0})
+        return lambda: [graph(inputs, 0) for graph, inputs in steps] and None
+
+    def _capture(self, graph: CapturedGraph, inputs: list[Tensor]) -> None:
+        """Capturing runs a step once: gradients and inputs are left as they were."""
+        before = [(t, read(t, np.empty(t.shape, np.float32))) for t in (*self.adapters.gradients, *self._dx)]
+        graph.capture(inputs, 0)
+        for tensor, values in before:
+            write(tensor, values)
+
+
+def _store(target: Tensor, values: Tensor) -> Tensor:
+    """`values` in the buffer of `target`."""
+    return Tensor(target.uop.after(target.uop.store(values.contiguous().uop)))
