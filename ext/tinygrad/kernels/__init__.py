@@ -1,9 +1,10 @@
-"""Which kernel set serves a device."""
+"""Which kernel set serves a device, and which of them has gradients."""
 
 import os
 import sys
 
 from ext.tinygrad.kernels.protocol import Kernels
+from ext.tinygrad.kernels.training_kernels import TrainingKernels
 
 
 def kernels_for(device: str, experts: bool = False) -> Kernels:
@@ -30,3 +31,20 @@ def kernels_for(device: str, experts: bool = False) -> Kernels:
         return CPUKernels()
     print(f"townhall: the CPU kernels cannot serve ({reason}); running on tinygrad's generated code", file=sys.stderr)
     return ReferenceKernels()
+
+
+def training_kernels_for(kernels: Kernels) -> TrainingKernels | None:
+    """What trains over the weights that a kernel set packed; None where nothing does."""
+    from ext.tinygrad.kernels.reference import ReferenceKernels
+
+    if isinstance(kernels, ReferenceKernels):
+        from ext.tinygrad.kernels.reference_training import ReferenceTraining
+
+        return ReferenceTraining(kernels)
+    if kernels.name == "cpu":
+        from ext.tinygrad.kernels.cpu.cpu_kernels import CPUKernels
+        from ext.tinygrad.kernels.cpu.cpu_training import CPUTraining
+
+        assert isinstance(kernels, CPUKernels)
+        return CPUTraining(kernels)
+    return None

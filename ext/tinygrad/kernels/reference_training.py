@@ -3,7 +3,7 @@
 from tinygrad import Tensor, dtypes
 
 from ext.tinygrad.kernels.reference import DenseWeight, LaneWeight, ReferenceKernels, into, rms_norm, rotate
-from ext.tinygrad.kernels.training import Dropout, AdapterPlace
+from ext.tinygrad.kernels.training_kernels import AdapterPlace, Dropout
 
 
 class ReferenceTraining:
@@ -14,9 +14,7 @@ class ReferenceTraining:
     def __init__(self, kernels: ReferenceKernels):
         self._kernels = kernels
 
-    def linear(
-        self, x: Tensor, weight: LaneWeight | DenseWeight, out: Tensor | None = None, residual: Tensor | None = None
-    ) -> Tensor:
+    def linear(self, x: Tensor, weight: LaneWeight | DenseWeight, out: Tensor | None = None, residual: Tensor | None = None) -> Tensor:
         product = weight.matmul(x)
         return into(out, product if residual is None else product + residual)
 
@@ -117,7 +115,7 @@ class ReferenceTraining:
 
         angles = rope[positions].contiguous()
         back = Tensor.stack(angles[..., 0], -angles[..., 1], dim=-1)  # a turn's transpose is the turn the other way
-        return tuple(  # type: ignore[return-value]
+        return tuple(
             x.reshape(T, -1).contiguous() for x in (rotate(dq.contiguous(), back), rotate(summed(dk).contiguous(), back), summed(dv))
         )
 

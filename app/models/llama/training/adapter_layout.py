@@ -10,7 +10,7 @@ from app.models.llama.checkpoint.checkpoint import expected_shapes
 from app.models.llama.config import LlamaConfig
 from app.models.llama.lora.adapter import Adapter, LowRank
 from app.models.llama.training.errors import TrainingError
-from ext.tinygrad.kernels.training import AdapterPlace
+from ext.tinygrad.kernels.training_kernels import AdapterPlace
 
 ATTENTION = ("wq", "wk", "wv", "wo")
 MODULES = {name: f"attention.{name}" for name in ATTENTION} | {name: f"feed_forward.{name}" for name in ("w1", "w3", "w2")}
@@ -25,7 +25,9 @@ def modules_of(targets: str) -> tuple[str, ...]:
     by_name = {name: name for name in MODULES} | {theirs: ours for ours, theirs in PEFT_NAMES.items()}
     wanted = [name.strip() for name in targets.split(",")]
     if unknown := next((name for name in wanted if name not in by_name), None):
-        raise TrainingError(f"--targets {unknown!r} is no matrix of a block; pass attention, all, or some of {', '.join(PEFT_NAMES.values())}")
+        raise TrainingError(
+            f"--targets {unknown!r} is no matrix of a block; pass attention, all, or some of {', '.join(PEFT_NAMES.values())}"
+        )
     chosen = {by_name[name] for name in wanted}
     return tuple(name for name in MODULES if name in chosen)
 

@@ -16,8 +16,9 @@ from app.models.llama.training.errors import TrainingError
 from app.models.llama.traits import LLAMA
 from app.models.llama.transformer import Block, Transformer
 from ext.tinygrad.buffers import read, upload, write
-from ext.tinygrad.graph.compose import Composite, compose
-from ext.tinygrad.kernels.training import ROW_TOKENS, Dropout, TrainingKernels, training_kernels
+from ext.tinygrad.graph.compose import compose
+from ext.tinygrad.kernels import training_kernels_for
+from ext.tinygrad.kernels.training_kernels import ROW_TOKENS, Dropout, TrainingKernels
 
 HEAD_ROWS = 64  # tokens whose logits there are at a time
 MOST_KEPT = 512 << 20  # bytes of activations that are kept for the way back; beyond, blocks are run twice
@@ -81,7 +82,7 @@ def check_trainable(model: Transformer, max_length: int = 0) -> TrainingKernels:
         )
     if any(0 < window < max_length for window in t.windows):
         raise TrainingError(f"--max-length {max_length} exceeds the window of the model's attention; pass {max(t.windows)} or less")
-    if (kernels := training_kernels(model.kernels)) is None:
+    if (kernels := training_kernels_for(model.kernels)) is None:
         raise TrainingError("the kernels of this GPU have no gradients; set KERNELS=0 to train on tinygrad's own, or CPU=1")
     return kernels
 
@@ -107,9 +108,9 @@ class TrainingPass:
         self._shares, self._parts = self._zeros(HEAD_ROWS), self._zeros(HEAD_ROWS, 3)
         self._position = UOp.variable(POSITION, 0, 1)
         self._graphs: dict[tuple, CapturedGraph] = {}
-        self._forward: Callable[[], None] | None = None
-        self._head: Callable[[], None] | None = None
-        self._backward: Callable[[], None] | None = None
+        self._forward: Replayed | None = None
+        self._head: Replayed | None = None
+        self._backward: Replayed | None = None
 
     def losses(self, row: Row) -> np.ndarray:
         """-log P of each target, float64, in the order of the row; no dropout is left out of this."""
@@ -238,9 +239,7 @@ class TrainingPass:
             steps.append((self._graph(("backward", block.layout), function), inputs))
         return steps
 
-    def _backward_function(
-        self, layer: int, block: Block, kept: Kept, x: Tensor, dy: Tensor, dx: Tensor
-    ) -> Callable[[], list[Tensor]]:
+    def _backward_function(self, layer: int, block: Block, kept: Kept, x: Tensor, dy: Tensor, dx: Tensor) -> Callable[[], list[Tensor]]:
         return lambda: self._block_backward(layer, block, kept, x, dy, dx)
 
     def _block_backward(self, layer: int, block: Block, kept: Kept, x: Tensor, dy: Tensor, dx: Tensor) -> list[Tensor]:
@@ -294,15 +293,11 @@ class TrainingPass:
             self._graphs[key] = CapturedGraph(f"training {key[0]}", lambda _: function(), self._position)
         return self._graphs[key]
 
-    def _sequence(self, steps: list[tuple[CapturedGraph, list[Tensor]]]) -> Callable[[], None]:
-        """The steps as one native call, where the device has such a thing."""
+    def _sequence(self, steps: list[tuple[CapturedGraph, list[Tensor]]]) -> "Replayed":
         for graph, inputs in steps:
             if not graph.ready:
                 self._capture(graph, inputs)
-        composite = compose([(graph.jit, inputs) for graph, inputs in steps])
-        if isinstance(composite, Composite):
-            return lambda: composite({POSITION: 0})
-        return lambda: [graph(inputs, 0) for graph, inputs in steps] and None
+        return Replayed(steps)
 
     def _capture(self, graph: CapturedGraph, inputs: list[Tensor]) -> None:
         """Capturing runs a step once: gradients and inputs are left as they were."""
@@ -310,6 +305,21 @@ class TrainingPass:
         graph.capture(inputs, 0)
         for tensor, values in before:
             write(tensor, values)
+
+
+class Replayed:
+    """Captured steps one after another: as one native call, where the device has such a thing."""
+
+    def __init__(self, steps: Sequence[tuple[CapturedGraph, list[Tensor]]]):
+        self.steps = steps
+        self.composite = compose([(graph.jit, inputs) for graph, inputs in steps])
+
+    def __call__(self) -> None:
+        if self.composite is not None:
+            self.composite({POSITION: 0})
+            return
+        for graph, inputs in self.steps:
+            graph(inputs, 0)
 
 
 def _store(target: Tensor, values: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Training's operations in C; see ext/tinygrad/kernels/training.py. Sums run in one order whatever the number of tasks and threads."""
+"""Training's operations in C; see ext/tinygrad/kernels/training_kernels.py. Sums run in one order, whatever the number of threads."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from ext.tinygrad.kernels.cpu.cpu_source import matmul_source, plain_source
 from ext.tinygrad.kernels.packed.formats import GROUP
 from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
 from ext.tinygrad.kernels.reference_training import ReferenceTraining
-from ext.tinygrad.kernels.training import ROW_TOKENS, Dropout, AdapterPlace
+from ext.tinygrad.kernels.training_kernels import ROW_TOKENS, AdapterPlace, Dropout
 
 ATTEND_SPLITS = 2  # tasks of attention for each head
 PANEL_STRIDE = 272  # floats from column to column of a panel of 256 rows: not a power of two, which would fall into few sets of a cache

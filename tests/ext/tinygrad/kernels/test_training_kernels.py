@@ -7,11 +7,12 @@ import pytest
 from tinygrad import Tensor
 
 from ext.tinygrad.buffers import read, upload
+from ext.tinygrad.kernels import training_kernels_for
 from ext.tinygrad.kernels.cpu.cpu_kernels import CPUKernels
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.protocol import rope_table
 from ext.tinygrad.kernels.reference import ReferenceKernels
-from ext.tinygrad.kernels.training import Dropout, AdapterPlace, TrainingKernels, training_kernels
+from ext.tinygrad.kernels.training_kernels import AdapterPlace, Dropout, TrainingKernels
 from tests.reference import oracles
 
 pytestmark = pytest.mark.slow  # many shapes
@@ -30,7 +31,7 @@ def base(request: pytest.FixtureRequest) -> ReferenceKernels | CPUKernels:
 
 @pytest.fixture
 def kernels(base: ReferenceKernels | CPUKernels) -> TrainingKernels:
-    found = training_kernels(base)
+    found = training_kernels_for(base)
     assert found is not None and found.name == base.name
     return found
 
@@ -85,7 +86,7 @@ def test_linear_backward_of_shapes_that_fill_no_tiles(base, kernels, rng, shape)
 def test_linear_backward_reads_a_matrix_that_is_kept_as_its_file_has_it(rng) -> None:
     from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
 
-    kernels = training_kernels(CPUKernels())
+    kernels = training_kernels_for(CPUKernels())
     assert kernels is not None
     for type in ("F32", "F16", "BF16"):
         matrix, dy = oracles.random_matrix(rng, type, 48, 80), floats(rng, T, 48)

@@ -23,7 +23,7 @@ void ENTRY(f32* restrict out, f32* restrict stats, const f32* restrict q, const 
       UNROLL for (int i = 0; i < 4; i++)
         if (j + i < end) {
           const vi at = SPLATI(j + i);
-          score[j + i] = (at >= from) & (at <= self) ? dots[i] : SPLAT(HIDDEN_SCORE);
+          score[j + i] = ((at >= from) & (at <= self)) ? dots[i] : SPLAT(HIDDEN_SCORE);
           best = vmax(best, score[j + i]);
         }
     }

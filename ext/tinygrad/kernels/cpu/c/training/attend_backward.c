@@ -41,7 +41,7 @@ void ENTRY(f32* restrict dq, f32* restrict dk, f32* restrict dv, const f32* rest
       UNROLL for (int i = 0; i < 4; i++)
         if (j + i < end) {
           const vi at = SPLATI(j + i);
-          const vf share = (at >= from) & (at <= self) ? vexp2(vmin(dots[i] - best, SPLAT(0))) * inverse : SPLAT(0);
+          const vf share = ((at >= from) & (at <= self)) ? vexp2(vmin(dots[i] - best, SPLAT(0))) * inverse : SPLAT(0);
           p[j + i] = share;
           ds[j + i] = share * (slopes[i] - mean) * SCALE;
         }

@@ -1,9 +1,9 @@
 """The seam of training: gradients of a decoder block's operations, with the base's weights as they are packed.
 
-Shapes as in protocol.py; r is an adapter's rank. A row of T tokens holds one or several samples: `first` says, for each token, where its sample
-begins, `positions` how far into the sample it is. T is a multiple of ROW_TOKENS. An adapter of a product is `down` (r, K) and `up` (r, N), which is
-peft's A and the transpose of its B; all adapters of a layer lie in one flat buffer, their gradients in another of that shape. Gradients are added to
-what is there.
+Shapes as in protocol.py; r is an adapter's rank. A row of T tokens holds one or several samples: `first` says, for each token, where
+its sample begins, `positions` how far into the sample it is. T is a multiple of ROW_TOKENS. An adapter of a product is `down` (r, K) and
+`up` (r, N), which is peft's A and the transpose of its B; all adapters of a layer lie in one flat buffer, their gradients in another of
+that shape. Gradients are added to what is there.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from ext.tinygrad.kernels.protocol import PackedWeight
 
 ROW_TOKENS = 32  # what the length of a row is a multiple of
 
-W = TypeVar("W", bound=PackedWeight)
+W = TypeVar("W", bound=PackedWeight, contravariant=True)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,9 @@ class TrainingKernels(Protocol[W]):
     def linear_backward(self, dy: Tensor, weight: W, into: Tensor | None = None) -> Tensor:
         """dy @ weight: (T, N) -> (T, K), the transposed product over the same packed weight; added to `into` in place."""
 
-    def low_rank(self, x: Tensor, params: Tensor, adapter: AdapterPlace, y: Tensor, low: Tensor, dropout: Dropout | None) -> tuple[Tensor, Tensor]:
+    def low_rank(
+        self, x: Tensor, params: Tensor, adapter: AdapterPlace, y: Tensor, low: Tensor, dropout: Dropout | None
+    ) -> tuple[Tensor, Tensor]:
         """low = scale * dropout(x) @ down.T, y += low @ up: (T, K), (T, N), (T, r) -> y and low, in place."""
 
     def low_rank_backward(
@@ -103,17 +105,3 @@ class TrainingKernels(Protocol[W]):
     def cross_entropy(self, logits: Tensor, targets: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (n, V) become, in place, the gradient of sum(shares * -log softmax(logits)[targets]); the second result, (n, 3), gives the
         losses: log(second) + first - third."""
-
-
-def training_kernels(kernels: object) -> "TrainingKernels | None":
-    """Those that read what a kernel set packed; None where it has none."""
-    from ext.tinygrad.kernels.reference import ReferenceKernels
-    from ext.tinygrad.kernels.reference_training import ReferenceTraining
-
-    if isinstance(kernels, ReferenceKernels):
-        return ReferenceTraining(kernels)
-    if getattr(kernels, "name", "") == "cpu":
-        from ext.tinygrad.kernels.cpu.cpu_training import CPUTraining
-
-        return CPUTraining(kernels)  # type: ignore[arg-type]
-    return None
