@@ -45,7 +45,7 @@ def digest(samples: Sequence[Sample]) -> str:
     """Of their numbers, in their order."""
     content = hashlib.sha256()
     for sample in samples:
-        content.update(np.array([len(sample.ids), *sample.ids], "<i4").tobytes() + bytes(sample.learnt))
+        content.update(np.array([len(sample.ids), *sample.ids], "<i4").tobytes() + np.array(sample.learnt, bool).tobytes())
     return content.hexdigest()
 
 
