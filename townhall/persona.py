@@ -1,7 +1,7 @@
 """Personas: a YAML file each, with a name, a description, a few example exchanges, a greeting and stop strings; or a character card."""
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ PERSONAS = Path(__file__).parent / "personas"
 CARD_SUFFIXES = {".json", ".png", ".charx"}
 MAX_EXAMPLES = 32
 MAX_STOPS = 16
+MAX_SOURCES = 16  # libraries, or lorebooks
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,26 @@ class Persona:
     examples: tuple[Example, ...] = ()
     greeting: str = ""
     stop: tuple[str, ...] = ()
+    post_history_instructions: str = ""  # stand behind the conversation in every prompt
+    knowledge: tuple[str, ...] = ()  # libraries by name, and folders or files that are made one
+    lorebooks: tuple[Path, ...] = ()
     # of character cards
     alternate_greetings: tuple[str, ...] = ()
-    post_history_instructions: str = ""  # belongs behind the conversation
     card: Path | None = None  # the file, in which the lorebook is
+
+    @property
+    def greetings(self) -> tuple[str, ...]:
+        """All that it may begin with."""
+        return tuple(filter(None, (self.greeting, *self.alternate_greetings)))
+
+    def greeted(self, number: int) -> "Persona":
+        """The persona that begins with its greeting `number`, from 1. PersonaError where it has no such one."""
+        greetings = self.greetings
+        if not 1 <= number <= max(1, len(greetings)):
+            has = f"{len(greetings)} greetings" if len(greetings) > 1 else "one greeting" if greetings else "no greeting"
+            raise PersonaError(f"--greeting {number}: {self.name} has {has}; pass a number from 1 to {max(1, len(greetings))}")
+        others = (*greetings[: number - 1], *greetings[number:])
+        return replace(self, greeting=greetings[number - 1], alternate_greetings=others) if greetings else self
 
     @property
     def instructions(self) -> str:
@@ -113,7 +130,13 @@ def _from_card(card: "Card", where: str, fallback: str, path: Path) -> Persona:
     )
 
 
+def _place(name: str, folder: Path) -> str:
+    """A library's name as it is; a path as seen from the persona's file."""
+    return str(folder / Path(name).expanduser()) if "/" in name or name.startswith("~") else name
+
+
 def _persona(fields: Fields) -> Persona:
+    folder = fields.file.path.parent
     persona = Persona(
         name=fields.label("name"),
         description=fields.text("description", required=True),
@@ -125,11 +148,15 @@ def _persona(fields: Fields) -> Persona:
         ),
         greeting=fields.text("greeting"),
         stop=fields.strings("stop", MAX_STOPS),
+        post_history_instructions=fields.text("post_history_instructions"),
+        knowledge=tuple(_place(name, folder) for name in fields.strings("knowledge", MAX_SOURCES)),
+        lorebooks=tuple(folder / Path(name).expanduser() for name in fields.strings("lorebooks", MAX_SOURCES)),
     )
     if persona.name.lower() == persona.user.lower():
         raise fields.fault("user", f"{persona.user!r} is the persona's own name; the two must differ")
     return persona
 
 
-_PERSONA_FIELDS = ("name", "user", "description", "style", "examples", "greeting", "stop")
+_SOURCES = ("post_history_instructions", "knowledge", "lorebooks")
+_PERSONA_FIELDS = ("name", "user", "description", "style", "examples", "greeting", "stop", *_SOURCES)
 _EXAMPLE_FIELDS = ("user", "reply")

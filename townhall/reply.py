@@ -33,6 +33,10 @@ class Receipt:
         passed_over = [item.to_json() for item in self.passed_over]
         return {**plain, "passed_over": passed_over}
 
+    def cited(self) -> str:
+        """Where the passages in the prompt are from; "" without any."""
+        return "; ".join(item.label for part in self.parts for item in part.items if "file" in item.details)
+
     def describe_parts(self) -> str:
         """A line for each part of the prompt, with what it is made of and why, and one for what was passed over."""
         lines = [

@@ -61,6 +61,15 @@ class ChatOptions(SamplerSettings):
     personality: str = _option(
         "stacy", str, "stacy, george, gary, lexie, or a YAML file", metavar="NAME", allowed="a persona's name or the path of its file"
     )
+    greeting: int = _option(1, int, "which of a card's greetings the talk begins with", metavar="N", least=1)
+    lorebook: tuple[str, ...] = _option(
+        (), str, "world info that enters the prompt when its keys are found; may be repeated", metavar="FILE",
+        allowed="a list of lorebooks' paths, each in quotes", repeated=True,
+    )  # fmt: skip
+    knowledge: tuple[str, ...] = _option(
+        (), str, "have answers from this library, or from a folder or file; may be repeated", metavar="NAME|PATH",
+        allowed="a list of libraries' names or paths, each in quotes", repeated=True,
+    )  # fmt: skip
     prompt: str | None = _option(None, str, "complete this text, without a persona, and exit", metavar="TEXT", flag_alone=True)
     count: int = _option(MAX_REPLY, int, "tokens in an answer, at most", metavar="N", least=1)
     seed: int | None = _option(
@@ -111,7 +120,7 @@ class ChatOptions(SamplerSettings):
     def defaults(cls) -> dict[str, Any]:
         """Every option's default, in the order in which people meet them."""
         values = vars(cls())
-        first = ("model", "personality", "prompt", "count", *DECLARED)
+        first = ("model", "personality", "greeting", "lorebook", "knowledge", "prompt", "count", *DECLARED)
         return {name: values[name] for name in (*first, *(name for name in values if name not in first))}
 
     def sampling(self) -> "SamplingParams":
@@ -147,6 +156,12 @@ class ChatOptions(SamplerSettings):
             values["model"] = self.model.absolute()
         if Path(self.personality).is_file():
             values["personality"] = Path(self.personality).absolute()
+        if self.greeting != 1:
+            values["greeting"] = self.greeting
+        if self.lorebook:
+            values["lorebook"] = tuple(str(Path(name).expanduser().absolute()) for name in self.lorebook)
+        if self.knowledge:
+            values["knowledge"] = tuple(str(Path(name).expanduser().absolute()) if _is_path(name) else name for name in self.knowledge)
         return {
             name: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
             for name, value in values.items()
@@ -193,6 +208,11 @@ class ChatOptions(SamplerSettings):
             make = "`make chat`, or " if (ROOT / "Makefile").is_file() else ""  # a wheel has none
             raise ModelError(f"the default model is not there yet: run {make}`bash {script}`, or pass --model")
         return path
+
+
+def _is_path(name: str) -> bool:
+    """A library's name is none."""
+    return "/" in name or name.startswith("~")
 
 
 def in_one_line(texts: tuple[str, ...]) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from townhall.cli import terminal
@@ -15,6 +16,7 @@ from townhall.logbook.log_reader import Log
 from townhall.logbook.recording_model import RecordedModel
 from townhall.model_cache import ModelCache
 from townhall.persona import Persona, load_persona
+from townhall.persona_sources import open_sources
 from townhall.prefix_cache import PrefixCache
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ def nothing(fresh: Conversation) -> None:
 
 def open_chat_setup(options: ChatOptions, models: Models, recall: Recall = nothing) -> ChatSetup:
     """Raises what loading the persona and the model raises, and ContextError where they leave no room, or the history cannot stand."""
-    persona = load_persona(options.personality)
+    persona = load_persona(options.personality).greeted(options.greeting)
     loaded = models.open(options)
     recorded = RecordedModel(loaded.llama) if options.log else None
     conversation = open_conversation(recorded or loaded.llama, loaded.sampling, options, persona)
@@ -68,6 +70,14 @@ def open_conversation(
             trim=trim,
             think=options.think,
             think_tokens=options.think_tokens,
+            sources=open_sources(
+                persona,
+                llama.tokenizer,
+                [Path(name).expanduser() for name in options.lorebook],
+                options.knowledge,
+                options.greeting,
+                lambda done, total, path: terminal.progress("" if done == total else f"reading documents: {done} of {total}  {path}"),
+            ),
         )
     except ContextError as error:
         if options.max_context is not None or llama.max_context >= WINDOW:

@@ -132,7 +132,7 @@ class ChatState:
     def meet(self, name: str) -> None:
         """Begin anew with another persona, on the same model. PersonaError where there is none."""
         path = Path(name).expanduser()
-        self._enter(replace(self.options, personality=name if name.lower() in list_personas() else str(path)))
+        self._enter(replace(self.options, personality=name if name.lower() in list_personas() else str(path), greeting=1))
 
     def move(self, model: Path) -> bool:
         """Go on with the same words on another model; True where it had to be loaded. Raises what loading raises."""
@@ -147,7 +147,7 @@ class ChatState:
         """Change a setting of this session; True where the conversation goes on in a new log for it. Raises what the setting raises."""
         options = replace(self.options, **{key: value})
         loaded = self.models.open(options)  # checks how words are drawn
-        if key in ("context", "format"):
+        if key in ("context", "format", "lorebook", "knowledge"):
             self._enter(options, turns_of(self.conversation), carried=True)
             return self.keeper is not None
         if key == "count":
@@ -187,7 +187,7 @@ class ChatState:
         if not said:
             raise CommandError(f"log {log.path} holds no answer to go on from")
         self._enter(
-            replace(self.options, personality=speaker(log) or self.options.personality),
+            replace(self.options, personality=speaker(log) or self.options.personality, greeting=1),
             carried=True,
             recall=lambda fresh: restore.recall(fresh, said),
         )

@@ -28,8 +28,8 @@ FIXED = {
     "personality": "use /persona NAME",
     "log_to": "use /branch, or /save PATH",
 }
-AT_START = ("max_context", "quantize", "eos", "device", "require", "cache", "log", "profile")
-NEW_LOG = ("context", "format")  # how prompts are laid out: a log says that once
+AT_START = ("greeting", "max_context", "quantize", "eos", "device", "require", "cache", "log", "profile")
+NEW_LOG = ("context", "format", "lorebook", "knowledge")  # how prompts are laid out: a log says that once
 
 
 def show(options: ChatOptions, key: str = "") -> str:
@@ -188,6 +188,8 @@ def _context(chat_state: ChatState, rest: str) -> None:
     if rest not in ("", "full"):
         raise CommandError(f"/context takes nothing, or the word full, not {rest[:40]!r}")
     terminal.note(chat_state.conversation.usage().describe())
+    if last := chat_state.conversation.last:
+        terminal.note(last.receipt.describe_parts())
     if rest:
         terminal.note(chat_state.conversation.history())
 

@@ -116,7 +116,7 @@ _CONFIG = click.option(
     shell_complete=_complete_settings,
     help="settings from a YAML file; may be repeated, the last one wins, and flags win over all (see townhall settings)",
 )
-_IN_ORDER = ("model", "personality", "prompt", "count", *SAMPLER_KEYS)
+_IN_ORDER = ("model", "personality", "greeting", "lorebook", "knowledge", "prompt", "count", *SAMPLER_KEYS)
 _BY_KEY: dict[str, Callable[[Any], Any]] = {
     "config": _CONFIG,
     **{

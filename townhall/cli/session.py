@@ -190,7 +190,7 @@ class Session:
         else:
             terminal.say(terminal.harmless(reply_report.as_json(reply, self.loaded), sys.stdout) + "\n")
         reply_report.account(reply, self.loaded)
-        if line := reply.receipt.describe():
+        for line in filter(None, (reply.receipt.describe(), reply.receipt.cited())):
             terminal.note(line)
         if interrupted:
             terminal.note("(stopped)")
