@@ -91,7 +91,7 @@ def laid_out(passages: Iterable[Passage]) -> str:
     parts = [INTRODUCTION]
     for number, passage in enumerate(passages, 1):
         where = f" ({_line(passage.heading)})" if passage.heading else ""
-        lines = "\n".join(f"> {line}" for line in _printable(passage.text).split("\n"))
+        lines = "\n".join(f"> {line}" for line in _printable(passage.text).split("\n") if line.strip())
         parts.append(f"[{number}] {_line(Path(passage.file).name)}, {_lines(passage)}{where}\n{lines}")
     return "\n".join([*parts, DEMAND])
 
