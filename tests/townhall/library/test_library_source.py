@@ -64,7 +64,7 @@ def test_what_fits_stands_numbered_and_quoted_in_front_of_the_question(library):
         ("Tell me a joke.", False),
     ],
 )
-def test_where_nothing_fits_nothing_is_inserted_and_the_answer_begins_with_not_knowing(library, question, asks):
+def test_where_nothing_fits_the_answer_begins_with_not_knowing(library, question, asks):
     found = turn(LibrarySource([library]), question)
     assert not found.texts and found.opening == (UNKNOWN if asks else "")
     assert wants_knowledge(question) == asks
