@@ -1,7 +1,7 @@
 """`townhall replay`: does this machine still say what the log says?"""
 
 import json
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +37,12 @@ def replay(name: str, folder: Path | None, model: Path | None, as_json: bool) ->
     from townhall.logbook.log_reader import read_log
     from townhall.logbook.logged_chat import COMPLETION
     from townhall.persona import load_persona
+    from townhall.server.served_models import BARE_MODEL
 
     log = read_log(open_index(folder).find(name))
     options = options_of(log, model)
-    persona, total = load_persona(options.personality), replaying.total(log)
+    persona = BARE_MODEL if log.head.get("bare") is True else load_persona(options.personality)
+    total = replaying.total(log)
     loaded = load(options, fit=True)  # the window was asked for when the log was written, not now
     rehearsed = replaying.RehearsedModel(loaded.llama)
     for key, now in (("weights", "model"), ("device", "device")):
@@ -49,21 +51,30 @@ def replay(name: str, folder: Path | None, model: Path | None, as_json: bool) ->
     if log.head.get("kind") == COMPLETION:
         outcome = replaying.replay_completion(log, rehearsed, options.count, options.context)
     else:
-        conversation = Conversation(
-            rehearsed,
-            persona,
-            format=options.format,
-            context=options.context,
-            max_tokens=options.count,
-            think=options.think,
-            think_tokens=options.think_tokens,
-        )
-        conversation.prepare()
+
+        def make(settings: dict[str, Any]) -> Conversation:
+            """As the chat is set: another character, system prompt, context strategy."""
+            speaker = load_persona(str(settings["model"])) if settings.get("model") else persona
+            if settings.get("system"):
+                speaker = replace(speaker, description=str(settings["system"]), style="")
+            conversation = Conversation(
+                rehearsed,
+                speaker,
+                format=options.format,
+                context=str(settings.get("context") or options.context),
+                max_tokens=options.count,
+                think=settings["think"] if isinstance(settings.get("think"), bool) else options.think,
+                think_tokens=options.think_tokens,
+            )
+            conversation.prepare()
+            return conversation
+
         outcome = replaying.replay(
             log,
             rehearsed,
-            conversation,
+            make({}),
             lambda so_far: terminal.progress(f"{so_far.replies} of {counted(total, 'reply')}, {counted(so_far.tokens, 'token')}: the same"),
+            make,
         )
         terminal.progress("")
     if as_json:
@@ -102,6 +113,11 @@ def options_of(log: "Log", model: Path | None) -> "ChatOptions":
     said = log.head.get("settings")
     if not isinstance(said, dict):
         raise LogError(f"log {log.path}: its front matter does not say how the talk was held (settings), so it cannot be repeated")
+    if "server" in said:  # a page of an earlier version, which knew the model ids of a server and nothing else
+        raise LogError(
+            f"log {log.path} is of a page that kept words alone, no tokens and no seeds, so it cannot be repeated; "
+            "chats that the server keeps now can"
+        )
     known = {field.name for field in fields(ChatOptions)} - {
         "prompt",
         "json",

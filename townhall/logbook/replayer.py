@@ -184,7 +184,10 @@ def replay(
 
 def of_conversation(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings of a chat that say how a conversation is laid out."""
-    return {key: settings[key] for key in ("model", "system", "note", "context", "think") if key in settings}
+    held = settings.get("settings")
+    held = held if isinstance(held, dict) else {}
+    found = {key: settings[key] for key in ("model", "system") if settings.get(key)}
+    return found | {key: held[key] for key in ("context", "think") if held.get(key) is not None}
 
 
 def replay_completion(log: Log, model: RehearsedModel, max_tokens: int, context: str) -> ReplayResult:
