@@ -72,6 +72,7 @@ class ChatFolder:
 
     async def listing(self, query: ChatQuery) -> dict[str, Any]:
         """A page of the list, the chat that changed last first, with folders and tags and how many chats each has."""
+        event = self.hub.last
         entries, holding = await asyncio.to_thread(self._entries, query.words)
         shown = [
             entry
@@ -88,6 +89,7 @@ class ChatFolder:
             "next": beyond if beyond < len(shown) else None,
             "folders": _counted(Counter(entry.folder for entry in entries if entry.folder)),
             "tags": _counted(Counter(tag for entry in entries for tag in entry.tags)),
+            "event": event,
         }
 
     async def search(self, words: str, limit: int, offset: int) -> dict[str, Any]:

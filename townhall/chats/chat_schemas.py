@@ -91,7 +91,7 @@ REPLIES: dict[str, JSON] = {
     "ChatHead": _HEAD,
     "Message": _MESSAGE,
     "Generation": _GENERATION,
-    "Chats": schema({"chats": listed("ChatHead"), "total": COUNT, "next": _MAYBE_COUNT, "folders": _NAMED, "tags": _NAMED}),
+    "Chats": schema({"chats": listed("ChatHead"), "total": COUNT, "next": _MAYBE_COUNT, "folders": _NAMED, "tags": _NAMED, "event": TEXT}),
     "Hits": schema({"hits": listed(_HIT), "total": COUNT, "next": _MAYBE_COUNT}),
     "ChatDetails": schema({**_DETAILS, "event": TEXT}),
     "OpenChat": schema(
