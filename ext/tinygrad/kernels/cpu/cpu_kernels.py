@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from tinygrad import Tensor, UOp, dtypes
 from tinygrad.dtype import DType
 
+from ext.tinygrad.kernels.cpu.cpu_low_rank import change_macros, change_tensors, element, packed, ranks
 from ext.tinygrad.kernels.cpu.cpu_source import launch, matmul_source, missing_instructions, plain_source
+from ext.tinygrad.kernels.low_rank import AdaptedWeight
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.packed.formats import GROUP, LAYOUT, Format
 from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
@@ -42,10 +44,12 @@ class CPUKernels:
     def embed(self, ids: Tensor, weight: PackedMatrix, scale: float = 1.0) -> Tensor:
         T, (rows, cols) = ids.shape[0], weight.shape
         tasks = max(1, T // 8)
-        macros = {"TOKENS": T, "COLS": cols, "OUT_ROWS": rows, "TASKS": tasks, "NORM": 0, **_scaled(scale)}
-        source = matmul_source("embed.c", "embed", [weight.format], macros)
+        macros = {"TOKENS": T, "COLS": cols, "OUT_ROWS": rows, "TASKS": tasks, "NORM": 0, **_scaled(scale), "RANK": 0, "GAIN": 0}
+        if isinstance(weight, AdaptedWeight):
+            macros |= {"RANK": weight.rank, "GAIN": int(weight.gain is not None), "CHANGE": element([weight])}
+        source = matmul_source("embed.c", "embed", [packed(weight).format], macros)
         out = Tensor.empty(T, cols, dtype=dtypes.float32, device=ids.device)
-        return self._launch(source, "embed", tasks, [out], [ids, weight.data])[0]
+        return self._launch(source, "embed", tasks, [out], [ids, *weight.tensors])[0]
 
     def norm_qkv(
         self,
@@ -82,7 +86,7 @@ class CPUKernels:
             source = plain_source("heads", ["rotate.h", "heads.c"], macros)
             out = self._launch(source, "heads", tasks, [q, cache_k, cache_v], [*projected, rope, heads.norm, *bias], start_pos)
         else:
-            macros["PROJECT(part, tile, acc)"] = _project([w.format for w in weights])
+            macros["PROJECT(part, tile, acc)"] = _project([packed(w).format for w in weights])
             tasks = _tasks(T, weights)
             out = self._matmul("qkv", x, norm, eps, weights, tasks, macros, [q, cache_k, cache_v], [rope, *bias], start_pos)
         return out[0], out[1], out[2]
@@ -257,8 +261,10 @@ class CPUKernels:
         """Kernel <name>.c over x (T, cols) and weights with as many columns."""
         T, cols = x.shape
         shared: dict[str, object] = {"TOKENS": T, "COLS": cols, "NORM": int(norm is not None), "EPS": float(eps)}
-        formats = [w.format for w in weights]
+        formats = [packed(w).format for w in weights]
         norms = [] if norm is None else [norm]
+        narrowed = self._narrow(x, norms, weights, shared) if T > 1 and any(ranks(weights)) else None
+        changes = change_macros(weights, T)
         if T == 1:
             inputs = [x, *norms]
         else:
@@ -267,8 +273,19 @@ class CPUKernels:
                 inputs.append(self._prepare(x, norms, shared | {"FLOAT_INPUT": 0}))
             if any(f.element for f in formats):
                 inputs.append(self._prepare(x, norms, shared | {"FLOAT_INPUT": 1}) if norms else x)
-        source = matmul_source(f"{name}.c", name, formats, shared | macros | {"OUT_ROWS": weights[0].shape[0], "TASKS": tasks})
-        return self._launch(source, name, tasks, outputs, [*inputs, *(w.data for w in weights), *more], start_pos)
+        source = matmul_source(f"{name}.c", name, formats, shared | macros | changes | {"OUT_ROWS": weights[0].shape[0], "TASKS": tasks})
+        inputs += [*(packed(w).data for w in weights), *more, *change_tensors(weights, narrowed)]
+        return self._launch(source, name, tasks, outputs, inputs, start_pos)
+
+    def _narrow(self, x: Tensor, norms: Sequence[Tensor], weights: Sequence[PackedMatrix], macros: dict[str, object]) -> Tensor:
+        """A x of the changes of these weights, float32 (T, ranks together)."""
+        T, found = x.shape[0], (ranks(weights) + [0, 0])[:3]
+        tasks = max(1, T // 8)
+        macros = macros | {"TASKS": tasks, "CHANGE": element(weights), **{f"RANK_{i}": rank for i, rank in enumerate(found)}}
+        source = plain_source("narrow", ["activations.h", "tile.h", "low_rank.h", "narrow.c"], macros)
+        out = Tensor.empty(T, sum(found), dtype=dtypes.float32, device=x.device)
+        own = [w.a for w in weights if isinstance(w, AdaptedWeight)]
+        return self._launch(source, "narrow", tasks, [out], [x, *norms, *own])[0]
 
     def _prepare(self, x: Tensor, norms: Sequence[Tensor], macros: dict[str, object]) -> Tensor:
         """Activations of a prefill: int8 blocks (see c/activations.h), or normed float32 rows."""

@@ -16,6 +16,7 @@ from tinygrad.helpers import getenv
 from tinygrad.uop.ops import KernelInfo, Ops
 
 from ext.tinygrad.kernel_cache import compiler_says
+from ext.tinygrad.kernels.cpu.cpu_low_rank import NO_CHANGES
 from ext.tinygrad.kernels.packed.formats import Format
 
 X86_NEEDS = ("AVX2", "FMA", "F16C")
@@ -99,13 +100,14 @@ def matmul_source(file: str, entry: str, formats: Sequence[Format], macros: Mapp
         "INTEGER_INPUT": int(integer),
         "FLOAT_INPUT": int(floating),
         "PREPARED": 0,
+        **NO_CHANGES,
         **macros,
     }
     for i, form in enumerate(formats):
         defines |= {f"TILE_{i}": f"tile_{form.name}", f"ROW_{i}": f"row_{form.name}"}
         defines[f"INPUT_{i}"] = "float_input" if form.element else "integer_input"
     distinct = {f.name: f for f in formats}.values()
-    head = [_defines(defines), _read("simd.h"), _read("activations.h"), _read("tile.h")]
+    head = [_defines(defines), *map(_read, ["simd.h", "activations.h", "tile.h"] + ["low_rank.h"] * ("CHANGE" in macros))]
     own = [_read(name) for name in OWN_HEADERS.get(file, ())]
     more = ("training/columns.h",) if file == "training/linear_backward.c" else ()
     return "\n".join([*head, *(_format(f, more) for f in distinct), _read("inputs.h"), *own, _read(file)])

@@ -8,11 +8,13 @@ void ENTRY(f32* restrict out, INPUTS, const u8* restrict w,
 #if BIAS
            const f32* restrict bias,
 #endif
-           long core_id) {
+           CHANGES long core_id) {
   PREPARE
+  NARROW_0
   for (long tile = SHARE(core_id, TILES(OUT_ROWS), TASKS); tile < SHARE(core_id + 1, TILES(OUT_ROWS), TASKS); tile++) {
     vf acc[TOKENS * VECTORS];
     TILE_0(w, tile, INPUT_0, acc);
+    ADAPT_0(acc, tile)
     for (int t = 0; t < TOKENS; t++)
       UNROLL for (int v = 0; v < VECTORS; v++) {
         const int row = tile * TILE_ROWS + v * LANES;

@@ -6,14 +6,16 @@ void ENTRY(f32* restrict q, CACHE* restrict cache_k, CACHE* restrict cache_v, IN
 #if BIAS
            const f32* restrict bias,
 #endif
-           long start_pos, long core_id) {
+           CHANGES long start_pos, long core_id) {
   PREPARE
+  NARROW_PARTS
   const long q_tiles = TILES(Q_HEADS * HEAD_DIM), kv_tiles = TILES(KV_HEADS * HEAD_DIM), tiles = q_tiles + 2 * kv_tiles;
   for (long i = SHARE(core_id, tiles, TASKS); i < SHARE(core_id + 1, tiles, TASKS); i++) {
     const int part = i < q_tiles ? 0 : i < q_tiles + kv_tiles ? 1 : 2;
     const long tile = i - (part == 0 ? 0 : part == 1 ? q_tiles : q_tiles + kv_tiles);
     vf acc[TOKENS * VECTORS];
     PROJECT(part, tile, acc);
+    ADAPT_PART(part, acc, tile)
     for (int t = 0; t < TOKENS; t++)
       UNROLL for (int v = 0; v < VECTORS; v++) {
         const int row = tile * TILE_ROWS + v * LANES, head = row / HEAD_DIM, in_head = row % HEAD_DIM;
