@@ -143,9 +143,9 @@ class Pass:
         self.position = UOp.variable(POSITION, 0, min(capacity - 1, model.rows - T))
         self.ids = buffers.upload(np.zeros(T, np.int32), device)
         self.x = buffers.upload(np.zeros((T, model.config.dim), np.float32), device)
-        self._blocks: dict[tuple, CapturedGraph] = {}
-        self._embed = CapturedGraph("embed", lambda _: _overwrite(self.x, model.embed(self.ids)), self.position)
-        self._head = CapturedGraph("head", lambda _: self._logits_and_largest(), self.position) if with_logits else None
+        self._graphs: dict[tuple, CapturedGraph] = {}  # by what they are of, and its layout
+        self.with_logits = with_logits
+        self._head: CapturedGraph | None = None  # of the last call
         self._steps: WeakKeyDictionary[KVCache, Composite | list[tuple[CapturedGraph, list[Tensor]]]] = WeakKeyDictionary()
 
     def __call__(self, ids: Sequence[int], start_pos: int, cache: KVCache) -> None:
@@ -154,6 +154,8 @@ class Pass:
         padded[: len(ids)] = ids
         buffers.write(self.ids, padded)
         steps = self._steps.get(cache) or self._prepare(cache, start_pos)
+        if self.with_logits:
+            self._head = self._head_of(cache.model or self.model)
         if isinstance(steps, Composite):
             steps({POSITION: start_pos}, then={POSITION: start_pos + self.T})
         else:
@@ -184,15 +186,17 @@ class Pass:
 
     def _prepare(self, cache: KVCache, start_pos: int) -> Composite | list[tuple[CapturedGraph, list[Tensor]]]:
         """The pieces in their order with this cache's buffers, as one native call where the device has such a thing."""
-        steps = [(self._embed, [self.ids, self.x, *self.model.tok_embeddings.tensors])]
-        for i, (block, layer) in enumerate(zip(self.model.blocks, cache.layers, strict=True)):
-            inputs = [self.x, layer.k, layer.v, *block.tensors]
-            if (graph := self._blocks.get(block.layout)) is None:
-                name = f"block {len(self._blocks)}"
-                graph = self._blocks[block.layout] = CapturedGraph(name, self._block_function(i, layer), self.position)
-            steps.append((graph, inputs))
-        if self._head is not None:
-            steps.append((self._head, [self.x, *self.model.norm.tensors, *self.model.output.tensors]))
+        model = cache.model or self.model
+        # what could not be captured was made of buffers that may be others by now
+        self._graphs = {key: graph for key, graph in self._graphs.items() if graph.ready}
+        steps = [(self._embed_of(model), [self.ids, self.x, *model.tok_embeddings.tensors])]
+        layouts = list(dict.fromkeys(block.layout for block in model.blocks))
+        for i, (block, layer) in enumerate(zip(model.blocks, cache.layers, strict=True)):
+            name = f"block {layouts.index(block.layout)}"
+            graph = self._graph("block", block.layout, name, self._block_function(model, i, layer))
+            steps.append((graph, [self.x, layer.k, layer.v, *block.tensors]))
+        if self.with_logits:
+            steps.append((self._head_of(model), [self.x, *model.norm.tensors, *model.output.tensors]))
         missing: dict[str, tuple[CapturedGraph, list[Tensor]]] = {}
         for graph, inputs in steps:
             if not graph.ready:
@@ -205,7 +209,7 @@ class Pass:
     def _make_ready(self, missing: dict[str, tuple[CapturedGraph, list[Tensor]]], cache: KVCache, start_pos: int) -> None:
         """From the disk, all of them, or by capturing: what that computes is computed again in its turn, from the right input then."""
         rows, kind = cache.layers[0].k.shape, cache.layers[0].k.dtype
-        files = GraphCache(self.model, self.x.device, self.T, self.position, self._head is not None, rows, kind, self.model.rows)
+        files = GraphCache(cache.model or self.model, self.x.device, self.T, self.position, self.with_logits, rows, kind, self.model.rows)
         kept = files.load()
         if missing.keys() <= kept.keys():
             for name, (graph, _) in missing.items():
@@ -217,15 +221,26 @@ class Pass:
             files.add(name, graph.jit, inputs, known)
         files.save()
 
-    def _logits_and_largest(self) -> list[Tensor]:
-        kernels, logits = self.model.kernels, self.model.head(self.x)
+    def _graph(self, kind: str, layout: tuple, name: str, function: Callable[[UOp], Tensor | Sequence[Tensor]]) -> CapturedGraph:
+        if (kind, layout) not in self._graphs:
+            self._graphs[kind, layout] = CapturedGraph(name, function, self.position)
+        return self._graphs[kind, layout]
+
+    def _embed_of(self, model: Transformer) -> CapturedGraph:
+        return self._graph("embed", model.tok_embeddings.layout, "embed", lambda _: _overwrite(self.x, model.embed(self.ids)))
+
+    def _head_of(self, model: Transformer) -> CapturedGraph:
+        return self._graph("head", model.output.layout, "head", lambda _: self._logits_and_largest(model))
+
+    def _logits_and_largest(self, model: Transformer) -> list[Tensor]:
+        kernels, logits = model.kernels, model.head(self.x)
         if self.T == 1 and isinstance(kernels, Ranking) and kernels.most_largest:
             return [logits, kernels.largest(logits)]
         return [logits]
 
-    def _block_function(self, i: int, layer: LayerCache) -> Callable[[UOp], list[Tensor]]:
+    def _block_function(self, model: Transformer, i: int, layer: LayerCache) -> Callable[[UOp], list[Tensor]]:
         def function(start_pos: UOp) -> list[Tensor]:
-            x, stored = self.model.block(i, self.x, layer, start_pos)
+            x, stored = model.block(i, self.x, layer, start_pos)
             return [x, stored.k, stored.v]
 
         return function

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tinygrad import Tensor, TinyJit, UOp, dtypes
@@ -22,6 +22,9 @@ from ext.tinygrad import buffers
 from ext.tinygrad.graph.compose import compose
 from ext.tinygrad.kernels.packed import memory
 from ext.tinygrad.kernels.reference import rotate, store
+
+if TYPE_CHECKING:
+    from app.models.llama.transformer import Transformer
 
 CHUNK = 128  # positions a pass moves; no more than the rows a cache has beyond its capacity
 
@@ -143,6 +146,7 @@ class KVCache:
     ):
         """`identity` names what made the entries (model, device, kernels …): a snapshot of another identity is foreign."""
         self.capacity, self.identity = capacity, identity
+        self.model: Transformer | None = None  # that fills it, where it is not the engine's own: adapters laid over it
         self.tokens: list[int] = []
         self._shape, self._shifter = (config.n_kv_heads, rows, config.head_dim), shifter
         tensors = self._zeros(2 * config.n_layers, dtype, device)

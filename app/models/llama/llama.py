@@ -23,6 +23,9 @@ from app.models.llama.config import ConfigError, LlamaConfig
 from app.models.llama.engine import CHUNKS, ContextOverflow, Draw, Engine, Generation, PrefillStats, chunks_of
 from app.models.llama.footprint import Footprint, check_fit
 from app.models.llama.kv_cache import KVCache, Shifter
+from app.models.llama.lora.adapter import Adapter
+from app.models.llama.lora.adapter_set import AdapterSet, key_of, lay_over
+from app.models.llama.lora.open_adapter import open_adapter
 from app.models.llama.sampler import Sampler, SamplingParams
 from app.models.llama.sequence_breakers import breakers_for
 from app.models.llama.tokenizers.tokenizer import Tokenizer
@@ -39,6 +42,7 @@ __all__ = ["ContextOverflow", "Generation", "KVCache", "Llama", "PrefillStats", 
 
 Progress = Callable[[int, int], None]  # (done, total)
 FIRST_TUNE = 2.0  # seconds
+MOST_SETS = 8  # of adapters that are kept on the device
 VERSION = "2"  # of the numbers this runtime computes: raise it when a change makes older KV snapshots differ from a fresh prefill
 
 
@@ -57,6 +61,9 @@ class Llama:
         self._undecodable = tokenizer.undecodable(config.vocab_size)
         self._scratch: KVCache | None = None
         self.quantised = 0  # matrices that were floats in the file
+        self.adapters: AdapterSet | None = None  # that new caches are filled with
+        self._adapters: dict[Path, Adapter] = {}
+        self._sets: dict[str, AdapterSet | None] = {}
 
     def _turning(self, layer: int) -> Tensor:
         """The RoPE table that shifts a layer's keys: they carry YaRN's scale already, and may only be turned."""
@@ -79,11 +86,13 @@ class Llama:
         quantize: bool = False,
         stop: Sequence[str] = (),
         tune: float | None = FIRST_TUNE,
+        adapters: Sequence[tuple[Path | str, float]] = (),
     ) -> "Llama":
         """Open, lay out and place the weights; `progress(bytes done, bytes in all)` is called along the way.
 
         The device is tinygrad's default, the kernel set the fastest that serves it, unless they are named. `quantize` makes float
         matrices 8-bit integers; `stop`, tokens or their ids, takes the place of what the files declare as ends.
+        `adapters` are laid over the model, each with its scale, until `use` says otherwise.
         `tune`: seconds that a kernel set may measure which launches suit this device, where it has not yet (None: as long as it takes).
 
         Raises CheckpointError, ConfigError or TokenizerError for a file that cannot serve, ConfigError for a window beyond the model's and
@@ -129,7 +138,32 @@ class Llama:
         llama.quantised = quantised
         if given is None and isinstance(kernels, Tunable):
             kernels.tune(model.one_token_products, tune)  # the engine has put its graph runner in place, and captured nothing yet
+        llama.use(llama.with_adapters(adapters))
         return llama
+
+    def with_adapters(self, adapters: Sequence[tuple[Path | str | Adapter, float]]) -> AdapterSet | None:
+        """Adapters, each by its path and with its scale, laid over the weights; None where none counts.
+
+        The weights stay what and where they are; any number of sets share them. AdapterError for an adapter that does not fit."""
+        read = [(self.adapter(one), scale) for one, scale in adapters if scale]
+        key = key_of(read)
+        if key not in self._sets:
+            while len(self._sets) >= MOST_SETS:
+                del self._sets[next(iter(self._sets))]
+            self._sets[key] = lay_over(self.model, read, self.device, self._cache_dtype == dtypes.float32)
+        return self._sets[key]
+
+    def adapter(self, path: Path | str | Adapter) -> Adapter:
+        """The adapter at a path, read once."""
+        if isinstance(path, Adapter):
+            return path
+        if (found := Path(path).resolve()) not in self._adapters:
+            self._adapters[found] = open_adapter(path, self.config)
+        return self._adapters[found]
+
+    def use(self, adapters: AdapterSet | None) -> None:
+        """Have caches that are made from now on filled with these adapters; None: by the model as it is."""
+        self.adapters, self._scratch = adapters, None
 
     @property
     def backend(self) -> Backend:
@@ -143,8 +177,12 @@ class Llama:
 
     def new_cache(self) -> KVCache:
         """An empty cache for one conversation."""
-        rows = cache_rows(self.max_context)
-        return KVCache(self.config, self.max_context, rows, self._cache_dtype, self.device, self._shifter, self._identity)
+        rows, identity = cache_rows(self.max_context), self._identity
+        if self.adapters is not None:
+            identity = identity | {"adapters": self.adapters.key}
+        cache = KVCache(self.config, self.max_context, rows, self._cache_dtype, self.device, self._shifter, identity)
+        cache.model = None if self.adapters is None else self.adapters.model
+        return cache
 
     def prefill(self, ids: list[int], cache: KVCache, on_progress: Progress | None = None) -> PrefillStats:
         """Make the cache hold exactly `ids`, computing only what follows the prefix it already holds. ContextOverflow beyond the window."""

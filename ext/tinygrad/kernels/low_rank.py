@@ -1,4 +1,4 @@
-"""Low-rank changes of weights that stay packed: y = gain * (x Wᵀ) + (x Aᵀ) Bᵀ: LoRA (arXiv 2106.09685), with a gain DoRA (arXiv 2402.09353).
+"""Low-rank changes of packed weights: y = gain * (x Wᵀ) + (x Aᵀ) Bᵀ. LoRA (arXiv 2106.09685), and with a gain DoRA (arXiv 2402.09353).
 
 An `AdaptedWeight` stands wherever an operation of the seam takes a weight. Several changes of one weight are one: their ranks add up.
 """
