@@ -12,6 +12,7 @@ from tinygrad import Tensor, dtypes
 
 from ext.tinygrad.buffers import upload
 from ext.tinygrad.kernels.packed.formats import GROUP
+from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
 from ext.tinygrad.kernels.protocol import PackedWeight
 
 RANKS = 4  # a rank is filled up with zeros to a multiple of it: fewer kernels to compile
@@ -131,6 +132,11 @@ def _put(values: np.ndarray, dtype: type[np.generic], device: str) -> Tensor:
     return upload(np.ascontiguousarray(values, dtype), device)
 
 
-def base_of(weight: PackedWeight) -> PackedWeight:
-    """The weight itself, without a change."""
-    return weight.base if isinstance(weight, AdaptedWeight) else weight
+def packed(weight: PackedWeight) -> PackedMatrix:
+    """The weight without its change, of a set whose weights are packed matrices."""
+    return cast(PackedMatrix, weight.base if isinstance(weight, AdaptedWeight) else weight)
+
+
+def adapted(*weights: PackedWeight) -> bool:
+    """Has any of them a change?"""
+    return any(isinstance(weight, AdaptedWeight) for weight in weights)

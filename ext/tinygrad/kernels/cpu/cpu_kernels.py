@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from tinygrad import Tensor, UOp, dtypes
 from tinygrad.dtype import DType
 
-from ext.tinygrad.kernels.cpu.cpu_low_rank import change_macros, change_tensors, element, packed, ranks
+from ext.tinygrad.kernels.cpu.cpu_low_rank import change_macros, change_tensors, element, ranks
 from ext.tinygrad.kernels.cpu.cpu_source import launch, matmul_source, missing_instructions, plain_source
-from ext.tinygrad.kernels.low_rank import AdaptedWeight
+from ext.tinygrad.kernels.low_rank import AdaptedWeight, packed
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.packed.formats import GROUP, LAYOUT, Format
 from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix

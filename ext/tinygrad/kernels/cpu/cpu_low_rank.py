@@ -1,12 +1,10 @@
 """What a CPU kernel needs to change its products by low ranks (c/low_rank.h): macros, and buffers in the order of its parameters."""
 
 from collections.abc import Sequence
-from typing import cast
 
 from tinygrad import Tensor, dtypes
 
-from ext.tinygrad.kernels.low_rank import AdaptedWeight, base_of
-from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
+from ext.tinygrad.kernels.low_rank import AdaptedWeight
 from ext.tinygrad.kernels.protocol import PackedWeight
 
 # of kernels whose weights are as they are packed
@@ -17,11 +15,6 @@ NO_CHANGES: dict[str, object] = {
     "NARROW_PARTS": "",
     "ADAPT_PART(part, acc, tile)": "",
 }
-
-
-def packed(weight: PackedWeight) -> PackedMatrix:
-    """The weight without its change."""
-    return cast(PackedMatrix, base_of(weight))
 
 
 def ranks(weights: Sequence[PackedWeight]) -> list[int]:

@@ -17,11 +17,12 @@ from ext.tinygrad.buffers import upload
 from ext.tinygrad.kernels.gpu.gpu_source import decode_source, embed_source, launch, matrix_source, plain_source, tile_source
 from ext.tinygrad.kernels.gpu.tuner import LAYERS, Tuner, candidates
 from ext.tinygrad.kernels.gpu.tuning import DecodeShape, Tuning
+from ext.tinygrad.kernels.low_rank import AdaptedWeight, adapted, packed
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.packed.formats import GROUP, LAYOUT, Format
 from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
 from ext.tinygrad.kernels.protocol import FULL_ATTENTION, Attention, HeadTransform, OneTokenProduct, Routing
-from ext.tinygrad.kernels.reference import ReferenceKernels, capped, gated, into, store_heads
+from ext.tinygrad.kernels.reference import ReferenceKernels, capped, gated, into, rms_norm, store_heads
 from ext.tinygrad.toolchain import BackendError
 
 PREFILL_ITEMS, PREFILL_SLOTS = 256, 4  # items and groups of rows of a prefill tile, as prefill.h is written
@@ -56,6 +57,8 @@ class GPUKernels:
         return PackedMatrix.pack(matrix, device)
 
     def embed(self, ids: Tensor, weight: PackedMatrix, scale: float = 1.0) -> Tensor:
+        if isinstance(weight, AdaptedWeight):
+            return (weight.changed_rows(self.embed(ids, packed(weight)), ids) * scale).contiguous()
         T, (rows, cols) = ids.shape[0], weight.shape
         items = self.tuning.plain_items
         source = embed_source(self.tuning, weight.format, {"COLS": cols, "OUT_ROWS": rows, "ITEMS": items})
@@ -77,7 +80,7 @@ class GPUKernels:
         heads: HeadTransform | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         T, (kv_heads, _, head_dim) = x.shape[0], cache_k.shape
-        if heads is not None or norm is None:
+        if heads is not None or norm is None or adapted(wq, wk, wv):
             q, k, v = (self.norm_linear(x, norm, eps, w) for w in (wq, wk, wv))
             return store_heads(q, k, v, rope, cache_k, cache_v, start_pos, heads)
         n_heads = wq.shape[0] // head_dim
@@ -155,7 +158,7 @@ class GPUKernels:
         bias: Tensor | None = None,
         scale: float = 1.0,
     ) -> Tensor:
-        if bias is not None or scale != 1:
+        if bias is not None or scale != 1 or adapted(weight):
             product = self.norm_linear(x, None, 0.0, weight)
             return into(out, residual + (product if bias is None else product + bias) * scale)
         if out is not None and x.uop.op is not Ops.AFTER:
@@ -178,7 +181,7 @@ class GPUKernels:
         activation: str = "silu",
         bias: Tensor | None = None,
     ) -> Tensor:
-        if activation != "silu" or bias is not None or norm is None:
+        if activation != "silu" or bias is not None or norm is None or adapted(w_gate, w_up):
             return gated(self.norm_linear(x, norm, eps, w_gate), self.norm_linear(x, norm, eps, w_up), activation, bias)
         T, rows = x.shape[0], w_gate.shape[0]
         out = _activations(x, rows) if T == 1 else _floats(x, T, rows)
@@ -187,12 +190,22 @@ class GPUKernels:
     def norm_linear(
         self, x: Tensor, norm: Tensor | None, eps: float, weight: PackedMatrix, scale: float = 1.0, softcap: float = 0.0
     ) -> Tensor:
+        if isinstance(weight, AdaptedWeight):
+            return self._changed(x, norm, eps, weight, scale, softcap)
         rows, cols = weight.shape
         T = 1 if x.dtype == dtypes.uint8 else x.shape[0]
         if T == 1 and norm is None and x.dtype != dtypes.uint8:
             x = self._to_activations(x, cols)
         result = self._product("linear", x, norm, eps, [weight], {"RESIDUAL": 0}, [_floats(x, T, rows)])[0]
         return result if (scale, softcap) == (1, 0) else capped(result * scale, softcap).contiguous()
+
+    def _changed(self, x: Tensor, norm: Tensor | None, eps: float, weight: AdaptedWeight, scale: float, softcap: float) -> Tensor:
+        """norm_linear with a low-rank change of the weight, which generated code adds."""
+        product = self.norm_linear(x, norm, eps, packed(weight))
+        if x.dtype == dtypes.uint8:  # activations: floats come first
+            x = x[: 4 * weight.shape[1]].bitcast(dtypes.float32).reshape(1, -1)
+        changed = weight.changed(product, x if norm is None else rms_norm(x, norm, eps).contiguous())
+        return capped(changed * scale, softcap).contiguous()
 
     def experts_residual(
         self,

@@ -1,27 +1,55 @@
 """Low-rank changes of packed weights on every kernel set, against NumPy; and one token against many."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from tinygrad import Tensor
 
+from ext.tinygrad.backend import describe_device
+from ext.tinygrad.kernels import kernels_for
 from ext.tinygrad.kernels.cpu.cpu_kernels import CPUKernels
+from ext.tinygrad.kernels.gpu.gpu_kernels import GPUKernels
+from ext.tinygrad.kernels.gpu.tuning import Tuning
 from ext.tinygrad.kernels.low_rank import AdaptedWeight
+from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.protocol import HeadTransform, Kernels, rope_table
 from ext.tinygrad.kernels.reference import ReferenceKernels
+from ext.tinygrad.toolchain import BackendError
 from tests.reference import oracles
 
 pytestmark = pytest.mark.slow
 
 EPS = 1e-5
-SETS: dict[str, Callable[[], Kernels]] = {"cpu": CPUKernels, "tinygrad": ReferenceKernels}
+SETS: dict[str, tuple[str, Callable[[], Kernels]]] = {
+    "cpu": ("CPU", CPUKernels),
+    "tinygrad": ("CPU", ReferenceKernels),
+    "opencl-cpu": ("CL", lambda: kernels_for("CL")),
+    "opencl": ("CL", lambda: GPUKernels(Tuning("gpu", units=16, most_items=256, local_bytes=32 << 10))),  # as for a GPU
+}
 TYPES = ["F32", "Q4_1", "Q4_K", "F16"]
 
 
+DEVICE = "CPU"
+
+
 def put(values: np.ndarray) -> Tensor:
-    return Tensor(values, device="CPU").realize()
+    return Tensor(values, device=DEVICE).realize()
+
+
+@pytest.fixture
+def kernels(request: pytest.FixtureRequest) -> Iterator[Kernels]:
+    """A kernel set by its name, on its device."""
+    global DEVICE
+    DEVICE, make = SETS[request.param]
+    if DEVICE == "CL":
+        try:
+            describe_device(DEVICE)
+        except BackendError as error:
+            pytest.skip(str(error))
+    yield make()
+    DEVICE = "CPU"
 
 
 def floats(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -37,7 +65,7 @@ class Changed:
         self.matrix = oracles.random_matrix(rng, type, rows, cols)
         self.changes = [(floats(rng, r, cols), floats(rng, rows, r) * 0.1) for r in ranks]
         self.gain = 1 + 0.3 * floats(rng, rows) if gain else None
-        self.weight = AdaptedWeight.of(kernels.pack(self.matrix, "CPU"), self.changes, self.gain, "CPU", exact=type == "F32")
+        self.weight = AdaptedWeight.of(kernels.pack(self.matrix, DEVICE), self.changes, self.gain, DEVICE, exact=type == "F32")
 
     def of(self, x: np.ndarray, product: np.ndarray) -> np.ndarray:
         """`product` is x times the weight as it is."""
@@ -47,16 +75,16 @@ class Changed:
 
 def close(found: np.ndarray, expected: np.ndarray, type: str, kernels: Kernels) -> None:
     """Changes are halves but for float32 weights; products of integers meet int8 activations on the CPU's set."""
-    rough = 3e-2 if type.startswith("Q") and kernels.name == "cpu" else 2e-3 if type != "F32" else 1e-5
+    rough = 3e-2 if type.startswith("Q") and kernels.name != "tinygrad" else 2e-3 if type != "F32" else 1e-5
     assert np.abs(found - expected).max() < rough * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("T", [1, 33])
 @pytest.mark.parametrize("type", TYPES)
 @pytest.mark.parametrize("ranks, gain", [((8,), False), ((3, 10), True)])
-@pytest.mark.parametrize("name", SETS)
-def test_linear(name: str, type: str, T: int, ranks: tuple[int, ...], gain: bool) -> None:
-    kernels, rng = SETS[name](), np.random.default_rng(T)
+@pytest.mark.parametrize("kernels", SETS, indirect=True)
+def test_linear(kernels: Kernels, type: str, T: int, ranks: tuple[int, ...], gain: bool) -> None:
+    rng = np.random.default_rng(T)
     changed = Changed(rng, kernels, type, 75, 256, ranks, gain)
     x, norm, residual, bias = floats(rng, T, 256), floats(rng, 256), floats(rng, T, 75), floats(rng, 75)
     h = oracles.rms_norm(x, norm, EPS)
@@ -70,9 +98,9 @@ def test_linear(name: str, type: str, T: int, ranks: tuple[int, ...], gain: bool
 @pytest.mark.parametrize("T", [1, 33])
 @pytest.mark.parametrize("type", ["F32", "Q4_1"])
 @pytest.mark.parametrize("which", ["both", "gate", "up"])
-@pytest.mark.parametrize("name", SETS)
-def test_gated(name: str, which: str, type: str, T: int) -> None:
-    kernels, rng = SETS[name](), np.random.default_rng(T)
+@pytest.mark.parametrize("kernels", SETS, indirect=True)
+def test_gated(kernels: Kernels, which: str, type: str, T: int) -> None:
+    rng = np.random.default_rng(T)
     gate, up = (Changed(rng, kernels, type, 75, 256, ranks, ranks == (4,)) for ranks in ((8,), (4,)))
     x, norm = floats(rng, T, 256), floats(rng, 256)
     h = oracles.rms_norm(x, norm, EPS)
@@ -86,9 +114,9 @@ def test_gated(name: str, which: str, type: str, T: int) -> None:
 @pytest.mark.parametrize("type", ["F32", "Q4_1"])
 @pytest.mark.parametrize("adapted", ["qkv", "qv", "k"])
 @pytest.mark.parametrize("normed", [False, True])
-@pytest.mark.parametrize("name", SETS)
-def test_queries_keys_and_values(name: str, adapted: str, normed: bool, type: str, T: int) -> None:
-    kernels, rng = SETS[name](), np.random.default_rng(T)
+@pytest.mark.parametrize("kernels", SETS, indirect=True)
+def test_queries_keys_and_values(kernels: Kernels, adapted: str, normed: bool, type: str, T: int) -> None:
+    rng = np.random.default_rng(T)
     heads = {"q": 6, "k": 2, "v": 2}
     all_of = {part: Changed(rng, kernels, type, n * 32, 256, (4 if part == "k" else 8,), part == "v") for part, n in heads.items()}
     weights = [all_of[part].weight if part in adapted else all_of[part].weight.base for part in heads]
@@ -106,29 +134,23 @@ def test_queries_keys_and_values(name: str, adapted: str, normed: bool, type: st
             ((a, b),) = all_of[part].changes
             gain = all_of[part].gain
             matrix = (matrix if gain is None else gain[:, None] * matrix) + b @ a
-        merged.append(plain.pack(type_of(matrix), "CPU"))
+        merged.append(plain.pack(QuantMatrix.from_float32(matrix), DEVICE))
     cache_k, cache_v = (put(np.zeros((2, 64, 32), np.float32)) for _ in "kv")
     expected = plain.norm_qkv(put(h), None, EPS, *merged, put(rope), cache_k, cache_v, 3, transform)
     for one, other in zip((q, k, v), expected, strict=True):
         close(one, other.numpy(), type, kernels)
 
 
-def type_of(values: np.ndarray) -> Any:
-    from ext.tinygrad.kernels.matrix import QuantMatrix
-
-    return QuantMatrix.from_float32(values)
-
-
 @pytest.mark.parametrize("T", [1, 9])
 @pytest.mark.parametrize("type", ["F32", "Q4_1"])
 @pytest.mark.parametrize("gain", [False, True])
-@pytest.mark.parametrize("name", SETS)
-def test_embedding(name: str, gain: bool, type: str, T: int) -> None:
-    kernels, rng = SETS[name](), np.random.default_rng(T)
+@pytest.mark.parametrize("kernels", SETS, indirect=True)
+def test_embedding(kernels: Kernels, gain: bool, type: str, T: int) -> None:
+    rng = np.random.default_rng(T)
     matrix = oracles.random_matrix(rng, type, 75, 64)
     changes = [(floats(rng, r, 75), floats(rng, 64, r)) for r in (3, 4)]
     by = 1 + 0.2 * floats(rng, 64) if gain else None
-    weight = AdaptedWeight.of_embedding(kernels.pack(matrix, "CPU"), changes, by, "CPU", exact=type == "F32")
+    weight = AdaptedWeight.of_embedding(kernels.pack(matrix, DEVICE), changes, by, DEVICE, exact=type == "F32")
     ids = rng.integers(0, 75, T).astype(np.int32)
     whole = matrix.dequantize() * (1 if by is None else by) + sum(a.T @ b.T for a, b in changes)
     close(kernels.embed(put(ids), weight, 2.0).numpy(), 2 * whole[ids], type, kernels)
