@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from townhall.errors import PersonaError
+from townhall.adapter_spec import parse_all
+from townhall.errors import ModelError, PersonaError
 from townhall.yaml_file import Fields, YamlFile
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ CARD_SUFFIXES = {".json", ".png", ".charx"}
 MAX_EXAMPLES = 32
 MAX_STOPS = 16
 MAX_SOURCES = 16  # libraries, or lorebooks
+MAX_ADAPTERS = 8
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Persona:
     # of character cards
     alternate_greetings: tuple[str, ...] = ()
     card: Path | None = None  # the file, in which the lorebook is
+    lora: tuple[str, ...] = ()  # adapters that it speaks through, as --lora takes them, paths whole
 
     @property
     def greetings(self) -> tuple[str, ...]:
@@ -151,12 +154,20 @@ def _persona(fields: Fields) -> Persona:
         post_history_instructions=fields.text("post_history_instructions"),
         knowledge=tuple(_place(name, folder) for name in fields.strings("knowledge", MAX_SOURCES)),
         lorebooks=tuple(folder / Path(name).expanduser() for name in fields.strings("lorebooks", MAX_SOURCES)),
+        lora=_adapters(fields, folder),
     )
     if persona.name.lower() == persona.user.lower():
         raise fields.fault("user", f"{persona.user!r} is the persona's own name; the two must differ")
     return persona
 
 
+def _adapters(fields: Fields, folder: Path) -> tuple[str, ...]:
+    try:
+        return tuple(map(str, parse_all(fields.strings("lora", MAX_ADAPTERS), "adapter", folder)))
+    except ModelError as error:
+        raise fields.fault("lora", str(error)) from error
+
+
 _SOURCES = ("post_history_instructions", "knowledge", "lorebooks")
-_PERSONA_FIELDS = ("name", "user", "description", "style", "examples", "greeting", "stop", *_SOURCES)
+_PERSONA_FIELDS = ("name", "user", "description", "style", "examples", "greeting", "stop", *_SOURCES, "lora")
 _EXAMPLE_FIELDS = ("user", "reply")

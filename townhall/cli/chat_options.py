@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.sampler_settings import DECLARED, SamplerSettings, sampler_values
+from townhall.adapter_spec import NONE, AdapterSpec
 from townhall.context.strategies import STRATEGIES
 from townhall.conversation import MAX_REPLY, REPEAT_PENALTY, TEMPERATURE
 from townhall.errors import ModelError
@@ -97,6 +98,10 @@ class ChatOptions(SamplerSettings):
     quantize: str | None = _option(
         None, str, "make float weights 8-bit integers", metavar="[int8]", choices=("int8",), optional=True, value_when_bare="int8"
     )
+    lora: tuple[str, ...] = _option(
+        (), str, "lay an adapter over the model: peft's or mlx-lm's folder, or a GGUF; may be repeated; none: not the persona's",
+        metavar="PATH[:SCALE]", allowed="a list of adapters' paths, each perhaps with a colon and a scale behind it", repeated=True,
+    )  # fmt: skip
     eos: tuple[str, ...] = _option(
         (), str, "end an answer at this token (or id) and at no other; may be repeated", metavar="TOKEN",
         allowed="a list of tokens, each in quotes", repeated=True,
@@ -154,6 +159,8 @@ class ChatOptions(SamplerSettings):
         values = {name: getattr(self, name) for name in (*names, *DECLARED)}
         if self.model is not None and not self.fake:
             values["model"] = self.model.absolute()
+        if self.lora:  # older logs know no such setting
+            values["lora"] = tuple(text if text == NONE else str(AdapterSpec.parse(text)) for text in self.lora)
         if Path(self.personality).is_file():
             values["personality"] = Path(self.personality).absolute()
         if self.greeting != 1:

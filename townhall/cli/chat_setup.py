@@ -1,7 +1,7 @@
 """A loaded model, persona and conversation, ready to chat; and how a chat moves from one to another."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,13 +45,18 @@ def nothing(fresh: Conversation) -> None:
 def open_chat_setup(options: ChatOptions, models: Models, recall: Recall = nothing) -> ChatSetup:
     """Raises what loading the persona and the model raises, and ContextError where they leave no room, or the history cannot stand."""
     persona = load_persona(options.personality).greeted(options.greeting)
-    loaded = models.open(options)
+    loaded = models.open(with_adapters(options, persona))
     recorded = RecordedModel(loaded.llama) if options.log else None
     conversation = open_conversation(recorded or loaded.llama, loaded.sampling, options, persona)
     recall(conversation)
     with loaded.watch.lap("read the persona"):
         prepared = prepare(conversation)
     return ChatSetup(options, persona, loaded, conversation, recorded, prepared)
+
+
+def with_adapters(options: ChatOptions, persona: Persona) -> ChatOptions:
+    """Where flags and settings name no adapter, the persona's: a double has none."""
+    return options if options.lora or not persona.lora or options.fake else replace(options, lora=persona.lora)
 
 
 def open_conversation(

@@ -7,8 +7,8 @@ from typing import Any
 
 from townhall.cli import terminal
 from townhall.cli.chat_options import ChatOptions
-from townhall.cli.chat_setup import Models, Recall, nothing, open_chat_setup, speaker, turns_of
-from townhall.cli.model_loading import Loaded
+from townhall.cli.chat_setup import Models, Recall, nothing, open_chat_setup, speaker, turns_of, with_adapters
+from townhall.cli.model_loading import Loaded, refuse_adapters
 from townhall.cli.reply_report import counted
 from townhall.conversation import Conversation, Prepared
 from townhall.errors import CommandError
@@ -30,6 +30,7 @@ class ChatState:
         self.models = models
         self.prefill = ""  # what the next answer is to begin with
         self.unanswered: str | None = None  # asked, and interrupted before a word was shown
+        self.laid_off: list[str] = []  # adapters that were taken off last
         self._begun = ""  # what the answer under way was made to begin with
         self._retries = 0
         self._chat_setup = open_chat_setup(options, models)
@@ -146,8 +147,10 @@ class ChatState:
     def set(self, key: str, value: Any) -> bool:
         """Change a setting of this session; True where the conversation goes on in a new log for it. Raises what the setting raises."""
         options = replace(self.options, **{key: value})
-        loaded = self.models.open(options)  # checks how words are drawn
-        if key in ("context", "format", "lorebook", "knowledge"):
+        if key == "lora" and options.fake:
+            refuse_adapters(options)
+        loaded = self.models.open(with_adapters(options, self.persona))  # checks how words are drawn
+        if key in ("context", "format", "lora", "lorebook", "knowledge"):
             self._enter(options, turns_of(self.conversation), carried=True)
             return self.keeper is not None
         if key == "count":

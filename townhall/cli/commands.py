@@ -12,8 +12,10 @@ from typing import Any
 import yaml
 
 from app.sampler_settings import worth_noting
+from townhall.adapter_spec import NONE, AdapterSpec, parse_all
 from townhall.cli import terminal
 from townhall.cli.chat_options import ChatOptions, in_one_line
+from townhall.cli.chat_setup import with_adapters
 from townhall.cli.chat_state import ChatState
 from townhall.cli.reply_report import counted
 from townhall.errors import CommandError
@@ -29,7 +31,7 @@ FIXED = {
     "log_to": "use /branch, or /save PATH",
 }
 AT_START = ("greeting", "max_context", "quantize", "eos", "device", "require", "cache", "log", "profile")
-NEW_LOG = ("context", "format", "lorebook", "knowledge")  # how prompts are laid out: a log says that once
+NEW_LOG = ("context", "format", "lora", "lorebook", "knowledge")  # how prompts are laid out, and who answers: a log says that once
 
 
 def show(options: ChatOptions, key: str = "") -> str:
@@ -178,6 +180,38 @@ def _model(chat_state: ChatState, path: str) -> None:
     terminal.note(f"{chat_state.persona.name} speaks through {chat_state.loaded.path} now{loaded_already}; {_kept(chat_state)}")
 
 
+def _lora(chat_state: ChatState, rest: str) -> None:
+    options, persona = chat_state.options, chat_state.persona
+    now = [str(spec) for spec in parse_all(with_adapters(options, persona).lora)]
+    word, _, argument = rest.partition(" ")
+    if not rest:
+        for spec in parse_all(now):
+            terminal.note(f"* {spec.path}, scale {spec.scale:g}")
+        terminal.note(
+            "/lora PATH[:SCALE] lays another over the model, or has one count otherwise; /lora off [PATH], /lora on" if now else _HOW
+        )
+        return
+    if word == "on":
+        wanted = chat_state.laid_off or list(persona.lora)
+        if not wanted:
+            raise CommandError("no adapter was taken off in this session; /lora PATH[:SCALE] lays one over the model")
+    elif word == "off":
+        gone = [str(spec) for spec in parse_all(now) if not argument or argument in (spec.name, str(spec.path), spec.path.name)]
+        if not gone:
+            raise CommandError(f"no adapter is called {argument[:60]}; /lora lists them" if now else "no adapter is in use")
+        wanted, chat_state.laid_off = [text for text in now if text not in gone], gone
+    else:
+        new = AdapterSpec.parse(rest, "/lora")
+        wanted = [*(str(spec) for spec in parse_all(now) if spec.path.absolute() != new.path.absolute()), str(new)]
+    in_new_log = chat_state.set("lora", tuple(wanted) or (NONE,))
+    shown = ", ".join(f"{spec.name} at {spec.scale:g}" for spec in parse_all(wanted)) or "no adapter"
+    where = f"; the talk goes on in {chat_state.keeper.path}" if in_new_log and chat_state.keeper else ""
+    terminal.note(f"{persona.name} speaks through {shown} now{where}")
+
+
+_HOW = "no adapter is in use; /lora PATH[:SCALE] lays one over the model"
+
+
 def _settings(chat_state: ChatState, rest: str) -> None:
     key, _, value = rest.partition(" ")
     options = replace(chat_state.options, max_context=chat_state.loaded.llama.max_context)
@@ -275,6 +309,7 @@ COMMANDS = {
         Command("/undo", "[N]", "take back the last exchange, or the last N", _undo),
         Command("/persona", "[NAME]", "list the personas, or begin a talk with another one", _persona),
         Command("/model", "[PATH]", "list what is loaded, or go on with another model", _model),
+        Command("/lora", "[PATH[:SCALE]|on|off]", "list the adapters in use, lay one over the model, or take it off", _lora),
         Command("/settings", "[KEY [VALUE]]", "show how answers are made, or change it for this session", _settings),
         Command("/context", "[full]", "how full the window is; full: all that was said, and what of it the model no longer sees", _context),
         Command("/save", "[PATH]", "say where this talk is kept, or write it to a log at PATH", _save),

@@ -19,6 +19,7 @@ COMMANDS = {
     "inspect": ("townhall.cli.inspect", "Say what a checkpoint holds: sizes, types, vocabulary, memory, licence."),
     "fit": ("townhall.cli.fit", "Plan which models fit which device's memory, and what would fit."),
     "delta": ("townhall.cli.delta", "Apply, make, verify or fetch deltas: weights given as a difference from others."),
+    "lora": ("townhall.cli.lora", "Inspect adapters, merge them, or extract one from two checkpoints."),
     "convert": ("townhall.cli.convert", "Turn any checkpoint into one GGUF file, quantised or not."),
     "bench": ("bench.command", "Measure the speed of this machine, beside llama.cpp."),
     "warm": ("townhall.cli.warm", "Compile and pack in advance what the first chat would wait for."),

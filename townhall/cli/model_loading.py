@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from townhall.adapter_spec import NONE, parse_all, scaled
 from townhall.cli import terminal
 from townhall.cli.chat_options import ChatOptions
 from townhall.default_window import WINDOW, load_llama
@@ -80,7 +81,7 @@ def load(options: ChatOptions, fit: bool = False) -> Loaded:
     """
     if options.fake:
         return _load_fake(options)
-    path = options.model_path()
+    path, adapters = options.model_path(), scaled(parse_all(options.lora))
     watch = Stopwatch()
     with watch.lap("import"):
         from ext.tinygrad.device_selection import select
@@ -98,6 +99,8 @@ def load(options: ChatOptions, fit: bool = False) -> Loaded:
     with watch.lap("load the weights"), _progress_bar(path.name) as progress:
         quantize = options.quantize is not None
         llama = load_llama(path, options.max_context, terminal.note, fit, progress=progress, quantize=quantize, stop=options.eos)
+    with watch.lap("load the adapters"):
+        llama = llama.adapted(adapters)
     if unknown := llama.config.unknown_keys:
         terminal.note(f"config.json of {path.name} has keys that Townhall does not know and passes over: {', '.join(unknown)[:200]}")
     if options.quantize:
@@ -115,9 +118,11 @@ def load(options: ChatOptions, fit: bool = False) -> Loaded:
 
 
 def resampled(loaded: Loaded, options: ChatOptions) -> Loaded:
-    """The same model for options that may draw ids in another way; the same object where they do not."""
-    sampling = options.sampling()
-    return loaded if sampling == loaded.sampling else replace(loaded, sampling=sampling)
+    """The same model for options that may draw ids in another way, or have other adapters; the same object where they do not."""
+    sampling, llama = options.sampling(), loaded.llama
+    if not options.fake:
+        llama = llama.adapted(scaled(parse_all(options.lora)))
+    return loaded if sampling == loaded.sampling and llama is loaded.llama else replace(loaded, sampling=sampling, llama=llama)
 
 
 def open_models() -> ModelCache[ChatOptions, Loaded]:
@@ -131,12 +136,19 @@ def _load_fake(options: ChatOptions) -> Loaded:
 
     if options.require == "gpu":
         raise ModelError(f"--require gpu: {options.model} runs on no device at all; pass a real model")
+    refuse_adapters(options)
     watch = Stopwatch()
     with watch.lap("import"):
         sampling = options.sampling()
     model = open_fake(options.model or "", options.max_context or WINDOW)
     terminal.note(f"{options.model}: {model.backend.describe()}")
     return Loaded(model, sampling, model.backend, watch, options.model)
+
+
+def refuse_adapters(options: ChatOptions) -> None:
+    """ModelError where a double is asked to take adapters."""
+    if any(text != NONE for text in options.lora):
+        raise ModelError(f"--lora needs weights to lay an adapter over, and {options.model} has none; pass a real model")
 
 
 def show_compiling() -> None:

@@ -30,6 +30,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object instead of a sentence")
 def replay(name: str, folder: Path | None, model: Path | None, as_json: bool) -> int:
     from townhall.cli import terminal
+    from townhall.cli.chat_setup import with_adapters
     from townhall.cli.model_loading import load
     from townhall.cli.reply_report import counted
     from townhall.conversation import Conversation
@@ -43,9 +44,9 @@ def replay(name: str, folder: Path | None, model: Path | None, as_json: bool) ->
     options = options_of(log, model)
     persona = BARE_MODEL if log.head.get("bare") is True else load_persona(options.personality)
     total = replaying.total(log)
-    loaded = load(options, fit=True)  # the window was asked for when the log was written, not now
+    loaded = load(with_adapters(options, persona), fit=True)  # the window was asked for when the log was written, not now
     rehearsed = replaying.RehearsedModel(loaded.llama)
-    for key, now in (("weights", "model"), ("device", "device")):
+    for key, now in (("weights", "model"), ("adapters", "adapters"), ("device", "device")):
         if (before := log.head.get(key)) != (current := loaded.llama.new_cache().identity.get(now)):
             terminal.note(f"the log's {key}: {before}; here: {current}")
     if log.head.get("kind") == COMPLETION:

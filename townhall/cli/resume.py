@@ -14,7 +14,7 @@ from townhall.logbook.log_writer import SUFFIX
 from townhall.logbook.logged_chat import COMPLETION
 
 # a log says these once, for all that is in it
-ONCE = ("model", "size", "gen", "quantize", "eos", "personality", "format", "context", "max_context")
+ONCE = ("model", "size", "gen", "quantize", "lora", "eos", "personality", "format", "context", "max_context")
 
 
 def find_log(name: str, place: Path | None) -> Log:
@@ -40,7 +40,7 @@ def resume_options(log: Log, resolved: Mapping[str, Setting]) -> ChatOptions:
     """The log's own, but for flags that were given. LogError where one would change what the log says once."""
     held = options_of(log, None)
     values = {name: setting.value for name, setting in resolved.items()}
-    for name in held.that_matter():
+    for name in (*held.that_matter(), "lora"):
         before = getattr(held, name)
         if resolved[name].source != "flag":
             values[name] = before

@@ -13,7 +13,7 @@ from app.sampler_settings import DECLARED
 from ext.tinygrad.errors import TownhallError
 from townhall.cli import reply_report, terminal
 from townhall.cli.chat_options import ChatOptions
-from townhall.cli.chat_setup import open_conversation, prepare
+from townhall.cli.chat_setup import open_conversation, prepare, with_adapters
 from townhall.cli.model_loading import Loaded, open_models
 from townhall.cli.settings_files import read_front_matter, resolve
 from townhall.persona import load_persona
@@ -109,6 +109,7 @@ class Watching:
         front, _ = front_matter(text)
         chat = self._options(read_front_matter(path, front, ChatOptions.defaults(), FRONT)) if front.strip() else self.chat
         persona = load_persona(chat.personality)
+        chat = with_adapters(chat, persona)
         return chat, ChatTurns(
             ChatSyntax(persona.user, persona.name, DELIM if self.options.delim is None else delimiter(self.options.delim))
         )

@@ -161,6 +161,7 @@ def front_matter(persona: Persona, identity: Mapping[str, str], settings: Mappin
         "user": persona.user,
         "persona": persona.name,
         "weights": identity.get("model"),
+        **({"adapters": identity["adapters"]} if "adapters" in identity else {}),
         "device": identity.get("device"),
         "settings": worth_noting(settings),
     }
@@ -176,9 +177,9 @@ def _same_kind(path: Path, head: Mapping[str, Any]) -> Log:
     old = log.head
     if not old:
         raise LogError(f"{path} does not begin as a log does; name another file")
-    pairs = [(key, old.get(key), new.get(key)) for key in ("user", "persona", "kind")]
+    pairs = [(key, old.get(key), new.get(key)) for key in ("user", "persona", "kind", "adapters")]
     held, said = old.get("settings") or {}, new["settings"]
-    keys = [*said, *(key for key in held if key in RARE_DEFAULTS and key not in said)]
+    keys = [*said, "lora", *(key for key in held if key in RARE_DEFAULTS and key not in said)]
     pairs += [(key, held.get(key, RARE_DEFAULTS.get(key)), said.get(key, RARE_DEFAULTS.get(key))) for key in keys]
     for key, before, now in pairs:
         if before != now:

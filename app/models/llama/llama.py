@@ -11,6 +11,7 @@ if (
 
     sys.exit(main(["chat", *sys.argv[1:]]))
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -61,7 +62,7 @@ class Llama:
         self._undecodable = tokenizer.undecodable(config.vocab_size)
         self._scratch: KVCache | None = None
         self.quantised = 0  # matrices that were floats in the file
-        self.adapters: AdapterSet | None = None  # that new caches are filled with
+        self.adapters: AdapterSet | None = None  # that fill new caches
         self._adapters: dict[Path, Adapter] = {}
         self._sets: dict[str, AdapterSet | None] = {}
 
@@ -92,7 +93,7 @@ class Llama:
 
         The device is tinygrad's default, the kernel set the fastest that serves it, unless they are named. `quantize` makes float
         matrices 8-bit integers; `stop`, tokens or their ids, takes the place of what the files declare as ends.
-        `adapters` are laid over the model, each with its scale, until `use` says otherwise.
+        `adapters` are laid over the model, each with its scale (`adapted`).
         `tune`: seconds that a kernel set may measure which launches suit this device, where it has not yet (None: as long as it takes).
 
         Raises CheckpointError, ConfigError or TokenizerError for a file that cannot serve, ConfigError for a window beyond the model's and
@@ -138,20 +139,24 @@ class Llama:
         llama.quantised = quantised
         if given is None and isinstance(kernels, Tunable):
             kernels.tune(model.one_token_products, tune)  # the engine has put its graph runner in place, and captured nothing yet
-        llama.use(llama.with_adapters(adapters))
-        return llama
+        return llama.adapted(adapters) if adapters else llama
 
-    def with_adapters(self, adapters: Sequence[tuple[Path | str | Adapter, float]]) -> AdapterSet | None:
-        """Adapters, each by its path and with its scale, laid over the weights; None where none counts.
+    def adapted(self, adapters: Sequence[tuple[Path | str | Adapter, float]]) -> "Llama":
+        """The same model with these adapters, each with its scale, and no others laid over it: caches that it makes are filled by them.
 
-        The weights stay what and where they are; any number of sets share them. AdapterError for an adapter that does not fit."""
-        read = [(self.adapter(one), scale) for one, scale in adapters if scale]
-        key = key_of(read)
+        Weights, passes and tokenizer are this one's; an adapter's file is read once. AdapterError for one that does not fit.
+        """
+        scaled = [(self.adapter(one), scale) for one, scale in adapters if scale]
+        key = key_of(scaled)
+        if key == ("" if self.adapters is None else self.adapters.key):
+            return self
         if key not in self._sets:
             while len(self._sets) >= MOST_SETS:
                 del self._sets[next(iter(self._sets))]
-            self._sets[key] = lay_over(self.model, read, self.device, self._cache_dtype == dtypes.float32)
-        return self._sets[key]
+            self._sets[key] = lay_over(self.model, scaled, self.device, self._cache_dtype == dtypes.float32)
+        view = copy.copy(self)
+        view.adapters, view._scratch = self._sets[key], None
+        return view
 
     def adapter(self, path: Path | str | Adapter) -> Adapter:
         """The adapter at a path, read once."""
@@ -160,10 +165,6 @@ class Llama:
         if (found := Path(path).resolve()) not in self._adapters:
             self._adapters[found] = open_adapter(path, self.config)
         return self._adapters[found]
-
-    def use(self, adapters: AdapterSet | None) -> None:
-        """Have caches that are made from now on filled with these adapters; None: by the model as it is."""
-        self.adapters, self._scratch = adapters, None
 
     @property
     def backend(self) -> Backend:

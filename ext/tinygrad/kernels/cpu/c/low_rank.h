@@ -16,11 +16,11 @@ INLINE void narrow_row(const f32* x, const f32* norm, f32 eps, int cols, const C
     UNROLL for (int j = 0; j < SIDE_BY_SIDE; j++) sums[0][j] = sums[1][j] = SPLAT(0);
     int c = 0;
     for (; c + 2 * LANES <= cols; c += 2 * LANES)
-      UNROLL for (int half = 0; half < 2; half++) {
-        const int at = c + half * LANES;
+      UNROLL for (int side = 0; side < 2; side++) {
+        const int at = c + side * LANES;
         vf v = LOAD(vf, x + at);
         if (norm) v *= LOAD(vf, norm + at);
-        UNROLL for (int j = 0; j < SIDE_BY_SIDE; j++) sums[half][j] += v * load_change(rows + (long)j * cols + at);
+        UNROLL for (int j = 0; j < SIDE_BY_SIDE; j++) sums[side][j] += v * load_change(rows + (long)j * cols + at);
       }
     UNROLL for (int j = 0; j < SIDE_BY_SIDE; j++) out[first + j] = sum_lanes(sums[0][j] + sums[1][j]);
     for (; c < cols; c++)

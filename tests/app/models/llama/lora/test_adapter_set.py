@@ -82,20 +82,20 @@ def test_one_copy_of_the_base_serves_every_set_of_adapters(folders: Path) -> Non
     _, other = paths("dora", folders)
     llama = Llama.load(base, CONTEXT)
     plain = llama.logits(IDS)
-    both = llama.with_adapters([(adapter, 0.5), (other, 1.0)])
-    one = llama.with_adapters([(adapter, 1.0)])
-    assert one is not None and both is not None
-    assert llama.with_adapters([(other, 1.0), (adapter, 0.5)]) is both  # whatever the order
-    llama.use(one)
-    close(llama.logits(IDS)[list(POSITIONS)], "all")
-    assert one.model.blocks[0].wq.tensors[0] is llama.model.blocks[0].wq.tensors[0]
-    llama.use(both)
+    one, both = llama.adapted([(adapter, 1.0)]), llama.adapted([(adapter, 0.5), (other, 1.0)])
+    again = llama.adapted([(other, 1.0), (adapter, 0.5)])
+    assert again.adapters is both.adapters  # whatever the order
+    assert llama.adapted([]) is llama
+    assert both.adapted([(adapter, 0.0)]).adapters is None
+    close(one.logits(IDS)[list(POSITIONS)], "all")
+    assert one.adapters is not None
+    assert one.adapters.model.blocks[0].wq.tensors[0] is llama.model.blocks[0].wq.tensors[0]
+    assert 0 < one.adapters.nbytes < llama.model.nbytes
     merged = MergedCheckpoint(_open(base), [(llama.adapter(adapter), 0.5), (llama.adapter(other), 1.0)])
     from app.models.llama.checkpoint.conversion import convert
 
     expected = Llama.load(convert(merged, folders / "both.gguf", "f32"), CONTEXT).logits(IDS)
-    np.testing.assert_allclose(llama.logits(IDS), expected, rtol=0, atol=1e-4 * np.abs(expected).max())
-    llama.use(None)
+    np.testing.assert_allclose(both.logits(IDS), expected, rtol=0, atol=1e-4 * np.abs(expected).max())
     np.testing.assert_array_equal(llama.logits(IDS), plain)
 
 
@@ -116,9 +116,8 @@ def test_caches_keep_what_filled_them(folders: Path, tmp_path: Path) -> None:
     from app.models.llama.snapshot import SnapshotError
 
     llama = load("all", folders)
-    adapted, used = llama.new_cache(), llama.adapters
-    llama.use(None)
-    plain = llama.new_cache()
+    bare = llama.adapted([])
+    adapted, plain = llama.new_cache(), bare.new_cache()
     for cache in (adapted, plain):
         llama.prefill(IDS[:20], cache)
     first = [llama.engine.step(IDS[20], cache).copy() for cache in (adapted, plain)]
@@ -126,18 +125,16 @@ def test_caches_keep_what_filled_them(folders: Path, tmp_path: Path) -> None:
     adapted.snapshot(tmp_path / "snapshot")
     with pytest.raises(SnapshotError, match="another identity"):
         plain.restore(tmp_path / "snapshot")
-    llama.use(used)
     again = llama.new_cache()
     again.restore(tmp_path / "snapshot")
     np.testing.assert_array_equal(llama.engine.step(IDS[21], again), llama.engine.step(IDS[21], adapted))
-    llama.use(llama.with_adapters([(paths("all", folders)[1], 0.5)]))
     with pytest.raises(SnapshotError, match="another identity"):
-        llama.new_cache().restore(tmp_path / "snapshot")
+        llama.adapted([(paths("all", folders)[1], 0.5)]).new_cache().restore(tmp_path / "snapshot")
 
 
 def test_an_adapter_of_another_model_is_refused(folders: Path) -> None:
     llama = Llama.load(paths("window", folders)[0], CONTEXT)
     with pytest.raises(AdapterError, match="use the base that it was trained on"):
-        llama.with_adapters([(paths("tied-head", folders)[1], 1.0)])
+        llama.adapted([(paths("tied-head", folders)[1], 1.0)])
     with pytest.raises(AdapterError, match="does not exist"):
-        llama.with_adapters([(folders / "nothing", 1.0)])
+        llama.adapted([(folders / "nothing", 1.0)])
