@@ -120,8 +120,9 @@ def load(options: ChatOptions, fit: bool = False) -> Loaded:
 def resampled(loaded: Loaded, options: ChatOptions) -> Loaded:
     """The same model for options that may draw ids in another way, or have other adapters; the same object where they do not."""
     sampling, llama = options.sampling(), loaded.llama
-    if not options.fake:
-        llama = llama.adapted(scaled(parse_all(options.lora)))
+    adapters = scaled(parse_all(options.lora))
+    if adapters or getattr(llama, "adapters", None) is not None:  # a double has none
+        llama = llama.adapted(adapters)
     return loaded if sampling == loaded.sampling and llama is loaded.llama else replace(loaded, sampling=sampling, llama=llama)
 
 
