@@ -1,6 +1,6 @@
 """Adapters as llama.cpp keeps them: a GGUF of the type adapter, NAME.lora_a (r, in) and NAME.lora_b (out, r) of each tensor.
 
-Format: convert_lora_to_gguf.py and src/llama-adapter.cpp of https://github.com/ggml-org/llama.cpp. The scale is alpha / r; of token_embd A
+Format: llama.cpp's converter of adapters and src/llama-adapter.cpp of https://github.com/ggml-org/llama.cpp. The scale is alpha / r; of token_embd A
 is transposed.
 """
 
@@ -39,7 +39,7 @@ def read_gguf_adapter(path: Path, config: LlamaConfig) -> Adapter:
     file = GGUFFile.open(path)
     metadata, wanted = file.metadata, architecture(config)
 
-    def fail(fault: str, mend: str = "convert it again with convert_lora_to_gguf.py") -> AdapterError:
+    def fail(fault: str, mend: str = "convert it again with llama.cpp") -> AdapterError:
         return AdapterError(f"{path} {fault}; {mend}")
 
     if metadata.get("general.type") != "adapter":

@@ -1,6 +1,6 @@
 """Adapters as mlx-lm keeps them: adapters.safetensors with lora_a (in, r) and lora_b (r, out), and an adapter_config.json with the scale.
 
-Format: https://github.com/ml-explore/mlx-lm, tuner/lora.py and tuner/dora.py.
+Format: https://github.com/ml-explore/mlx-lm, its package tuner.
 """
 
 import math
