@@ -1,7 +1,7 @@
 """Adapters as llama.cpp keeps them: a GGUF of the type adapter, NAME.lora_a (r, in) and NAME.lora_b (out, r) of each tensor.
 
-Format: llama.cpp's converter of adapters and src/llama-adapter.cpp of https://github.com/ggml-org/llama.cpp. The scale is alpha / r; of token_embd A
-is transposed.
+Format: src/llama-adapter.cpp of https://github.com/ggml-org/llama.cpp, and its converter. The scale is alpha / r; of token_embd A is
+transposed.
 """
 
 from collections.abc import Mapping
