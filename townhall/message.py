@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from townhall.formats.prompt_pieces import PromptTurn
+
 Role = Literal["user", "assistant"]
 
 
@@ -17,6 +19,12 @@ class Message:
     ids: tuple[int, ...]
     sampled: bool = False  # by the model; else `ids` are laid out from `text`
     reasoning: str = ""  # what the model thought before it; no part of `text`, nor of `ids`
+    turns: tuple[PromptTurn, ...] = ()  # of a question that the model called functions for: the user's, the calls, the results …
+
+    @property
+    def laid_out(self) -> tuple[PromptTurn, ...]:
+        """As a format sees it."""
+        return self.turns or (PromptTurn(self.role, self.text, self.reasoning),)
 
 
 @dataclass(frozen=True)

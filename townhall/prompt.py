@@ -1,7 +1,7 @@
 """From pieces to ids: what stays the same in every prompt is encoded once, what was said is encoded when it is said."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from townhall.context.source import PromptPart, SourceText
@@ -40,6 +40,21 @@ class Prompt:
         """The user's words with their markers, up to where the answer begins."""
         return tuple(self._encode(self.format.turn(text), continued=self._after_close))
 
+    def turns_ids(self, turns: Iterable[PromptTurn], spoken: Callable[[str], Sequence[int] | None]) -> tuple[int, ...]:
+        """Several turns with their markers; `spoken` gives the ids of an answer where they are known.
+
+        Of turns that only the template can lay out these are about as many as they take.
+        """
+        ids: list[int] = []
+        for turn in turns:
+            if turn.role != "assistant":
+                ids += self.turn_ids(turn.text)
+            elif not turn.calls and (sampled := spoken(turn.text)) is not None:
+                ids += (*sampled, *self.close_ids)
+            else:
+                ids += self.reply_ids(turn.spelled)
+        return tuple(ids)
+
     def words(self, text: str) -> list[int]:
         """Ids of words within an answer."""
         return self._encode([Piece(text, special=False)], continued=True) if text else []
@@ -72,10 +87,12 @@ class Prompt:
     def ids(self, plan: WindowPlan, turn: Message) -> list[int]:
         """The whole prompt: head, memory, kept exchanges, the new turn. TemplateError where the format refuses it."""
         messages = [*self._messages(plan), turn]
-        pieces = self.format.whole([PromptTurn(message.role, message.text, message.reasoning) for message in messages])
-        if self.format.turn_by_turn and text_of(pieces) == text_of(self._head) + "".join(map(self._laid_out, messages)):
+        turns = [(message, one) for message in messages for one in message.laid_out]
+        pieces = self.format.whole([one for _, one in turns])
+        parts = [] if any(one.structured for _, one in turns) else [self._laid_out(one) for _, one in turns]
+        if self.format.turn_by_turn and parts and text_of(pieces) == text_of(self._head) + "".join(parts):
             return [*self.before(plan), *turn.ids]
-        return self._whole(messages, pieces)
+        return self._whole([message for message, _ in turns], pieces)
 
     def user_cue_ids(self, plan: WindowPlan) -> list[int]:
         """A prompt that ends where the user's next words begin, for the model to write them."""
@@ -113,11 +130,11 @@ class Prompt:
     def _messages(self, plan: WindowPlan) -> tuple[Message, ...]:
         return messages_of([plan.memory.exchange, *plan.kept] if plan.memory else plan.kept)
 
-    def _laid_out(self, message: Message) -> str:
+    def _laid_out(self, turn: PromptTurn) -> str:
         """A turn as it reads where turns stand by themselves."""
-        if message.role == "user":
-            return text_of(self.format.turn(message.text))
-        return text_of([*self.format.reply(message.text), *self.format.close()])
+        if turn.role == "user":
+            return text_of(self.format.turn(turn.text))
+        return text_of([*self.format.reply(turn.text), *self.format.close()])
 
     def _whole(self, messages: Sequence[Message], pieces: Sequence[Piece]) -> list[int]:
         """The prompt that reads as `pieces`; a sampled answer that stands in it unchanged keeps its ids."""

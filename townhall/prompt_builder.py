@@ -144,8 +144,11 @@ def _laid_in(prompt: Prompt, plan: WindowPlan, turn: Message, texts: Sequence[So
     def laid(message: Message) -> Message:
         if message.id not in before and message.id not in behind:
             return message
-        words = "\n\n".join([*before.get(message.id, ()), message.text, *behind.get(message.id, ())])
-        return replace(message, text=words, ids=prompt.turn_ids(words))
+        own = message.turns[0].text if message.turns else message.text
+        words = "\n\n".join([*before.get(message.id, ()), own, *behind.get(message.id, ())])
+        ids = (*prompt.turn_ids(words), *message.ids[len(prompt.turn_ids(own)) :])
+        turns = (replace(message.turns[0], text=words), *message.turns[1:]) if message.turns else ()
+        return replace(message, text=message.text if turns else words, ids=ids, turns=turns)
 
     kept = tuple(Exchange(laid(exchange.user), exchange.reply) for exchange in plan.kept)
     return prompt.ids(replace(plan, kept=kept), laid(turn))

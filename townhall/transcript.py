@@ -1,7 +1,7 @@
 """API transcripts: from a whole list of messages to the prompt that a `Conversation` would have come to."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from townhall.context.source import GatheredSources, PromptPart, PromptSources, SourceRole
 from townhall.context.strategy import ContextStrategy, Window, WindowPlan
@@ -67,15 +67,16 @@ def lay_out(
     """
     for message in turns:
         refuse_oversized_text(message.text, window.capacity)
-    said = list(paired(turns))
-    indices = [index for index, _, _ in said]
+    said = list(grouped(turns))
+    indices = [one.indices for one in said]
     exchanges = []
-    for at, (of_one, question, answer) in enumerate(said[:-1]):
-        ids = spoken(answer) if sampled is None else sampled[at]
-        reasoning = "\n\n".join(turns[n].reasoning for n in of_one if turns[n].reasoning)
-        exchanges.append(exchange_of(prompt, at, question, answer, ids, reasoning))
-    _, question, answer = said[-1]
-    turn = Message(2 * len(exchanges), "user", question, prompt.turn_ids(question))
+    for at, one in enumerate(said[:-1]):
+        ids = spoken(one.answer) if sampled is None else sampled[at]
+        exchange = exchange_of(prompt, at, one.question, one.answer, ids, one.reasoning)
+        exchanges.append(replace(exchange, user=_asked(prompt, exchange.user, one, spoken)))
+    question, answer = said[-1].question, said[-1].answer
+    turn = Message(2 * len(exchanges), "user", question, () if said[-1].turns else prompt.turn_ids(question))
+    turn = _asked(prompt, turn, said[-1], spoken)
     *_, current = plans(strategy, window, exchanges, recall(exchanges) if strategy.memory else None)
     if opening is None:
         opening = prompt.begun_ids(answer) if answer else ()
@@ -92,7 +93,7 @@ def lay_out(
     return PromptPlan(
         ids=tuple(built.ids),
         dropped=tuple(index for of_one in indices[: len(gone)] for index in of_one),
-        dropped_tokens=sum(exchange.tokens for exchange in gone),
+        dropped_tokens=_tokens(prompt, gone, plan, turn, built.prompt),
         opening=answer,
         removed=built.removed,
         before=(*built.before, *turn.ids) if built.removed else (),
@@ -132,18 +133,69 @@ def exchange_of(prompt: Prompt, at: int, question: str, answer: str, sampled: Se
     return Exchange(user, Message(2 * at + 1, "assistant", answer, tuple(reply), sampled is not None, reasoning))
 
 
-def paired(turns: Iterable[PromptTurn]) -> Iterable[tuple[list[int], str, str]]:
-    """(indices, question, answer) in turn; who speaks twice is heard as once, an answer without a question answers silence.
+def _asked(prompt: Prompt, user: Message, one: "SpokenExchange", spoken: Spoken) -> Message:
+    """A question with the calls that were made for it."""
+    return replace(user, ids=prompt.turns_ids(one.turns, spoken), turns=one.turns) if one.turns else user
 
-    The last question's answer is "" where it is still to be given.
+
+def _tokens(prompt: Prompt, gone: Sequence[Exchange], plan: WindowPlan, turn: Message, ids: Sequence[int]) -> int:
+    """What `gone` took of a prompt that had them; where only the template can lay them out, both prompts are compared."""
+    if not any(one.structured for exchange in gone for one in exchange.user.turns):
+        return sum(exchange.tokens for exchange in gone)
+    return len(prompt.ids(WindowPlan((*gone, *plan.kept), (), plan.memory), turn)) - len(ids)
+
+
+@dataclass(frozen=True)
+class SpokenExchange:
+    """A question and its answer, which is "" where it is still to be given.
+
+    `turns`: all of a question for which the model called functions: the user's words, the calls, what came of them, in any number.
     """
-    indices: list[int] = []
-    question: list[str] = []
-    answer: list[str] = []
+
+    indices: list[int]
+    question: str
+    answer: str
+    reasoning: str = ""  # before the answer
+    turns: tuple[PromptTurn, ...] = ()
+
+
+def grouped(turns: Sequence[PromptTurn]) -> Iterator[SpokenExchange]:
+    """The exchanges; who speaks twice is heard as once, an answer without a question answers silence.
+
+    Calls and their results belong to the question that they were made for, so that the window never holds one without the other.
+    """
+    starts = [0]
     for index, turn in enumerate(turns):
-        if turn.role == "user" and answer:
-            yield indices, "\n\n".join(question), "\n\n".join(answer)
-            indices, question, answer = [], [], []
-        indices.append(index)
-        (question if turn.role == "user" else answer).append(turn.text)
-    yield indices, "\n\n".join(question), "\n\n".join(answer)
+        if turn.role == "user" and not turn.result and any(one.role == "assistant" for one in turns[starts[-1] : index]):
+            starts.append(index)
+    for start, stop in zip(starts, [*starts[1:], len(turns)], strict=True):
+        own = turns[start:stop]
+        asked = next((at for at in range(len(own), 0, -1) if own[at - 1].role != "assistant" or own[at - 1].calls), 0)
+        before, after = own[:asked], own[asked:]
+        calling = any(one.role != "user" or one.result for one in before)
+        yield SpokenExchange(
+            list(range(start, stop)),
+            "\n\n".join(one.spelled for one in before),
+            "\n\n".join(one.text for one in after),
+            "\n\n".join(one.reasoning for one in after if one.reasoning),
+            tuple(_joined(before)) if calling else (),
+        )
+
+
+def _joined(turns: Iterable[PromptTurn]) -> list[PromptTurn]:
+    """The turns, who speaks twice heard as once."""
+    joined: list[PromptTurn] = []
+    for turn in turns:
+        last = joined[-1] if joined else None
+        if last and last.role == turn.role and not (last.structured or turn.structured):
+            reasoning = "\n\n".join(filter(None, (last.reasoning, turn.reasoning)))
+            between = "\n" if turn.result else "\n\n"
+            joined[-1] = replace(last, text=f"{last.text}{between}{turn.text}", reasoning=reasoning)
+        else:
+            joined.append(turn)
+    return joined
+
+
+def paired(turns: Iterable[PromptTurn]) -> Iterable[tuple[list[int], str, str]]:
+    """(indices, question, answer) of each exchange."""
+    return [(one.indices, one.question, one.answer) for one in grouped(list(turns))]

@@ -8,14 +8,15 @@ learnt there (`turn_by_turn`), and a turn is encoded once, when it is said. That
 with `whole`, and goes by that where they differ: a template may treat some words or lengths in its own way, or tell the date.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
 from townhall.errors import TemplateError
+from townhall.formats.call_syntax import GENERAL, CallSyntax, parsed, template_id
 from townhall.formats.chat_log import END
-from townhall.formats.marked_text import SOMETHING_SAID, joined, runs, words
+from townhall.formats.marked_text import SOMETHING_SAID, joined, marked, runs, words
 from townhall.formats.prompt_pieces import Piece, PromptTurn, text_of
 from townhall.formats.sandbox import INSTEAD, Sandbox, TooMuchWork
 from townhall.persona import Persona
@@ -45,14 +46,29 @@ class ChatTemplate:
 
     name = "chat_template"
 
-    def __init__(self, persona: Persona, source: str, bos_token: str = "", eos_token: str = "", think: bool | None = None):
-        """`think`: whether the model is to think before it answers, where the template knows the switch; None leaves it to the template."""
+    def __init__(
+        self,
+        persona: Persona,
+        source: str,
+        bos_token: str = "",
+        eos_token: str = "",
+        think: bool | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
+        syntax: CallSyntax | None = None,
+    ):
+        """`think`: whether the model is to think before it answers, where the template knows the switch; None leaves it to the template.
+
+        `tools`: functions as OpenAI's API describes them, for a template that lists them, and `syntax` how it has their calls.
+        """
         self.persona = persona
         # without a persona, a line that begins like a cue is text like any other
         played = (END, f"\n{persona.user}:") if persona.instructions else ()
         self.stop = tuple(dict.fromkeys((*played, *persona.stop)))
         self._sandbox = Sandbox(source)
         self._variables: dict[str, Any] = {"bos_token": bos_token, "eos_token": eos_token, "tools": None, "documents": None}
+        self._syntax = syntax or GENERAL
+        if tools:
+            self._variables["tools"] = marked(list(tools))
         if think is not None:
             self._variables |= dict.fromkeys(SWITCHES, think)
         self._examples = [
@@ -129,6 +145,19 @@ class ChatTemplate:
             return {}
         return {padded[piece.turn or 0].role: (not piece.text[:1].isspace(), not piece.text[-1:].isspace()) for piece in said}
 
+    def _called(self, turn: PromptTurn, content: str, index: int) -> dict[str, Any]:
+        """A message that calls functions, or holds what one returned."""
+        if turn.role == "tool":
+            id = template_id(turn.call_id)
+            return {"role": "tool", "content": content, "tool_call_id": words(id), "name": words(turn.name, index)}
+        calls = []
+        for call in turn.calls:
+            arguments = words(call.arguments, index) if self._syntax.arguments_as_text else marked(parsed(call.arguments), index)
+            function = {"name": words(call.name, index), "arguments": arguments}
+            calls.append({"id": words(template_id(call.id)), "type": "function", "function": function})
+        message = self._message(turn.role, content, words(turn.reasoning))
+        return {**message, "tool_calls": calls} if content else {**message, "content": self._syntax.empty, "tool_calls": calls}
+
     def _message(self, role: str, content: str, reasoning: str = "") -> dict[str, Any]:
         # the names under which templates look for thoughts, as transformers has it
         thoughts = {"thinking": reasoning, "reasoning_content": reasoning} if reasoning else {}
@@ -159,7 +188,10 @@ class ChatTemplate:
             content = words(turn.text, max(SOMETHING_SAID, index - len(self._examples)))
             if self._folded and index == 0:
                 content = joined((description, words("\n\n"), content))
-            messages.append(self._message(turn.role, content, words(turn.reasoning)))
+            if turn.calls or turn.role == "tool":
+                messages.append(self._called(turn, content, max(SOMETHING_SAID, index - len(self._examples))))
+            else:
+                messages.append(self._message(turn.role, content, words(turn.reasoning)))
         written = list(runs(self._sandbox.render(messages, self._variables | {"add_generation_prompt": cue})))
         if description.strip() and all(whose != DESCRIPTION for _, whose in written):
             raise TemplateError(f"the model's chat template leaves the persona's description out; {INSTEAD}")

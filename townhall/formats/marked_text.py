@@ -129,6 +129,15 @@ def words(text: str, whose: int = SOMETHING_SAID) -> str:
     return MarkedText(text, ((0, len(text), whose),)) if text else text
 
 
+def marked(value: Any, whose: int = SOMETHING_SAID) -> Any:
+    """A value as JSON has it, with every text in it, keys included, as words."""
+    if isinstance(value, str):
+        return words(value, whose)
+    if isinstance(value, dict):
+        return {marked(key, whose): marked(item, whose) for key, item in value.items()}
+    return [marked(item, whose) for item in value] if isinstance(value, list) else value
+
+
 def as_words(text: str) -> str:
     """`text`, all of it words, though it is not known whose."""
     return words(str.__str__(text))

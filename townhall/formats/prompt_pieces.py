@@ -20,12 +20,38 @@ def text_of(pieces: Iterable[Piece]) -> str:
 
 
 @dataclass(frozen=True)
-class PromptTurn:
-    """A message as a format sees it."""
+class ToolCall:
+    """A function that the model wants called; `arguments` is a JSON object as text."""
 
-    role: str  # "user" or "assistant"
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class PromptTurn:
+    """A message as a format sees it.
+
+    `calls` and the role "tool" are for templates that lay them out; where a template does not, both are spelled in `text`.
+    """
+
+    role: str  # "user", "assistant" or "tool"
     text: str
     reasoning: str = ""  # what an assistant thought before it
+    calls: tuple[ToolCall, ...] = ()  # that an assistant made
+    call_id: str = ""  # the call whose result a tool's text is
+    name: str = ""  # of that tool, where it is known
+    result: bool = False  # of a call: it belongs to the exchange in which that was made, whoever's role it has
+
+    @property
+    def structured(self) -> bool:
+        """Is it more than a text in a role, so that only the template can lay it out?"""
+        return self.role == "tool" or bool(self.calls)
+
+    @property
+    def spelled(self) -> str:
+        """The text, and calls in a form that people read."""
+        return "\n".join([*filter(None, [self.text]), *(f"{call.name}({call.arguments})" for call in self.calls)])
 
 
 class PromptFormat(Protocol):

@@ -42,7 +42,7 @@ class Sandbox:
 
         What is marked as words in `messages` is marked in the text.
         """
-        self._environment.allow(STEPS + STEPS_PER_MESSAGE * len(messages), _characters(messages))
+        self._environment.allow(STEPS + STEPS_PER_MESSAGE * len(messages), _characters(messages) + _characters(variables.get("tools")))
         parts: list[str] = []
         length = 0
         try:
