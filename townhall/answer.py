@@ -3,11 +3,14 @@
 Stop strings that arrive in pieces are held back, a reply's ends are trimmed, and what the model thinks first is kept apart.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from townhall.language_model import LanguageModel
 from townhall.prompt import Prompt
 from townhall.thoughts import ThoughtFilter
+
+NO_TAGS: Mapping[int, str] = MappingProxyType({})
 
 
 class StopFilter:
@@ -72,7 +75,8 @@ class Answer:
 
     `stop` takes the place of the prompt's own stop strings; without `trim` white space at the ends counts as said, and so do thoughts
     unless `separate` says otherwise. The answer begins with `opening` as if that had been sampled, but not before there is more of it: what
-    was interrupted before that was never begun. After `think_tokens` ids of thoughts, `interject` ends them.
+    was interrupted before that was never begun. After `think_tokens` ids of thoughts, `interject` ends them. `tags` are control tokens that
+    count as the text that they are spelled as.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class Answer:
         opening: Sequence[int] = (),
         separate: bool | None = None,
         think_tokens: int | None = None,
+        tags: Mapping[int, str] = NO_TAGS,
     ):
         self.ids: list[int] = []
         self.shown = ""
@@ -91,6 +96,7 @@ class Answer:
         self._thoughts = ThoughtFilter(prompt.opens_thoughts) if (trim if separate is None else separate) else None
         self._reasoning_trim, self._think_tokens, self._said_from, self._told = EdgeTrim(), think_tokens, 0, 0
         self._prompt = prompt
+        self._tags = tags
         self._decoder = llama.tokenizer.stream(continued=True)
         self._filter, self._trim = StopFilter(prompt.stop if stop is None else stop), EdgeTrim() if trim else None
         self._opening: Sequence[int] = opening
@@ -130,6 +136,7 @@ class Answer:
         text = self._decoder.push(token)
         if self._thoughts and not self._thoughts.over:
             text = text or self._prompt.think_tags.get(token, "")
+        text = text or self._tags.get(token, "")
         self.ids.append(token)
         self._text += text
         self._ends.append(len(self._text))

@@ -46,19 +46,21 @@ class CallSyntax:
         """Calls as the model writes them."""
         if self.joint is None and len(calls) > 1:
             return "\n".join(self.write([call]) for call in calls)
-        spelled = [f"{call.name}{self.middle}{call.arguments}".replace(ID, call.id) for call in calls]
-        return f"{self.opening}{(self.joint or '').join(spelled)}{self.closing}" if calls else ""
+        text = self.opening if calls else ""
+        for at, call in enumerate(calls, 1):
+            after = self.closing if at == len(calls) else self.joint or ""
+            text += f"{call.name}{self.middle.replace(ID, call.id)}{call.arguments}{after.replace(ID, call.id)}"
+        return text
 
 
 GENERAL = CallSyntax('<tool_call>\n{"name": "', '", "arguments": ', "}\n</tool_call>", '}\n</tool_call>\n<tool_call>\n{"name": "')
 
 
-def instructions(tools: Sequence[Mapping[str, Any]], must: bool = False) -> str:
-    """The general form's words for the system message; `must`: an answer is to be a call."""
+def instructions(tools: Sequence[Mapping[str, Any]]) -> str:
+    """The general form's words for the system message: the same whatever the choice, so that a cache keeps them."""
     listed = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
-    when = "Answer with a call of one of these functions" if must else "Where one of these functions helps with the answer, call it"
     return (
-        f"# Tools\n\n{when}. Each line in <tools></tools> is a function, with its parameters as a JSON schema:\n"
+        "# Tools\n\nWhere one of these functions helps with the answer, call it. Each line in <tools></tools> is a function, with its parameters as a JSON schema:\n"
         f"<tools>\n{listed}\n</tools>\n\n"
         "A call is a JSON object with the function's name and its arguments, within <tool_call></tool_call>:\n"
         '<tool_call>\n{"name": "the function\'s name", "arguments": {"a parameter": "its value"}}\n</tool_call>'

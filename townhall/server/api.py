@@ -199,7 +199,7 @@ class API:
     ) -> Response:
         events: asyncio.Queue[Any] = asyncio.Queue()
         job = self._service.submit(planned, self._lane(request, asked), events, arrived)
-        reply = kind(planned.model, self._service.llama.tokenizer, planned.info, planned.runs, logprobs)
+        reply = kind(planned.model, self._service.llama.tokenizer, planned.info, planned.runs, logprobs, planned.calls)
         cancel, headers = partial(self._service.cancel, job), planned.headers
         if asked.stream:
             keep_alive = self._service.options.limits.keep_alive

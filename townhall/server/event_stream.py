@@ -98,16 +98,21 @@ async def stream(
         if event is None:
             yield b": keep-alive\n\n"
         elif isinstance(event, TextEvent):
-            yield frame(reply.piece(event))
+            for chunk in reply.pieces(event):
+                yield frame(chunk)
         elif isinstance(event, AnswerEnd):
             ended.append(event)
             if len(ended) < choices:
-                yield frame(reply.end(event))
+                for chunk in reply.ends(event):
+                    yield frame(chunk)
                 if opening := reply.opening(event.index + 1):
                     yield frame(opening)
         elif isinstance(event, JobDone):
             # the receipt goes with the last chunk that every client reads
-            yield frame(reply.end(ended[-1]) | {"townhall": reply.receipt(event.figures)})
+            *before, last = reply.ends(ended[-1])
+            for chunk in before:
+                yield frame(chunk)
+            yield frame(last | {"townhall": reply.receipt(event.figures)})
             if with_usage:
                 yield frame(reply.usage_chunk(event.figures))
         else:

@@ -1,7 +1,7 @@
 """One request as a generator of passes, so that many requests can take turns on one engine, and the events it emits."""
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from app.models.llama.logits_processors import Grammar, LogitsProcessors, SamplerChain, TokenLogprob
@@ -83,6 +83,7 @@ class AnswerRequest:
     trim: bool = True
     separate: bool = False  # thoughts from the answer
     think_tokens: int | None = None  # of thoughts, at most
+    tags: Mapping[int, str] = field(default_factory=dict)  # control tokens that count as text
     opening: str = ""  # what of the answer stands in the prompt already
     begun: Sequence[int] = ()  # the same as ids, where it is to be a part of the answer
     strategy: ContextStrategy | None = None
@@ -163,7 +164,7 @@ class Job:
         if run.echo and not run.max_tokens:  # nothing is to follow, so the prompt need not be read
             self.emit(AnswerEnd(run.index, "length"))
             return
-        answer = Answer(llama, run.prompt, run.stop, run.trim, run.begun, run.separate, run.think_tokens)
+        answer = Answer(llama, run.prompt, run.stop, run.trim, run.begun, run.separate, run.think_tokens, run.tags)
         streamed = StreamedAnswer(run, answer, sampler.logprobs)
 
         def generate() -> TokenStream:

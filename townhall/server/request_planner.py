@@ -13,18 +13,21 @@ from townhall.context.source import GatheredSources, PromptSources
 from townhall.context.strategies import open_strategy
 from townhall.conversation import REPEAT_PENALTY, TEMPERATURE
 from townhall.errors import ContextError
+from townhall.formats.call_syntax import CallSyntax, instructions
 from townhall.formats.prompt_pieces import PromptTurn
 from townhall.language_model import LanguageModel
 from townhall.logbook.recording_model import prompt_hash
 from townhall.prompt import Prompt
 from townhall.prompt_builder import cut_raw, open_window, refuse_oversized_head, refuse_oversized_text
 from townhall.server.errors import APIError
-from townhall.server.grammar import Grammars
+from townhall.server.grammar import CallGrammar, Grammars
 from townhall.server.job import AnswerRequest
-from townhall.server.requests import ChatRequest, CompletionRequest, Generate, JSONObjectFormat, JSONSchemaFormat
+from townhall.server.requests import ChatRequest, CompletionRequest, Generate
 from townhall.server.serve_options import ServeOptions
 from townhall.server.served_models import SampledAnswers, ServedModel, ServedModels
 from townhall.server.summaries import SummaryStore
+from townhall.server.tool_requests import ToolUse, tool_use
+from townhall.server.tools import CallHistory, CallReading, call_tags, refuse_open_calls
 from townhall.transcript import lay_out
 
 SEEDS = 1 << 63  # numpy takes seeds from 0 on, clients send any 64 bits
@@ -45,6 +48,7 @@ class PlannedRequest:
     given: Sequence[int] = ()  # ids of another reply that this one carries on
     gathered: GatheredSources = GatheredSources()  # what sources put into a chat's prompt
     sources: Mapping[str, Any] = field(default_factory=dict)  # and their note for its log
+    calls: CallReading | None = None  # how calls of functions are told from text
 
     @property
     def headers(self) -> dict[str, str]:
@@ -86,11 +90,21 @@ class Planner:
             raise APIError(
                 422, f"messages has {len(request.messages)} entries, more than the {most} that are read", "messages", "too_many_messages"
             )
-        system, turns, indices = _split(request)
+        syntax, use = self._served_models.call_syntax, tool_use(request)
+        refuse_open_calls(request.messages)
+        system, turns, indices = _split(request, syntax)
         refuse_oversized_text(system, self._capacity)
-        grammar = self._grammar(request)
         # a shape is an answer from its first character on
-        prompt = self._served_models.prompt(served_model, system, False if grammar and request.think is None else request.think)
+        shaped = request.shape is not None or bool(use and use.must)
+        think = False if shaped and request.think is None else request.think
+        tools = [function.described() for function in use.functions] if use else []
+        if use and not syntax.template:
+            told = "\n\n".join(filter(None, (system, instructions(tools))))
+            prompt = self._served_models.prompt(served_model, told, think)
+        else:
+            prompt = self._served_models.prompt(served_model, system, think, tools)
+        reading = CallReading(syntax, [f.name for f in use.callable], use.legacy, self._tags(syntax)) if use else None
+        grammar = self._calls(request, use, reading, prompt, bool(think)) if use and reading else self._grammar(request)
         limit = self._longest(request.limit, self._options.max_tokens)
         window = open_window(prompt, self._capacity, limit)
         if window.budget < 1:
@@ -109,25 +123,26 @@ class Planner:
             index=0,
             prompt=prompt,
             ids=prompt_plan.ids,
-            sampling=(sampling := self._drawn(request, UNPENALIZED if grammar else {})),
+            sampling=(sampling := self._drawn(request, UNPENALIZED if shaped or use else {})),
             max_tokens=limit,
             # a shape is no conversation: nothing in it is a cue
-            stop=request.stops if grammar else (*prompt.stop, *request.stops),
-            stop_ids=self._llama.tokenizer.stop_ids if grammar else prompt.stop_ids,
+            stop=request.stops if shaped else (*prompt.stop, *request.stops),
+            stop_ids=self._llama.tokenizer.stop_ids if shaped else prompt.stop_ids,
             logits_processors=self._logits_processors(request),
             breakers=breakers_for(self._llama.tokenizer, sampling),
             grammar=grammar,
             top=(request.top_logprobs or 0) if request.logprobs else None,
             trim=not prompt_plan.opening,
-            separate=not prompt_plan.opening and not grammar,
+            separate=not prompt_plan.opening and (not shaped or bool(use and think)),
             think_tokens=self._options.think_tokens,
+            tags=reading.tags if reading else {},
             opening=prompt_plan.opening,
             strategy=strategy,
             pinned=window.pinned,
             removed=prompt_plan.removed,
             before=prompt_plan.before,
             # Open WebUI asks for titles and tags like this: one message that holds the conversation, and no stream
-            once=len(turns) == 1 and not request.stream,
+            once=len(turns) == 1 and not request.stream and not use,
             # of several answers it is unknown which one the client continues
             after=summaries.after(served_model.persona_with(system), prompt, strategy, window, prompt_plan)
             if strategy.memory and (request.n or 1) == 1
@@ -141,7 +156,8 @@ class Planner:
             if prompt_plan.memory
             else {}
         )
-        return PlannedRequest(_repeated(run, request.n or 1), info | memory, served_model.id, warning)
+        info["tools"] = None if not use else "template" if syntax.template else "text"
+        return PlannedRequest(_repeated(run, request.n or 1), info | memory, served_model.id, warning, calls=reading)
 
     def turn(self, asked: ChatTurn) -> PlannedRequest:
         """The reply to a chat's last message, or the user's next one. APIError, ContextError or PrefillError for what cannot be done."""
@@ -301,10 +317,20 @@ class Planner:
         return LogitsProcessors(bias, request.frequency_penalty or 0.0, request.presence_penalty or 0.0)
 
     def _grammar(self, request: Generate) -> Callable[[], Grammar] | None:
-        form = request.response_format
-        if isinstance(form, JSONObjectFormat):
-            return self._grammars.of_schema(form.schema_ or {"type": "object"})
-        return self._grammars.of_schema(form.json_schema.schema_) if isinstance(form, JSONSchemaFormat) else None
+        return None if request.shape is None else self._grammars.of_schema(request.shape)
+
+    def _tags(self, syntax: CallSyntax) -> dict[int, str]:
+        return call_tags(syntax, self._llama.tokenizer.special_ids)
+
+    def _calls(self, request: ChatRequest, use: ToolUse, reading: CallReading, prompt: Prompt, think: bool) -> Callable[[], Grammar] | None:
+        """What calls are held to; None where the model has no vocabulary, and need not call."""
+        if not use.must and request.shape is None and not self._grammars.possible:
+            return None
+        calls = self._grammars.of_calls(reading.syntax, use.callable, use.parallel, None if use.must else request.shape)
+        if (use.must or request.shape is not None) and not think:
+            return calls
+        must = use.must or request.shape is not None
+        return lambda: CallGrammar(calls, reading, self._llama.tokenizer, prompt, must)
 
     def _info(self, served_model: ServedModel, strategy: str, pinned: int, dropped: list[int], dropped_tokens: int) -> dict[str, Any]:
         return {
@@ -334,7 +360,7 @@ def _repeated(run: AnswerRequest, n: int) -> list[AnswerRequest]:
     return [replace(run, index=run.index + at, sampling=replace(sampling, seed=seeds[at])) for at in range(n)]
 
 
-def _split(request: ChatRequest) -> tuple[str, list[PromptTurn], list[int]]:
+def _split(request: ChatRequest, syntax: CallSyntax) -> tuple[str, list[PromptTurn], list[int]]:
     """(what the system says, what is said then, the latter's places in the list).
 
     A system message amid the others is read where it stands, as the user's words: formats have no other place for it, and whoever ends
@@ -343,11 +369,12 @@ def _split(request: ChatRequest) -> tuple[str, list[PromptTurn], list[int]]:
     system: list[str] = []
     turns: list[PromptTurn] = []
     indices: list[int] = []
+    history = CallHistory(syntax)
     for index, message in enumerate(request.messages):
         instructs = message.role in ("system", "developer")
         if instructs and not turns:
             system.append(message.text)
         elif message.text or not instructs:
-            turns.append(PromptTurn("assistant" if message.role == "assistant" else "user", message.text, message.reasoning_content or ""))
+            turns.append(history.turn(message))
             indices.append(index)
     return "\n\n".join(filter(None, system)), turns or [PromptTurn("user", "")], indices

@@ -19,28 +19,17 @@ from pydantic_core import PydanticCustomError
 from app.sampler_settings import DECLARED, LONGEST_TEXT, MOST_TEXTS, parse_texts
 from townhall.context.strategies import STRATEGIES
 from townhall.server.errors import APIError
+from townhall.server.request_model import FLOATS as FLOATS
+from townhall.server.request_model import Id as Id
+from townhall.server.request_model import Listed as Listed
+from townhall.server.request_model import MaxTokens
+from townhall.server.request_model import RequestModel as RequestModel
+from townhall.server.tool_requests import FunctionCall, FunctionDefinition, MessageCall, Tool, check_choice
 
 if TYPE_CHECKING:
     Context = str
 else:
     Context = Literal[tuple(STRATEGIES)]
-
-
-# entries that are looked at at all: a body of 1 MB can hold half a million, and each wrong one would cost an error message
-LONGEST = {
-    "messages": 1 << 14,
-    "content": 1 << 10,
-    "prompt": 1 << 16,
-    "input": 1 << 14,
-    "tokens": 1 << 16,
-    "logit_bias": 1 << 10,
-    "modalities": 8,
-}
-LONGEST |= {name: MOST_TEXTS for name, declared in DECLARED.items() if declared.kind is tuple}
-
-
-def _whole(value: Any) -> Any:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _texts(value: Any) -> Any:
@@ -53,28 +42,7 @@ def _texts(value: Any) -> Any:
     return [text for text in value if text != ""] if isinstance(value, list) else value
 
 
-T = TypeVar("T")
-FLOATS = BeforeValidator(_whole)  # 5.0 is 5, as in JSON Schema: some clients have no other numbers
-MaxTokens = Annotated[int, Field(ge=-(1 << 31), le=1 << 31), FLOATS]  # below 0: as many as the window holds, as llama.cpp has it
-Id = Annotated[int, FLOATS]
-Listed = Annotated[list[T], Field(fail_fast=True)]  # one wrong entry is enough
 BreakerText = Annotated[str, Field(max_length=LONGEST_TEXT)]
-
-
-class RequestModel(BaseModel):
-    """Unknown fields are tolerated, wrong types are not."""
-
-    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False, populate_by_name=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _not_too_long(cls, data: Any) -> Any:
-        for name, most in LONGEST.items():
-            value = data.get(name) if isinstance(data, dict) else None
-            if isinstance(value, list | dict) and len(value) > most:
-                info = {"name": name, "entries": len(value), "most": most}
-                raise PydanticCustomError("too_many", "{name} has {entries} entries, more than the {most} that are read", info)
-        return data
 
 
 TEXTS = ("text", "input_text", "output_text")
@@ -99,12 +67,14 @@ class Part(RequestModel):
 
 
 class ChatMessage(RequestModel):
-    """`name` and tool ids are accepted; what a tool returned (a function, as it was called before) is read as the user's words."""
+    """`name` is accepted; "function" is what the role "tool" was called before, and `function_call` its call."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | Listed[Part] | None = None
     name: str | None = None
-    tool_calls: list[Any] | None = None
+    tool_calls: Listed[MessageCall] | None = None
+    tool_call_id: str | None = None  # of the call that this is the result of
+    function_call: FunctionCall | None = None
     reasoning_content: str | None = None  # what an assistant thought; the template decides whether the model sees it
 
     @property
@@ -113,6 +83,11 @@ class ChatMessage(RequestModel):
         if isinstance(self.content, list):
             return "\n".join(part.said or "" for part in self.content)
         return self.content or ""
+
+    @property
+    def calls(self) -> list[MessageCall]:
+        """The functions that an assistant called."""
+        return [*(self.tool_calls or []), *([MessageCall(function=self.function_call)] if self.function_call else [])]
 
 
 class JSONSchema(RequestModel):
@@ -237,6 +212,14 @@ class Generate(SamplerFields):
         return tuple(text for text in stop if text)
 
     @property
+    def shape(self) -> dict[str, Any] | None:
+        """The JSON schema that an answer must follow, where there is one."""
+        form = self.response_format
+        if isinstance(form, JSONObjectFormat):
+            return form.schema_ or {"type": "object"}
+        return form.json_schema.schema_ if isinstance(form, JSONSchemaFormat) else None
+
+    @property
     def strategy(self) -> str | None:
         """The context strategy, where the request names one."""
         return self.context or (self.townhall.context if self.townhall else None)
@@ -259,9 +242,9 @@ class ChatRequest(Generate):
     max_completion_tokens: MaxTokens | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP), FLOATS] | None = None
-    tools: list[Any] | None = None
+    tools: Listed[Tool] | None = None
     tool_choice: Any = None
-    functions: list[Any] | None = None
+    functions: Listed[FunctionDefinition] | None = None
     function_call: Any = None
     web_search_options: Any = None
     moderation: Any = None
@@ -273,20 +256,6 @@ class ChatRequest(Generate):
     def think(self) -> bool | None:
         """Whether the model is to think first, where the request says so."""
         return self.chat_template_kwargs.enable_thinking if self.chat_template_kwargs else None
-
-    @field_validator("tools", "functions")
-    @classmethod
-    def _no_tools(cls, value: list[Any] | None) -> list[Any] | None:
-        if value:
-            raise ValueError("these models call no tools; leave it out, or use response_format for structured answers")
-        return value
-
-    @field_validator("tool_choice", "function_call")
-    @classmethod
-    def _no_tool(cls, value: Any) -> Any:
-        if value not in (None, "none", "auto"):
-            raise ValueError("it asks for a tool, and these models call none")
-        return value
 
     @field_validator("web_search_options", "moderation")
     @classmethod
@@ -306,6 +275,7 @@ class ChatRequest(Generate):
     def _whole(self) -> "ChatRequest":
         if self.top_logprobs is not None and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs to be true")
+        check_choice(self.tools, self.tool_choice, self.functions, self.function_call)
         return self
 
     @property

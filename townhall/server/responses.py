@@ -11,6 +11,7 @@ from townhall.language_model import TextTokenizer
 from townhall.server.job import AnswerEnd, AnswerRequest, RequestFigures, TextEvent
 from townhall.server.prompt_logprobs import UnscoredToken
 from townhall.server.text_offsets import TextOffsets
+from townhall.server.tools import CallDelta, CallReader, CallReading
 
 JSON = dict[str, Any]
 LEAST = -9999.0  # what cannot come at all, in numbers that JSON has
@@ -23,10 +24,21 @@ class ResponseBuilder(ABC):
     chunk: str
     prefix: str
 
-    def __init__(self, model: str, tokenizer: TextTokenizer, info: JSON, runs: Sequence[AnswerRequest], logprobs: bool):
+    def __init__(
+        self,
+        model: str,
+        tokenizer: TextTokenizer,
+        info: JSON,
+        runs: Sequence[AnswerRequest],
+        logprobs: bool,
+        calls: CallReading | None = None,
+    ):
+        """`calls`: how calls of functions are told from text; None where there are none."""
         self.id, self.created = f"{self.prefix}-{secrets.token_hex(12)}", int(time.time())
         self.model, self._tokenizer, self._info = model, tokenizer, info
         self._texts, self._reasoning = [""] * len(runs), [""] * len(runs)
+        self._legacy = bool(calls and calls.legacy)
+        self._readers = [calls.reader() if calls else CallReader() for _ in runs]
         self._logprobs: list[list[TokenLogprob | UnscoredToken]] = [[] for _ in runs]
         self._finish: list[str | None] = [None] * len(runs)
         self._wants_logprobs = logprobs
@@ -35,15 +47,18 @@ class ResponseBuilder(ABC):
         """Take what was said into the whole reply."""
         if isinstance(event, TextEvent):
             self._texts[event.index] += event.text
+            self._readers[event.index].push(event.text)
             self._reasoning[event.index] += event.reasoning
             self._logprobs[event.index] += event.logprobs
         else:
-            self._finish[event.index] = event.finish_reason
+            reader = self._readers[event.index]
+            reader.flush()
+            self._finish[event.index] = reader.finish(event.finish_reason)
 
     def whole(self, figures: RequestFigures) -> JSON:
         """The reply, not streamed."""
         choices = [
-            {"index": at, **self._said(self._texts[at], self._reasoning[at]), "logprobs": self._of(at, logprobs), "finish_reason": finish}
+            {"index": at, **self._choice(at), "logprobs": self._of(at, logprobs), "finish_reason": self._finished(finish)}
             for at, (logprobs, finish) in enumerate(zip(self._logprobs, self._finish, strict=True))
         ]
         return {**self._frame(self.object), "choices": choices, "usage": usage(figures), "townhall": self.receipt(figures)}
@@ -52,13 +67,13 @@ class ResponseBuilder(ABC):
         """The first chunk of a choice, where the kind has one."""
         return None
 
-    def piece(self, event: TextEvent) -> JSON:
-        """A chunk of text."""
-        return self._chunk(event.index, self._delta(event.text, event.reasoning), self._of(event.index, event.logprobs), None)
+    @abstractmethod
+    def pieces(self, event: TextEvent) -> list[JSON]:
+        """The chunks of a text, none where all of it is held back."""
 
-    def end(self, event: AnswerEnd) -> JSON:
-        """The last chunk of a choice."""
-        return self._chunk(event.index, self._delta(""), None, event.finish_reason)
+    @abstractmethod
+    def ends(self, event: AnswerEnd) -> list[JSON]:
+        """The last chunks of a choice."""
 
     def usage_chunk(self, figures: RequestFigures) -> JSON:
         """After the last choice has ended."""
@@ -75,13 +90,13 @@ class ResponseBuilder(ABC):
         choice = {"index": index, **delta, "logprobs": logprobs, "finish_reason": finish}
         return {**self._frame(self.chunk), "choices": [choice]}
 
-    @abstractmethod
-    def _said(self, text: str, reasoning: str = "") -> JSON:
-        """A whole answer's text in the shape of its kind."""
+    def _finished(self, reason: str | None) -> str | None:
+        """A finish reason by the name that the kind has for it."""
+        return reason
 
     @abstractmethod
-    def _delta(self, text: str, reasoning: str = "") -> JSON:
-        """A piece of text in the shape of its kind."""
+    def _choice(self, at: int) -> JSON:
+        """A whole answer in the shape of its kind."""
 
     @abstractmethod
     def _of(self, index: int, logprobs: Sequence[TokenLogprob | UnscoredToken]) -> JSON | None:
@@ -103,11 +118,46 @@ class ChatResponseBuilder(ResponseBuilder):
         # who hangs up early would never hear what became of the prompt
         return chunk if index else {**chunk, "townhall": dict(self._info)}
 
-    def _said(self, text: str, reasoning: str = "") -> JSON:
-        return {"message": {"role": "assistant", "content": text, "refusal": None} | _thoughts(reasoning)}
+    def _finished(self, reason: str | None) -> str | None:
+        return "function_call" if self._legacy and reason == "tool_calls" else reason
 
-    def _delta(self, text: str, reasoning: str = "") -> JSON:
-        return {"delta": ({"content": text} if text else {}) | _thoughts(reasoning)}
+    def _choice(self, at: int) -> JSON:
+        reader = self._readers[at]
+        message: JSON = {"role": "assistant", "content": reader.content, "refusal": None}
+        if reader.calls:
+            message["content"] = reader.content or None
+            called = [_call(call.id, call.name, call.arguments) for call in reader.calls]
+            message |= {"function_call": called[0]["function"]} if self._legacy else {"tool_calls": called}
+        return {"message": message | _thoughts(self._reasoning[at])}
+
+    def pieces(self, event: TextEvent) -> list[JSON]:
+        reader = self._readers[event.index]
+        deltas = self._deltas(reader.push(event.text))
+        if event.reasoning or event.logprobs:
+            first = deltas.pop(0) if deltas and "content" in deltas[0] else {}
+            deltas.insert(0, first | _thoughts(event.reasoning))
+        logprobs = [self._of(event.index, event.logprobs), *[None] * len(deltas)]
+        return [self._chunk(event.index, {"delta": delta}, logprobs[at], None) for at, delta in enumerate(deltas)]
+
+    def ends(self, event: AnswerEnd) -> list[JSON]:
+        reader = self._readers[event.index]
+        chunks = [self._chunk(event.index, {"delta": delta}, None, None) for delta in self._deltas(reader.flush())]
+        return [*chunks, self._chunk(event.index, {"delta": {}}, None, self._finished(reader.finish(event.finish_reason)))]
+
+    def _deltas(self, parts: Sequence[str | CallDelta]) -> list[JSON]:
+        """One for each part: a call's id and name come with its first alone."""
+        found: list[JSON] = []
+        for part in parts:
+            if isinstance(part, str):
+                found.append({"content": part})
+            elif self._legacy:
+                named = {"name": part.name} if part.name else {}
+                found.append({"function_call": {**named, "arguments": part.arguments}})
+            elif part.name:
+                found.append({"tool_calls": [{"index": part.index, **_call(part.id, part.name, "")}]})
+            else:
+                found.append({"tool_calls": [{"index": part.index, "function": {"arguments": part.arguments}}]})
+        return found
 
     def _of(self, index: int, logprobs: Sequence[TokenLogprob | UnscoredToken]) -> JSON | None:
         if not self._wants_logprobs:
@@ -128,15 +178,27 @@ class TextResponseBuilder(ResponseBuilder):
 
     object, chunk, prefix = "text_completion", "text_completion", "cmpl"
 
-    def __init__(self, model: str, tokenizer: TextTokenizer, info: JSON, runs: Sequence[AnswerRequest], logprobs: bool):
-        super().__init__(model, tokenizer, info, runs, logprobs)
+    def __init__(
+        self,
+        model: str,
+        tokenizer: TextTokenizer,
+        info: JSON,
+        runs: Sequence[AnswerRequest],
+        logprobs: bool,
+        calls: CallReading | None = None,
+    ):
+        super().__init__(model, tokenizer, info, runs, logprobs, calls)
         self._special = {n: text for text, n in tokenizer.special_ids.items()} if logprobs else {}
         self._offsets = [TextOffsets(tokenizer, run, self._special) for run in runs]
 
-    def _said(self, text: str, reasoning: str = "") -> JSON:
-        return {"text": text}
+    def _choice(self, at: int) -> JSON:
+        return {"text": self._texts[at]}
 
-    _delta = _said
+    def pieces(self, event: TextEvent) -> list[JSON]:
+        return [self._chunk(event.index, {"text": event.text}, self._of(event.index, event.logprobs), None)]
+
+    def ends(self, event: AnswerEnd) -> list[JSON]:
+        return [self._chunk(event.index, {"text": ""}, None, event.finish_reason)]
 
     def _of(self, index: int, logprobs: Sequence[TokenLogprob | UnscoredToken]) -> JSON | None:
         if not self._wants_logprobs:
@@ -157,6 +219,10 @@ class TextResponseBuilder(ResponseBuilder):
 
     def _spelled(self, token: int) -> str:
         return self._special.get(token) or self._spell(token).decode("utf-8", "replace")
+
+
+def _call(id: str, name: str, arguments: str) -> JSON:
+    return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
 def _thoughts(reasoning: str) -> JSON:

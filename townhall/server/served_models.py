@@ -1,9 +1,11 @@
 """The models that clients see: each persona by its name, and the bare model."""
 
+import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from townhall.errors import ContextError, PersonaError
 from townhall.language_model import LanguageModel
@@ -11,7 +13,7 @@ from townhall.persona import Persona, load_persona
 from townhall.prompt import Prompt
 from townhall.prompt_builder import open_window, refuse_oversized_head
 from townhall.server.errors import APIError
-from townhall.template import open_format
+from townhall.template import call_syntax, open_format
 
 REMEMBERED_HEADS = 64  # system messages whose layout is kept
 REMEMBERED_ANSWERS = 1024
@@ -44,7 +46,8 @@ class ServedModels:
             name: ServedModel(name, load_persona(path)) for name, path in ((persona_id(path), path) for path in personas)
         }
         self.bare = self._served_models.setdefault(model_id, ServedModel(model_id, BARE_MODEL))
-        self._prompts: OrderedDict[tuple[ServedModel, str, bool | None], Prompt] = OrderedDict()
+        self._prompts: OrderedDict[tuple[ServedModel, str, bool | None, str], Prompt] = OrderedDict()
+        self.call_syntax = call_syntax(format, llama.tokenizer)  # how the model writes calls of functions
 
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._served_models.values())
@@ -88,12 +91,14 @@ class ServedModels:
         for key in [key for key in self._prompts if key[0].id == id]:
             del self._prompts[key]
 
-    def prompt(self, served_model: ServedModel, system: str = "", think: bool | None = None) -> Prompt:
-        """How prompts of a voice begin, `system` following the persona's own description; `think` as `open_format` has it."""
+    def prompt(
+        self, served_model: ServedModel, system: str = "", think: bool | None = None, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> Prompt:
+        """How prompts of a voice begin, `system` following the persona's own description; `think` and `tools` as `open_format` has them."""
         think = self._think if think is None else think
-        key = (served_model, system, think)
+        key = (served_model, system, think, json.dumps(tools) if tools else "")
         if (prompt := self._prompts.get(key)) is None:
-            format = open_format(self._format, served_model.persona_with(system), self._llama.tokenizer, think)
+            format = open_format(self._format, served_model.persona_with(system), self._llama.tokenizer, think, tools, self.call_syntax)
             prompt = self._prompts[key] = Prompt(format, self._llama.tokenizer)
             if len(self._prompts) > REMEMBERED_HEADS:
                 self._prompts.popitem(last=False)

@@ -67,7 +67,7 @@ def test_what_a_function_returned_is_read_as_a_tools_words_are(serve):
         call = {"role": "assistant", "content": None, "function_call": {"name": "look", "arguments": "{}"}}
         create(model="double", messages=[*user("Look it up."), call, {**role, "content": "It is 7."}])
     one, other = llama.prompts
-    assert one == other and "user\nIt is 7.<|im_end|>" in llama.tokenizer.show(one)
+    assert one == other and "user\n<tool_response>\nIt is 7.\n</tool_response><|im_end|>" in llama.tokenizer.show(one)
 
 
 def test_parts_of_a_message_stand_on_lines_of_their_own(serve):

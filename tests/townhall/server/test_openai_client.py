@@ -91,7 +91,7 @@ def test_the_personas_are_who_they_are_and_the_bare_model_is_nobody(serve):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"tools": [{"type": "function", "function": {"name": "f"}}]},
+        {"tools": [{"type": "custom", "custom": {"name": "f"}}]},
         {"n": 100},
         {"temperature": -1},
         {"messages": user([{"type": "image_url", "image_url": {"url": "x"}}])},

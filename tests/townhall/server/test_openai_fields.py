@@ -97,21 +97,6 @@ def test_what_a_stream_left_out_is_told_in_its_header_and_in_its_last_chunks(ser
     assert finish.townhall == info and usage.choices == [] and usage.usage.total_tokens > 0
 
 
-def test_tools_are_refused_and_their_absence_is_not(ask):
-    create = ask()
-    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
-    for fields in (
-        {"tools": [tool]},
-        {"tools": [tool], "tool_choice": "auto"},
-        {"tool_choice": "required"},
-        {"functions": [{"name": "f"}]},
-        {"function_call": {"name": "f"}},
-    ):
-        with pytest.raises(openai.BadRequestError, match="call no|call none"):
-            create(**fields)
-    assert create(tools=[], tool_choice="none", parallel_tool_calls=False).choices[0].message.tool_calls is None
-
-
 def test_unknown_fields_are_tolerated(ask):
     extra = {"service_tier": "auto", "store": False, "metadata": {"a": "b"}, "verbosity": "low", "top_a": 0.5, "nested": [{"x": [1]}]}
     assert ask()(extra_body=extra).choices[0].message.content == "Paris is big."
