@@ -60,7 +60,8 @@ def instructions(tools: Sequence[Mapping[str, Any]]) -> str:
     """The general form's words for the system message: the same whatever the choice, so that a cache keeps them."""
     listed = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
     return (
-        "# Tools\n\nWhere one of these functions helps with the answer, call it. Each line in <tools></tools> is a function, with its parameters as a JSON schema:\n"
+        "# Tools\n\nWhere one of these functions helps with the answer, call it. "
+        f"Each line in <tools></tools> is a function, with its parameters as a JSON schema:\n"
         f"<tools>\n{listed}\n</tools>\n\n"
         "A call is a JSON object with the function's name and its arguments, within <tool_call></tool_call>:\n"
         '<tool_call>\n{"name": "the function\'s name", "arguments": {"a parameter": "its value"}}\n</tool_call>'

@@ -43,7 +43,8 @@ def _object(required: JSON, **optional: JSON) -> JSON:
 
 
 _NULLABLE_OBJECT: JSON = {"anyOf": [{"type": "object"}, {"type": "null"}]}
-_FINISH: JSON = {"enum": ["stop", "length", None]}
+_FINISH: JSON = {"enum": ["stop", "length", "tool_calls", "function_call", None]}
+_NULLABLE_TEXT: JSON = {"type": ["string", "null"]}
 _USAGE = _object(
     {
         "prompt_tokens": _COUNT,
@@ -65,10 +66,17 @@ _VECTOR: JSON = {"anyOf": [{"type": "array", "items": {"type": "number"}}, _TEXT
 _EMBEDDING = _object({"object": {"const": "embedding"}, "index": _COUNT, "embedding": _VECTOR})
 _TOKENS = _object({"prompt_tokens": _COUNT, "total_tokens": _COUNT})
 _MODEL = _object({"id": _TEXT, "object": {"const": "model"}, "created": _COUNT, "owned_by": _TEXT, "townhall": _WHO})
+_CALL = _object({"id": _TEXT, "type": {"const": "function"}, "function": _object({"name": _TEXT, "arguments": _TEXT})})
+_MESSAGE = _object(
+    {"role": {"const": "assistant"}, "content": _NULLABLE_TEXT},
+    tool_calls={"type": "array", "items": _CALL},
+    function_call=_object({"name": _TEXT, "arguments": _TEXT}),
+    reasoning_content=_TEXT,
+)
 _REPLIES: dict[str, JSON] = {
     "Model": _MODEL,
     "Models": _object({"object": {"const": "list"}, "data": {"type": "array", "items": {"$ref": "#/components/schemas/Model"}}}),
-    "ChatCompletion": _completion("chat.completion", {"message": _object({"role": {"const": "assistant"}, "content": _TEXT})}),
+    "ChatCompletion": _completion("chat.completion", {"message": _MESSAGE}),
     "Completion": _completion("text_completion", {"text": _TEXT}),
     "Embeddings": _object({"object": {"const": "list"}, "data": {"type": "array", "items": _EMBEDDING}, "model": _TEXT, "usage": _TOKENS}),
     "Tokens": _object({"tokens": {"type": "array", "items": _COUNT}, "count": _COUNT, "max_model_len": _COUNT}),
