@@ -1,4 +1,4 @@
-"""How a model writes calls of functions: as its chat template has them (`call_probe`), or in the general form that it is told about.
+"""How a model writes calls of functions: as its chat template has them (`call_probe`), or in the general form that it knows from its prompt.
 
 The general form is that of Hermes and Qwen 2.5, which more models have seen than any other: `<tool_call>` with a JSON object in it, results
 in `<tool_response>`. A template that lists the tools it is given says by itself how calls look (Hermes, Qwen: that form; Llama 3.1:
@@ -33,7 +33,7 @@ class CallSyntax:
 
     @property
     def trigger(self) -> str:
-        """What tells a call from text: the opening's first tag, or all of it where it has none."""
+        """How a call differs from text: the opening's first tag, or all of it where it has none."""
         tag = _TAG.match(self.opening)
         return tag[1] if tag else self.opening.strip()
 

@@ -48,7 +48,7 @@ class PlannedRequest:
     given: Sequence[int] = ()  # ids of another reply that this one carries on
     gathered: GatheredSources = GatheredSources()  # what sources put into a chat's prompt
     sources: Mapping[str, Any] = field(default_factory=dict)  # and their note for its log
-    calls: CallReading | None = None  # how calls of functions are told from text
+    calls: CallReading | None = None  # how calls of functions are read out of text
 
     @property
     def headers(self) -> dict[str, str]:
@@ -99,8 +99,8 @@ class Planner:
         think = False if shaped and request.think is None else request.think
         tools = [function.described() for function in use.functions] if use else []
         if use and not syntax.template:
-            told = "\n\n".join(filter(None, (system, instructions(tools))))
-            prompt = self._served_models.prompt(served_model, told, think)
+            described = "\n\n".join(filter(None, (system, instructions(tools))))
+            prompt = self._served_models.prompt(served_model, described, think)
         else:
             prompt = self._served_models.prompt(served_model, system, think, tools)
         reading = CallReading(syntax, [f.name for f in use.callable], use.legacy, self._tags(syntax)) if use else None

@@ -33,7 +33,7 @@ class ResponseBuilder(ABC):
         logprobs: bool,
         calls: CallReading | None = None,
     ):
-        """`calls`: how calls of functions are told from text; None where there are none."""
+        """`calls`: how calls of functions are read out of text; None where there are none."""
         self.id, self.created = f"{self.prefix}-{secrets.token_hex(12)}", int(time.time())
         self.model, self._tokenizer, self._info = model, tokenizer, info
         self._texts, self._reasoning = [""] * len(runs), [""] * len(runs)

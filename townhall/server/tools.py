@@ -61,7 +61,7 @@ def refuse_open_calls(messages: Sequence[ChatMessage]) -> None:
 
 @dataclass(frozen=True)
 class CallReading:
-    """How calls are told from text in an answer; `tags` are control tokens of the syntax, as they are spelled."""
+    """How calls are read out of an answer; `tags` are control tokens of the syntax, as they are spelled."""
 
     syntax: CallSyntax
     names: Collection[str]
