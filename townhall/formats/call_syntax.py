@@ -1,4 +1,4 @@
-"""How a model writes calls of functions: as its chat template has them (`call_probe`), or in the general form that it knows from its prompt.
+"""How a model writes calls of functions: as its chat template has them (`call_probe`), or in the general form that a prompt describes.
 
 The general form is that of Hermes and Qwen 2.5, which more models have seen than any other: `<tool_call>` with a JSON object in it, results
 in `<tool_response>`. A template that lists the tools it is given says by itself how calls look (Hermes, Qwen: that form; Llama 3.1:
