@@ -17,13 +17,13 @@ DEADLINE = 45_000  # milliseconds
 DESKTOP = {"width": 1280, "height": 800}
 
 # What only a quick machine hides, as `behave -D delay=700 -D late=700 -D slow=5`: what is asked of the server takes up to so many
-# milliseconds longer, each piece of its answers as well (they keep their order), and the browser has a fifth of its speed.
+# milliseconds longer, each piece of its streams as well (they keep their order), and the browser has a fifth of its speed.
 LATE = """{
   const plain = fetch, a_while = most => new Promise(done => setTimeout(done, Math.random() * most));
   window.fetch = async (...asked) => {
-    if (String(asked[0]).includes("/queue/join")) await a_while(DELAY);
+    await a_while(DELAY);
     const answer = await plain(...asked);
-    if (!LATE || !answer.body || !String(asked[0]).includes("/queue/data")) return answer;
+    if (!LATE || !answer.body || !String(asked[0]).includes("/events")) return answer;
     const late = new TransformStream({ transform: (piece, stream) => a_while(LATE).then(() => stream.enqueue(piece)) });
     return new Response(answer.body.pipeThrough(late), { status: answer.status, headers: answer.headers });
   };
@@ -60,7 +60,7 @@ def after_all(context: Any) -> None:
 
 
 def before_scenario(context: Any, scenario: Any) -> None:
-    context.scheme, context.viewport = "light", DESKTOP
+    context.scheme, context.viewport, context.locale = "light", DESKTOP, "en-GB"
     context.browsers, context.foreign, context.faults = [], [], []
     context.own = []  # houses that no other scenario may use
     context.remembered = {}
@@ -84,11 +84,12 @@ def before_scenario(context: Any, scenario: Any) -> None:
             reduced_motion="reduce",
             service_workers="block",
             has_touch=context.viewport["width"] < 600,
-            locale="en-GB",
+            locale=context.locale,
         )
         browser.set_default_timeout(DEADLINE)
         browser.on("request", lambda request: note(context, request))
         browser.on("weberror", lambda error: context.faults.append(str(error.error)))
+        browser.on("console", lambda message: overheard(context, message))
         hinder(context, browser)
         context.browsers.append(browser)
         context.page = browser.new_page()
@@ -113,6 +114,12 @@ def note(context: Any, request: Request) -> None:
         context.foreign.append(request.url)
 
 
+def overheard(context: Any, message: Any) -> None:
+    """Remember what the content security policy kept out, which a page that is whole never tries."""
+    if "Content Security Policy" in message.text:
+        context.faults.append(message.text)
+
+
 def after_step(context: Any, step: Any) -> None:
     if step.status != "failed" and step.status != "error":
         return
@@ -125,6 +132,8 @@ def after_step(context: Any, step: Any) -> None:
 
 
 def after_scenario(context: Any, scenario: Any) -> None:
+    for fault in context.faults:
+        print("the page itself said:", fault)
     context.counts["passed" if scenario.status == "passed" else "failed"] += 1
     for browser in context.browsers:
         browser.close()

@@ -1,4 +1,4 @@
-"""`townhall web` as people start it, and `townhall serve` by itself where a story needs it: real processes, a model without weights."""
+"""`townhall web` as people start it: a real process, a model without weights."""
 
 import json
 import os
@@ -14,11 +14,10 @@ import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from tests.web.listener import Listener
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 90.0  # seconds for a process to answer: two cores that others share import Gradio slowly
+PATIENCE = 90.0  # seconds for a process to answer on two cores that others share
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -123,12 +122,10 @@ class Plan:
     model: str = "echo"  # or the text of a script
     flags: tuple[str, ...] = ()
     files: tuple[tuple[str, str], ...] = ()  # names and texts, in the folder in which it is started
-    separate: bool = False  # a server of its own, which the page talks to
-    listened: bool = False  # somebody stands between the two
 
 
 class House:
-    """A page and what it talks to, with a home folder of their own."""
+    """A server with its page, with a home folder of its own."""
 
     def __init__(self, outside: Outside, plan: Plan):
         self._folder = tempfile.TemporaryDirectory(prefix="townhall-web-", ignore_cleanup_errors=True)
@@ -146,32 +143,26 @@ class House:
             **dict.fromkeys(("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), outside.url),
             **dict.fromkeys(("no_proxy", "NO_PROXY"), "127.0.0.1,localhost"),
         }
-        self.server: Process | None = None
-        self.listener: Listener | None = None
-        asked = ["--model", model, *plan.flags]
-        if plan.separate:
-            self.server = Process(["serve", *asked], free_port(), "/health", environment, home)
-            url = self.server.url
-            if plan.listened:
-                self.listener = Listener(self.server.port)
-                url = self.listener.url
-            asked = ["--server", url]
-        self.page = Process(["web", *asked], free_port(), "/", environment, home)
+        self.page = Process(["web", "--no-open", "--model", model, *plan.flags], free_port(), "/health", environment, home)
+
+    @property
+    def logs(self) -> Path:
+        """Where chats are kept."""
+        return self.home / "data" / "townhall" / "logs"
+
+    def asked(self, path: str) -> Any:
+        """What the server answers to a GET, parsed."""
+        return json.loads(self.page.get(path))
 
     def running(self) -> int:
         """Replies that the server is writing just now."""
-        assert self.server, "only a server of its own tells"
-        active: int = json.loads(self.server.get("/health"))["slots"]["active"]
+        active: int = self.asked("/health")["slots"]["active"]
         return active
 
     def words(self) -> str:
-        """All that the processes printed."""
-        return "".join(line for process in (self.page, self.server) if process for line in process.said)
+        """All that the process printed."""
+        return "".join(self.page.said)
 
     def close(self) -> None:
         self.page.end()
-        if self.server:
-            self.server.end()
-        if self.listener:
-            self.listener.close()
         self._folder.cleanup()

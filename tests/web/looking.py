@@ -13,6 +13,8 @@ NAMED = {
 
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 FAINT = Path(__file__).with_name("contrast.js").read_text()
+AXE = (Path(__file__).parent / "vendor" / "axe.js").read_text()
+GRAVE = ("serious", "critical")
 
 
 def message_box(page: Page) -> Locator:
@@ -27,8 +29,39 @@ def button(page: Page, name: str) -> Locator:
     return page.get_by_role("button", name=name, exact=True)
 
 
+def aside(page: Page) -> None:
+    """Open the side bar where it is folded away."""
+    size = page.viewport_size
+    if size and size["width"] <= 820 and not page.get_by_role("complementary", name="Chats and views").is_visible():
+        page.get_by_role("button", name="Open the side bar", exact=True).click()
+
+
 def chats(page: Page) -> Locator:
-    return page.get_by_role("radiogroup", name="Chats", exact=True)
+    """The list at the side."""
+    return page.get_by_role("navigation", name="Chats", exact=True)
+
+
+def chat(page: Page, words: str) -> Locator:
+    """A chat of the list; its link has its name and nothing else."""
+    return chats(page).get_by_role("link", name=words)
+
+
+def messages(page: Page) -> Locator:
+    """All that stand on the page, the oldest first."""
+    return conversation(page).get_by_role("article")
+
+
+def message(page: Page, words: str) -> Locator:
+    """The newest message with these words."""
+    return messages(page).filter(has_text=words).last
+
+
+def choose_action(page: Page, words: str, action: str) -> None:
+    """An action of a message, from its menu."""
+    found = message(page, words)
+    found.hover()
+    found.get_by_role("button", name="More", exact=True).click()
+    page.get_by_role("menuitem", name=action, exact=True).click()
 
 
 def at_rest(page: Page) -> None:
@@ -50,7 +83,7 @@ def say(page: Page, text: str) -> None:
 
 def kept(page: Page) -> None:
     """Wait until the address names the chat: from then on a reload, or another tab with that address, finds it."""
-    expect(page).to_have_url(re.compile(r"[?&]chat="))
+    expect(page).to_have_url(re.compile(r"#/chat/."))
 
 
 def then(*texts: str) -> re.Pattern[str]:
@@ -70,6 +103,16 @@ def unnamed(page: Page) -> list[str]:
             described = session_html(page, node.get("backendDOMNodeId"))
             lacking.append(f"{role}: {described}")
     return lacking
+
+
+def violations(page: Page) -> list[str]:
+    """What axe-core calls serious or critical, each with the first place where it is."""
+    page.evaluate(AXE)
+    found: list[dict[str, Any]] = page.evaluate(
+        "async () => (await axe.run(document, {resultTypes: ['violations']})).violations"
+        ".map(v => ({id: v.id, impact: v.impact, help: v.help, nodes: v.nodes.map(n => n.html + ' | ' + n.failureSummary)}))"
+    )
+    return [f"{one['id']}: {one['help']}: {one['nodes'][0][:600]}" for one in found if one["impact"] in GRAVE]
 
 
 def session_html(page: Page, node: int | None) -> str:

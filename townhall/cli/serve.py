@@ -2,9 +2,9 @@
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -28,6 +28,11 @@ Examples:
 """
 
 
+# what `run` takes itself; the other flags are the conversation's
+SERVING = (
+    *("personas", "host", "port", "api_key", "api_key_file", "no_auth", "strict_model", "cors", "slots", "max_queue", "timeout", "grace"),
+    "background_agent",
+)
 # what a conversation's flags and settings files say of the model, of how it draws, and of what it sees
 SHARED = (
     *("config", "model", "size", "gen", "quantize", "eos", "device", "require", "cache"),
@@ -35,69 +40,89 @@ SHARED = (
 )
 
 
+F = TypeVar("F", bound=Callable[..., Any])
+Opener = Callable[[str], object]
+
+
+def served(port: int) -> Callable[[F], F]:
+    """The options of a command that serves; `port` is where it listens by default."""
+    options = [
+        some_flags(*SHARED),
+        click.option(
+            "--persona", "personas", multiple=True, metavar="NAME", help="whom to serve, or a YAML file; may be repeated  [default: all]"
+        ),
+        click.option(
+            "--max-tokens",
+            "count",
+            type=click.IntRange(min=1),
+            default=MAX_REPLY,
+            show_default=True,
+            metavar="N",
+            help="in an answer (a file's count)",
+        ),
+        click.option("--host", default="127.0.0.1", show_default=True, help="address to listen on"),
+        click.option("--port", type=click.IntRange(0, 65535), default=port, show_default=True, help="0: any that is free"),
+        click.option(
+            "--api-key", metavar="KEY", help="ask every client for this key; others see it in the process list, so a file is better"
+        ),
+        click.option("--api-key-file", type=click.Path(path_type=Path), help="file with a key on each line"),
+        click.option("--no-auth", is_flag=True, help="let anybody in who can reach --host"),
+        click.option(
+            "--strict-model/--no-strict-model",
+            default=False,
+            show_default=True,
+            help="refuse a model's name that is not served; without, the bare model answers and a header (X-Townhall-Warning) says so",
+        ),
+        click.option(
+            "--cors", multiple=True, metavar="ORIGIN", help="origin whose pages may ask, such as http://localhost:3000; may be repeated"
+        ),
+        click.option("--slots", type=click.IntRange(1, 256), help="conversations kept at a time  [default: as memory allows, at most 16]"),
+        click.option("--max-queue", type=click.IntRange(min=0), default=64, show_default=True, help="requests that may wait for a slot"),
+        click.option(
+            "--timeout", type=click.FloatRange(min=1), default=600.0, show_default=True, metavar="S", help="seconds a request may take"
+        ),
+        click.option(
+            "--grace", type=click.FloatRange(min=1), default=10.0, show_default=True, metavar="S", help="seconds to finish in after SIGTERM"
+        ),
+        click.option(
+            "--background-agent", multiple=True, metavar="TEXT", help="requests whose User-Agent contains this wait for the others"
+        ),
+    ]
+
+    def add(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
 @click.command(
     help="Serve the personas through OpenAI's API; what a request does not say is as flags and settings files say.", epilog=EPILOG
 )
-@some_flags(*SHARED)
-@click.option("--persona", "personas", multiple=True, metavar="NAME", help="whom to serve, or a YAML file; may be repeated  [default: all]")
-@click.option(
-    "--max-tokens",
-    "count",
-    type=click.IntRange(min=1),
-    default=MAX_REPLY,
-    show_default=True,
-    metavar="N",
-    help="in an answer (a file's count)",
-)
-@click.option("--host", default="127.0.0.1", show_default=True, help="address to listen on")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any that is free")
-@click.option("--api-key", metavar="KEY", help="ask every client for this key; others see it in the process list, so a file is better")
-@click.option("--api-key-file", type=click.Path(path_type=Path), help="file with a key on each line")
-@click.option("--no-auth", is_flag=True, help="let anybody in who can reach --host")
-@click.option(
-    "--strict-model/--no-strict-model",
-    default=False,
-    show_default=True,
-    help="refuse a model's name that is not served; without, the bare model answers and a header (X-Townhall-Warning) says so",
-)
-@click.option("--cors", multiple=True, metavar="ORIGIN", help="origin whose pages may ask, such as http://localhost:3000; may be repeated")
-@click.option("--slots", type=click.IntRange(1, 256), help="conversations kept at a time  [default: as memory allows, at most 16]")
-@click.option("--max-queue", type=click.IntRange(min=0), default=64, show_default=True, help="requests that may wait for a slot")
-@click.option("--timeout", type=click.FloatRange(min=1), default=600.0, show_default=True, metavar="S", help="seconds a request may take")
-@click.option(
-    "--grace", type=click.FloatRange(min=1), default=10.0, show_default=True, metavar="S", help="seconds to finish in after SIGTERM"
-)
-@click.option("--page", is_flag=True, hidden=True, help="the page at /, while it is being built")
+@served(8000)
 @click.option(
     "--chats/--no-chats",
     default=False,
     show_default=True,
-    help="keep chats as `townhall chat` does, and offer all of them under /townhall/chats",
+    help="keep chats as `townhall chat` does, and offer all of them under /townhall/chats to whoever may ask",
 )
 @some_flags("log_to")
-@click.option("--background-agent", multiple=True, metavar="TEXT", help="requests whose User-Agent contains this wait for the others")
 @click.pass_context
-def serve(
+def serve(ctx: click.Context, /, config: tuple[str, ...], chats: bool, **flags: Any) -> int:
+    return run(ctx, config, flags, chats=chats)
+
+
+def run(
     ctx: click.Context,
-    /,
     config: tuple[str, ...],
-    personas: tuple[str, ...],
-    host: str,
-    port: int,
-    api_key: str | None,
-    api_key_file: Path | None,
-    no_auth: bool,
-    strict_model: bool,
-    cors: tuple[str, ...],
-    slots: int | None,
-    max_queue: int,
-    timeout: float,
-    grace: float,
-    page: bool,
-    chats: bool,
-    background_agent: tuple[str, ...],
-    **flags: Any,
+    flags: dict[str, Any],
+    chats: bool = False,
+    page: bool = False,
+    opened: Opener | None = None,
 ) -> int:
+    """Serve as the options of `served` say, until a signal; with `page` the page too, and `opened` gets its address when it is there."""
+    given = {name: flags.pop(name) for name in SERVING}
     chat = chat_options(ctx, config, flags)
     try:
         from townhall.server import server as server
@@ -108,34 +133,39 @@ def serve(
     from townhall.cli.model_loading import load
     from townhall.prefix_cache import PrefixCache
 
-    keys = read_keys(api_key, api_key_file)
+    folder = chat_folder(chat) if chats else None
+    keys, host, open_to_all = read_keys(given["api_key"], given["api_key_file"]), given["host"], given["no_auth"]
     local = server.is_loopback(host)
-    if not local and not keys and not no_auth:
+    if not local and not keys and not open_to_all:
         raise server.ServeError(
             f"--host {host} can be reached by others: pass --api-key-file FILE, or --no-auth to let anybody in who can reach it"
         )
     options = answering(
         chat,
-        personas,
-        strict_model=strict_model,
-        slots=slots,
+        given["personas"],
+        strict_model=given["strict_model"],
+        slots=given["slots"],
         keys=keys,
-        cors=cors,
-        hosts=(*server.LOOPBACK, host) if local and not keys and not no_auth else (),
-        background_agents=background_agent,
-        grace=grace,
+        cors=given["cors"],
+        hosts=(*server.LOOPBACK, host) if local and not keys and not open_to_all else (),
+        background_agents=given["background_agent"],
+        grace=given["grace"],
         page=page,
-        limits=Limits(queue=max_queue, request=timeout),
-        chats=chat_folder(chat) if chats else None,
+        chats=folder,
+        limits=Limits(queue=given["max_queue"], request=given["timeout"]),
     )
-    listener = server.bind(host, port)
+    listener = server.bind(host, given["port"])
     heads = PrefixCache.of_user(terminal.note) if chat.cache and not chat.fake else None
     service = Service(options, lambda: load(chat), heads, terminal.note)
 
     def ready() -> None:
-        terminal.note(
-            f"serving {', '.join(served_model.id for served_model in service.served_models)} at {server.url(listener)}; Ctrl-C ends it"
-        )
+        address = server.url(listener)
+        if page:
+            terminal.note(f"the page is at {address.removesuffix('v1')} and chats are kept in {folder}; Ctrl-C ends it")
+        else:
+            terminal.note(f"serving {', '.join(served_model.id for served_model in service.served_models)} at {address}; Ctrl-C ends it")
+        if opened:
+            opened(address.removesuffix("v1"))
 
     server.run(service, listener, ready)
     return 0
@@ -169,9 +199,11 @@ def answering(chat: ChatOptions, personas: tuple[str, ...], **others: Any) -> "S
     """Who answers and how, as files and flags say; what is out of range or broken ends it here, in one sentence."""
     from townhall.persona import list_personas, load_persona
     from townhall.server.serve_options import ServeOptions
+    from townhall.server.served_models import persona_id
 
     model_id = str(chat.model).partition("=")[0] if chat.fake else chat.model_path().name.removesuffix(".gguf")
     chat.sampling()
+    first = personas[0] if personas else chat.personality
     leave_out = not personas and chat.max_context is None  # neither was asked for, so one may give way to the other
     if personas:
         for name in personas:
@@ -182,6 +214,7 @@ def answering(chat: ChatOptions, personas: tuple[str, ...], **others: Any) -> "S
     return ServeOptions(
         model_id=model_id,
         personas=personas,
+        first=persona_id(first),
         leave_out=leave_out,
         format=chat.format,
         context=chat.context,

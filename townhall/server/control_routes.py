@@ -49,6 +49,7 @@ class ControlRoutes:
         controls = schema(
             {
                 "controls": listed(control),
+                "model": TEXT,
                 "seed": {"type": ["integer", "null"]},
                 "max_tokens": COUNT,
                 "context": TEXT,
@@ -61,13 +62,14 @@ class ControlRoutes:
 
     async def controls(self, request: Request) -> Response:
         """GET /townhall/controls, in the order in which they are offered."""
-        self._service.served_models  # noqa: B018  (503 while loading)
+        ids = [served_model.id for served_model in self._service.served_models]
         opened, options = self._service.opened, self._service.options
         assert opened
         shown = sorted(DECLARED.items(), key=lambda one: one[1].place)
         return json_response(
             {
                 "controls": [_control(name, declared, getattr(opened.sampling, name)) for name, declared in shown],
+                "model": options.first if options.first in ids else ids[0],
                 "seed": opened.sampling.seed,
                 "max_tokens": options.max_tokens,
                 "context": options.context,

@@ -27,6 +27,7 @@ class ServeOptions:
 
     model_id: str
     personas: tuple[str, ...]
+    first: str = ""  # model id that a new chat of the page begins with
     leave_out: bool = False  # personas that leave no room to talk, instead of an error
     strict_model: bool = False  # a model's name that is not served is an error
     format: str = "auto"

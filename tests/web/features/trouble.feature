@@ -13,7 +13,7 @@ Feature: Trouble
     And the answer has reached "four"
     Then the page complains no more
 
-  Scenario: The page's own program is started again under an open tab
+  Scenario: The program is started again under an open tab
     Given the page is open with the echo model, in a program that will be started again
     When I say "Said before the restart"
     Then the conversation reads "Said before the restart" and then "Said before the restart"
@@ -40,18 +40,18 @@ Feature: Trouble
     And the message box is in view
 
   Scenario: Settings reach the server
-    Given the page is open with the echo model, and somebody listens between page and server
+    Given the page is open with the echo model
     When I set the temperature to 0.7
     And I set the seed to 42
     And I say "Roll the dice"
     Then the conversation reads "Roll the dice" and then "Roll the dice"
-    And the server was asked with temperature 0.7 and seed 42
+    And the reply was drawn with temperature 0.7 and seed 42
 
   Scenario: More samplers reach the server
-    Given the page is open with the echo model, and somebody listens between page and server
+    Given the page is open with the echo model
     When I open more samplers
     And I set the DRY multiplier to 0.8
     And I set the DRY sequence breakers to ["\n", "Ada:"]
     And I say "Roll the dice"
     Then the conversation reads "Roll the dice" and then "Roll the dice"
-    And the server was asked with DRY at 0.8 between "\n" and "Ada:"
+    And the reply was drawn with DRY at 0.8 between "\n" and "Ada:"

@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 
 from tests.web import looking
 from tests.web.doubles import COUNTING, SLOWLY
-from tests.web.looking import button, chats, conversation, message_box
+from tests.web.looking import button, chat, conversation, message_box
 
 
 @given("the page is open with the echo model")
@@ -18,12 +18,12 @@ def open_echo(context):
 
 @given("the page is open with a model that counts slowly")
 def open_counting(context):
-    context.visit(context.new_house(SLOWLY, separate=True))
+    context.visit(context.new_house(SLOWLY))
 
 
 @given("the page is open with a model that counts slowly, on a server of its own")
 def open_counting_elsewhere(context):
-    context.visit(context.new_house(SLOWLY, separate=True))
+    context.visit(context.new_house(SLOWLY))
 
 
 @given('the page is open with a model that says "{first}" and "{second}" in turn')
@@ -76,12 +76,12 @@ def write_and_enter_twice(context, text):
 
 @when('I go on with "{text}"')
 def go_on(context, text):
+    context.page.wait_for_function("() => window.underway.length")
     write_on(context.page, text)
 
 
 def write_on(page, text):
-    """Once what stands in the box is on its way: what comes before that belongs to it, because Gradio looks into the box a moment later."""
-    page.wait_for_function("said => window.underway.some(body => body.includes(said))", arg=message_box(page).input_value())
+    """While the message before is on its way, or the page on its way to another chat."""
     page.keyboard.type(text)
 
 
@@ -95,10 +95,10 @@ def press_and_go_on(context, name, text):
 def escape_at_once(context, text):
     context.page.evaluate(
         """() => new MutationObserver((_, observer) => {
-             if (!document.querySelector('[role=log][aria-busy=true]')) return;
+             if (!document.querySelector('.send.stop')) return;
              observer.disconnect();
              document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {key: 'Escape', bubbles: true}));
-           }).observe(document.body, {subtree: true, attributes: true, attributeFilter: ['aria-busy']})"""
+           }).observe(document.body, {subtree: true, attributes: true, childList: true})"""
     )
     write_and_enter(context, text)
     expect(conversation(context.page)).to_contain_text(text)
@@ -165,7 +165,7 @@ def focus_on(context, name):
 
 
 END = """log => {
-  const end = getComputedStyle([...log.querySelectorAll('[data-testid=bot] p')].at(-1), '::after');
+  const end = getComputedStyle([...log.querySelectorAll('.theirs .md p')].at(-1), '::after');
   return [end.content, end.animationName];
 }"""
 
@@ -192,8 +192,7 @@ def undisturbed(context, name):
     expect(conversation(context.page)).not_to_contain_text("Count while I am elsewhere")
     other = context.page.context.new_page()
     other.goto(context.house.page.url)
-    chats(other).get_by_role("radio", name="Count while I am elsewhere").check()
-    button(other, "Open").click()
+    chat(other, "Count while I am elsewhere").click()
     expect(conversation(other)).to_contain_text("nine ten")
     button(other, "Stop").click()
     looking.at_rest(other)
@@ -306,8 +305,10 @@ def words(text):
 @when('I change my words to "{text}"')
 def edit(context, text):
     looking.at_rest(context.page)
-    button(context.page, "Edit").click()
-    box = message_box(context.page)
-    expect(box).not_to_have_value("")
+    mine = context.page.get_by_role("article", name="You").last
+    mine.hover()
+    mine.get_by_role("button", name="Edit", exact=True).click()
+    box = context.page.get_by_role("textbox", name="Edit message")
+    expect(box).to_be_focused()
     box.fill(text)
-    button(context.page, "Send").click()
+    button(context.page, "Send again").click()

@@ -1,23 +1,17 @@
 """Servers that die, models that say strange things, and what is said to the server."""
 
-import json
 import re
 
 from behave import given, step, then, when
 from playwright.sync_api import expect
 
 from tests.web.doubles import SLOWLY
-from tests.web.looking import at_rest, message_box
+from tests.web.looking import at_rest, button, message_box
 
 
 @given("the page is open with a model that counts slowly, on a server that will die")
 def open_doomed(context):
-    context.visit(context.new_house(SLOWLY, separate=True, own=True))
-
-
-@given("the page is open with the echo model, and somebody listens between page and server")
-def open_listened(context):
-    context.visit(context.new_house("echo", separate=True, own=True, listened=True))
+    context.visit(context.new_house(SLOWLY, own=True))
 
 
 @given("the page is open with the echo model, in a program that will be started again")
@@ -27,10 +21,8 @@ def open_restarted(context):
 
 @step("the program is started again")
 def restart(context):
-    context.page.evaluate("() => { window.before = true; }")
     context.house.page.end()
     context.house.page.start()
-    context.page.wait_for_function("() => !window.before")  # the page noticed, and loads itself anew
 
 
 @when('I begin to write "{text}"')
@@ -45,12 +37,12 @@ def still_holds(context, text):
 
 @step("the server dies")
 def die(context):
-    context.house.server.kill()
+    context.house.page.kill()
 
 
 @step("the server is there again")
 def again(context):
-    context.house.server.start()
+    context.house.page.start()
 
 
 def complaint(page):
@@ -82,30 +74,42 @@ def harmless(context):
 @when("I set the {name} to {value}")
 def set_value(context, name, value):
     page = context.page
-    box = page.get_by_role("spinbutton", name=re.compile(name, re.IGNORECASE)).or_(
-        page.get_by_role("textbox", name=name[:1].upper() + name[1:])
+    settings(page)
+    box = page.get_by_role("spinbutton", name=re.compile(f"^{name}", re.IGNORECASE)).or_(
+        page.get_by_role("textbox", name=name[:1].upper() + name[1:], exact=True)
     )
-    if not box.is_visible():
-        page.get_by_role("button", name=re.compile("^Settings")).click()
     box.fill(value)
     box.press("Tab")
 
 
+def settings(page):
+    """The drawer, opened where it is not."""
+    handle = button(page, "Settings of this chat")
+    if handle.get_attribute("aria-expanded") != "true":
+        handle.click()
+    expect(page.get_by_role("complementary", name="Settings of this chat")).to_be_visible()
+
+
 @when("I open more samplers")
 def open_more(context):
-    context.page.get_by_role("button", name=re.compile("^Settings")).click()
-    context.page.get_by_role("button", name="More samplers").click()
+    settings(context.page)
+    context.page.get_by_text("More samplers", exact=True).click()
     expect(context.page.get_by_role("textbox", name="DRY sequence breakers")).to_be_visible()
 
 
-@then('the server was asked with DRY at {multiplier:g} between "{first}" and "{second}"')
+def sampler(context):
+    """How the newest reply was drawn, as the server tells."""
+    id = re.search(r"#/chat/([^?]+)", context.page.url)[1]
+    return context.house.asked(f"/townhall/chats/{id}")["messages"][-1]
+
+
+@then('the reply was drawn with DRY at {multiplier:g} between "{first}" and "{second}"')
 def asked_with_dry(context, multiplier, first, second):
-    bodies = [json.loads(body) for path, body in context.house.listener.heard if path.endswith("/chat/completions")]
-    breakers = [first.replace("\\n", "\n"), second]
-    assert (bodies[-1].get("dry_multiplier"), bodies[-1].get("dry_sequence_breakers")) == (multiplier, breakers), bodies
+    drawn = sampler(context)["sampler"]
+    assert (drawn.get("dry_multiplier"), drawn.get("dry_sequence_breakers")) == (multiplier, [first.replace("\\n", "\n"), second]), drawn
 
 
-@then("the server was asked with temperature {temperature:g} and seed {seed:d}")
+@then("the reply was drawn with temperature {temperature:g} and seed {seed:d}")
 def asked_with(context, temperature, seed):
-    bodies = [json.loads(body) for path, body in context.house.listener.heard if path.endswith("/chat/completions")]
-    assert (bodies[-1].get("temperature"), bodies[-1].get("seed")) == (temperature, seed), bodies
+    reply = sampler(context)
+    assert (reply["sampler"].get("temperature"), reply["seed"]) == (temperature, seed), reply

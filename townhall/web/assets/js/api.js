@@ -11,6 +11,7 @@ export class ApiError extends Error {
   }
 }
 
+export const hasKey = () => Boolean(key);
 export const url = (path) => new URL(path.replace(/^\//, ""), document.baseURI.split("#")[0]).href;
 
 let key = sessionStorage.getItem(KEY) ?? "";

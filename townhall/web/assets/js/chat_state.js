@@ -215,7 +215,8 @@ async function ensure() {
   const { chat, fresh } = store.get();
   if (chat) return chat;
   const { models } = store.get();
-  const answer = await post("townhall/chats", { ...fresh, model: fresh.model ?? models[0]?.id });
+  const { greeting, ...rest } = fresh;
+  const answer = await post("townhall/chats", { ...rest, ...(greeting && { greeting }), model: modelOf({ models, controls: store.get().controls }, fresh.model)?.id });
   const found = opened(answer);
   if (store.get().fresh === fresh && !store.get().chat && store.get().route.view === "chat" && !store.get().route.id) {
     store.set({ chat: found, fresh: freshChat(fresh.model) });
@@ -303,9 +304,9 @@ function merged(settings, change) {
 export const keepDraft = (id, text, keepalive = false) => put(`${base(id)}/draft`, { text, tab: TAB }, { keepalive });
 export const draftOf = async (id) => (await get(`${base(id)}/draft`)).text;
 export const countTokens = (text, signal) => {
-  const { chat, fresh, models } = store.get();
+  const { chat, fresh } = store.get();
   if (chat) return post(`${base(chat.id)}/tokens`, { text }, { signal });
-  return post("v1/tokenize", { prompt: text, add_special_tokens: false, model: fresh.model ?? models[0]?.id }, { signal }).then((answer) => ({ tokens: answer.count }));
+  return post("v1/tokenize", { prompt: text, add_special_tokens: false, model: modelOf(store.get(), fresh.model)?.id }, { signal }).then((answer) => ({ tokens: answer.count }));
 };
 
 /** Open the chat at a message, wherever in the tree it stands; its place on the path. */

@@ -3,7 +3,7 @@ import { html, useCallback, useEffect, useMemo, useRef, useState } from "./html.
 import { Face, Button, IconButton, SideToggle, Spinner } from "./components.js";
 import { Composer } from "./composer.js";
 import { ContextBar } from "./context_bar.js";
-import { choose, need, open, placeOf, problem, remove, rowsOf, speaker, stop } from "./chat_state.js";
+import { carryOn, choose, lastMessage, need, open, placeOf, problem, remove, rowsOf, speaker, stop } from "./chat_state.js";
 import { modelOf } from "./connection.js";
 import { Icon } from "./icons.js";
 import { onShortcut } from "./keys.js";
@@ -81,7 +81,7 @@ function Conversation({ chat, wanted }) {
   const focused = useCallback((event) => { const id = event.target.closest?.(".message")?.dataset.id; if (id) setCurrent(Number(id)); }, []);
   const tabbable = rows.some((row) => row?.id === current) ? current : rows[last]?.id;
 
-  return html`<div class="talk-frame"><${VirtualList} class="talk" role="log" aria-label=${t("talk.label")} aria-live="off" aria-busy=${busy ? "true" : "false"} tabindex="0" onKeyDown=${move} onFocusIn=${focused}
+  return html`<div class="talk-frame"><${VirtualList} class="talk" role="log" aria-label=${t("talk.label")} aria-live="off" aria-busy=${busy || pending ? "true" : "false"} tabindex="0" onKeyDown=${move} onFocusIn=${focused}
       rows=${rows} keyOf=${keyOf} estimate=${estimate} handle=${list} onRange=${need} onEnd=${(end) => setAway(!end)}
       render=${(row, at) => (row ? html`<${Message} message=${row} place=${at} of=${rows.length} last=${at === last} beforeLast=${at === last - 1} current=${row.id === tabbable} busy=${busy} model=${chat.head.model}
         forgotten=${forgotten.get(row.id)} rate=${rate?.message === row.id ? rate : null} wanted=${String(row.id) === wanted} />` : html`<div class="message missing"></div>`)}>
@@ -96,6 +96,7 @@ export function ChatView({ route }) {
   useEffect(() => { open(route.id); }, [route.id]);
   useEffect(() => { document.title = `${chat?.head.title || chat?.head.first || name || t("chat.new")} · Townhall`; }, [chat?.head, name]);
   useEffect(() => onShortcut("settings", () => store.set((state) => ({ panel: state.panel ? "" : "settings" }))), []);
+  useEffect(() => onShortcut("continue", () => { const { chat } = store.get(); if (!chat?.generation && lastMessage(chat)?.role === "assistant") carryOn(); }), []);
   useEffect(() => onShortcut("stop", () => { if (!store.get().chat?.generation) return false; stop(); document.getElementById("message")?.focus(); return true; }), []);
   const generation = chat?.generation;
   return html`<div class="chat"><div class="chat-column"><${ChatHead} /><${Connection} />

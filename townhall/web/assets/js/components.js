@@ -1,7 +1,8 @@
 // Parts that every view is made of. All of them have names for screen readers and work with the keyboard.
 import { createPortal, html, useEffect, useId, useLayoutEffect, useRef, useState } from "./html.js";
 import { Icon } from "./icons.js";
-import { store } from "./store.js";
+import { usePicture } from "./pictures.js";
+import { store, useStore } from "./store.js";
 import { t } from "./strings.js";
 
 /** kind: "plain", "primary", "danger", "quiet". */
@@ -143,8 +144,13 @@ function AskLine({ title, label, value, action, close }) {
     <footer><${Button} label=${t("cancel")} onClick=${() => close(null)} /><button class="button primary" type="submit"><span>${action}</span></button></footer></form><//>`;
 }
 
-/** A portrait; the name stands beside it, so it needs none. */
-export const Face = ({ id, size = 36 }) => html`<img class="face" src=${`portraits/${encodeURIComponent(id ?? "?")}.svg`} alt="" width=${size} height=${size} loading="lazy" />`;
+/** A portrait; the name stands beside it, so it needs none. Whom the server does not have gets an initial. */
+export function Face({ id, size = 36 }) {
+  const served = useStore((state) => state.models.some((model) => model.id === id)), version = useStore((state) => state.portraits ?? 0);
+  const path = served ? `townhall/characters/${encodeURIComponent(id)}/portrait${version ? `?v=${version}` : ""}` : `portraits/${encodeURIComponent(id || "?")}.svg`;
+  const src = usePicture(path);
+  return html`<img class="face" src=${src} alt="" width=${size} height=${size} />`;
+}
 
 /** A button that copies `text()` and says so. */
 export function CopyButton({ text, label = t("copy"), class: more = "" }) {

@@ -31,6 +31,8 @@ export function lost(error) {
   startConnection();
 }
 
-/** The model with that id, else the first. */
-export const modelOf = (state, id) => state.models.find((model) => model.id === id) ?? state.models[0];
+/** The model with that id, else the one that a new chat begins with. */
+export const modelOf = (state, id) => state.models.find((model) => model.id === id) ?? state.models.find((model) => model.id === state.controls?.model) ?? state.models[0];
+/** Read the models anew: one came, changed or went. */
+export const refreshModels = async () => store.set({ models: (await get("v1/models")).data });
 export const nameOf = (model) => model?.townhall?.name ?? model?.id ?? "";

@@ -48,7 +48,7 @@ DOMPurify.addHook("afterSanitizeAttributes", (node) => {
   }
   if (node.hasAttribute?.("class")) node.className = [...node.classList].filter((name) => /^(math|display|hljs-[\w-]+|language-[\w-]+|function_|class_|inherited__)$/.test(name)).join(" ");
 });
-const CLEAN = { ALLOWED_TAGS: TAGS, ALLOWED_ATTR: ["href", "title", "class", "start", "align"], ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i, ALLOW_DATA_ATTR: false, ALLOW_ARIA_ATTR: false };
+const CLEAN = { ALLOWED_TAGS: TAGS, ALLOWED_ATTR: ["href", "title", "class", "start", "align"], ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i, ADD_URI_SAFE_ATTR: ["align", "start"], ALLOW_DATA_ATTR: false, ALLOW_ARIA_ATTR: false };
 export const clean = (markup) => DOMPurify.sanitize(markup, CLEAN);
 
 const drawn = (text) => text.replace(MARKS, "$1");

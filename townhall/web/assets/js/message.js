@@ -74,11 +74,20 @@ export const Message = memo(({ message, place, of, last, beforeLast, current, bu
     { label: t("message.delete"), icon: "trash", danger: true, onClick: () => remove(message.id, false), disabled: busy },
     !last && { label: t("message.deleteBelow"), icon: "trash", danger: true, onClick: removeBelow, disabled: busy },
   ];
+  const tools = !live && !editing && html`<div class="message-tools" role="toolbar" aria-label=${t("message.actions")}>
+    <${Swipes} ...${{ message, busy, last, tab }} />
+    <${CopyButton} text=${() => message.text} tabindex=${tab} />
+    <${IconButton} icon="edit" size=${16} label=${t("message.edit")} tabindex=${tab} disabled=${busy} onClick=${() => setEditing(true)} />
+    ${!mine && last && html`<${IconButton} icon="continue" size=${16} label=${t("message.continue")} tabindex=${tab} disabled=${busy} onClick=${() => carryOn()} />`}
+    ${tokens && html`<${IconButton} icon="close" size=${16} label=${t("message.text")} tabindex=${tab} onClick=${() => setTokens(false)} />`}
+    <${Menu} label=${t("more")} items=${menu} tab=${tab} />
+    ${rate && html`<span class="rate">${t("talk.rate", { tokens: rate.tokens, rate: Math.round(rate.rate * 10) / 10 })}</span>`}
+  </div>`;
   return html`<article class=${`message ${mine ? "mine" : "theirs"} ${live ? "live" : ""} ${last ? "last" : ""} ${wanted ? "wanted" : ""}`} ref=${row} data-id=${message.id}
       tabindex=${tab} aria-label=${name} aria-posinset=${place + 1} aria-setsize=${of}>
     ${!mine && html`<${Face} id=${model ?? message.name} size=${34} />`}
     <div class="message-body">
-      <p class="message-name"><bdi>${name}</bdi>${message.at && html`<time datetime=${message.at}>${when(message.at)}</time>`}${message.edited && html`<span>${t("talk.edited")}</span>`}</p>
+      <div class="message-head"><p class="message-name"><bdi>${name}</bdi>${message.at && html`<time datetime=${message.at}>${when(message.at)}</time>`}${message.edited && html`<span>${t("talk.edited")}</span>`}</p>${!last && tools}</div>
       <div class="bubble">
         ${message.reasoning && html`<${Thoughts} text=${message.reasoning} live=${live && !message.text} />`}
         ${editing ? html`<${Editor} message=${message} close=${close} />`
@@ -89,14 +98,6 @@ export const Message = memo(({ message, place, of, last, beforeLast, current, bu
         ${notes.map((line) => html`<p class="note">${line}</p>`)}
         ${!mine && MESSAGE_NOTES.map((Note, at) => html`<${Note} key=${at} message=${message} />`)}
       </div>
-      ${!live && !editing && html`<div class="message-tools" role="toolbar" aria-label=${t("message.actions")}>
-        <${Swipes} ...${{ message, busy, last, tab }} />
-        <${CopyButton} text=${() => message.text} tabindex=${tab} />
-        <${IconButton} icon="edit" size=${16} label=${t("message.edit")} tabindex=${tab} disabled=${busy} onClick=${() => setEditing(true)} />
-        ${!mine && last && html`<${IconButton} icon="continue" size=${16} label=${t("message.continue")} tabindex=${tab} disabled=${busy} onClick=${() => carryOn()} />`}
-        ${tokens && html`<${IconButton} icon="close" size=${16} label=${t("message.text")} tabindex=${tab} onClick=${() => setTokens(false)} />`}
-        <${Menu} label=${t("more")} items=${menu} tab=${tab} />
-        ${rate && html`<span class="rate">${t("talk.rate", { tokens: rate.tokens, rate: Math.round(rate.rate * 10) / 10 })}</span>`}
-      </div>`}
+      ${last && tools}
     </div></article>`;
 });

@@ -20,7 +20,7 @@ export function NewChat({ pending }) {
   if (!chosen) return html`<div class="talk-frame"></div>`;
   const greetings = chosen.townhall?.greetings ?? (chosen.townhall?.greeting ? [chosen.townhall.greeting] : []), at = Math.min(fresh.greeting ?? 0, Math.max(0, greetings.length - 1));
   const pick = (id) => { store.set({ fresh: { ...freshChat(id), settings: fresh.settings }, problem: "" }); };
-  return html`<div class="talk-frame"><div class="talk new-chat" role="log" aria-label=${t("talk.label")} aria-live="off" aria-busy="false">
+  return html`<div class="talk-frame"><div class="talk new-chat" role="log" aria-label=${t("talk.label")} aria-live="off" aria-busy=${pending ? "true" : "false"}>
     <fieldset class="characters" role="radiogroup" aria-label=${t("new.characters")}><legend>${t("new.title")}</legend>
       ${models.map((model) => html`<label key=${model.id} title=${tagline(model)}><input type="radio" name=${group} value=${model.id} checked=${model.id === chosen.id} onChange=${() => pick(model.id)} aria-describedby=${`${group}-${model.id}`} />
         <${Face} id=${model.id} size=${40} /><span class="name"><bdi>${nameOf(model)}</bdi></span><span class="tag" id=${`${group}-${model.id}`} aria-hidden="true">${tagline(model)}</span></label>`)}</fieldset>

@@ -13,7 +13,7 @@ export function VirtualList({ rows, keyOf, render, estimate, handle, onRange, on
   const [, again] = useReducer((n) => n + 1, 0);
   const scroller = useRef(), heights = useRef(new Map()), nodes = useRef(new Map()), range = useRef([0, 0]);
   const stuck = useRef(true), target = useRef(null), latest = useRef();
-  const version = useRef(0);
+  const version = useRef(0), lastTop = useRef(0);
 
   const offsets = useMemo(() => {
     const found = new Float64Array(rows.length + 1);
@@ -40,6 +40,7 @@ export function VirtualList({ rows, keyOf, render, estimate, handle, onRange, on
       if (row) box.scrollTop += row.getBoundingClientRect().top - box.getBoundingClientRect().top - box.clientHeight / 3;
       else box.scrollTop = Math.max(0, latest.current.offsets[target.current] - box.clientHeight / 3);
     } else if (stuck.current) box.scrollTop = box.scrollHeight;
+    lastTop.current = box.scrollTop;
   }, []);
 
   const observer = useMemo(() => new ResizeObserver((entries) => {
@@ -72,7 +73,10 @@ export function VirtualList({ rows, keyOf, render, estimate, handle, onRange, on
 
   const scrolled = () => {
     const box = scroller.current, end = box.scrollHeight - box.scrollTop - box.clientHeight < NEAR;
-    if (end !== stuck.current) { stuck.current = end; onEnd?.(end); }
+    // what grows below the reader does not take them from the end; only moving up does
+    const stays = end || (stuck.current && box.scrollTop >= lastTop.current - 1);
+    lastTop.current = box.scrollTop;
+    if (stays !== stuck.current) { stuck.current = stays; onEnd?.(stays); }
     const next = place();
     if (next[0] !== range.current[0] || next[1] !== range.current[1]) again();
   };
