@@ -31,4 +31,4 @@ Examples:
 def web(ctx: click.Context, /, open_browser: bool | None, config: tuple[str, ...], **flags: Any) -> int:
     if open_browser is None:
         open_browser = sys.stdin.isatty() and sys.stderr.isatty()
-    return run(ctx, config, flags, page=True, opened=click.launch if open_browser else None)
+    return run(ctx, config, flags, chats=True, page=True, opened=click.launch if open_browser else None)

@@ -229,9 +229,14 @@ class CharacterRoutes:
         return await self._kept(duplicate, 201)
 
     async def portrait(self, request: Request) -> Response:
-        """GET /townhall/characters/{id}/portrait: of a persona or character without one, a drawn one."""
-        id = await asyncio.to_thread(_known, request.path_params["id"])
-        picture = b"" if id in shipped_personas() else await asyncio.to_thread(character_folder.find(id).portrait)
+        """GET /townhall/characters/{id}/portrait: of a character without one, and of any other served model, a drawn one."""
+        id = request.path_params["id"]
+        try:
+            picture = b"" if id in shipped_personas() else await asyncio.to_thread(lambda: character_folder.find(_known(id)).portrait())
+        except APIError:
+            if id not in {served_model.id for served_model in self._service.served_models}:
+                raise
+            picture = b""
         if suffix := png_chunks.picture_suffix(picture):
             return file_response(picture, PICTURES[suffix])
         return file_response(drawn_portrait(id).encode(errors="replace"), "image/svg+xml")
