@@ -37,7 +37,8 @@ def before_all(context: Any) -> None:
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     for picture in SCREENSHOTS.glob("failed-*.png"):  # an earlier run's
         picture.unlink()
-    expect.set_options(timeout=DEADLINE)
+    context.deadline = int(context.config.userdata.get("deadline", DEADLINE))
+    expect.set_options(timeout=context.deadline)
     context.outside = Outside()
     context.houses = {}
     context.counts = {"passed": 0, "failed": 0}
@@ -86,7 +87,7 @@ def before_scenario(context: Any, scenario: Any) -> None:
             has_touch=context.viewport["width"] < 600,
             locale=context.locale,
         )
-        browser.set_default_timeout(DEADLINE)
+        browser.set_default_timeout(context.deadline)
         browser.on("request", lambda request: note(context, request))
         browser.on("weberror", lambda error: context.faults.append(str(error.error)))
         browser.on("console", lambda message: overheard(context, message))

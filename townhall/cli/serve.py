@@ -105,7 +105,7 @@ def served(port: int) -> Callable[[F], F]:
     "--chats/--no-chats",
     default=False,
     show_default=True,
-    help="keep chats as `townhall chat` does, and offer all of them under /townhall/chats to whoever may ask",
+    help="keep chats as `townhall chat` does, and offer all of them under /townhall/chats",
 )
 @some_flags("log_to")
 @click.pass_context

@@ -8,7 +8,8 @@ Feature: Everybody
     And I always see where the focus is
     When I write "Typed by hand" and press Enter
     Then the conversation reads "Typed by hand" and then "Typed by hand"
-    When I go to the characters and press the arrow up
+    When I press the keys Alt+N
+    And I go to the characters and press the arrow up
     Then Lexie greets me
 
   Scenario: Escape stops

@@ -2,7 +2,7 @@
 
 import re
 
-from behave import given, then
+from behave import given, then, when
 from playwright.sync_api import expect
 
 from tests.web import looking
@@ -59,6 +59,11 @@ def tab_round(context):
     context.remembered["dim"] = dim
     for wanted in ("Message", "Stacy", "New chat", "Send", "Hands off the mouse", "Settings", "Retry", "Copy", "Help"):
         assert any(wanted in (name or "") for name in reached), f"Tab does not reach {wanted}, but {reached}"
+
+
+@when("I press the keys {keys:S}")
+def press_keys(context, keys):
+    context.page.keyboard.press(keys)
 
 
 @then("I always see where the focus is")

@@ -12,7 +12,7 @@ from tests.web.looking import then as in_turn
 
 def actions(page, words):
     """The button that opens what can be done with a chat; a title that is long is cut in its name."""
-    return chats(page).get_by_role("listitem").filter(has=chat(page, words)).get_by_role("button")
+    return chats(page).get_by_role("listitem").filter(has=page.get_by_role("link", name=words)).get_by_role("button")
 
 
 def with_chat(page, words, what):

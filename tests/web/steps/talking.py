@@ -244,7 +244,7 @@ def box_ready(context):
 
 @then("I have said {n:d} thing")
 def said(context, n):
-    expect(context.page.get_by_text(context.remembered["said"], exact=True)).to_have_count(2 * n)  # with its echo
+    expect(conversation(context.page).get_by_text(context.remembered["said"], exact=True)).to_have_count(2 * n)  # with its echo
 
 
 @then("I have asked {n:d} thing")

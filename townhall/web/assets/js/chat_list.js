@@ -3,6 +3,7 @@ import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./h
 import { del, download, events, get, patch, save } from "./api.js";
 import { asked, confirmed, Face, Menu } from "./components.js";
 import { lost } from "./connection.js";
+import { memo } from "./memo.js";
 import { Icon } from "./icons.js";
 import { go, href } from "./router.js";
 import { problem } from "./chat_state.js";
@@ -82,12 +83,12 @@ const actions = (chat) => {
   ];
 };
 
-function Entry({ chat, open }) {
+const Entry = memo(({ chat, open, tab }) => {
   const name = titleOf(chat);
-  return html`<li class=${`chat-entry ${open ? "open" : ""}`} data-id=${chat.id}><a href=${href("chat", chat.id)} aria-current=${open ? "page" : undefined} title=${chat.fault ? t("chats.unreadable", { fault: chat.fault }) : `${name} · ${chat.persona} · ${when(chat.changed)}`}>
+  return html`<li class=${`chat-entry ${open ? "open" : ""}`} data-id=${chat.id}><a href=${href("chat", chat.id)} tabindex=${tab} aria-current=${open ? "page" : undefined} title=${chat.fault ? t("chats.unreadable", { fault: chat.fault }) : `${name} · ${chat.persona} · ${when(chat.changed)}`}>
       <${Face} id=${chat.model ?? chat.persona} size=${24} /><span class="chat-title"><bdi>${name}</bdi></span>${chat.busy && html`<span class="dot"><span class="unseen">${t("chats.busy")}</span></span>`}${chat.fault && html`<${Icon} name="warning" size=${15} />`}</a>
-    <${Menu} label=${t("chats.menu", { name: name.length > 40 ? `${name.slice(0, 39)}…` : name })} items=${actions(chat)} class="chat-menu" /></li>`;
-}
+    <${Menu} label=${t("chats.menu", { name: name.length > 40 ? `${name.slice(0, 39)}…` : name })} items=${actions(chat)} class="chat-menu" tab=${tab} /></li>`;
+});
 
 /** What is pointed at, has the focus or was scrolled to stays where it is when rows come or go above it. */
 function useStillness(scroller, list) {
@@ -106,7 +107,7 @@ function useStillness(scroller, list) {
 
 export function ChatList() {
   const chats = useStore((state) => state.chats), filter = useStore((state) => state.filter);
-  const openId = useStore((state) => (state.route.view === "chat" ? state.route.id : "")), scroller = useRef(), first = useRef(true);
+  const openId = useStore((state) => (state.route.view === "chat" ? state.route.id : "")), scroller = useRef(), first = useRef(true), [focused, setFocused] = useState("");
   useEffect(() => { load(); listen(); }, []);
   useEffect(() => {
     if (first.current) { first.current = false; return; }
@@ -124,13 +125,15 @@ export function ChatList() {
     const all = [...scroller.current.querySelectorAll(".chat-entry > a")], at = all.indexOf(document.activeElement), to = { ArrowDown: at + 1, ArrowUp: at - 1 }[event.key];
     if (at >= 0 && all[to]) { all[to].focus(); event.preventDefault(); }
   };
-  const entries = (list) => html`<ul aria-label=${t("chats.title")}>${list.map((chat) => html`<${Entry} key=${chat.id} chat=${chat} open=${chat.id === openId} />`)}</ul>`;
+  // the list is one stop of the Tab key; the arrow keys move within it
+  const tabbable = [focused, openId].find((id) => chats.list?.some((one) => one.id === id)) ?? groups.find(([, list]) => list.length)?.[1][0].id;
+  const entries = (list) => html`<ul aria-label=${t("chats.title")}>${list.map((chat) => html`<${Entry} key=${chat.id} chat=${chat} open=${chat.id === openId} tab=${chat.id === tabbable ? 0 : -1} />`)}</ul>`;
   return html`<div class="chats"><div class="chats-head"><button type="button" class="button primary new" onClick=${() => { go("chat"); document.getElementById("message")?.focus(); }}><${Icon} name="plus" /><span>${t("chat.new")}</span></button>
       <a class="icon-button" href=${href("search")} aria-label=${t("search.label")} title=${t("search.label")}><${Icon} name="search" /></a></div>
     <input type="search" aria-label=${t("chats.filter")} placeholder=${t("chats.filter")} value=${filter.q} onInput=${(event) => set({ q: event.currentTarget.value })} />
     ${chats.tags.length > 0 && html`<div class="tags" role="group" aria-label=${t("chat.tags")}>${chats.tags.map((tag) => html`<button type="button" key=${tag.name} class="chip" aria-pressed=${filter.tag === tag.name ? "true" : "false"} title=${t("chats.byTag")}
       onClick=${() => set({ tag: filter.tag === tag.name ? "" : tag.name })}><bdi>${tag.name}</bdi> ${tag.chats}</button>`)}</div>`}
-    <nav class="chat-scroll" aria-label=${t("chats.title")} ref=${scroller} onKeyDown=${keys}>
+    <nav class="chat-scroll" aria-label=${t("chats.title")} ref=${scroller} onKeyDown=${keys} onFocusIn=${(event) => setFocused(event.target.closest(".chat-entry")?.dataset.id ?? "")}>
       ${groups.map(([folder, list]) => (folder ? html`<details key=${`f-${folder}`} class="folder" open><summary><${Icon} name="folder" size=${15} /><bdi>${folder}</bdi></summary>${entries(list)}</details>`
         : list.length > 0 && html`<div key="loose">${groups.length > 1 && html`<p class="group">${t("chats.loose")}</p>`}${entries(list)}</div>`))}
       ${chats.list && !chats.list.length && html`<p class="faint nothing">${filter.q || filter.tag ? t("chats.noneFound") : t("chats.none")}</p>`}

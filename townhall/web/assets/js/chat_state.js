@@ -25,7 +25,7 @@ function opened(open) {
   const messages = new Array(open.total);
   open.messages.forEach((message, at) => { messages[open.from + at] = message; });
   return { id: open.chat.id, head: open.chat, greetings: open.greetings, settings: open.settings, system: open.system, note: open.note, draft: open.draft,
-    messages, generation: open.generation, event: open.event };
+    messages, generation: open.generation };
 }
 
 // ---- what is shown
@@ -65,12 +65,32 @@ export async function need(from, to) {
 // ---- open, watch
 
 let watching = null;
+let position = { id: "", event: "" }; // of the open chat: the newest event that is shown
+let waiters = []; // [event, resolve]: who waits for an event to be shown
+
+const sequence = (event) => Number(event.slice(event.indexOf("-") + 1)), epoch = (event) => event.slice(0, event.indexOf("-"));
+/** How many events `event` is ahead of what is shown; NaN where the server began to count anew. */
+const ahead = (event) => (epoch(event) === epoch(position.event) ? sequence(event) - sequence(position.event) : NaN);
+function shown(id, event) {
+  position = { id, event };
+  waiters = waiters.filter(([wanted, resolve]) => (ahead(wanted) > 0 ? true : resolve()));
+}
+
+/** Show what a request changed, in its turn among the events: the stream may have been quicker, or others' events come before it. */
+async function take(id, change) {
+  if (store.get().chat?.id !== id) return;
+  const distance = ahead(change.event);
+  if (distance <= 0) return;
+  if (distance === 1) { applyChange(id, change); shown(id, change.event); return; }
+  if (distance > 1) await Promise.race([new Promise((resolve) => waiters.push([change.event, resolve])), new Promise((resolve) => setTimeout(resolve, 2000))]);
+  if (store.get().chat?.id === id && !(ahead(change.event) <= 0)) await again(id);
+}
 
 /** Show that chat, or a new one for "". */
 export async function open(id) {
   watching?.abort();
   const { chat } = store.get();
-  if (chat?.id === id && id) return watch(id, chat.event);
+  if (chat?.id === id && id) return watch(id);
   store.set({ chat: null, branchAt: null, rate: null, problem: "" });
   if (!id) return;
   try {
@@ -78,7 +98,8 @@ export async function open(id) {
     if (store.get().route.view !== "chat" || store.get().route.id !== id) return;
     const found = opened(answer);
     store.set({ chat: found });
-    watch(id, found.event);
+    shown(id, answer.event);
+    watch(id);
   } catch (error) {
     if (store.get().route.id !== id) return;
     if (error.status === 404) { go("chat", "", { replace: true }); store.set({ problem: t("chat.missing") }); return; }
@@ -87,22 +108,23 @@ export async function open(id) {
   }
 }
 
-async function watch(id, after) {
+async function watch(id) {
   watching?.abort();
   const mine = (watching = new AbortController());
   for (let tries = 0; !mine.signal.aborted; tries++) {
     try {
-      for await (const frame of events("GET", `${base(id)}/events${after ? `?after=${encodeURIComponent(after)}` : ""}`, undefined, { signal: mine.signal })) {
+      for await (const frame of events("GET", `${base(id)}/events?after=${encodeURIComponent(position.event)}`, undefined, { signal: mine.signal })) {
         tries = 0;
-        if (frame.id) after = frame.id;
-        if (frame.event === "reload") { after = await again(id); continue; }
+        if (mine.signal.aborted) return;
+        if (frame.event === "reload") { await again(id); continue; }
+        if (ahead(frame.id) <= 0) continue; // a request's answer was quicker
         happened(id, frame.event, JSON.parse(frame.data || "{}"));
-        update(id, { event: after });
+        shown(id, frame.id);
         if (frame.event === "deleted") return;
       }
     } catch (error) {
       if (mine.signal.aborted || error.name === "AbortError") return;
-      if (error.status === 404) { after = await again(id).catch(() => after); }
+      if (error.status === 404) await again(id).catch(() => {});
       else {
         if (store.get().chat?.generation) { problem(error.code === "gone" ? new ApiError(t("server.broken"), 0, "broken") : error); halted(id); }
         lost(error);
@@ -117,13 +139,14 @@ function halted(id) {
   update(id, (chat) => ({ messages: rowsOf(chat).map((row) => (row?.live ? { ...row, live: false, finish_reason: "interrupted" } : row)), generation: null }));
 }
 
-/** Read the chat anew; the event to go on from. */
+/** Read the chat anew. */
 async function again(id) {
   try {
-    const found = opened(await get(`${base(id)}?limit=${PAGE}`));
-    update(id, found);
+    const answer = await get(`${base(id)}?limit=${PAGE}`);
+    if (store.get().chat?.id !== id) return;
+    update(id, opened(answer));
+    shown(id, answer.event);
     store.set((state) => (state.problem === t("server.gone") || state.problem === t("server.broken") ? { problem: state.problem === t("server.broken") ? state.problem : "" } : null));
-    return found.event;
   } catch (error) {
     if (error.status === 404) happened(id, "deleted", {});
     throw error;
@@ -134,7 +157,7 @@ async function again(id) {
 document.addEventListener("visibilitychange", () => {
   const { chat, route } = store.get();
   if (document.hidden) watching?.abort();
-  else if (chat && route.view === "chat" && route.id === chat.id) watch(chat.id, chat.event);
+  else if (chat && route.view === "chat" && route.id === chat.id) watch(chat.id);
 });
 
 // ---- events
@@ -205,7 +228,7 @@ async function act(request) {
   store.set({ problem: "", branchAt: null });
   try {
     const answer = await request(base(chat.id), chat);
-    if (answer?.messages && "from" in answer && "total" in answer && !answer.chat) applyChange(chat.id, answer);
+    if (answer?.messages && "from" in answer && "total" in answer && !answer.chat) await take(chat.id, answer);
     return answer;
   } catch (error) { problem(error); return null; }
 }
@@ -220,6 +243,7 @@ async function ensure() {
   const found = opened(answer);
   if (store.get().fresh === fresh && !store.get().chat && store.get().route.view === "chat" && !store.get().route.id) {
     store.set({ chat: found, fresh: freshChat(fresh.model) });
+    shown(found.id, answer.event);
     go("chat", found.id, { replace: true });
   }
   return found;
@@ -238,7 +262,7 @@ export async function send(text, { role = "user", reply = true, ...once } = {}) 
     const chat = await ensure();
     const change = await post(`${base(chat.id)}/messages`, { text, role, reply, after: lastMessage(store.get().chat?.id === chat.id ? store.get().chat : chat)?.id ?? 0, key: lastTry.key, ...once });
     lastTry = { text: "", key: "" };
-    applyChange(chat.id, change);
+    await take(chat.id, change);
     return true;
   } catch (error) {
     if (error.code !== "gone") lastTry = { text: "", key: "" };

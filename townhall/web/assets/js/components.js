@@ -108,14 +108,14 @@ export function Menu({ label, icon = "more", items, class: more = "", button, ta
 
 /** A modal dialog: <dialog> keeps the focus and hears Escape. `onClose` is called however it ends. */
 export function Dialog({ title, children, onClose, wide = false }) {
-  const dialog = useRef(), id = useId();
+  const dialog = useRef(), id = useId(), alive = useRef(true);
   useLayoutEffect(() => {
-    const before = document.activeElement;
-    dialog.current.showModal();
-    dialog.current.querySelector("[autofocus]")?.focus();
-    return () => { if (before?.isConnected) before.focus({ preventScroll: true }); };
+    const node = dialog.current;
+    node.showModal();
+    node.querySelector("[autofocus]")?.focus();
+    return () => { alive.current = false; node.close(); }; // which gives the focus back
   }, []);
-  return html`<dialog ref=${dialog} class=${wide ? "wide" : ""} aria-labelledby=${id} onClose=${onClose} onCancel=${(event) => { event.preventDefault(); onClose(); }}
+  return html`<dialog ref=${dialog} class=${wide ? "wide" : ""} aria-labelledby=${id} onClose=${() => { if (alive.current) onClose(); }} onCancel=${(event) => { event.preventDefault(); onClose(); }}
     onClick=${(event) => { if (event.target === dialog.current) onClose(); }}>
     <div class="dialog-body"><header><h2 id=${id}>${title}</h2><${IconButton} icon="close" label=${t("close")} onClick=${onClose} /></header>${children}</div></dialog>`;
 }
@@ -153,14 +153,14 @@ export function Face({ id, size = 36 }) {
 }
 
 /** A button that copies `text()` and says so. */
-export function CopyButton({ text, label = t("copy"), class: more = "" }) {
+export function CopyButton({ text, label = t("copy"), class: more = "", ...rest }) {
   const [done, setDone] = useState(false);
   const copy = async () => {
     await copyText(text());
     setDone(true);
     setTimeout(() => setDone(false), 2000);
   };
-  return html`<${IconButton} class=${more} icon=${done ? "check" : "copy"} label=${done ? t("copied") : label} onClick=${copy} />`;
+  return html`<${IconButton} class=${more} icon=${done ? "check" : "copy"} size=${16} label=${done ? t("copied") : label} onClick=${copy} ...${rest} />`;
 }
 
 /** To the clipboard; pages without TLS on another machine have no clipboard of their own. */

@@ -51,7 +51,10 @@ function useDraft(id) {
         box.dispatchEvent(new Event("input", { bubbles: true }));
         clearTimeout(timer.current);
         timer.current = 0;
-      } else if (box.value) keep();
+      } else {
+        try { sessionStorage.removeItem(NEW); } catch { /* nothing was kept */ }
+        if (box.value) keep();
+      }
     }
   }, [id]);
   useEffect(() => {
@@ -90,7 +93,11 @@ export function Composer() {
     element.style.height = "auto";
     element.style.height = `${Math.min(LONGEST, element.scrollHeight)}px`;
   }, [text]);
-  useEffect(() => { if (matchMedia("(min-width: 821px)").matches) area.current.focus(); }, [chatId]);
+  useEffect(() => {
+    // who moves with the keyboard stays where they are; on a phone the keyboard would cover the talk
+    const keyboard = document.activeElement !== document.body && document.activeElement?.matches(":focus-visible") && !document.activeElement.matches("textarea, .new");
+    if (!keyboard && matchMedia("(min-width: 821px)").matches) area.current.focus();
+  }, [chatId]);
   useEffect(() => onWords(
     (elsewhere) => { if (document.activeElement !== box || !box.value) { box.value = elsewhere; setText(elsewhere); } },
     (theirs) => addWords(theirs, true),
