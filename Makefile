@@ -70,12 +70,12 @@ $(VENV)/.cuda-stamp: $(VENV)/.setup-stamp
 
 $(VENV)/.test-stamp: $(VENV)/.setup-stamp
 	@echo "installing the test extras" >&2
-	@$(PIP) install -e '.[library,server,web,test]' >&2
+	@$(PIP) install -e '.[library,server,test]' >&2
 	@touch $@
 
 $(VENV)/.web-stamp: $(VENV)/.setup-stamp
 	@echo "installing the web page and what its tests need" >&2
-	@$(PIP) install -e '.[server,web,test-web]' >&2
+	@$(PIP) install -e '.[server,test-web]' >&2
 	@touch $@
 
 $(MODEL): | $(VENV)/.setup-stamp

@@ -5,12 +5,16 @@ import json
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.reference.tiny import make_tiny_gguf
+from tests.townhall.server.running import Running
+from townhall.cli import terminal
 from townhall.cli.chat_options import ChatOptions
 from townhall.cli.main import main
-from townhall.cli.web import _service
+from townhall.cli.model_loading import load
+from townhall.cli.serve import answering
 from townhall.default_window import WINDOW
 from townhall.logbook.log_reader import read_log
 
@@ -105,12 +109,10 @@ def test_a_session_shows_its_window_and_moves_to_a_smaller_model(townhall, ada, 
 
 
 def test_personas_that_were_not_named_are_left_out_of_the_page(model, capfd):
-    from townhall.web import run
-
-    server = run.LocalServer(lambda key: _service(ChatOptions(model=Path(model), cache=False), (), key))
-    server.start()
+    options = ChatOptions(model=Path(model), cache=False)
+    server = Running(lambda: load(options), answering(options, ()), note=terminal.note)
     try:
-        assert [one.id for one in run.fetch_served_models(server.root, server.key)] == ["tiny"]
+        assert [one["id"] for one in httpx.get(f"{server.url}/models").json()["data"]] == ["tiny"]
     finally:
         server.stop()
     said = capfd.readouterr().err

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGES = list(pages(click.Context(cli, info_name="townhall", terminal_width=WIDTH, **cli.context_settings)))
-NAMES = ["tinygrad", "numpy", "jinja2", "pydantic", "sqlite3", "prompt_toolkit", "rich", "watchfiles", "gradio", "app.models.llama"]
+NAMES = ["tinygrad", "numpy", "jinja2", "pydantic", "sqlite3", "prompt_toolkit", "rich", "watchfiles", "starlette", "app.models.llama"]
 HEAVY = f"set({NAMES}) & set(sys.modules)"
 
 

@@ -25,8 +25,10 @@ class Opened:
 class Running:
     """A server that answers, until `stop`."""
 
-    def __init__(self, load: Callable[[], Opened], options: ServeOptions, wait: bool = True):
-        self.service = Service(options, load)
+    def __init__(
+        self, load: Callable[[], Any], options: ServeOptions, wait: bool = True, note: Callable[[str], object] = lambda said: None
+    ):
+        self.service = Service(options, load, note=note)
         listener = bind("127.0.0.1", 0)
         self.url = url(listener)
         self.root = self.url.removesuffix("/v1")
