@@ -1,13 +1,13 @@
 """The seam between a transformer and the device: a few operations, each one name for the model whatever serves it.
 
 Shapes: T new tokens, D dim, F hidden_dim, V vocab, H query heads, KvH key/value heads, Hd head_dim. Activations are float32.
-`start_pos` is the position of the first new token, an int or a bound Variable. `rows` of a cache is a little more than its
-capacity, so that a padded prefill chunk never writes outside.
+`start_pos` is the position of the first new token, an int or a bound Variable, or says of each token where it stands (RowPositions).
+`rows` of a cache is a little more than its capacity, so that a padded prefill chunk never writes outside.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 from tinygrad import Tensor, UOp
@@ -70,12 +70,39 @@ class Routing:
     normalize: bool  # shares of those that are used sum to 1
 
 
+@dataclass(frozen=True)
+class RowPositions:
+    """Where each of T tokens stands, in place of one `start_pos`: tokens of several conversations, or several of one, in one pass.
+
+    Caches are arenas then, (slots, KvH, rows, Hd), and a token sees the positions 0 … its own of its slot: what the pass stores at
+    them counts. A token without a position is none: nothing is stored for it, and what comes of it is finite.
+    """
+
+    table: Tensor  # int32 (2, T): slots, then positions; -1: a row that is not used
+
+    @property
+    def slots(self) -> Tensor:
+        return self.table[0]
+
+    @property
+    def positions(self) -> Tensor:
+        return self.table[1]
+
+
+Position: TypeAlias = int | UOp | RowPositions
+
+
 class Kernels(Protocol[W]):
     """Fused operations of a decoder block."""
 
     name: str
     layout: str  # of its packed weights; sets of one layout read each other's, "" stands for none that could be kept
     has_experts: bool  # runs mixtures of experts
+
+    def row_sizes(self, head_dim: int) -> tuple[int, ...]:
+        """Sizes of passes under RowPositions, rising, that compute for each row, to the last bit, what a pass of that row alone does.
+
+        None where they are rounded otherwise, or would be slower than one pass after another."""
 
     def pack(self, matrix: QuantMatrix, device: str) -> W:
         """Lay a matrix out for this kernel set and put it on the device."""
@@ -92,9 +119,9 @@ class Kernels(Protocol[W]):
         wk: W,  # (KvH * Hd, D)
         wv: W,
         rope: Tensor,  # (rows, Hd / 2, 2): cos and sin by position
-        cache_k: Tensor,  # (KvH, rows, Hd), float16 or float32
+        cache_k: Tensor,  # (KvH, rows, Hd), float16 or float32; (slots, KvH, rows, Hd) under RowPositions
         cache_v: Tensor,
-        start_pos: int | UOp,
+        start_pos: Position,
         heads: HeadTransform | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """RMSNorm, the three projections, RoPE on adjacent pairs; keys and values are stored at start_pos.
@@ -102,7 +129,7 @@ class Kernels(Protocol[W]):
         -> q (T, H, Hd) and the caches after the store.
         """
 
-    def attend(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: int | UOp, attention: Attention = FULL_ATTENTION) -> Tensor:
+    def attend(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: Position, attention: Attention = FULL_ATTENTION) -> Tensor:
         """Causal attention: token t sees positions 0 … start_pos + t. (T, H, Hd) -> (T, H * Hd), in a form that linear_residual takes."""
 
     def linear_residual(

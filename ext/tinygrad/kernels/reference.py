@@ -14,7 +14,7 @@ from tinygrad.uop.ops import AxisType, KernelInfo, Ops
 
 from ext.tinygrad.buffers import upload
 from ext.tinygrad.kernels.matrix import Blocks, QuantMatrix, to_blocks
-from ext.tinygrad.kernels.protocol import FULL_ATTENTION, Attention, HeadTransform, Routing
+from ext.tinygrad.kernels.protocol import FULL_ATTENTION, Attention, HeadTransform, Position, RowPositions, Routing
 
 LANES = 16  # rows side by side: one 512-bit float vector, two 256-bit ones
 MOST_TASKS = 16  # that a product is divided in, where there are threads to share them out to
@@ -187,11 +187,22 @@ def rotate(x: Tensor, angles: Tensor) -> Tensor:
     return Tensor.stack(even * cos - odd * sin, odd * cos + even * sin, dim=-1).reshape(T, n, head_dim)
 
 
-def store(cache: Tensor, new: Tensor, start_pos: int | UOp) -> Tensor:
+def store(cache: Tensor, new: Tensor, start_pos: Position) -> Tensor:
     """Write new (T, n, Hd) into cache (n, rows, Hd) at start_pos; what is returned is the cache after the write."""
     T = new.shape[0]
+    if isinstance(start_pos, RowPositions):
+        return cache.custom_kernel(new.cast(cache.dtype).contiguous(), start_pos.table, fxn=_scatter)[0]
     window = cache[:, start_pos : start_pos + T]
     return Tensor(cache.uop.after(window.uop.store(new.transpose(0, 1).cast(cache.dtype).uop)))
+
+
+def _scatter(cache: UOp, new: UOp, table: UOp) -> UOp:
+    """Each token's rows to their place in an arena; those of one without a position to the last row, which no conversation comes to."""
+    tokens, heads, head_dim = new.shape
+    t, h, d = UOp.range(tokens, 0), UOp.range(heads, 1), UOp.range(head_dim, 2)
+    slot, position = table[0, t].load(), table[1, t].load()
+    row = (position < 0).where(position.const_like(cache.shape[2] - 1), position)
+    return cache[slot, h, row, d].store(new[t, h, d].load()).end(t, h, d).sink(arg=KernelInfo(name=f"scatter_{tokens}"))
 
 
 def into(out: Tensor | None, result: Tensor) -> Tensor:
@@ -228,11 +239,11 @@ def store_heads(
     rope: Tensor,
     cache_k: Tensor,
     cache_v: Tensor,
-    start_pos: int | UOp,
+    start_pos: Position,
     heads: HeadTransform | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The rest of norm_qkv after the projections: bias, norms, RoPE and the store. -> q (T, H, Hd) and the caches."""
-    T, (n_kv_heads, _, head_dim) = q.shape[0], cache_k.shape
+    T, (*_, n_kv_heads, _, head_dim) = q.shape[0], cache_k.shape
     if heads is not None and heads.bias is not None:
         q_rows, kv_rows = q.shape[1], k.shape[1]
         q, k, v = q + heads.bias[:q_rows], k + heads.bias[q_rows : q_rows + kv_rows], v + heads.bias[q_rows + kv_rows :]
@@ -240,7 +251,10 @@ def store_heads(
         first = head_dim if heads.per_head else q.shape[1]  # of the queries' weights
         of_q, of_k = (q.reshape(T, -1, head_dim), k.reshape(T, -1, head_dim)) if heads.per_head else (q, k)
         q, k = rms_norm(of_q, heads.norm[:first], heads.eps), rms_norm(of_k, heads.norm[first:], heads.eps)
-    angles = rope[start_pos : start_pos + T]  # (T, Hd / 2, 2)
+    if isinstance(start_pos, RowPositions):
+        angles = rope[start_pos.positions.maximum(0)]  # (T, Hd / 2, 2)
+    else:
+        angles = rope[start_pos : start_pos + T]
     turned = rotate(q.reshape(T, -1, head_dim), angles).contiguous()  # (T, H, Hd)
     k, v = rotate(k.reshape(T, n_kv_heads, head_dim), angles), v.reshape(T, n_kv_heads, head_dim)
     return turned, store(cache_k, k, start_pos), store(cache_v, v, start_pos)
@@ -252,6 +266,9 @@ class ReferenceKernels:
     name = "tinygrad"
     layout = ""
     has_experts = True
+
+    def row_sizes(self, head_dim: int) -> tuple[int, ...]:
+        return ()  # an oracle of such passes: attention of one token sums another number of terms
 
     def pack(self, matrix: QuantMatrix, device: str) -> LaneWeight | DenseWeight:
         return pack(matrix, device)
@@ -271,14 +288,16 @@ class ReferenceKernels:
         rope: Tensor,
         cache_k: Tensor,
         cache_v: Tensor,
-        start_pos: int | UOp,
+        start_pos: Position,
         heads: HeadTransform | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         h = x if norm is None else rms_norm(x, norm, eps).contiguous()  # (T, D)
         q, k, v = (w.matmul(h).contiguous() for w in (wq, wk, wv))
         return store_heads(q, k, v, rope, cache_k, cache_v, start_pos, heads)
 
-    def attend(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: int | UOp, attention: Attention = FULL_ATTENTION) -> Tensor:
+    def attend(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: Position, attention: Attention = FULL_ATTENTION) -> Tensor:
+        if isinstance(start_pos, RowPositions):
+            return self._attend_rows(q, cache_k, cache_v, start_pos, attention)
         (T, n_heads, head_dim), (n_kv_heads, rows, _) = q.shape, cache_k.shape
         masked = T > 1 or attention.window > 0
         if not masked:
@@ -297,6 +316,18 @@ class ReferenceKernels:
             scores = seen.where(scores, float("-inf"))
         weights = scores.contiguous().softmax(-1).contiguous()  # fused into the product it would be computed once for every entry of a head
         return (weights @ v).permute(2, 0, 1, 3).reshape(T, n_heads * head_dim).contiguous()
+
+    def _attend_rows(self, q: Tensor, arena_k: Tensor, arena_v: Tensor, at: RowPositions, attention: Attention) -> Tensor:
+        (T, n_heads, head_dim), (_, n_kv_heads, rows, _) = q.shape, arena_k.shape
+        k, v = (arena[at.slots].cast(dtypes.float32).unsqueeze(2) for arena in (arena_k, arena_v))  # (T, KvH, 1, rows, Hd)
+        heads = q.reshape(T, n_kv_heads, n_heads // n_kv_heads, 1, head_dim)
+        scores = capped((heads * attention.scale_of(head_dim)) @ k.transpose(-1, -2), attention.softcap)  # (T, KvH, H / KvH, 1, rows)
+        last = at.positions.maximum(0).reshape(T, 1)  # a row that is not used sees one position, which is finite
+        seen = Tensor.arange(rows) <= last
+        if attention.window:
+            seen = seen & (Tensor.arange(rows) > last - attention.window)
+        scores = seen.reshape(T, 1, 1, 1, rows).where(scores, float("-inf"))
+        return (scores.contiguous().softmax(-1).contiguous() @ v).reshape(T, n_heads * head_dim).contiguous()
 
     def linear_residual(
         self,

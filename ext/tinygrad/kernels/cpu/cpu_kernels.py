@@ -12,7 +12,7 @@ from ext.tinygrad.kernels.low_rank import AdaptedWeight, packed
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.packed.formats import GROUP, LAYOUT, Format
 from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
-from ext.tinygrad.kernels.protocol import FULL_ATTENTION, Attention, HeadTransform, Routing
+from ext.tinygrad.kernels.protocol import FULL_ATTENTION, Attention, HeadTransform, Position, RowPositions, Routing
 from ext.tinygrad.kernels.reference import ReferenceKernels, store_heads
 
 # Tasks are what threads share out. Their number follows from shapes alone, so that results never depend on how many threads there are.
@@ -22,6 +22,7 @@ MAX_TASKS = 64
 DECODE_CHUNK = 32  # positions of a step of the online softmax
 PREFILL_CHUNK = 32
 PREFILL_ROWS = 48  # query rows (tokens x heads of a group) of an attention task: three AVX-512 vectors or six AVX2 ones
+ROW_SIZES = (2, 4, 6, 8, 12, 16)  # rows of a pass over several conversations; no more than MOST_ROWS of c/tile.h
 ATTEND_TASKS = 12  # tasks of decode attention at least; a long cache is split between the tasks of a kv head
 
 
@@ -40,6 +41,9 @@ class CPUKernels:
 
     def pack(self, matrix: QuantMatrix, device: str) -> PackedMatrix:
         return PackedMatrix.pack(matrix, device)
+
+    def row_sizes(self, head_dim: int) -> tuple[int, ...]:
+        return () if head_dim % GROUP else ROW_SIZES
 
     def embed(self, ids: Tensor, weight: PackedMatrix, scale: float = 1.0) -> Tensor:
         T, (rows, cols) = ids.shape[0], weight.shape
@@ -62,10 +66,10 @@ class CPUKernels:
         rope: Tensor,
         cache_k: Tensor,
         cache_v: Tensor,
-        start_pos: int | UOp,
+        start_pos: Position,
         heads: HeadTransform | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        T, (kv_heads, rows, head_dim) = x.shape[0], cache_k.shape
+        T, (*_, kv_heads, rows, head_dim) = x.shape[0], cache_k.shape
         bias = [heads.bias] if heads is not None and heads.bias is not None else []
         if head_dim % GROUP:  # a vector of rows would straddle heads (OpenLLaMA 3B has 100)
             q, k, v = (self.norm_linear(x, norm, eps, w) for w in (wq, wk, wv))
@@ -78,21 +82,23 @@ class CPUKernels:
             "CACHE_ROWS": rows,
             "CACHE": _element(cache_k.dtype),
             "BIAS": len(bias),
+            "ROWS": len(places := _places(start_pos)),
         }
         q = Tensor.empty(T, n_heads, head_dim, dtype=dtypes.float32, device=x.device)
         if heads is not None and heads.norm is not None:  # the norm needs whole heads: they are finished by a kernel of its own
             projected = [self.norm_linear(x, norm, eps, w) for w in weights]
             macros |= {"TOKENS": T, "TASKS": (tasks := max(1, T // 8)), "EPS": float(heads.eps), "PER_HEAD": int(heads.per_head)}
-            source = plain_source("heads", ["rotate.h", "heads.c"], macros)
-            out = self._launch(source, "heads", tasks, [q, cache_k, cache_v], [*projected, rope, heads.norm, *bias], start_pos)
+            source = plain_source("heads", ["place.h", "rotate.h", "heads.c"], macros)
+            inputs = [*projected, rope, heads.norm, *bias, *places]
+            out = self._launch(source, "heads", tasks, [q, cache_k, cache_v], inputs, _variable(start_pos))
         else:
             macros["PROJECT(part, tile, acc)"] = _project([packed(w).format for w in weights])
             tasks = _tasks(T, weights)
-            out = self._matmul("qkv", x, norm, eps, weights, tasks, macros, [q, cache_k, cache_v], [rope, *bias], start_pos)
+            out = self._matmul("qkv", x, norm, eps, weights, tasks, macros, [q, cache_k, cache_v], [rope, *bias, *places], _variable(start_pos))
         return out[0], out[1], out[2]
 
-    def attend(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: int | UOp, attention: Attention = FULL_ATTENTION) -> Tensor:
-        (T, heads, head_dim), (kv_heads, rows, _) = q.shape, cache_k.shape
+    def attend(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: Position, attention: Attention = FULL_ATTENTION) -> Tensor:
+        (T, heads, head_dim), (*_, kv_heads, rows, _) = q.shape, cache_k.shape
         if head_dim % GROUP:
             return ReferenceKernels().attend(q, cache_k, cache_v, start_pos, attention)
         macros: dict[str, object] = {
@@ -104,22 +110,25 @@ class CPUKernels:
             "CACHE": _element(cache_k.dtype),
             "SCALE": attention.scale_of(head_dim) * (1.0 if attention.softcap else math.log2(math.e)),
             "WINDOW": attention.window,
+            "ROWS": len(places := _places(start_pos)),
             **_capped(attention.softcap),
         }
         out = Tensor.empty(T, heads * head_dim, dtype=dtypes.float32, device=q.device)
-        if T > 1:
+        if T > 1 and not places:
             block = min(T, max(1, PREFILL_ROWS // (heads // kv_heads)))
             source = plain_source("attend_prefill", ["attention.h", "attend_prefill.c"], macros | {"BLOCK": block, "CHUNK": PREFILL_CHUNK})
             return self._launch(source, "attend_prefill", kv_heads * -(-T // block), [out], [q, cache_k, cache_v], start_pos)[0]
         splits = self._attend_splits(kv_heads)
         macros |= {"SPLITS": splits, "CHUNK": DECODE_CHUNK}
-        source = plain_source("attend_decode", ["attention.h", "attend_decode.c"], macros)
+        source = plain_source("attend_decode", ["attention.h", "place.h", "attend_decode.c"], macros)
+        inputs, variable = [q, cache_k, cache_v, *places], _variable(start_pos)
         if splits == 1:
-            return self._launch(source, "attend_decode", kv_heads, [out], [q, cache_k, cache_v], start_pos)[0]
-        partial = Tensor.empty(heads * splits * (head_dim + 2), dtype=dtypes.float32, device=q.device)
-        (partial,) = self._launch(source, "attend_decode", kv_heads * splits, [partial], [q, cache_k, cache_v], start_pos)
-        source = plain_source("attend_combine", ["attention.h", "attend_combine.c"], macros | {"TASKS": 1})
-        return self._launch(source, "attend_combine", 1, [out], [partial])[0]
+            return self._launch(source, "attend_decode", T * kv_heads, [out], inputs, variable)[0]
+        partial = Tensor.empty(T * heads * splits * (head_dim + 2), dtype=dtypes.float32, device=q.device)
+        (partial,) = self._launch(source, "attend_decode", T * kv_heads * splits, [partial], inputs, variable)
+        tasks = max(1, T // 4)
+        source = plain_source("attend_combine", ["attention.h", "attend_combine.c"], macros | {"TASKS": tasks})
+        return self._launch(source, "attend_combine", tasks, [out], [partial])[0]
 
     @staticmethod
     def _attend_splits(kv_heads: int) -> int:
@@ -315,6 +324,15 @@ def _project(formats: Sequence[Format]) -> str:
         return "TILE_0(part == 0 ? wq : part == 1 ? wk : wv, tile, INPUT_0, acc)"
     branches = [f"if (part == {i}) TILE_{i}({w}, tile, INPUT_{i}, acc)" for i, w in enumerate(("wq", "wk"))]
     return f"{'; else '.join(branches)}; else TILE_2(wv, tile, INPUT_2, acc)"
+
+
+def _places(start_pos: Position) -> list[Tensor]:
+    """What a kernel reads of where its tokens stand (c/place.h), if it is more than a variable."""
+    return [start_pos.table] if isinstance(start_pos, RowPositions) else []
+
+
+def _variable(start_pos: Position) -> int | UOp | None:
+    return None if isinstance(start_pos, RowPositions) else start_pos
 
 
 def _scaled(scale: float) -> dict[str, object]:

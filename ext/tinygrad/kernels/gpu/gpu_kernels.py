@@ -21,7 +21,7 @@ from ext.tinygrad.kernels.low_rank import AdaptedWeight, adapted, packed
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.packed.formats import GROUP, LAYOUT, Format
 from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
-from ext.tinygrad.kernels.protocol import FULL_ATTENTION, Attention, HeadTransform, OneTokenProduct, Routing
+from ext.tinygrad.kernels.protocol import FULL_ATTENTION, Attention, HeadTransform, OneTokenProduct, Position, RowPositions, Routing
 from ext.tinygrad.kernels.reference import ReferenceKernels, capped, gated, into, rms_norm, store_heads
 from ext.tinygrad.toolchain import BackendError
 
@@ -56,6 +56,9 @@ class GPUKernels:
     def pack(self, matrix: QuantMatrix, device: str) -> PackedMatrix:
         return PackedMatrix.pack(matrix, device)
 
+    def row_sizes(self, head_dim: int) -> tuple[int, ...]:
+        return ()  # one token meets int8 activations, many are floats
+
     def embed(self, ids: Tensor, weight: PackedMatrix, scale: float = 1.0) -> Tensor:
         if isinstance(weight, AdaptedWeight):
             return (weight.changed_rows(self.embed(ids, packed(weight)), ids) * scale).contiguous()
@@ -76,11 +79,11 @@ class GPUKernels:
         rope: Tensor,
         cache_k: Tensor,
         cache_v: Tensor,
-        start_pos: int | UOp,
+        start_pos: Position,
         heads: HeadTransform | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        T, (kv_heads, _, head_dim) = x.shape[0], cache_k.shape
-        if heads is not None or norm is None or adapted(wq, wk, wv):
+        T, (*_, kv_heads, _, head_dim) = x.shape[0], cache_k.shape
+        if heads is not None or norm is None or adapted(wq, wk, wv) or isinstance(start_pos, RowPositions):
             q, k, v = (self.norm_linear(x, norm, eps, w) for w in (wq, wk, wv))
             return store_heads(q, k, v, rope, cache_k, cache_v, start_pos, heads)
         n_heads = wq.shape[0] // head_dim
@@ -89,7 +92,9 @@ class GPUKernels:
         out = self._product("qkv", x, norm, eps, [wq, wk, wv], macros, [q, cache_k, cache_v], [rope], start_pos)
         return out[0], out[1], out[2]
 
-    def attend(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: int | UOp, attention: Attention = FULL_ATTENTION) -> Tensor:
+    def attend(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: Position, attention: Attention = FULL_ATTENTION) -> Tensor:
+        if isinstance(start_pos, RowPositions):
+            return ReferenceKernels().attend(q, cache_k, cache_v, start_pos, attention)
         (T, heads, head_dim), (kv_heads, _, _) = q.shape, cache_k.shape
         if head_dim % 4 or attention.window or attention.softcap:
             return ReferenceKernels().attend(q, cache_k, cache_v, start_pos, attention)

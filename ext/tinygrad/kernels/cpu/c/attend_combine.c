@@ -1,7 +1,7 @@
 // The splits of attend_decode.c put together, in their order.
 
 void ENTRY(f32* restrict out, const f32* restrict partial, long core_id) {
-  for (int head = KV_HEADS * HEADS * core_id / TASKS; head < KV_HEADS * HEADS * (core_id + 1) / TASKS; head++) {
+  for (int head = TOKENS * KV_HEADS * HEADS * core_id / TASKS; head < TOKENS * KV_HEADS * HEADS * (core_id + 1) / TASKS; head++) {
     const f32* from = partial + (head / HEADS * SPLITS * HEADS + head % HEADS) * (HEAD_DIM + 2);
     const long step = HEADS * (HEAD_DIM + 2);
     f32 best = HIDDEN_SCORE, total = 0;

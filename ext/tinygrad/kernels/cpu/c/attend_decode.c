@@ -1,4 +1,4 @@
-// Attention of one token: task (kv head, split) takes its stretch of the positions chunk by chunk with an online softmax (arXiv 2205.14135) and
+// Attention of one token, or of each of TOKENS by itself where they stand in places of their own: task (token, kv head, split) takes its stretch of the positions chunk by chunk with an online softmax (arXiv 2205.14135) and
 // leaves its maximum, its sum and its unnormed result to attend_combine.c. Which chunk goes where depends on nothing but the position.
 
 typedef f32 f32x4 __attribute__((ext_vector_type(4)));
@@ -26,20 +26,22 @@ INLINE f32x4 sum_each(vf s0, vf s1, vf s2, vf s3) {
 
 INLINE vf widen(const CACHE* p) { return sizeof(CACHE) == 2 ? load_half(p) : LOAD(vf, p); }
 
-void ENTRY(f32* restrict partial, const f32* restrict q, const CACHE* restrict k, const CACHE* restrict v, long start_pos, long core_id) {
-  const long kv = core_id / SPLITS, split = core_id % SPLITS;
-  const int n = start_pos + 1, from = WINDOW && n > WINDOW ? n - WINDOW : 0;  // the first position that is seen
+void ENTRY(f32* restrict partial, const f32* restrict q, const CACHE* restrict k, const CACHE* restrict v, PLACE, long core_id) {
+  const long t = core_id / (KV_HEADS * SPLITS), kv = core_id / SPLITS % KV_HEADS, split = core_id % SPLITS;
+  const int n = POSITION(t) + 1, from = WINDOW && n > WINDOW ? n - WINDOW : 0;  // the first position that is seen
   const int before = from / CHUNK, chunks = (n + CHUNK - 1) / CHUNK - before;
   const int begin = (before + chunks * split / SPLITS) * CHUNK, end = (before + chunks * (split + 1) / SPLITS) * CHUNK;
-  k += kv * CACHE_ROWS * HEAD_DIM;
-  v += kv * CACHE_ROWS * HEAD_DIM;
+  k += SLOT(t) + kv * CACHE_ROWS * HEAD_DIM;
+  v += SLOT(t) + kv * CACHE_ROWS * HEAD_DIM;
+  q += t * KV_HEADS * HEADS * HEAD_DIM;
+  partial += t * KV_HEADS * HEADS * (SPLITS == 1 ? HEAD_DIM : SPLITS * (HEAD_DIM + 2));
   f32 query[HEADS * HEAD_DIM], best[HEADS], total[HEADS];
   vf sum[HEADS * VEC];
   for (int i = 0; i < HEADS * VEC; i++) {
     STORE(query + LANES * i, LOAD(vf, q + kv * HEADS * HEAD_DIM + LANES * i) * SCALE);
     sum[i] = SPLAT(0);
   }
-  for (int h = 0; h < HEADS; h++) best[h] = HIDDEN_SCORE, total[h] = 0;
+  for (int h = 0; h < HEADS; h++) best[h] = HIDDEN_SCORE, total[h] = !IS_THERE(t);  // a token that is not there sums nothing, and becomes zeros
 
   for (int first = begin; first < end; first += CHUNK) {
     const int count = n - first < CHUNK ? n - first : CHUNK;

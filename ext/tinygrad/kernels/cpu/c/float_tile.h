@@ -2,8 +2,9 @@
 // A group is 16 rows, column after column: 16 values of a column side by side. Activations are float32 rows.
 
 #define GROUP_BYTES ((long)COLS * GROUP_ROWS * (long)sizeof(ELEMENT))
-#define TOGETHER (TOKENS < 8 ? TOKENS : 8)  // tokens that share a loaded weight vector
-#define CHAINS (TOKENS == 1 ? 4 : 1) // independent sums over columns, against the latency of an addition
+#define CHAINS (TOKENS <= MOST_ROWS ? 4 : 1)  // independent sums over columns, against the latency of an addition; as many for rows of a batch as for one token
+#define SHARING (TOKENS <= MOST_ROWS ? LANES / 4 : 8)
+#define TOGETHER (TOKENS < SHARING ? TOKENS : SHARING)  // tokens that share a loaded weight vector
 
 INLINE vf FORMAT(load)(const ELEMENT* p) { return sizeof(ELEMENT) == 2 ? load_half(p) : LOAD(vf, p); }
 
@@ -44,3 +45,4 @@ INLINE void FORMAT(row)(const u8* weights, long row, f32* out) {
 #undef GROUP_BYTES
 #undef TOGETHER
 #undef CHAINS
+#undef SHARING

@@ -1,5 +1,5 @@
-// Heads of queries and keys as projected, normed and turned by RoPE, and keys and values stored in the cache rows start_pos … start_pos +
-// TOKENS - 1. A bias is added first where BIAS. norm: RMSNorm's weights of the queries, then of the keys; PER_HEAD: HEAD_DIM each, and every
+// Heads of queries and keys as projected, normed and turned by RoPE, and keys and values stored in the cache rows where the tokens
+// stand (place.h). A bias is added first where BIAS. norm: RMSNorm's weights of the queries, then of the keys; PER_HEAD: HEAD_DIM each, and every
 // head is normed by itself; otherwise all heads of a token together.
 
 INLINE vf projected(const f32* from, const f32* bias, long i) {
@@ -38,15 +38,16 @@ void ENTRY(f32* restrict q, CACHE* restrict cache_k, CACHE* restrict cache_v, co
 #if BIAS
            const f32* restrict bias,
 #endif
-           long start_pos, long core_id) {
+           PLACE, long core_id) {
 #if !BIAS
   const f32* bias = 0;
 #endif
   const long q_rows = Q_HEADS * HEAD_DIM, kv_rows = KV_HEADS * HEAD_DIM;
   const f32* k_norm = norm + (PER_HEAD ? HEAD_DIM : q_rows);
   for (long t = TOKENS * core_id / TASKS; t < TOKENS * (core_id + 1) / TASKS; t++) {
-    const f32* angles = rope + (start_pos + t) * HEAD_DIM;
-    CACHE *k = cache_k + (start_pos + t) * HEAD_DIM, *v = cache_v + (start_pos + t) * HEAD_DIM;
+    if (!IS_THERE(t)) continue;
+    const f32* angles = rope + POSITION(t) * HEAD_DIM;
+    CACHE *k = cache_k + SLOT(t) + POSITION(t) * HEAD_DIM, *v = cache_v + SLOT(t) + POSITION(t) * HEAD_DIM;
     turned(from_q + t * q_rows, bias, norm, Q_HEADS, angles, q + t * q_rows, 0);
     turned(from_k + t * kv_rows, bias + q_rows, k_norm, KV_HEADS, angles, 0, k);
     for (long i = 0; i < kv_rows; i += LANES)

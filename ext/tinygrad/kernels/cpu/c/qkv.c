@@ -1,12 +1,12 @@
-// q, k, v = norm(x) @ w.TOKENS, a bias added where BIAS; q and k are turned by RoPE, k and v are stored in the cache rows start_pos …
-// start_pos + TOKENS - 1.
+// q, k, v = norm(x) @ w.TOKENS, a bias added where BIAS; q and k are turned by RoPE, k and v are stored in the cache rows
+// where the tokens stand (place.h).
 
 void ENTRY(f32* restrict q, CACHE* restrict cache_k, CACHE* restrict cache_v, INPUTS, const u8* restrict wq, const u8* restrict wk,
            const u8* restrict wv, const f32* restrict rope,
 #if BIAS
            const f32* restrict bias,
 #endif
-           CHANGES long start_pos, long core_id) {
+           CHANGES PLACE, long core_id) {
   PREPARE
   NARROW_PARTS
   const long q_tiles = TILES(Q_HEADS * HEAD_DIM), kv_tiles = TILES(KV_HEADS * HEAD_DIM), tiles = q_tiles + 2 * kv_tiles;
@@ -17,9 +17,9 @@ void ENTRY(f32* restrict q, CACHE* restrict cache_k, CACHE* restrict cache_v, IN
     PROJECT(part, tile, acc);
     ADAPT_PART(part, acc, tile)
     for (int t = 0; t < TOKENS; t++)
-      UNROLL for (int v = 0; v < VECTORS; v++) {
+      UNROLL for (int v = 0; v < VECTORS && IS_THERE(t); v++) {
         const int row = tile * TILE_ROWS + v * LANES, head = row / HEAD_DIM, in_head = row % HEAD_DIM;
-        const long position = start_pos + t, at = ((long)head * CACHE_ROWS + position) * HEAD_DIM + in_head;
+        const long position = POSITION(t), at = SLOT(t) + ((long)head * CACHE_ROWS + position) * HEAD_DIM + in_head;
         vf x = acc[t * VECTORS + v];
 #if BIAS
         x += LOAD(vf, bias + (part == 0 ? 0 : part == 1 ? Q_HEADS : Q_HEADS + KV_HEADS) * HEAD_DIM + row);

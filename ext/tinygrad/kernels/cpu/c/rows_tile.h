@@ -2,9 +2,9 @@
 // (0 float32, 1 float16, 2 bfloat16) defined. COLS is a multiple of 16, OUT_ROWS of GROUP_ROWS. Activations are float32 rows.
 
 #define ROW_BYTES ((long)COLS * (KIND ? 2 : 4))
-#define SIDE (TOKENS == 1 ? 1 : 4)  // rows that share a loaded activation; one token reads all rows as one stream
-#define TOGETHER (TOKENS == 1 ? 1 : LANES == 16 ? 4 : 2)  // tokens that share a loaded weight vector
-#define CHAINS (TOKENS > 1 || COLS % (2 * LANES) ? 1 : COLS % (8 * LANES) ? 2 : 8)  // independent sums, against the latency of an addition
+#define SIDE (TOKENS <= MOST_ROWS ? 1 : 4)  // rows that share a loaded activation; one token, or rows of a batch, read all rows as one stream
+#define TOGETHER (TOKENS == 1 ? 1 : TOKENS <= MOST_ROWS ? LANES / 8 : LANES == 16 ? 4 : 2)  // tokens that share a loaded weight vector
+#define CHAINS (TOKENS > MOST_ROWS || COLS % (2 * LANES) ? 1 : COLS % (8 * LANES) ? 2 : 8)  // independent sums, against the latency of an addition
 
 INLINE vf FORMAT(load)(const u8* p) {
   if (KIND == 1) return load_half(p);
