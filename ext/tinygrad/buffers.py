@@ -5,7 +5,7 @@ import threading
 import numpy as np
 from tinygrad import Tensor
 from tinygrad.device import Buffer
-from tinygrad.dtype import _from_np_dtype
+from tinygrad.dtype import _from_np_dtype, _to_np_dtype
 from tinygrad.uop.ops import buffers
 
 from ext.tinygrad.kernels.packed import memory
@@ -41,6 +41,13 @@ def write(tensor: Tensor, values: np.ndarray) -> None:
     data = np.require(values, requirements=["C", "W"]).reshape(-1).view(np.uint8).data
     with _copying:
         buffer.allocator._copyin(buffer._buf, data)
+
+
+def view(tensor: Tensor) -> np.ndarray:
+    """The memory of a realized contiguous tensor of the CPU, in its shape; no copy. What wrote to it must be done."""
+    buffer = _buffer(tensor)
+    assert buffer.device == "CPU", f"{buffer.device} has memory of its own"
+    return np.frombuffer(buffer.as_memoryview(force_zero_copy=True, no_sync=True), _to_np_dtype(tensor.dtype)).reshape(tensor.shape)
 
 
 def read(tensor: Tensor, out: np.ndarray) -> np.ndarray:

@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
+from weakref import WeakSet
 
 import numpy as np
 from tinygrad import Device
 
-from app.models.llama.forward import Pass
-from app.models.llama.kv_cache import KVCache
+from app.models.llama.forward import Pass, RowPass
+from app.models.llama.kv_cache import AheadRow, CacheArena, KVCache
 from app.models.llama.transformer import Transformer
 from ext.tinygrad import buffers
 from ext.tinygrad.errors import TownhallError
@@ -42,6 +43,14 @@ class PrefillStats:
     seconds: float
 
 
+@dataclass(frozen=True)
+class NextTokens:
+    """What a conversation's next step will put into its cache: a token that is certain, and perhaps guesses of those after it."""
+
+    cache: KVCache
+    tokens: Sequence[int]
+
+
 class Engine:
     """Runs one transformer over the caches of any number of conversations."""
 
@@ -56,17 +65,26 @@ class Engine:
         self._logits = np.empty(model.config.vocab_size, np.float32)
         self._largest: np.ndarray | None = None
         self._seconds = 0.0  # that a token of the last prefill pass took
+        self.patience: float | None = None  # seconds that a prefill pass may take, as far as the chunks allow; None: LONGEST
+        self._row_passes: list[RowPass] = []  # by size
+        self._arena: CacheArena | None = None  # of the caches that such passes can take
+        self._ahead: WeakSet[KVCache] = WeakSet()  # that the last one was for
+        self._rows: RowPass | None = None  # that was the last
+        self._row: int | None = None  # of it, which the last step took; None: it had a pass of its own
+        self._row_seconds = 0.0
+        self.shared_seconds = 0.0  # of a pass that the last step had a part in, and that was run before it
 
     def prefill(self, ids: list[int], cache: KVCache, on_progress: Callable[[int, int], None] | None = None) -> PrefillStats:
         """Make the cache hold exactly `ids`, keeping the prefix it already holds; `on_progress(done, total)` counts new tokens."""
         if len(ids) > self.capacity:
             raise ContextOverflow(len(ids), self.capacity)
         started, cached = time.perf_counter(), cache.common_prefix(ids)
-        cache.truncate(cached)
+        if cached < len(cache.tokens):
+            cache.truncate(cached)
         rest = ids[cached:]
         total = len(rest)
         while rest:
-            T = chunk_for(len(rest), self._seconds, self.chunks, self.rows - len(cache.tokens))
+            T = self._chunk(len(rest), cache)
             taken = min(T, len(rest))
             self._timed(self._prefill[T], rest[:taken], cache)
             cache.tokens += rest[:taken]
@@ -75,9 +93,52 @@ class Engine:
                 on_progress(total - len(rest), total)
         return PrefillStats(len(ids), cached, time.perf_counter() - started)
 
+    def _chunk(self, tokens: int, cache: KVCache) -> int:
+        return chunk_for(tokens, self._seconds, self.chunks, self.rows - len(cache.tokens), self.patience)
+
+    def pass_tokens(self, tokens: int, cache: KVCache) -> int:
+        """Of so many that are to be read, how many the next prefill pass takes."""
+        return min(tokens, self._chunk(tokens, cache))
+
+    def share(self, arena: CacheArena, rows: int) -> None:
+        """Make `ahead` able to take up to `rows` tokens of caches of this arena, as far as the kernel set can. All is captured here."""
+        sizes = self.model.kernels.row_sizes(self.model.config.head_dim)
+        needed = [T for i, T in enumerate(sizes) if i == 0 or sizes[i - 1] < rows]
+        self._arena = arena
+        self._row_passes = [RowPass(self.model, T, arena, self.device) for T in needed]
+        for run in self._row_passes:
+            run.prepare()
+
+    @property
+    def most_rows(self) -> int:
+        """Tokens that `ahead` takes at most; 0 where it cannot be used."""
+        return self._row_passes[-1].T if self._row_passes else 0
+
+    def ahead(self, wanted: Sequence[NextTokens]) -> None:
+        """Compute the next steps of several conversations in one pass, at most `most_rows` tokens; `advance` then finds them done.
+
+        To the last bit what a step of its own would give. Nothing else may run over these caches in between, or they are computed again."""
+        started = time.perf_counter()
+        for cache in self._ahead:
+            cache.ahead.clear()
+        self._ahead = WeakSet(one.cache for one in wanted)
+        ids, slots, positions = list[int](), list[int](), list[int]()
+        for one in wanted:
+            cache, first = one.cache, len(one.cache.tokens)
+            assert cache.arena is self._arena, "a cache that is no slot of the arena"
+            kept = one.tokens[: self.capacity - first]
+            cache.ahead.extend(AheadRow(token, len(ids) + i, i == 0) for i, token in enumerate(kept))
+            ids += kept
+            slots += [cache.slot] * len(kept)
+            positions += range(first, first + len(kept))
+        self._rows = next(run for run in self._row_passes if len(ids) <= run.T)
+        self._rows.run(ids, slots, positions)
+        self._row_seconds = time.perf_counter() - started
+
     def _timed(self, run: Pass, ids: list[int], cache: KVCache) -> None:
         """One pass, to its end; how long it took counts where it had not to be captured, or bound to the cache, first."""
         counts, started = run.prepared(cache), time.perf_counter()
+        cache.ahead.clear()  # it goes over what stands there
         run(ids, len(cache.tokens), cache)
         # a driver would take every pass of a prompt at once: nothing could interrupt them, and memory that stages their ids would add up
         Device[self.device].synchronize()
@@ -93,16 +154,24 @@ class Engine:
         """Decode: put one token into the cache; the logits after it stay on the device."""
         if len(cache.tokens) >= self.capacity:
             raise ContextOverflow(len(cache.tokens) + 1, self.capacity)
-        self._decode([token], len(cache.tokens), cache)
+        if cache.ahead and cache.ahead[0].token == token:
+            row = cache.ahead.popleft()
+            self._row, self.shared_seconds = row.row, self._row_seconds if row.first else 0.0
+        else:
+            cache.ahead.clear()
+            self._row, self.shared_seconds = None, 0.0
+            self._decode([token], len(cache.tokens), cache)
         cache.tokens.append(token)
 
     def logits(self) -> np.ndarray:
-        """After the last step, float32 (V,); valid until the next one."""
+        """After the last step, float32 (V,); valid until the next one, and the caller's to change."""
+        if self._row is not None and self._rows is not None:
+            return self._rows.logits_of(self._row)
         return buffers.read(self._decode.logits, self._logits)
 
     def largest(self) -> tuple[list[int], list[float]] | None:
         """(ids, logits) of the few largest after the last step, falling; None where the device does not find them."""
-        if (found := self._decode.largest) is None:
+        if self._row is not None or (found := self._decode.largest) is None:
             return None
         if self._largest is None:
             self._largest = np.empty(found.shape, np.int32)
@@ -157,11 +226,12 @@ def chunks_of(kernels: Kernels, rows: int) -> tuple[int, ...]:
     return tuple(T for T in getattr(kernels, "chunks", CHUNKS) if T <= rows)
 
 
-def chunk_for(tokens: int, seconds: float, chunks: tuple[int, ...], room: int) -> int:
+def chunk_for(tokens: int, seconds: float, chunks: tuple[int, ...], room: int, longest: float | None = None) -> int:
     """Which of `chunks` comes next where so many tokens are to be read, one of them takes so many seconds, and `room` rows are left.
+    A pass may take `longest` seconds, by default LONGEST.
 
     The smallest of them always fits: a cache has that many rows beyond its capacity."""
-    bearable = [T for T in chunks if T * seconds <= LONGEST and T <= room] or [min(chunks)]
+    bearable = [T for T in chunks if T * seconds <= (LONGEST if longest is None else longest) and T <= room] or [min(chunks)]
     T = next((T for T in bearable if T <= tokens), min(bearable))
     # a remainder that fills most of a larger chunk is one pass there instead of several here
     return next((bigger for bigger in reversed(bearable) if tokens <= bigger < 2 * tokens), T)
@@ -209,6 +279,7 @@ class Generation(Iterator[int]):
         self._history = list(prompt)
         self._forced: list[int] = []
         self._closed = False
+        self.shared_seconds = 0.0  # of the last id's, those of a pass that was run before it was asked for
 
     def __next__(self) -> int:
         if self._closed or self.finish_reason:
@@ -220,7 +291,8 @@ class Generation(Iterator[int]):
         started = time.perf_counter()
         self._engine.advance(self._history[-1], self._cache)
         token = self._forced.pop(0) if self._forced else self._sample()
-        seconds = time.perf_counter() - started
+        self.shared_seconds = self._engine.shared_seconds
+        seconds = time.perf_counter() - started + self.shared_seconds
         if self.tokens == 0:
             self.prefill_seconds += seconds  # the first id ends the prefill: it comes from the prompt's last token
         else:
@@ -230,6 +302,15 @@ class Generation(Iterator[int]):
         self.tokens += 1
         self._history.append(token)
         return token
+
+    @property
+    def upcoming(self) -> NextTokens | None:
+        """What the next id needs computed, where `Engine.ahead` may do it: the prompt has been read, and an id will be drawn."""
+        held, history = self._cache.tokens, self._history
+        over = self._closed or self.finish_reason or self.tokens >= self._max_tokens or len(history) >= self._cache.capacity + 1
+        if over or self._cache.arena is None or len(held) != len(history) - 1 or (self.tokens == 0 and held != history[:-1]):
+            return None
+        return NextTokens(self._cache, history[-1:])
 
     def _prefill(self) -> None:
         stats = self._engine.prefill(self._prompt[:-1], self._cache)

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from tinygrad import Tensor, TinyJit, UOp
 
-from app.models.llama.kv_cache import KVCache, LayerCache
+from app.models.llama.kv_cache import CacheArena, KVCache, LayerCache
 from app.models.llama.transformer import Transformer
 from app.models.llama.weight_cache import WORTH_IT
 from ext.tinygrad import buffers, cache_files
@@ -24,7 +24,7 @@ from ext.tinygrad.graph import saved_graph
 from ext.tinygrad.graph.compose import Composite, compose
 from ext.tinygrad.graph.profile import KernelTime
 from ext.tinygrad.graph.saved_graph import StoredGraph, known_buffers
-from ext.tinygrad.kernels.protocol import Ranking
+from ext.tinygrad.kernels.protocol import Position, Ranking, RowPositions
 
 MOST_BYTES = 16 << 20  # of all files together; one has 20 to 100 KB
 SOURCES = ("forward.py", "transformer.py", "kv_cache.py")  # beside this one, what decides how a pass is traced
@@ -92,13 +92,13 @@ class CapturedGraph:
     Each replay may have other inputs. A buffer that it uses and that is none of them is the same for ever, and keeps the graph from being
     kept: so there should be none."""
 
-    def __init__(self, name: str, function: Callable[[UOp], Tensor | Sequence[Tensor]], position: UOp):
+    def __init__(self, name: str, function: Callable[[Position], Tensor | Sequence[Tensor]], position: UOp | RowPositions):
         self.name, self.position = name, position
         self.kept: StoredGraph | None = None
 
-        def run(start_pos: UOp, *inputs: Tensor) -> Any:
+        def run(start_pos: UOp | None, *inputs: Tensor) -> Any:
             # TinyJit finds the inputs' buffers wherever the function met them; it need not take them from here
-            result = function(start_pos)
+            result = function(position if start_pos is None else start_pos)
             Tensor.realize(*([result] if isinstance(result, Tensor) else result))
             return result
 
@@ -121,13 +121,16 @@ class CapturedGraph:
         # every buffer is realized by now, so nothing needs the eager first call that TinyJit makes by itself
         self.jit.cnt = 1
         try:
-            self.jit(self.position.bind(start_pos), *inputs)
+            self.jit(self.position.bind(start_pos) if isinstance(self.position, UOp) else None, *inputs)
         except subprocess.CalledProcessError as error:
             raise CompileFailure(self.name, error) from error
 
     def __call__(self, inputs: Sequence[Tensor], start_pos: int) -> None:
         # TinyJit itself would look at each input again at every call
-        self.jit.captured([t.uop.base for t in inputs], {POSITION: start_pos})
+        self.jit.captured([t.uop.base for t in inputs], {POSITION: start_pos} if isinstance(self.position, UOp) else {})
+
+
+Steps = Composite | list[tuple[CapturedGraph, list[Tensor]]]  # of a pass: one native call, or graph by graph
 
 
 class Pass:
@@ -137,16 +140,22 @@ class Pass:
     layout, tracing costs what one layer costs, and intermediate results stay where the processor's cache has them.
     """
 
+    position: UOp | RowPositions
+
     def __init__(self, model: Transformer, T: int, capacity: int, device: str, with_logits: bool):
         self.model, self.T = model, T
         # a pass that begins within the window may not write beyond a cache's rows, of which the RoPE table has as many
         self.position = UOp.variable(POSITION, 0, min(capacity - 1, model.rows - T))
+        self._make(device, with_logits)
+
+    def _make(self, device: str, with_logits: bool) -> None:
+        model, T = self.model, self.T
         self.ids = buffers.upload(np.zeros(T, np.int32), device)
         self.x = buffers.upload(np.zeros((T, model.config.dim), np.float32), device)
         self._graphs: dict[tuple, CapturedGraph] = {}  # by what they are of, and its layout
         self.with_logits = with_logits
         self._head: CapturedGraph | None = None  # of the last call
-        self._steps: WeakKeyDictionary[KVCache, Composite | list[tuple[CapturedGraph, list[Tensor]]]] = WeakKeyDictionary()
+        self._steps: WeakKeyDictionary[KVCache, Steps] = WeakKeyDictionary()
 
     def __call__(self, ids: Sequence[int], start_pos: int, cache: KVCache) -> None:
         """Run over ids at start_pos; the caller keeps count of what is in the cache."""
@@ -184,17 +193,25 @@ class Pass:
         assert self._head is not None
         return self._head.results[1] if len(self._head.results) > 1 else None
 
-    def _prepare(self, cache: KVCache, start_pos: int) -> Composite | list[tuple[CapturedGraph, list[Tensor]]]:
+    @property
+    def _also(self) -> list[Tensor]:
+        """What else every block reads."""
+        return [self.position.table] if isinstance(self.position, RowPositions) else []
+
+    def _prepare(self, cache: KVCache, start_pos: int) -> Steps:
         """The pieces in their order with this cache's buffers, as one native call where the device has such a thing."""
-        model = cache.model or self.model
+        self._steps[cache] = self._compose(cache.model or self.model, cache.layers, start_pos)
+        return self._steps[cache]
+
+    def _compose(self, model: Transformer, layers: Sequence[LayerCache], start_pos: int) -> Steps:
         # what could not be captured was made of buffers that may be others by now
         self._graphs = {key: graph for key, graph in self._graphs.items() if graph.ready}
         steps = [(self._embed_of(model), [self.ids, self.x, *model.tok_embeddings.tensors])]
         layouts = list(dict.fromkeys(block.layout for block in model.blocks))
-        for i, (block, layer) in enumerate(zip(model.blocks, cache.layers, strict=True)):
+        for i, (block, layer) in enumerate(zip(model.blocks, layers, strict=True)):
             name = f"block {layouts.index(block.layout)}"
             graph = self._graph("block", block.layout, name, self._block_function(model, i, layer))
-            steps.append((graph, [self.x, layer.k, layer.v, *block.tensors]))
+            steps.append((graph, [self.x, layer.k, layer.v, *self._also, *block.tensors]))
         if self.with_logits:
             steps.append((self._head_of(model), [self.x, *model.norm.tensors, *model.output.tensors]))
         missing: dict[str, tuple[CapturedGraph, list[Tensor]]] = {}
@@ -202,14 +219,16 @@ class Pass:
             if not graph.ready:
                 missing.setdefault(graph.name, (graph, inputs))  # of several layers the first, whose block it was made of
         if missing:
-            self._make_ready(missing, cache, start_pos)
-        self._steps[cache] = compose([(graph.kept or graph.jit, inputs) for graph, inputs in steps]) or steps
-        return self._steps[cache]
+            self._make_ready(missing, model, layers, start_pos)
+        return compose([(graph.kept or graph.jit, inputs) for graph, inputs in steps]) or steps
 
-    def _make_ready(self, missing: dict[str, tuple[CapturedGraph, list[Tensor]]], cache: KVCache, start_pos: int) -> None:
+    def _make_ready(
+        self, missing: dict[str, tuple[CapturedGraph, list[Tensor]]], model: Transformer, layers: Sequence[LayerCache], start_pos: int
+    ) -> None:
         """From the disk, all of them, or by capturing: what that computes is computed again in its turn, from the right input then."""
-        rows, kind = cache.layers[0].k.shape, cache.layers[0].k.dtype
-        files = GraphCache(cache.model or self.model, self.x.device, self.T, self.position, self.with_logits, rows, kind, self.model.rows)
+        rows, kind = layers[0].k.shape, layers[0].k.dtype
+        position = self.position if isinstance(self.position, UOp) else "rows"
+        files = GraphCache(model, self.x.device, self.T, position, self.with_logits, rows, kind, self.model.rows)
         kept = files.load()
         if missing.keys() <= kept.keys():
             for name, (graph, _) in missing.items():
@@ -221,7 +240,7 @@ class Pass:
             files.add(name, graph.jit, inputs, known)
         files.save()
 
-    def _graph(self, kind: str, layout: tuple, name: str, function: Callable[[UOp], Tensor | Sequence[Tensor]]) -> CapturedGraph:
+    def _graph(self, kind: str, layout: tuple, name: str, function: Callable[[Position], Tensor | Sequence[Tensor]]) -> CapturedGraph:
         if (kind, layout) not in self._graphs:
             self._graphs[kind, layout] = CapturedGraph(name, function, self.position)
         return self._graphs[kind, layout]
@@ -238,12 +257,56 @@ class Pass:
             return [logits, kernels.largest(logits)]
         return [logits]
 
-    def _block_function(self, model: Transformer, i: int, layer: LayerCache) -> Callable[[UOp], list[Tensor]]:
-        def function(start_pos: UOp) -> list[Tensor]:
+    def _block_function(self, model: Transformer, i: int, layer: LayerCache) -> Callable[[Position], list[Tensor]]:
+        def function(start_pos: Position) -> list[Tensor]:
             x, stored = model.block(i, self.x, layer, start_pos)
             return [x, stored.k, stored.v]
 
         return function
+
+
+class RowPass(Pass):
+    """T tokens (fewer leave rows unused), each of a conversation of its own or several of one, in slots of an arena; logits of all."""
+
+    position: RowPositions
+
+    def __init__(self, model: Transformer, T: int, arena: CacheArena, device: str):
+        self.model, self.T, self._arena = model, T, arena
+        self._table = np.full((2, T), -1, np.int32)
+        self.position = RowPositions(buffers.upload(self._table, device))
+        self._make(device, with_logits=True)
+        self._steps_of: dict[int, tuple[Transformer, Steps]] = {}
+        self._logits: np.ndarray | None = None
+
+    def prepare(self, model: Transformer) -> None:
+        """Capture, or read from the disk, what a model of this shape needs, so that no request waits. CompileFailure where it cannot be."""
+        if id(model) not in self._steps_of:
+            self._steps_of[id(model)] = (model, self._compose(model, self._arena.layers, 0))
+
+    def run(self, model: Transformer, ids: Sequence[int], slots: Sequence[int], positions: Sequence[int]) -> None:
+        """A prepared model over these tokens, at most T; `slots` and `positions` say where each stands."""
+        n = len(ids)
+        padded = np.zeros(self.T, np.int32)
+        padded[:n] = ids
+        self._table[:] = -1
+        self._table[:, :n] = slots, positions
+        buffers.write(self.ids, padded)
+        buffers.write(self.position.table, self._table)
+        _, steps = self._steps_of[id(model)]
+        self._head = self._head_of(model)
+        if isinstance(steps, Composite):
+            steps({})
+        else:
+            for graph, inputs in steps:
+                graph(inputs, 0)
+        self._logits = None
+
+    def logits_of(self, row: int) -> np.ndarray:
+        """float32 (V,) after one of the tokens of the last run, where they were computed: valid until the next one."""
+        if self._logits is None:
+            self._logits = buffers.view(self.logits)
+        found: np.ndarray = self._logits[row]
+        return found
 
 
 def _overwrite(target: Tensor, values: Tensor) -> Tensor:

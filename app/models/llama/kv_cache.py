@@ -7,6 +7,8 @@ conversation that never shifts keeps no copy.
 """
 
 import math
+import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,18 +140,75 @@ class Entries:
     tensors: dict[str, np.ndarray]
 
 
+class CacheArena:
+    """Room for the caches of several conversations side by side, so that one pass can take tokens of all of them."""
+
+    def __init__(self, slots: int, n_layers: int, shape: tuple[int, int, int], dtype: DType):
+        """`shape` is that of a cache's tensors, (KvH, rows, Hd); memory is the CPU's, and only taken as it is written."""
+        self.slots = slots
+        one = math.prod(shape) * dtype.itemsize
+        memory_of_all = memory.Arena(2 * n_layers * (slots * one + memory.ALIGNMENT))
+        wholes = [memory_of_all.take(slots * one) for _ in range(2 * n_layers)]
+        self._parts = [[memory.as_tensor(whole[i * one : (i + 1) * one], "CPU", dtype, shape) for whole in wholes] for i in range(slots)]
+        tensors = [memory.as_tensor(whole, "CPU", dtype, (slots, *shape)) for whole in wholes]
+        self.layers = tuple(LayerCache(k, v) for k, v in zip(tensors[::2], tensors[1::2], strict=True))  # (slots, KvH, rows, Hd) each
+        self._fresh, self._used = list(range(slots))[::-1], list[int]()
+
+    def take(self) -> tuple[int, list[Tensor]] | None:
+        """A slot that no cache has, and its zeroed tensors; None where there is none left."""
+        if self._fresh:
+            slot = self._fresh.pop()
+        elif self._used:
+            slot = self._used.pop()
+            for tensor in self._parts[slot]:
+                buffers.write(tensor, np.zeros(tensor.shape, _NUMPY[tensor.dtype]))
+        else:
+            return None
+        return slot, self._parts[slot]
+
+    def give_back(self, slot: int) -> None:
+        """Nothing refers to its cache any more."""
+        self._used.append(slot)
+
+
+@dataclass(frozen=True)
+class AheadRow:
+    """A token whose entries stand in a cache already, behind what it holds, and the row of the last pass that has the logits after it."""
+
+    token: int
+    row: int
+    first: bool  # of its conversation's in that pass
+
+
 class KVCache:
     """What the model has read: `tokens[i]` stands at position i, rows beyond len(tokens) hold nothing that counts."""
 
     def __init__(
-        self, config: LlamaConfig, capacity: int, rows: int, dtype: DType, device: str, shifter: Shifter, identity: dict[str, str]
+        self,
+        config: LlamaConfig,
+        capacity: int,
+        rows: int,
+        dtype: DType,
+        device: str,
+        shifter: Shifter,
+        identity: dict[str, str],
+        arena: CacheArena | None = None,
     ):
-        """`identity` names what made the entries (model, device, kernels …): a snapshot of another identity is foreign."""
+        """`identity` names what made the entries (model, device, kernels …): a snapshot of another identity is foreign.
+
+        Where `arena` has room the cache is a slot of it, else memory of its own."""
         self.capacity, self.identity = capacity, identity
         self.model: Transformer | None = None  # that fills it, where it is not the engine's own: adapters laid over it
         self.tokens: list[int] = []
+        self.ahead: deque[AheadRow] = deque()  # what a pass over rows computed beyond `tokens`, and the engine has not taken yet
         self._shape, self._shifter = (config.n_kv_heads, rows, config.head_dim), shifter
-        tensors = self._zeros(2 * config.n_layers, dtype, device)
+        self.arena: CacheArena | None = None
+        self.slot = -1
+        if arena is not None and (taken := arena.take()) is not None:
+            self.arena, (self.slot, tensors) = arena, taken
+            weakref.finalize(self, arena.give_back, self.slot).atexit = False
+        else:
+            tensors = self._zeros(2 * config.n_layers, dtype, device)
         self.layers = tuple(LayerCache(k, v) for k, v in zip(tensors[::2], tensors[1::2], strict=True))
         self._lifted: list[Tensor] = []  # keys at position zero, float32; made at the first remove
         self._lifted_tokens = 0  # positions below this one have theirs
@@ -182,6 +241,7 @@ class KVCache:
         if not 0 <= n <= len(self.tokens):
             raise CacheError(f"truncate({n}) of a cache that holds {len(self.tokens)} tokens")
         del self.tokens[n:]
+        self.ahead.clear()
         self._lifted_tokens = min(self._lifted_tokens, n)
 
     def remove(self, start: int, stop: int) -> None:
@@ -191,6 +251,7 @@ class KVCache:
         held = len(self.tokens)
         if not 0 <= start < stop <= held:
             raise CacheError(f"remove({start}, {stop}) of a cache that holds {held} tokens")
+        self.ahead.clear()
         if stop < held:
             mover = self._mover or self.prepare_remove()
             mover.lift(self._lifted_tokens, held)
@@ -223,6 +284,7 @@ class KVCache:
             whole[:, : len(entries.tokens)] = entries.tensors[name]
             buffers.write(tensor, whole)
         self.tokens, self._lifted_tokens = list(entries.tokens), 0
+        self.ahead.clear()
 
     def snapshot(self, path: Path) -> None:
         """Write the held entries to a safetensors file that `restore` can vouch for; the file appears whole or not at all."""

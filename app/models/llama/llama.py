@@ -21,9 +21,9 @@ from tinygrad import Device, Tensor, dtypes
 
 from app.models.llama.checkpoint import Checkpoint, open_checkpoint
 from app.models.llama.config import ConfigError, LlamaConfig
-from app.models.llama.engine import CHUNKS, ContextOverflow, Draw, Engine, Generation, PrefillStats, chunks_of
+from app.models.llama.engine import CHUNKS, ContextOverflow, Draw, Engine, Generation, NextTokens, PrefillStats, chunks_of
 from app.models.llama.footprint import Footprint, check_fit
-from app.models.llama.kv_cache import KVCache, Shifter
+from app.models.llama.kv_cache import CacheArena, KVCache, Shifter
 from app.models.llama.lora.adapter import Adapter
 from app.models.llama.lora.adapter_set import AdapterSet, key_of, lay_over
 from app.models.llama.lora.open_adapter import open_adapter
@@ -61,6 +61,7 @@ class Llama:
         self._identity = {"model": fingerprint, "device": device, "kernels": model.kernels.name, "cache": cache_dtype, "townhall": VERSION}
         self._undecodable = tokenizer.undecodable(config.vocab_size)
         self._scratch: KVCache | None = None
+        self._arena: CacheArena | None = None
         self.quantised = 0  # matrices that were floats in the file
         self.adapters: AdapterSet | None = None  # that fill new caches
         self._adapters: dict[Path, Adapter] = {}
@@ -181,9 +182,42 @@ class Llama:
         rows, identity = cache_rows(self.max_context), self._identity
         if self.adapters is not None:
             identity = identity | {"adapters": self.adapters.key}
-        cache = KVCache(self.config, self.max_context, rows, self._cache_dtype, self.device, self._shifter, identity)
+        cache = KVCache(self.config, self.max_context, rows, self._cache_dtype, self.device, self._shifter, identity, self._arena)
         cache.model = None if self.adapters is None else self.adapters.model
         return cache
+
+    def share_passes(self, conversations: int, rows: int = 0) -> None:
+        """Let so many caches, of those made from now on, have their next steps computed in one pass by `compute_ahead`.
+
+        `rows`: tokens of such a pass, by default one of each. Everything is captured here; where the kernel set has no such passes
+        nothing changes."""
+        if not self.model.kernels.row_sizes(self.config.head_dim):
+            return
+        shape = (self.config.n_kv_heads, cache_rows(self.max_context), self.config.head_dim)
+        self._arena = CacheArena(conversations, self.config.n_layers, shape, self._cache_dtype)
+        self.engine.share(self._arena, rows or conversations)
+
+    @property
+    def most_rows(self) -> int:
+        """Tokens that `compute_ahead` takes at most; 0 where it cannot be used."""
+        return self.engine.most_rows
+
+    def compute_ahead(self, wanted: Sequence[NextTokens]) -> None:
+        """The next steps of several conversations (`Generation.upcoming`) in one pass: each finds its own done when it is asked to go on."""
+        self.engine.ahead(wanted)
+
+    def pass_tokens(self, tokens: int, cache: KVCache) -> int:
+        """Of so many that are to be read into a cache, how many the next pass takes."""
+        return self.engine.pass_tokens(tokens, cache)
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds that a pass of a prompt may take, as far as its sizes allow; None: as long as somebody alone is ready to wait."""
+        return self.engine.patience
+
+    @patience.setter
+    def patience(self, seconds: float | None) -> None:
+        self.engine.patience = seconds
 
     def prefill(self, ids: list[int], cache: KVCache, on_progress: Progress | None = None) -> PrefillStats:
         """Make the cache hold exactly `ids`, computing only what follows the prefix it already holds. ContextOverflow beyond the window."""

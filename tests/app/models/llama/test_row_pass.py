@@ -1,0 +1,152 @@
+"""Steps of several conversations in one pass: to the last bit what each would be alone, whoever joins and leaves."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.models.llama import Llama, SamplingParams
+from app.models.llama.engine import NextTokens
+from app.models.llama.kv_cache import KVCache
+from tests.reference.tiny import make_tiny_gguf
+
+CONVERSATIONS = 5
+
+
+def prompt_of(rng: np.random.Generator, tokens: int) -> list[int]:
+    return [int(i) for i in rng.integers(0, 250, tokens)]
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Llama:
+    path = tmp_path_factory.mktemp("rows") / "tiny.gguf"
+    make_tiny_gguf(path, type="Q4_0", embedding_type="F16", dim=128, n_heads=4, n_kv_heads=2, hidden_dim=256)
+    llama = Llama.load(path, max_context=100, device="CPU")
+    llama.share_passes(CONVERSATIONS)
+    if not llama.most_rows:
+        pytest.skip("no such passes here")
+    return llama
+
+
+def alone(llama: Llama, ids: list[int]) -> np.ndarray:
+    """The logits after the last of `ids`, all but the prompt's first 20 decoded one by one in a cache of its own."""
+    cache = KVCache(llama.config, 100, llama.model.rows, llama._cache_dtype, "CPU", llama._shifter, llama._identity)
+    llama.prefill(ids[:20], cache)
+    for token in ids[20:]:
+        logits = llama.engine.step(token, cache)
+    return logits.copy()
+
+
+def test_conversations_that_join_and_leave_at_any_token_are_computed_as_alone(llama: Llama) -> None:
+    rng = np.random.default_rng(1)
+    caches = list[KVCache]()
+    checked = 0
+    for _ in range(60):
+        if len(caches) < CONVERSATIONS and rng.random() < 0.4:
+            caches.append(llama.new_cache())
+            llama.prefill(prompt_of(rng, 20), caches[-1])
+        if caches and rng.random() < 0.15:
+            caches.pop(int(rng.integers(len(caches))))
+        together = [cache for cache in caches if rng.random() < 0.8 and len(cache.tokens) < 60]
+        if not together:
+            continue
+        tokens = prompt_of(rng, len(together))
+        llama.compute_ahead([NextTokens(cache, [token]) for cache, token in zip(together, tokens, strict=True)])
+        for i in rng.permutation(len(together)):
+            logits = llama.engine.step(tokens[i], together[i])
+            if rng.random() < 0.2:
+                np.testing.assert_array_equal(logits, alone(llama, together[i].tokens))
+                checked += 1
+    assert checked > 10
+
+
+def test_several_tokens_of_one_conversation_are_those_of_as_many_steps(llama: Llama) -> None:
+    rng = np.random.default_rng(2)
+    ids, other = prompt_of(rng, 25), llama.new_cache()
+    cache = llama.new_cache()
+    for one in (cache, other):
+        llama.prefill(ids[:20], one)
+    llama.compute_ahead([NextTokens(cache, ids[20:23]), NextTokens(other, [7])])
+    np.testing.assert_array_equal(llama.engine.step(7, other), alone(llama, [*ids[:20], 7]))
+    for n in (21, 22, 23):
+        np.testing.assert_array_equal(llama.engine.step(ids[n - 1], cache), alone(llama, ids[:n]))
+    assert not cache.ahead and cache.tokens == ids[:23]
+
+
+def test_a_guess_that_was_wrong_leaves_nothing_behind(llama: Llama) -> None:
+    rng = np.random.default_rng(3)
+    ids, cache = prompt_of(rng, 24), llama.new_cache()
+    llama.prefill(ids[:20], cache)
+    llama.compute_ahead([NextTokens(cache, [ids[20], 1, 2, 3])])
+    llama.engine.step(ids[20], cache)
+    for n in (22, 23, 24):
+        np.testing.assert_array_equal(llama.engine.step(ids[n - 1], cache), alone(llama, ids[:n]))
+
+
+def test_what_happens_to_a_cache_in_between_is_not_answered_from_before(llama: Llama) -> None:
+    rng = np.random.default_rng(4)
+    ids, cache = prompt_of(rng, 22), llama.new_cache()
+    llama.prefill(ids[:20], cache)
+    llama.compute_ahead([NextTokens(cache, [5])])
+    llama.prefill(ids[:21], cache)  # goes over the row that holds the 5
+    np.testing.assert_array_equal(llama.engine.step(5, cache), reread(llama, [*ids[:21], 5]))
+    llama.compute_ahead([NextTokens(cache, [5])])
+    cache.truncate(20)
+    np.testing.assert_array_equal(llama.engine.step(5, cache), alone(llama, [*ids[:20], 5]))
+
+
+def reread(llama: Llama, ids: list[int]) -> np.ndarray:
+    cache = llama.new_cache()
+    llama.prefill(ids[:-1], cache)
+    return llama.engine.step(ids[-1], cache).copy()
+
+
+def test_generations_together_say_what_each_says_alone(llama: Llama) -> None:
+    rng = np.random.default_rng(5)
+    prompts = [prompt_of(rng, n) for n in (4, 33, 50, 7)]
+    sampling = [SamplingParams(temperature=1.0, seed=n) for n in range(4)]
+    expected = [list(llama.generate(p, 30, s, stop_ids=frozenset())) for p, s in zip(prompts, sampling, strict=True)]
+    running = {n: llama.generate(prompts[n], 30, sampling[n], llama.new_cache(), frozenset()) for n in range(4)}
+    said: dict[int, list[int]] = {n: [] for n in running}
+    for n in running:
+        llama.prefill(prompts[n][:-1], running[n]._cache)
+    round = 0
+    while any(len(ids) < 30 for ids in said.values()):
+        round += 1
+        going = [n for n in running if len(said[n]) < 30 and round >= 5 * n]  # each joins five rounds after the one before
+        together = [upcoming for n in going if (upcoming := running[n].upcoming)]
+        assert len(together) == len(going)
+        if together:
+            llama.compute_ahead(together)
+        for n in going:
+            said[n].append(next(running[n]))
+            assert running[n].shared_seconds > 0
+    assert [said[n] for n in range(4)] == expected
+
+
+def test_a_slot_that_was_left_is_taken_again_empty(llama: Llama) -> None:
+    caches = [llama.new_cache() for _ in range(CONVERSATIONS + 2)]
+    slots = [cache.slot for cache in caches]
+    assert sorted(slots) == [-1, -1, *range(CONVERSATIONS)] and [cache.arena is None for cache in caches] == [slot < 0 for slot in slots]
+    llama.prefill(prompt_of(np.random.default_rng(6), 40), caches[0])
+    slot = caches[0].slot
+    del caches[0]
+    again = llama.new_cache()
+    assert again.slot == slot and not np.any(again.layers[0].k.numpy())
+    caches.clear()
+
+
+def test_a_model_of_floats_is_computed_as_alone(tmp_path: Path) -> None:
+    make_tiny_gguf(path := tmp_path / "tiny.gguf", dim=128, n_heads=4, n_kv_heads=4, hidden_dim=256)
+    llama = Llama.load(path, max_context=100, device="CPU")
+    llama.share_passes(2, rows=6)
+    if not llama.most_rows:
+        pytest.skip("no such passes here")
+    rng = np.random.default_rng(7)
+    a, b, ids = llama.new_cache(), llama.new_cache(), prompt_of(rng, 30)
+    for cache in (a, b):
+        llama.prefill(ids[:20], cache)
+    llama.compute_ahead([NextTokens(a, ids[20:23]), NextTokens(b, ids[20:22])])
+    for n in (21, 22, 23):
+        np.testing.assert_array_equal(llama.engine.step(ids[n - 1], a), alone(llama, ids[:n]))
+    np.testing.assert_array_equal(llama.engine.step(ids[20], b), alone(llama, ids[:21]))
