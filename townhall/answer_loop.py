@@ -16,7 +16,8 @@ def read(llama: LanguageModel, ids: Sequence[int], cache: Any) -> Generator[None
     """Prefill all of `ids` but the last, which the first step of decoding takes; yields after each pass."""
     done = cached_prefix(cache.tokens, ids)
     while done < len(ids) - 1:
-        done = min(done + CHUNK, len(ids) - 1)
+        left = len(ids) - 1 - done
+        done += min(CHUNK, llama.pass_tokens(left, cache))
         llama.prefill(list(ids[:done]), cache)
         yield
 
@@ -68,6 +69,11 @@ class AnswerLoop(Generic[T]):
         self.tokens = 0  # sampled
         self._llama, self._ids, self._cache, self._sink = llama, ids, cache, sink
 
+    @property
+    def upcoming(self) -> Any:
+        """What the next step needs computed, where a pass that others share can do it; else None."""
+        return None if self.finish else self.generation.upcoming
+
     def __iter__(self) -> Iterator[T | None]:
         return self.steps()
 
@@ -83,7 +89,7 @@ class AnswerLoop(Generic[T]):
             for token in self.generation:
                 self.tokens += 1
                 shown = self._sink.push(token)
-                self.push_seconds += time.perf_counter() - started
+                self.push_seconds += time.perf_counter() - started + self.generation.shared_seconds
                 yield shown
                 if self._sink.stopped:
                     self.finish = "stop"

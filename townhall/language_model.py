@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 Progress = Callable[[int, int], None]  # (new tokens done, new tokens in all)
 
@@ -76,6 +76,10 @@ class TokenStream(Protocol):
     def prefill_seconds(self) -> float: ...
     @property
     def decode_seconds(self) -> float: ...
+    @property
+    def shared_seconds(self) -> float: ...  # of the last id's, those of a pass that compute_ahead ran for it
+    @property
+    def upcoming(self) -> Any: ...  # what compute_ahead takes, where the next id needs a pass that can be shared; else None
     def __iter__(self) -> Iterator[int]: ...
     def close(self) -> None: ...
     def force(self, ids: Sequence[int]) -> None: ...
@@ -92,8 +96,21 @@ class LanguageModel(Protocol):
     def tokenizer(self) -> Any: ...  # a Tokenizer; Any, because a read-only protocol member would ask for the exact type
     def new_cache(self) -> Any: ...  # a Cache, handed back to the same model
     def prefill(self, ids: list[int], cache: Any, on_progress: Progress | None = None) -> PrefillFigures: ...
+    def pass_tokens(self, tokens: int, cache: Any) -> int: ...  # of so many that are to be read, those that the next pass takes
     def score(self, ids: list[int], cache: Any) -> Iterator[Any]: ...  # float32 (tokens, V) after the next of ids, a pass at a time
     def hidden(self, ids: list[int], cache: Any) -> Iterator[Any]: ...  # float32 (tokens, D), normed: what the head reads after each
     def generate(
         self, ids: list[int], max_tokens: int, sampling: Any = ..., cache: Any = None, stop_ids: frozenset[int] | None = None
     ) -> TokenStream: ...
+
+
+@runtime_checkable
+class SharesPasses(Protocol):
+    """A model that computes the next steps of several conversations in one pass."""
+
+    patience: float | None  # seconds that a pass of a prompt may take, as far as its sizes allow; None: as long as it likes
+
+    @property
+    def most_rows(self) -> int: ...  # tokens of such a pass; 0: there are none
+    def share_passes(self, conversations: int, rows: int = 0) -> None: ...  # for so many of the caches that are made from now on
+    def compute_ahead(self, wanted: Sequence[Any]) -> None: ...

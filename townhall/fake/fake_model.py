@@ -197,6 +197,14 @@ class FakeGeneration(Iterator[int]):
         self._forced: list[int] = []
         self._was_forced = 0
 
+    @property
+    def upcoming(self) -> None:
+        """There is nothing to compute."""
+
+    @property
+    def shared_seconds(self) -> float:
+        return 0.0
+
     def __next__(self) -> int:
         if self.closed or self.finish_reason:
             raise StopIteration
@@ -259,6 +267,9 @@ class FakeModel:
         if on_progress:
             on_progress(len(ids) - cached, len(ids) - cached)
         return FakeStats(len(ids), cached)
+
+    def pass_tokens(self, tokens: int, cache: FakeCache) -> int:
+        return min(tokens, self.prefill_sizes[0])
 
     def score(self, ids: list[int], cache: FakeCache) -> Iterator[Any]:
         """There are no logits."""

@@ -48,6 +48,9 @@ class WatchedModel:
     def prefill(self, ids: list[int], cache: Any, on_progress: Progress | None = None) -> PrefillFigures:
         return self._llama.prefill(ids, cache, on_progress)
 
+    def pass_tokens(self, tokens: int, cache: Any) -> int:
+        return self._llama.pass_tokens(tokens, cache)
+
 
 class RecordedModel(WatchedModel):
     """`run` is the generation that was begun last. A seed that was not chosen is drawn here."""

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from app.models.llama.logits_processors import Grammar, LogitsProcessors, SamplerChain, TokenLogprob
 from app.models.llama.sampling_params import SamplingParams
@@ -123,6 +124,13 @@ class Job:
     scored: Sequence[TokenLogprob | UnscoredToken] = ()  # of the last prompt that was echoed
     over: Callable[[], object] = lambda: None  # called on the engine's thread when nothing more comes, whatever the reason
 
+    _loop: AnswerLoop[TextEvent | None] | None = None  # of the answer that is being made
+
+    @property
+    def upcoming(self) -> Any:
+        """What the next step needs computed, where a pass that others share can do it; else None."""
+        return self._loop.upcoming if self._loop else None
+
     @property
     def wanted(self) -> SlotRequest:
         """What the first run asks of a slot."""
@@ -174,6 +182,7 @@ class Job:
         if first:
             self.cached_tokens += loop.cached
         completed, decoded, steps = self.completion_tokens, self.decode_seconds, loop.steps()
+        self._loop = loop
         try:
             for said in steps:
                 self.completion_tokens, self.decode_seconds = completed + loop.tokens, decoded + loop.push_seconds
@@ -182,6 +191,7 @@ class Job:
                 if not loop.finish and not streamed.stopped:
                     yield
         finally:
+            self._loop = None
             steps.close()
             if run.record:
                 run.record(answer, loop.finish, sampler.seed)

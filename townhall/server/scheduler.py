@@ -1,4 +1,4 @@
-"""One thread that owns the engine: requests take turns on it, a pass over the model at a time."""
+"""One thread that owns the engine: requests take turns on it, a pass over the model at a time, and share passes where the model can."""
 
 import logging
 import threading
@@ -6,15 +6,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from townhall.language_model import LanguageModel
+from townhall.language_model import LanguageModel, SharesPasses
 from townhall.server.errors import APIError, as_api_error, shutting_down
 from townhall.server.job import Event, JobFailed
 from townhall.server.slots import Lane, Slot, SlotRequest, Slots
 
 log = logging.getLogger("townhall.server")
 BACKGROUND_TURN = 4  # while chats are active, the background lane has one round in so many
+PATIENCE = 0.03  # seconds that a piece of a prompt should take at most while others wait for their next token
 
 
 class Work(Protocol):
@@ -31,19 +32,35 @@ class Work(Protocol):
     def steps(self, llama: LanguageModel, slot: Slot) -> Generator[None, None, None]: ...
 
 
-@dataclass
+@runtime_checkable
+class Batchable(Protocol):
+    """Work whose next step may be computed with those of others."""
+
+    @property
+    def upcoming(self) -> Any: ...  # what SharesPasses.compute_ahead takes; None while there is something else to do, a prompt to read, say
+
+
+@dataclass(eq=False)
 class Active:
     """A job that has its slot."""
 
     job: Work
     slot: Slot
     steps: Generator[None, None, None]
+    read: int = 0  # tokens of its prompt, in pieces
+    turn: int = 0  # the last round in which it had a step
+
+    @property
+    def upcoming(self) -> Any:
+        return self.job.upcoming if isinstance(self.job, Batchable) else None
 
 
 class Scheduler:
     """`submit` from any thread; everything else, loading the model included, happens on the scheduler's own.
 
-    Each round gives every active job one step: a chunk of a prompt, or a token. A job that fails takes its cache with it and nothing else.
+    Each round gives every active job one step: a chunk of a prompt, or a token. Where the model computes the next tokens of many in one
+    pass, a round is one such pass and one piece of a prompt: that of which least has been read, so that a long one keeps no short one
+    waiting, and nobody's next token is later than by that piece. A job that fails takes its cache with it and nothing else.
     """
 
     def __init__(self, max_queue: int):
@@ -136,7 +153,7 @@ class Scheduler:
                 self._waiting = deque([*stay, *newer])
             for job, slot in admitted:
                 self._active.append(Active(job, slot, job.steps(llama, slot)))
-            self._round(slots)
+            self._round(llama, slots)
 
     def _admit(self, slots: Slots, waiting: Sequence[Work]) -> tuple[list[tuple[Work, Slot]], list[Work]]:
         """(jobs that found a slot, those that go on waiting), in their order within a lane; a job whose client has gone is dropped."""
@@ -164,27 +181,64 @@ class Scheduler:
             job.cancelled = True
             return None
 
-    def _round(self, slots: Slots) -> None:
+    def _round(self, llama: LanguageModel, slots: Slots) -> None:
         self._rounds += 1
+        for active in [active for active in self._active if active.job.cancelled or self._over(active.job)]:
+            active.steps.close()
+            self._leave(slots, active)
+            self._end(active.job)
         chats = any(active.job.lane == "chat" for active in self._active)
-        for active in list(self._active):
-            job = active.job
-            if chats and job.lane == "background" and self._rounds % BACKGROUND_TURN and not job.cancelled:
-                continue
-            if job.cancelled or self._over(job):
-                active.steps.close()
-                self._leave(slots, active)
-                self._end(job)
-                continue
+        turns = [a for a in self._active if a.job.lane == "chat" or not chats or self._rounds % BACKGROUND_TURN == 0]
+        if isinstance(llama, SharesPasses) and llama.most_rows:
+            self._share(llama, slots, turns)
+        else:
+            for active in turns:
+                self._step(slots, active)
+
+    def _share(self, llama: SharesPasses, slots: Slots, turns: Sequence[Active]) -> None:
+        """One pass for the next tokens of all that have come to that, the longest waiting first, and one piece of a prompt."""
+        upcoming = {active: wanted for active in turns if (wanted := active.upcoming) is not None}
+        if reading := [active for active in turns if active not in upcoming]:
+            llama.patience = PATIENCE if upcoming else None
+            active = min(reading, key=lambda active: (active.job.lane != "chat", active.read))
+            held = len(active.slot.cache.tokens)
+            self._step(slots, active)
+            active.read += max(1, len(active.slot.cache.tokens) - held)
+        rows, together = 0, list[Active]()
+        for active in sorted(upcoming, key=lambda active: active.turn):
+            rows += len(upcoming[active].tokens)
+            if rows > llama.most_rows:
+                break
+            together.append(active)
+        if len(together) > 1 or rows > 1:  # a pass of its own is the quickest for one token
             try:
-                next(active.steps)
-            except StopIteration:
-                self._leave(slots, active)
-                self.finished(job)
+                llama.compute_ahead([upcoming[active] for active in together])
             except Exception as error:
-                self._active.remove(active)
-                slots.discard(active.slot)
-                self._fail(job, error)
+                for active in together:
+                    self._give_up(slots, active, error)
+                return
+        for active in together:
+            active.turn = self._rounds
+            going = self._step(slots, active)
+            while going and (wanted := active.upcoming) is not None and wanted.computed and not active.job.cancelled:
+                going = self._step(slots, active)
+
+    def _step(self, slots: Slots, active: Active) -> bool:
+        """One step of a job; False where it was the last."""
+        try:
+            next(active.steps)
+            return True
+        except StopIteration:
+            self._leave(slots, active)
+            self.finished(active.job)
+        except Exception as error:
+            self._give_up(slots, active, error)
+        return False
+
+    def _give_up(self, slots: Slots, active: Active, error: Exception) -> None:
+        self._active.remove(active)
+        slots.discard(active.slot)
+        self._fail(active.job, error)
 
     def _leave(self, slots: Slots, active: Active) -> None:
         self._active.remove(active)

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from townhall.language_model import LanguageModel
+from townhall.language_model import LanguageModel, SharesPasses
 from townhall.prefix_cache import PrefixCache
 from townhall.server.errors import APIError
 from townhall.server.job import Event, Job
@@ -113,7 +113,10 @@ class Service:
         llama = opened.llama
         served_models = ServedModels(llama, self.options.model_id, self.options.personas, self.options.format, self.options.think)
         cache = llama.new_cache()
-        slots = Slots(llama.new_cache, self.options.slots or _affordable(cache))
+        most = self.options.slots or _affordable(cache)
+        if most > 1 and isinstance(llama, SharesPasses):
+            llama.share_passes(most + 1)  # and the background lane's
+        slots = Slots(llama.new_cache, most)
         # a prefill pass of every size is made once, so that no first answer waits for it to be set up
         warm = min(sum(llama.prefill_sizes), cache.capacity)
         llama.prefill([min(llama.tokenizer.stop_ids)] * warm, cache)

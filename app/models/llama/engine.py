@@ -50,6 +50,11 @@ class NextTokens:
     cache: KVCache
     tokens: Sequence[int]
 
+    @property
+    def computed(self) -> bool:
+        """Has a pass over rows done it already?"""
+        return bool(self.cache.ahead) and self.cache.ahead[0].token == self.tokens[0]
+
 
 class Engine:
     """Runs one transformer over the caches of any number of conversations."""

@@ -94,7 +94,9 @@ class CPUKernels:
         else:
             macros["PROJECT(part, tile, acc)"] = _project([packed(w).format for w in weights])
             tasks = _tasks(T, weights)
-            out = self._matmul("qkv", x, norm, eps, weights, tasks, macros, [q, cache_k, cache_v], [rope, *bias, *places], _variable(start_pos))
+            out = self._matmul(
+                "qkv", x, norm, eps, weights, tasks, macros, [q, cache_k, cache_v], [rope, *bias, *places], _variable(start_pos)
+            )
         return out[0], out[1], out[2]
 
     def attend(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: Position, attention: Attention = FULL_ATTENTION) -> Tensor:

@@ -1,0 +1,98 @@
+"""Many at once over a tiny, real model: passes are shared, and nobody's text depends on who else is served."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.models.llama import Llama
+from tests.townhall.server.running import OPTIONS, Opened, Running, ask
+from townhall.server.request_planner import default_sampling
+
+pytestmark = pytest.mark.slow
+
+REQUESTS: list[dict[str, Any]] = [
+    {"text": "Hello there", "seed": 1, "temperature": 1.0, "max_tokens": 40},
+    {"text": "What is the name of the sun? " * 12, "seed": 2, "temperature": 0.7, "max_tokens": 30},
+    {"text": "Hi", "seed": 3, "temperature": 1.2, "max_tokens": 60, "n": 2},
+    {"text": "Count", "seed": 4, "temperature": 1.0, "max_tokens": 35, "logprobs": True, "top_logprobs": 2},
+    {"text": "Why?", "seed": 5, "temperature": 0.0, "max_tokens": 50, "repeat_penalty": 1.3},
+    {"text": "A JSON object", "seed": 6, "temperature": 1.0, "max_tokens": 40, "response_format": {"type": "json_object"}},
+    {"text": "Last", "seed": 7, "temperature": 1.0, "max_tokens": 25, "frequency_penalty": 0.5, "stop": ["e"]},
+]
+
+
+class Counted:
+    """How many conversations each pass was shared by; `loaded` is the model."""
+
+    def __init__(self, llama: Llama):
+        self.passes: list[int] = []
+        compute = llama.compute_ahead
+
+        def counted(wanted: Any) -> None:
+            self.passes.append(len(wanted))
+            compute(wanted)
+
+        llama.compute_ahead = counted  # type: ignore[method-assign]
+
+
+@pytest.fixture
+def serve_tiny(tiny_file: Path) -> Iterator[Callable[..., tuple[Running, Counted]]]:
+    running = list[Running]()
+
+    def start(slots: int) -> tuple[Running, Counted]:
+        llama = Llama.load(tiny_file, 1024, device="CPU")
+        counted = Counted(llama)
+        running.append(Running(lambda: Opened(llama, default_sampling(), llama.backend), replace(OPTIONS, model_id="tiny", slots=slots)))
+        if slots > 1 and not llama.most_rows:
+            pytest.skip("no such passes here")
+        return running[-1], counted
+
+    yield start
+    for server in running:
+        server.stop()
+
+
+def choices(server: Running, request: dict[str, Any]) -> Any:
+    response = ask(server, model="tiny", **request)
+    assert response.status_code == 200, response.text
+    return response.json()["choices"]
+
+
+def test_a_text_does_not_depend_on_who_else_is_served(serve_tiny: Callable[..., tuple[Running, Counted]]) -> None:
+    alone, counted_alone = serve_tiny(1)
+    expected = [choices(alone, request) for request in REQUESTS]
+    assert not counted_alone.passes
+    server, counted = serve_tiny(4)
+    with ThreadPoolExecutor(len(REQUESTS)) as pool:
+        together = list(pool.map(lambda request: choices(server, request), REQUESTS))
+    assert together == expected
+    assert max(counted.passes) > 2 and len(counted.passes) > 20
+
+
+def test_who_leaves_in_mid_stream_takes_nobody_with_it(serve_tiny: Callable[..., tuple[Running, Counted]]) -> None:
+    import httpx
+
+    server, _ = serve_tiny(4)
+    expected = choices(server, REQUESTS[0])
+    left = threading.Event()
+
+    def leave(seed: int) -> None:
+        body = {"model": "tiny", "messages": [{"role": "user", "content": "Go on"}], "stream": True, "seed": seed, "temperature": 1.0}
+        with httpx.stream("POST", f"{server.url}/chat/completions", json=body | {"max_tokens": 400}, timeout=60) as response:
+            lines = response.iter_lines()
+            for _ in range(10):
+                next(lines)
+        left.set()
+
+    with ThreadPoolExecutor(4) as pool:
+        leaving = [pool.submit(leave, seed) for seed in range(3)]
+        assert choices(server, REQUESTS[0]) == expected
+        for one in leaving:
+            one.result()
+    server.wait(lambda: server.service.scheduler.active == 0)
+    assert choices(server, REQUESTS[0]) == expected
