@@ -203,7 +203,7 @@ class Llama:
         return self.engine.most_rows
 
     def compute_ahead(self, wanted: Sequence[NextTokens]) -> None:
-        """The next steps of several conversations (`Generation.upcoming`) in one pass: each finds its own done when it is asked to go on."""
+        """The next steps of several conversations (`Generation.upcoming`) in one pass: each finds its own done when it goes on."""
         self.engine.ahead(wanted)
 
     def pass_tokens(self, tokens: int, cache: KVCache) -> int:

@@ -14,7 +14,7 @@ from tinygrad.uop.ops import AxisType, KernelInfo, Ops
 
 from ext.tinygrad.buffers import upload
 from ext.tinygrad.kernels.matrix import Blocks, QuantMatrix, to_blocks
-from ext.tinygrad.kernels.protocol import FULL_ATTENTION, Attention, HeadTransform, Position, RowPositions, Routing
+from ext.tinygrad.kernels.protocol import FULL_ATTENTION, Attention, HeadTransform, Position, Routing, RowPositions
 
 LANES = 16  # rows side by side: one 512-bit float vector, two 256-bit ones
 MOST_TASKS = 16  # that a product is divided in, where there are threads to share them out to

@@ -12,7 +12,7 @@ from ext.tinygrad.kernels.low_rank import AdaptedWeight, packed
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.packed.formats import GROUP, LAYOUT, Format
 from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
-from ext.tinygrad.kernels.protocol import FULL_ATTENTION, Attention, HeadTransform, Position, RowPositions, Routing
+from ext.tinygrad.kernels.protocol import FULL_ATTENTION, Attention, HeadTransform, Position, Routing, RowPositions
 from ext.tinygrad.kernels.reference import ReferenceKernels, store_heads
 
 # Tasks are what threads share out. Their number follows from shapes alone, so that results never depend on how many threads there are.
