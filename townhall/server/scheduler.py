@@ -206,9 +206,12 @@ class Scheduler:
             active.read += max(1, len(active.slot.cache.tokens) - held)
         rows, together = 0, list[Active]()
         for active in sorted(upcoming, key=lambda active: active.turn):
-            rows += len(upcoming[active].tokens)
-            if rows > llama.most_rows:
+            wanted = upcoming[active]
+            if wanted.model is not upcoming[(together or [active])[0]].model:
+                continue  # other adapters: in the next round it has waited longest
+            if rows + len(wanted.tokens) > llama.most_rows:
                 break
+            rows += len(wanted.tokens)
             together.append(active)
         if len(together) > 1 or rows > 1:  # a pass of its own is the quickest for one token
             try:

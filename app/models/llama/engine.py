@@ -49,6 +49,7 @@ class NextTokens:
 
     cache: KVCache
     tokens: Sequence[int]
+    model: Transformer  # that fills the cache: only those of one share a pass
 
     @property
     def computed(self) -> bool:
@@ -73,6 +74,7 @@ class Engine:
         self.patience: float | None = None  # seconds that a prefill pass may take, as far as the chunks allow; None: LONGEST
         self._row_passes: list[RowPass] = []  # by size
         self._arena: CacheArena | None = None  # of the caches that such passes can take
+        self._shared: set[int] = set()  # ids of models that they are prepared for; passes keep these alive
         self._ahead: WeakSet[KVCache] = WeakSet()  # that the last one was for
         self._rows: RowPass | None = None  # that was the last
         self._row: int | None = None  # of it, which the last step took; None: it had a pass of its own
@@ -105,14 +107,22 @@ class Engine:
         """Of so many that are to be read, how many the next prefill pass takes."""
         return min(tokens, self._chunk(tokens, cache))
 
-    def share(self, arena: CacheArena, rows: int) -> None:
-        """Make `ahead` able to take up to `rows` tokens of caches of this arena, as far as the kernel set can. All is captured here."""
+    def share(self, arena: CacheArena, rows: int, model: Transformer) -> None:
+        """Make `ahead` able to take up to `rows` tokens of caches of this arena that `model` fills, as far as the kernel set can.
+
+        All is captured here; adapters laid over the engine's model make one of its own."""
         sizes = self.model.kernels.row_sizes(self.model.config.head_dim)
         needed = [T for i, T in enumerate(sizes) if i == 0 or sizes[i - 1] < rows]
-        self._arena = arena
-        self._row_passes = [RowPass(self.model, T, arena, self.device) for T in needed]
+        if self._arena is not arena:
+            self._arena = arena
+            self._row_passes = [RowPass(self.model, T, arena, self.device) for T in needed]
         for run in self._row_passes:
-            run.prepare()
+            run.prepare(model)
+        self._shared.add(id(model))
+
+    def shares(self, cache: KVCache) -> bool:
+        """May `ahead` take this cache's tokens?"""
+        return self._arena is not None and cache.arena is self._arena and id(cache.model or self.model) in self._shared
 
     @property
     def most_rows(self) -> int:
@@ -120,7 +130,7 @@ class Engine:
         return self._row_passes[-1].T if self._row_passes else 0
 
     def ahead(self, wanted: Sequence[NextTokens]) -> None:
-        """Compute the next steps of several conversations in one pass, at most `most_rows` tokens; `advance` then finds them done.
+        """Compute the next steps of several conversations of one model in one pass, at most `most_rows` tokens; `advance` finds them done.
 
         To the last bit what a step of its own would give. Nothing else may run over these caches in between, or they are computed again."""
         started = time.perf_counter()
@@ -130,14 +140,14 @@ class Engine:
         ids, slots, positions = list[int](), list[int](), list[int]()
         for one in wanted:
             cache, first = one.cache, len(one.cache.tokens)
-            assert cache.arena is self._arena, "a cache that is no slot of the arena"
+            assert self.shares(cache) and one.model is wanted[0].model, "caches that cannot share a pass"
             kept = one.tokens[: self.capacity - first]
             cache.ahead.extend(AheadRow(token, len(ids) + i, i == 0) for i, token in enumerate(kept))
             ids += kept
             slots += [cache.slot] * len(kept)
             positions += range(first, first + len(kept))
         self._rows = next(run for run in self._row_passes if len(ids) <= run.T)
-        self._rows.run(ids, slots, positions)
+        self._rows.run(wanted[0].model, ids, slots, positions)
         self._row_seconds = time.perf_counter() - started
 
     def _timed(self, run: Pass, ids: list[int], cache: KVCache) -> None:
@@ -313,9 +323,9 @@ class Generation(Iterator[int]):
         """What the next id needs computed, where `Engine.ahead` may do it: the prompt has been read, and an id will be drawn."""
         held, history = self._cache.tokens, self._history
         over = self._closed or self.finish_reason or self.tokens >= self._max_tokens or len(history) >= self._cache.capacity + 1
-        if over or self._cache.arena is None or len(held) != len(history) - 1 or (self.tokens == 0 and held != history[:-1]):
+        if over or not self._engine.shares(self._cache) or len(held) != len(history) - 1 or (self.tokens == 0 and held != history[:-1]):
             return None
-        return NextTokens(self._cache, history[-1:])
+        return NextTokens(self._cache, history[-1:], self._cache.model or self._engine.model)
 
     def _prefill(self) -> None:
         stats = self._engine.prefill(self._prompt[:-1], self._cache)

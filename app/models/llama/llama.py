@@ -193,9 +193,10 @@ class Llama:
         nothing changes."""
         if not self.model.kernels.row_sizes(self.config.head_dim):
             return
-        shape = (self.config.n_kv_heads, cache_rows(self.max_context), self.config.head_dim)
-        self._arena = CacheArena(conversations, self.config.n_layers, shape, self._cache_dtype)
-        self.engine.share(self._arena, rows or conversations)
+        if self._arena is None:
+            shape = (self.config.n_kv_heads, cache_rows(self.max_context), self.config.head_dim)
+            self._arena = CacheArena(conversations, self.config.n_layers, shape, self._cache_dtype)
+        self.engine.share(self._arena, rows or conversations, self.model if self.adapters is None else self.adapters.model)
 
     @property
     def most_rows(self) -> int:

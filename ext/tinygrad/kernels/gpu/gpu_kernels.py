@@ -21,7 +21,7 @@ from ext.tinygrad.kernels.low_rank import AdaptedWeight, adapted, packed
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.packed.formats import GROUP, LAYOUT, Format
 from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
-from ext.tinygrad.kernels.protocol import FULL_ATTENTION, Attention, HeadTransform, OneTokenProduct, Position, RowPositions, Routing
+from ext.tinygrad.kernels.protocol import FULL_ATTENTION, Attention, HeadTransform, OneTokenProduct, Position, Routing, RowPositions
 from ext.tinygrad.kernels.reference import ReferenceKernels, capped, gated, into, rms_norm, store_heads
 from ext.tinygrad.toolchain import BackendError
 

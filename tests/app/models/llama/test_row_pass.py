@@ -13,6 +13,10 @@ from tests.reference.tiny import make_tiny_gguf
 CONVERSATIONS = 5
 
 
+def next_of(llama: Llama, cache: KVCache, tokens: list[int]) -> NextTokens:
+    return NextTokens(cache, tokens, llama.model)
+
+
 def prompt_of(rng: np.random.Generator, tokens: int) -> list[int]:
     return [int(i) for i in rng.integers(0, 250, tokens)]
 
@@ -51,7 +55,7 @@ def test_conversations_that_join_and_leave_at_any_token_are_computed_as_alone(ll
         if not together:
             continue
         tokens = prompt_of(rng, len(together))
-        llama.compute_ahead([NextTokens(cache, [token]) for cache, token in zip(together, tokens, strict=True)])
+        llama.compute_ahead([next_of(llama, cache, [token]) for cache, token in zip(together, tokens, strict=True)])
         for i in rng.permutation(len(together)):
             logits = llama.engine.step(tokens[i], together[i])
             if rng.random() < 0.2:
@@ -66,7 +70,7 @@ def test_several_tokens_of_one_conversation_are_those_of_as_many_steps(llama: Ll
     cache = llama.new_cache()
     for one in (cache, other):
         llama.prefill(ids[:20], one)
-    llama.compute_ahead([NextTokens(cache, ids[20:23]), NextTokens(other, [7])])
+    llama.compute_ahead([next_of(llama, cache, ids[20:23]), next_of(llama, other, [7])])
     np.testing.assert_array_equal(llama.engine.step(7, other), alone(llama, [*ids[:20], 7]))
     for n in (21, 22, 23):
         np.testing.assert_array_equal(llama.engine.step(ids[n - 1], cache), alone(llama, ids[:n]))
@@ -77,7 +81,7 @@ def test_a_guess_that_was_wrong_leaves_nothing_behind(llama: Llama) -> None:
     rng = np.random.default_rng(3)
     ids, cache = prompt_of(rng, 24), llama.new_cache()
     llama.prefill(ids[:20], cache)
-    llama.compute_ahead([NextTokens(cache, [ids[20], 1, 2, 3])])
+    llama.compute_ahead([next_of(llama, cache, [ids[20], 1, 2, 3])])
     llama.engine.step(ids[20], cache)
     for n in (22, 23, 24):
         np.testing.assert_array_equal(llama.engine.step(ids[n - 1], cache), alone(llama, ids[:n]))
@@ -87,10 +91,10 @@ def test_what_happens_to_a_cache_in_between_is_not_answered_from_before(llama: L
     rng = np.random.default_rng(4)
     ids, cache = prompt_of(rng, 22), llama.new_cache()
     llama.prefill(ids[:20], cache)
-    llama.compute_ahead([NextTokens(cache, [5])])
+    llama.compute_ahead([next_of(llama, cache, [5])])
     llama.prefill(ids[:21], cache)  # goes over the row that holds the 5
     np.testing.assert_array_equal(llama.engine.step(5, cache), reread(llama, [*ids[:21], 5]))
-    llama.compute_ahead([NextTokens(cache, [5])])
+    llama.compute_ahead([next_of(llama, cache, [5])])
     cache.truncate(20)
     np.testing.assert_array_equal(llama.engine.step(5, cache), alone(llama, [*ids[:20], 5]))
 
@@ -146,7 +150,7 @@ def test_a_model_of_floats_is_computed_as_alone(tmp_path: Path) -> None:
     a, b, ids = llama.new_cache(), llama.new_cache(), prompt_of(rng, 30)
     for cache in (a, b):
         llama.prefill(ids[:20], cache)
-    llama.compute_ahead([NextTokens(a, ids[20:23]), NextTokens(b, ids[20:22])])
+    llama.compute_ahead([next_of(llama, a, ids[20:23]), next_of(llama, b, ids[20:22])])
     for n in (21, 22, 23):
         np.testing.assert_array_equal(llama.engine.step(ids[n - 1], a), alone(llama, ids[:n]))
     np.testing.assert_array_equal(llama.engine.step(ids[20], b), alone(llama, ids[:21]))
