@@ -60,7 +60,7 @@ class Scheduler:
 
     Each round gives every active job one step: a chunk of a prompt, or a token. Where the model computes the next tokens of many in one
     pass, a round is one such pass and one piece of a prompt: that of which least has been read, so that a long one keeps no short one
-    waiting, and nobody's next token is later than by that piece. A job that fails takes its cache with it and nothing else.
+    waiting, and every next token is late by that piece at most. A job that fails takes its cache with it and nothing else.
     """
 
     def __init__(self, max_queue: int):

@@ -213,7 +213,7 @@ class Llama:
 
     @property
     def patience(self) -> float | None:
-        """Seconds that a pass of a prompt may take, as far as its sizes allow; None: as long as somebody alone is ready to wait."""
+        """Seconds that a pass of a prompt may take, as far as its sizes allow; None: as long as they like."""
         return self.engine.patience
 
     @patience.setter

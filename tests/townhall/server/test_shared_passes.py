@@ -1,4 +1,4 @@
-"""Many at once over a tiny, real model: passes are shared, and nobody's text depends on who else is served."""
+"""Many at once over a tiny, real model: passes are shared, and no text depends on who else is served."""
 
 import threading
 from collections.abc import Callable, Iterator
