@@ -30,7 +30,7 @@ chat: setup $(MODEL)
 	@exec $(BIN)/townhall chat $(ARGS)
 
 test: $(VENV)/.test-stamp $(NVRTC) $(MODEL)
-	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not emulated" $(ARGS)
 
 test-web: $(VENV)/.web-stamp
 	@CHROMIUM="$$(bash tests/web/chromium.sh)" && export CHROMIUM && $(BIN)/python -m behave $(or $(ARGS),tests/web/features)
@@ -38,7 +38,7 @@ test-web: $(VENV)/.web-stamp
 check: $(VENV)/.test-stamp
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy $(CODE)
-	@$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m "not slow and not weights" $(ARGS)
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m "not slow and not weights and not emulated" $(ARGS)
 
 bench: setup $(MODEL)
 	@$(BIN)/python -m bench $(ARGS)

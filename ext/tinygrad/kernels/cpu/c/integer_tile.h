@@ -85,7 +85,26 @@ INLINE void FORMAT(tile)(const u8* weights, long tile, const u8* acts, vf* acc) 
         else min[0] = SUPER ? x * super_min[v] : x;
       }
       const int zero = SIGNED_8 ? (DOT_SIGNED ? 0 : 128) : ZERO;
-      for (int t = 0; t < TOKENS; t++) {
+      int t = 0;
+#ifdef DOT_PAIRS
+      i32x4 pairs[4][4];
+      if (TOKENS > 1) pair_rows(w, pairs);
+      for (; t + 1 < TOKENS; t += 2) {
+        UNROLL for (int s = 0; s < SCALE_SETS; s++) {
+          vi products[2];
+          dot_pairs(pairs, s * (4 / SCALE_SETS), 4 / SCALE_SETS, act_quants(acts, TOKENS, t), act_quants(acts, TOKENS, t + 1), products);
+          UNROLL for (int i = 0; i < 2; i++) {
+            const f32 d = act_scale(acts, TOKENS, t + i);
+            const i32 offset = SCALE_SETS == 2 ? act_sum(acts, TOKENS, t + i, s) : act_sum(acts, TOKENS, t + i, 0) + act_sum(acts, TOKENS, t + i, 1);
+            vf* sum = &acc[(t + i) * VECTORS + v];
+            *sum += TO_FLOAT(products[i] - SPLATI(zero * offset)) * (scale[s] * d);
+            if (HAS_MIN && NIBBLE_SCALES) *sum += min[NIBBLE_SCALES ? s : 0] * (d * (f32)offset);
+            if (HAS_MIN && !NIBBLE_SCALES) *sum += min[0] * act_total(acts, TOKENS, t + i);
+          }
+        }
+      }
+#endif
+      for (; t < TOKENS; t++) {
         const i8* a = act_quants(acts, TOKENS, t);
         const f32 d = act_scale(acts, TOKENS, t);
         vf sum = acc[t * VECTORS + v];

@@ -161,6 +161,60 @@ INLINE vi dot4(vi acc, vb w, const i8* a) {
   __asm__("sdot %0.4s, %1.16b, %2.16b" : "+w"(high) : "w"(w_high), "w"(splat));
   return __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7);
 }
+#ifdef __ARM_FEATURE_MATMUL_INT8
+// The matrix product of I8MM: two rows of eight columns times two tokens of as many, a 2 x 2 tile of sums. pair_rows brings two chunks of
+// four columns into that order, once for all tokens; dot_pairs gives the sums of LANES rows for each of two tokens.
+#define DOT_PAIRS 1
+typedef u8 u8x16 __attribute__((ext_vector_type(16)));
+typedef unsigned long long u64x2 __attribute__((ext_vector_type(2)));
+INLINE void pair_rows(const vb* w, i32x4 pairs[4][4]) {
+  UNROLL for (int c = 0; c < 4; c++) {
+    vi a = BITS_AS(vi, w[2 * c]), b = BITS_AS(vi, w[2 * c + 1]);
+    pairs[c][0] = __builtin_shufflevector(a, b, 0, 8, 1, 9);
+    pairs[c][1] = __builtin_shufflevector(a, b, 2, 10, 3, 11);
+    pairs[c][2] = __builtin_shufflevector(a, b, 4, 12, 5, 13);
+    pairs[c][3] = __builtin_shufflevector(a, b, 6, 14, 7, 15);
+  }
+}
+INLINE void dot_pairs(i32x4 pairs[4][4], int first, int n, const i8* a, const i8* b, vi* products) {
+  i32x4 sums[4];
+  UNROLL for (int j = 0; j < 4; j++) sums[j] = 0;
+  UNROLL for (int c = first; c < first + n; c++) {
+    u64x2 tokens = {LOAD(unsigned long long, a + 8 * c), LOAD(unsigned long long, b + 8 * c)};
+    UNROLL for (int j = 0; j < 4; j++) __asm__("smmla %0.4s, %1.16b, %2.16b" : "+w"(sums[j]) : "w"(pairs[c][j]), "w"(tokens));
+  }
+  vi low = __builtin_shufflevector(sums[0], sums[1], 0, 1, 2, 3, 4, 5, 6, 7), high = __builtin_shufflevector(sums[2], sums[3], 0, 1, 2, 3, 4, 5, 6, 7);
+  products[0] = __builtin_shufflevector(low, high, 0, 2, 4, 6, 8, 10, 12, 14);
+  products[1] = __builtin_shufflevector(low, high, 1, 3, 5, 7, 9, 11, 13, 15);
+}
+#endif
+#elif defined(__ARM_NEON)
+#define DOT_SIGNED 1
+#define DOT_WIDENS 1
+typedef i8 i8x8 __attribute__((ext_vector_type(8)));
+typedef i16 i16x8 __attribute__((ext_vector_type(8)));
+typedef i32 i32x4 __attribute__((ext_vector_type(4)));
+INLINE vi dot_chunks(const vb* w, int first, int n, const i8* a, vi acc, int bits) {
+  const int fits = bits <= 5 ? 8 : bits == 6 ? 4 : 2;  // products of a weight and 127 that 16 bits hold
+  i16x8 sums[4];  // of two rows each, four columns apart
+  UNROLL for (int c = first; c < first + n; c++) {
+    const u32 fours[2] = {LOAD(u32, a + 4 * c), LOAD(u32, a + 4 * c)};
+    const i16x8 x = __builtin_convertvector(LOAD(i8x8, fours), i16x8);
+    UNROLL for (int j = 0; j < 4; j++) {
+      i8x8 y = LOAD(i8x8, (const i8*)&w[c] + 8 * j);
+      i16x8 product = __builtin_convertvector(y, i16x8) * x;
+      sums[j] = (c - first) % fits ? sums[j] + product : product;
+    }
+    if ((c - first) % fits == fits - 1 || c == first + n - 1) {
+      i32x4 halves[4];
+      UNROLL for (int j = 0; j < 4; j++)
+        halves[j] = __builtin_convertvector(sums[j].even, i32x4) + __builtin_convertvector(sums[j].odd, i32x4);
+      vi low = __builtin_shufflevector(halves[0], halves[1], 0, 1, 2, 3, 4, 5, 6, 7), high = __builtin_shufflevector(halves[2], halves[3], 0, 1, 2, 3, 4, 5, 6, 7);
+      acc += __builtin_shufflevector(low, high, 0, 2, 4, 6, 8, 10, 12, 14) + __builtin_shufflevector(low, high, 1, 3, 5, 7, 9, 11, 13, 15);
+    }
+  }
+  return acc;
+}
 #elif defined(__AVX2__)
 #define DOT_SIGNED 1
 #define DOT_WIDENS 1
