@@ -95,10 +95,10 @@ INLINE void FORMAT(tile)(const u8* weights, long tile, const u8* acts, vf* acc) 
           dot_pairs(pairs, s * (4 / SCALE_SETS), 4 / SCALE_SETS, act_quants(acts, TOKENS, t), act_quants(acts, TOKENS, t + 1), products);
           UNROLL for (int i = 0; i < 2; i++) {
             const f32 d = act_scale(acts, TOKENS, t + i);
-            const i32 offset = SCALE_SETS == 2 ? act_sum(acts, TOKENS, t + i, s) : act_sum(acts, TOKENS, t + i, 0) + act_sum(acts, TOKENS, t + i, 1);
+            const vi negated = act_negated_sums(acts, TOKENS, t + i, s, SCALE_SETS);
             vf* sum = &acc[(t + i) * VECTORS + v];
-            *sum += TO_FLOAT(products[i] - SPLATI(zero * offset)) * (scale[s] * d);
-            if (HAS_MIN && NIBBLE_SCALES) *sum += min[NIBBLE_SCALES ? s : 0] * (d * (f32)offset);
+            *sum += TO_FLOAT(products[i] + negated * zero) * (scale[s] * d);
+            if (HAS_MIN && NIBBLE_SCALES) *sum -= min[NIBBLE_SCALES ? s : 0] * (d * TO_FLOAT(negated));
             if (HAS_MIN && !NIBBLE_SCALES) *sum += min[0] * act_total(acts, TOKENS, t + i);
           }
         }
@@ -109,10 +109,10 @@ INLINE void FORMAT(tile)(const u8* weights, long tile, const u8* acts, vf* acc) 
         const f32 d = act_scale(acts, TOKENS, t);
         vf sum = acc[t * VECTORS + v];
         UNROLL for (int s = 0; s < SCALE_SETS; s++) {
-          const i32 offset = SCALE_SETS == 2 ? act_sum(acts, TOKENS, t, s) : act_sum(acts, TOKENS, t, 0) + act_sum(acts, TOKENS, t, 1);
-          vi products = dot_chunks(w, s * (8 / SCALE_SETS), 8 / SCALE_SETS, a, SPLATI(zero ? -zero * offset : 0), SIGNED_8 ? 8 : BITS);
+          const vi negated = act_negated_sums(acts, TOKENS, t, s, SCALE_SETS);
+          vi products = dot_chunks(w, s * (8 / SCALE_SETS), 8 / SCALE_SETS, a, negated * zero, SIGNED_8 ? 8 : BITS);
           sum += TO_FLOAT(products) * (scale[s] * d);
-          if (HAS_MIN && NIBBLE_SCALES) sum += min[NIBBLE_SCALES ? s : 0] * (d * (f32)offset);
+          if (HAS_MIN && NIBBLE_SCALES) sum -= min[NIBBLE_SCALES ? s : 0] * (d * TO_FLOAT(negated));
         }
         if (HAS_MIN && !NIBBLE_SCALES) sum += min[0] * act_total(acts, TOKENS, t);
         acc[t * VECTORS + v] = sum;
