@@ -122,7 +122,9 @@ def key(*facts: object) -> str:
 @functools.cache
 def _sources() -> bytes:
     """Of everything here that decides what a capture holds."""
-    files = sorted([*ROOT.glob("graph/*.py"), *ROOT.glob("kernels/*.py"), *ROOT.glob("kernels/cpu/*.py"), *ROOT.glob("kernels/cpu/c/*")])
+    files = sorted(
+        [*ROOT.glob("graph/*.py"), *ROOT.glob("kernels/*.py"), *ROOT.glob("kernels/cpu/*.py"), *ROOT.glob("kernels/cpu/c/*.[ch]")]
+    )
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).digest()
 
 
