@@ -16,7 +16,7 @@ from townhall.prompt import Prompt
 from townhall.prompt_builder import settle_cache
 from townhall.server.errors import APIError
 from townhall.server.prompt_logprobs import UnscoredToken, score
-from townhall.server.slots import Lane, Slot, SlotRequest
+from townhall.server.slots import Adapters, Lane, Slot, SlotRequest
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,7 @@ class AnswerRequest:
     removed: tuple[int, int] | None = None
     before: Sequence[int] = ()
     once: bool = False  # nothing says that the conversation goes on
+    adapters: Adapters = ()
     text: str = ""  # the prompt as a completion's request has it
     echo: bool = False  # that comes first in the answer
     after: Callable[[str, Sequence[int]], None] | None = None  # called with the answer and its ids, where a client waited for it
@@ -136,7 +137,7 @@ class Job:
         """What the first run asks of a slot."""
         run = self.runs[0]
         ids = () if run.scored else run.ids  # what a cache holds is of no use where every position's logits are asked for
-        return SlotRequest(ids, run.pinned, self.lane, run.before, run.once)
+        return SlotRequest(ids, run.pinned, self.lane, run.before, run.once, run.adapters)
 
     def cancel(self) -> None:
         """Stop at the next turn."""

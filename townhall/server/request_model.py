@@ -16,6 +16,7 @@ LONGEST = {
     "tokens": 1 << 16,
     "logit_bias": 1 << 10,
     "modalities": 8,
+    "lora": 64,
     "tools": 128,
     "functions": 128,
     "tool_calls": 128,

@@ -25,6 +25,7 @@ from townhall.server.job import AnswerRequest
 from townhall.server.requests import ChatRequest, CompletionRequest, Generate
 from townhall.server.serve_options import ServeOptions
 from townhall.server.served_models import SampledAnswers, ServedModel, ServedModels
+from townhall.server.slots import Adapters
 from townhall.server.summaries import SummaryStore
 from townhall.server.tool_requests import ToolUse, tool_use
 from townhall.server.tools import CallHistory, CallReading, call_tags, refuse_open_calls
@@ -143,6 +144,7 @@ class Planner:
             before=prompt_plan.before,
             # Open WebUI asks for titles and tags like this: one message that holds the conversation, and no stream
             once=len(turns) == 1 and not request.stream and not use,
+            adapters=self._adapters(request, served_model),
             # of several answers it is unknown which one the client continues
             after=summaries.after(served_model.persona_with(system), prompt, strategy, window, prompt_plan)
             if strategy.memory and (request.n or 1) == 1
@@ -204,6 +206,7 @@ class Planner:
             pinned=window.pinned,
             removed=plan.removed,
             before=plan.before,
+            adapters=served_model.adapters,
             after=summaries.after(speaker.persona if speaker else served_model.persona, prompt, strategy, window, plan)
             if strategy.memory and not asked.impersonate
             else None,
@@ -264,9 +267,14 @@ class Planner:
                 once=echo and request.logprobs is not None,
                 text=given if isinstance(given, str) else self._llama.tokenizer.decode(given),
                 echo=echo,
+                adapters=self._adapters(request, served_model),
             )
             runs += _repeated(run, n)
         return PlannedRequest(runs, self._info(served_model, name, 0, [], gone), served_model.id, warning)
+
+    def _adapters(self, request: Generate, served_model: ServedModel) -> Adapters:
+        wanted = None if request.lora is None else [(entry.id, entry.scale) for entry in request.lora]
+        return self._served_models.adapters_of(served_model, wanted)
 
     def _longest(self, asked: int | None, default: int) -> int:
         """Tokens in an answer, at most; below 0 the window is the only limit."""

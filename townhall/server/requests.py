@@ -182,6 +182,16 @@ else:
     SamplerFields = create_model("SamplerFields", __base__=RequestModel, **_sampler_fields())
 
 
+MAX_ADAPTERS = 8
+
+
+class LoraEntry(RequestModel):
+    """An adapter by its name, or by its number among those that /v1/models lists (llama.cpp's), and by how much it counts."""
+
+    id: Annotated[int, FLOATS, Field(ge=0, lt=1 << 16)] | Annotated[str, Field(min_length=1, max_length=256)]
+    scale: Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)] = 1.0
+
+
 class Generate(SamplerFields):
     """What both kinds of completion know."""
 
@@ -205,6 +215,7 @@ class Generate(SamplerFields):
     response_format: Annotated[TextFormat | JSONObjectFormat | JSONSchemaFormat, Field(discriminator="type")] | None = None
     context: Context | None = None
     townhall: Extension | None = None
+    lora: Annotated[Listed[LoraEntry], Field(max_length=MAX_ADAPTERS)] | None = None  # in place of the model's own; []: none
 
     @property
     def stops(self) -> tuple[str, ...]:

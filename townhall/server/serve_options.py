@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from townhall.adapter_spec import AdapterSpec
 from townhall.conversation import MAX_REPLY
 
 
@@ -42,6 +43,7 @@ class ServeOptions:
     hosts: tuple[str, ...] = ()  # names under which the server may be spoken to; none: any
     background_agents: tuple[str, ...] = ()  # parts of user agents whose requests wait for the others
     grace: float = 10.0  # seconds to finish in after SIGTERM
+    adapters: tuple[AdapterSpec, ...] = ()  # that requests may name; each is a model of its own as well
     page: bool = False  # the page in the browser, at /
     model_folders: tuple[Path, ...] = ()  # where /townhall/models looks for others than the one that is loaded
     limits: Limits = Limits()

@@ -5,14 +5,17 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from townhall.errors import ContextError, PersonaError
+from townhall.adapter_spec import AdapterSpec, parse_all, scaled
+from townhall.errors import ContextError, ModelError, PersonaError
 from townhall.language_model import LanguageModel
 from townhall.persona import Persona, load_persona
 from townhall.prompt import Prompt
 from townhall.prompt_builder import open_window, refuse_oversized_head
 from townhall.server.errors import APIError
+from townhall.server.slots import Adapters
 from townhall.template import call_syntax, open_format
 
 REMEMBERED_HEADS = 64  # system messages whose layout is kept
@@ -27,6 +30,7 @@ class ServedModel:
 
     id: str
     persona: Persona
+    adapters: Adapters = ()  # that the model answers through
 
     @property
     def bare(self) -> bool:
@@ -40,12 +44,24 @@ class ServedModel:
 class ServedModels:
     """Everybody who can be asked, and how their prompts begin."""
 
-    def __init__(self, llama: LanguageModel, model_id: str, personas: Sequence[str], format: str, think: bool | None = None):
+    def __init__(
+        self,
+        llama: LanguageModel,
+        model_id: str,
+        personas: Sequence[str],
+        format: str,
+        think: bool | None = None,
+        adapters: Sequence[AdapterSpec] = (),
+    ):
+        """Each of `adapters` is a model, too: the bare one with that adapter. ModelError where two have one name."""
         self._llama, self._format, self._think = llama, format, think
-        self._served_models = {
-            name: ServedModel(name, load_persona(path)) for name, path in ((persona_id(path), path) for path in personas)
-        }
+        self._served_models = {name: _of_persona(name, path) for name, path in ((persona_id(path), path) for path in personas)}
         self.bare = self._served_models.setdefault(model_id, ServedModel(model_id, BARE_MODEL))
+        self.adapters = tuple(adapters)
+        for spec in adapters:
+            if spec.name in self._served_models:
+                raise ModelError(f"--lora {spec.path}: {spec.name} is served already; give it another name, as in NAME={spec.path}")
+            self._served_models[spec.name] = ServedModel(spec.name, BARE_MODEL, ((spec.path, spec.scale),))
         self._prompts: OrderedDict[tuple[ServedModel, str, bool | None, str], Prompt] = OrderedDict()
         self.call_syntax = call_syntax(format, llama.tokenizer)  # how the model writes calls of functions
 
@@ -69,6 +85,21 @@ class ServedModels:
             return self.find(model or ""), ""
         return self.bare, "" if model is None else f"there is no model {ascii(model[:100])}; {ascii(self.bare.id)} answers"
 
+    def adapters_of(self, served_model: ServedModel, wanted: Sequence[tuple[str | int, float]] | None) -> Adapters:
+        """The model's own adapters, or those that a request wants by name or number. APIError for one that is not served."""
+        if wanted is None:
+            return served_model.adapters
+        found: dict[Path, float] = {}
+        for id, scale in wanted:
+            spec = next((spec for at, spec in enumerate(self.adapters) if id in (at, spec.name)), None)
+            if spec is None:
+                names = ", ".join(spec.name for spec in self.adapters) or "none; start the server with --lora NAME=PATH"
+                raise APIError(400, f"there is no adapter {str(id)[:100]!r}; those that are served: {names}", "lora", "adapter_not_found")
+            if spec.path in found:
+                raise APIError(400, f"lora names {spec.name} twice; name each adapter once", "lora")
+            found[spec.path] = scale
+        return tuple((path, scale) for path, scale in found.items() if scale)
+
     def put(self, persona: str, capacity: int, max_tokens: int) -> None:
         """Serve a persona or character as its file is now, one that is served already as well.
 
@@ -79,7 +110,7 @@ class ServedModels:
         if id == self.bare.id:
             raise PersonaError(f"{id} is the id of the model itself; give the character another name")
         self.withdraw(id)
-        served_model = ServedModel(id, load_persona(persona))
+        served_model = _of_persona(id, persona)
         prompt = self.prompt(served_model)
         refuse_oversized_head(served_model.persona, prompt, open_window(prompt, capacity, max_tokens), max_tokens)
         self._served_models = {**self._served_models, id: served_model}  # who walks over them meanwhile has the former ones
@@ -105,8 +136,8 @@ class ServedModels:
         self._prompts.move_to_end(key)
         return prompt
 
-    def heads(self, capacity: int, max_tokens: int, leave_out: Callable[[str], object] | None = None) -> list[list[int]]:
-        """The ids that each persona's conversations begin with.
+    def heads(self, capacity: int, max_tokens: int, leave_out: Callable[[str], object] | None = None) -> list[tuple[list[int], Adapters]]:
+        """The ids that each persona's conversations begin with, and its adapters.
 
         ContextError for a persona that leaves no room to talk; with `leave_out`, which gets a sentence, it is not served instead.
         """
@@ -122,8 +153,13 @@ class ServedModels:
                 del self._served_models[served_model.id]
                 continue
             if not served_model.bare:
-                heads.append(list(prompt.head_ids))
+                heads.append((list(prompt.head_ids), served_model.adapters))
         return heads
+
+
+def _of_persona(id: str, path: str) -> ServedModel:
+    persona = load_persona(path)
+    return ServedModel(id, persona, tuple(scaled(parse_all(persona.lora))))
 
 
 def persona_id(name_or_path: str) -> str:

@@ -19,7 +19,7 @@ from townhall.server.request_planner import PlannedRequest, Planner
 from townhall.server.scheduler import Scheduler, Work
 from townhall.server.serve_options import ServeOptions
 from townhall.server.served_models import SampledAnswers, ServedModels
-from townhall.server.slots import Lane, Slots
+from townhall.server.slots import Adapters, Lane, Slots
 from townhall.server.summaries import SummaryStore, SummaryWork
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
@@ -111,21 +111,29 @@ class Service:
     def _open(self) -> Slots:
         opened = self._load()
         llama = opened.llama
-        served_models = ServedModels(llama, self.options.model_id, self.options.personas, self.options.format, self.options.think)
+        served_models = ServedModels(
+            llama, self.options.model_id, self.options.personas, self.options.format, self.options.think, self.options.adapters
+        )
+        for spec in self.options.adapters:
+            llama.adapter(spec.path)  # a broken one is named now
         cache = llama.new_cache()
         most = self.options.slots or _affordable(cache)
         if most > 1 and isinstance(llama, SharesPasses):
             llama.share_passes(most + 1)  # and the background lane's
-        slots = Slots(llama.new_cache, most)
+        slots = Slots(lambda adapters: _adapted(llama, adapters).new_cache(), most)
         # a prefill pass of every size is made once, so that no first answer waits for it to be set up
         warm = min(sum(llama.prefill_sizes), cache.capacity)
         llama.prefill([min(llama.tokenizer.stop_ids)] * warm, cache)
-        for head in served_models.heads(cache.capacity, self.options.max_tokens, self._note if self.options.leave_out else None):
+        caches: dict[Adapters, Any] = {(): cache}
+        for head, adapters in served_models.heads(cache.capacity, self.options.max_tokens, self._note if self.options.leave_out else None):
+            if adapters not in caches:
+                caches[adapters] = _adapted(llama, adapters).new_cache()
+            cache = caches[adapters]
             if not (self._head_cache and self._head_cache.restore(cache, head)):
                 llama.prefill(head, cache)
                 if self._head_cache:
                     self._head_cache.keep(cache)
-            slots.pin(cache)
+            slots.pin(cache, adapters)
         self._summary_store = SummaryStore(llama, self.options.format, slots, self.scheduler.submit)
         planner = Planner(llama, served_models, self.answers, self._summary_store, self.options, opened.sampling, cache.capacity)
         self.opened, self._served_models, self._planner, self.identity = opened, served_models, planner, dict(cache.identity)
@@ -239,6 +247,11 @@ def _emitter(events: "asyncio.Queue[Any]") -> Callable[[Any], None]:
             loop.call_soon_threadsafe(events.put_nowait, event)
 
     return emit
+
+
+def _adapted(llama: Any, adapters: Adapters) -> Any:
+    """The model with these adapters: the very one where there are none, which may be a double."""
+    return llama.adapted(adapters) if adapters else llama
 
 
 def _affordable(cache: Any) -> int:

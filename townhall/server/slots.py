@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from townhall.answer_loop import common_prefix
 from townhall.language_model import Cache
 
 Lane = Literal["chat", "background"]
+Adapters = tuple[tuple[Path, float], ...]  # laid over the model, each with its scale: a cache is filled by them, and by no others
 WORTH = 16  # tokens: fewer are read again rather than copied
 
 
@@ -17,6 +19,7 @@ class PersonaPrefix:
 
     tokens: tuple[int, ...]
     entries: Any
+    adapters: Adapters = ()
 
 
 @dataclass
@@ -27,6 +30,7 @@ class Slot:
     lane: Lane
     busy: bool = False
     used: int = 0  # when, by the pool's own count
+    adapters: Adapters = ()
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class SlotRequest:
     lane: Lane = "chat"
     before: Sequence[int] = ()
     once: bool = False
+    adapters: Adapters = ()
 
 
 class Slots:
@@ -51,7 +56,8 @@ class Slots:
     tags of a client that does not say so) puts no conversation out of its slot while the background lane's is free.
     """
 
-    def __init__(self, new_cache: Callable[[], Any], most: int):
+    def __init__(self, new_cache: Callable[[Adapters], Any], most: int):
+        """`new_cache` makes one for a model with these adapters; what one holds is of no use to another."""
         self._new_cache, self.most = new_cache, most
         self._slots: list[Slot] = []
         self._heads: list[PersonaPrefix] = []
@@ -62,18 +68,21 @@ class Slots:
         """Slots that a lane may have."""
         return self.most if lane == "chat" else 1
 
-    def pin(self, cache: Cache) -> None:
-        """Keep what `cache` holds as a head that any conversation may begin with."""
-        self._heads.append(PersonaPrefix(tuple(cache.tokens), cache.entries(len(cache.tokens))))
+    def pin(self, cache: Cache, adapters: Adapters = ()) -> None:
+        """Keep what `cache` holds as a head that any conversation with these adapters may begin with."""
+        self._heads.append(PersonaPrefix(tuple(cache.tokens), cache.entries(len(cache.tokens)), adapters))
 
     def take(self, wanted: SlotRequest) -> Slot | None:
         """The slot for a prompt, with what could be copied into it; None where all are busy."""
         free = [slot for slot in self._slots if slot.lane == wanted.lane and not slot.busy]
-        slot = self._continued(free, wanted) or self._new(wanted.lane)
+        slot = self._continued(free, wanted) or self._new(wanted.lane, wanted.adapters)
         if slot is None and free:
-            slot = (self._aside() if wanted.once else None) or min(free, key=lambda slot: slot.used)
+            slot = (self._aside(wanted.adapters) if wanted.once else None) or min(free, key=lambda slot: slot.used)
         if slot is None:
             return None
+        if slot.adapters != wanted.adapters:
+            self.evicted += len(slot.cache.tokens) > wanted.pinned
+            slot.cache, slot.adapters = self._new_cache(wanted.adapters), wanted.adapters
         kept = max(common_prefix(slot.cache.tokens, wanted.ids), common_prefix(slot.cache.tokens, wanted.before))
         if kept <= wanted.pinned and len(slot.cache.tokens) > wanted.pinned:
             self.evicted += 1
@@ -107,31 +116,34 @@ class Slots:
 
     def _continued(self, free: Iterable[Slot], wanted: SlotRequest) -> Slot | None:
         best, most = None, 0
-        for slot in free:
+        for slot in (slot for slot in free if slot.adapters == wanted.adapters):
             held = slot.cache.tokens
             shared = max(common_prefix(held, wanted.ids), common_prefix(held, wanted.before))
             if shared > most and len(held) - shared <= shared - wanted.pinned:
                 best, most = slot, shared
         return best
 
-    def _new(self, lane: Lane) -> Slot | None:
+    def _new(self, lane: Lane, adapters: Adapters) -> Slot | None:
         of_lane = sum(slot.lane == lane for slot in self._slots)
         if of_lane >= self.lane_most(lane):
             return None
-        self._slots.append(slot := Slot(self._new_cache(), lane))
+        self._slots.append(slot := Slot(self._new_cache(adapters), lane, adapters=adapters))
         return slot
 
-    def _aside(self) -> Slot | None:
+    def _aside(self, adapters: Adapters) -> Slot | None:
         """The background lane's slot, if it is free."""
-        return next((slot for slot in self._slots if slot.lane == "background" and not slot.busy), None) or self._new("background")
+        return next((slot for slot in self._slots if slot.lane == "background" and not slot.busy), None) or self._new(
+            "background", adapters
+        )
 
     def _copy_better(self, slot: Slot, wanted: SlotRequest, kept: int) -> None:
         """Whatever other cache or head shares more with the prompt than `slot`: its part of it is copied."""
         best, most = None, kept + WORTH
         for other in self._slots:
-            if other is not slot and (shared := common_prefix(other.cache.tokens, wanted.ids)) > most:
+            if other is not slot and other.adapters == slot.adapters and (shared := common_prefix(other.cache.tokens, wanted.ids)) > most:
                 best, most = other, shared
-        head = max(self._heads, key=lambda head: common_prefix(head.tokens, wanted.ids), default=None)
+        heads = [head for head in self._heads if head.adapters == slot.adapters]
+        head = max(heads, key=lambda head: common_prefix(head.tokens, wanted.ids), default=None)
         if head and common_prefix(head.tokens, wanted.ids) >= most:
             slot.cache.fill(head.entries)
         elif best:
