@@ -3,12 +3,14 @@
 import os
 import stat
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from ext.tinygrad.errors import TownhallError
+from townhall.adapter_spec import parse_all
 from townhall.cli import terminal
 from townhall.cli.chat_options import WEIGHTS, ChatOptions
 from townhall.cli.flags import SAMPLER_KEYS, chat_options, some_flags
@@ -24,6 +26,7 @@ Examples:
   townhall serve
   townhall serve --persona gary --port 8080
   townhall serve -c experiment --max-context 2048
+  townhall serve --lora pirate=pirate-lora
   townhall serve --host 0.0.0.0 --api-key-file key.txt
 """
 
@@ -35,7 +38,7 @@ SERVING = (
 )
 # what a conversation's flags and settings files say of the model, of how it draws, and of what it sees
 SHARED = (
-    *("config", "model", "size", "gen", "quantize", "eos", "device", "require", "cache"),
+    *("config", "model", "size", "gen", "quantize", "lora", "eos", "device", "require", "cache"),
     *(*SAMPLER_KEYS, "max_context", "context", "format", "think", "think_tokens"),
 )
 
@@ -156,7 +159,7 @@ def run(
     )
     listener = server.bind(host, given["port"])
     heads = PrefixCache.of_user(terminal.note) if chat.cache and not chat.fake else None
-    service = Service(options, lambda: load(chat), heads, terminal.note)
+    service = Service(options, lambda: load(unadapted(chat)), heads, terminal.note)
 
     def ready() -> None:
         address = server.url(listener)
@@ -195,12 +198,20 @@ def _usable(names: Sequence[str]) -> list[str]:
     return usable
 
 
+def unadapted(chat: ChatOptions) -> ChatOptions:
+    """Adapters are for requests to name: the model itself has none."""
+    return replace(chat, lora=())
+
+
 def answering(chat: ChatOptions, personas: tuple[str, ...], **others: Any) -> "ServeOptions":
     """Who answers and how, as files and flags say; what is out of range or broken ends it here, in one sentence."""
+    from townhall.cli.model_loading import refuse_adapters
     from townhall.persona import list_personas, load_persona
     from townhall.server.serve_options import ServeOptions
     from townhall.server.served_models import persona_id
 
+    if chat.fake:
+        refuse_adapters(chat)
     model_id = str(chat.model).partition("=")[0] if chat.fake else chat.model_path().name.removesuffix(".gguf")
     chat.sampling()
     first = personas[0] if personas else chat.personality
@@ -222,7 +233,8 @@ def answering(chat: ChatOptions, personas: tuple[str, ...], **others: Any) -> "S
         plain_penalty=chat.repeat_penalty or 1.0,
         think=chat.think,
         think_tokens=chat.think_tokens,
-        log_settings=chat.that_matter(),
+        log_settings=unadapted(chat).that_matter(),
+        adapters=parse_all(chat.lora),
         **{"model_folders": (WEIGHTS,), **others},
     )
 

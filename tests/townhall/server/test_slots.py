@@ -1,5 +1,7 @@
 """Which cache a prompt continues."""
 
+from pathlib import Path
+
 from tests.townhall.fake import FakeCache
 from townhall.server.slots import SlotRequest, Slots, common_prefix
 
@@ -7,7 +9,7 @@ HEAD = list(range(100, 150))
 
 
 def pool(most=2):
-    slots = Slots(lambda: FakeCache(1000), most)
+    slots = Slots(lambda adapters: FakeCache(1000), most)
     slots.pin(FakeCache(1000, list(HEAD)))
     return slots
 
@@ -109,3 +111,32 @@ def test_a_prompt_whose_middle_was_let_go_finds_the_slot_that_had_it():
     hold(slots, [*HEAD, *range(200, 220)])
     slot = slots.take(SlotRequest([*HEAD, *range(30, 90), 99], len(HEAD), before=[*info, 99]))
     assert slot is first
+
+
+def test_what_one_set_of_adapters_filled_is_of_no_use_to_another():
+    """llama.cpp's issue 26207: adapters that share a prefix of the KV cache contaminate each other's answers."""
+    made = []
+
+    def new_cache(adapters):
+        made.append(adapters)
+        return FakeCache(1000)
+
+    slots, pirate = Slots(new_cache, 2), ((Path("pirate"), 1.0),)
+    slots.pin(FakeCache(1000, list(HEAD)), pirate)
+    ids = [*HEAD, *range(1, 40)]
+
+    def take(adapters):
+        slot = slots.take(SlotRequest(ids, len(HEAD), adapters=adapters))
+        cached = common_prefix(slot.cache.tokens, ids)
+        slot.cache.tokens = list(ids)
+        slots.give_back(slot)
+        return slot, cached
+
+    plain, cached = take(())
+    assert cached == 0
+    other, cached = take(pirate)
+    assert other is not plain and cached == len(HEAD)  # the head that was read with this adapter, and no more
+    assert take(pirate) == (other, len(ids)) and take(()) == (plain, len(ids))
+    half, cached = take(((Path("pirate"), 0.5),))
+    assert (half, cached) == (other, 0) and slots.evicted == 1  # the oldest slot, its cache made anew
+    assert made == [(), pirate, ((Path("pirate"), 0.5),)]
