@@ -35,7 +35,7 @@ class Hall:
         self.prompt = Prompt(open_format("auto", Persona("Assistant", ""), self.llama.tokenizer), self.llama.tokenizer)
         self.scheduler = Scheduler(max_queue)
         self.events, self.changed = [], threading.Condition()
-        self.slots = Slots(self.llama.new_cache, most)
+        self.slots = Slots(lambda adapters: self.llama.new_cache(), most)
         self.scheduler.start(lambda: (self.llama, self.slots), self.tell)
 
     def tell(self, event, name="scheduler"):
