@@ -262,6 +262,34 @@ class Conversation:
         seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
         return self.sources.gather([*said, ("user", text)], states, seed, self.window.capacity, self.window.beside)
 
+    def impersonate(self, prefill: str = "", stopped: Callable[[], bool] = lambda: False) -> Generator[str, None, None]:
+        """What the user might say next, as the model would write it, beginning with `prefill`; the conversation stays as it is.
+
+        ContextError at once where there is no room for it.
+        """
+        refuse_oversized_text(prefill, self.window.capacity)
+        turn = Message(2 * len(self.exchanges), "user", "", self.prompt.turn_ids(""))
+        built = build(self.prompt, self.strategy, self.window, self._now.plan, turn)
+        begun = self.prompt.words(prefill.rstrip(" "))
+        ids = [*self.prompt.user_cue_ids(built.plan), *begun]
+        stop = (*self.prompt.stop, f"\n{self.persona.name}:")
+
+        def written() -> Generator[str, None, None]:
+            settle_cache(self.strategy, self.cache, built.removed, self._next_prompt)
+            self._known = False
+            answer = Answer(self.llama, self.prompt, stop, opening=begun, separate=False)
+
+            def generate() -> TokenStream:
+                return self.llama.generate(ids, self.max_tokens, self.sampling, cache=self.cache, stop_ids=self.prompt.stop_ids)
+
+            for text in AnswerLoop(self.llama, ids, self.cache, generate, answer):
+                if text:
+                    yield text
+                if stopped():
+                    return
+
+        return written()
+
     def _stream(
         self, built: BuiltPrompt, stopped: Callable[[], bool], on_progress: Progress | None, on_reasoning: Callable[[str], None]
     ) -> Generator[str, None, None]:

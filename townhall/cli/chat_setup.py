@@ -34,7 +34,7 @@ class ChatSetup:
     persona: Persona
     loaded: Loaded
     conversation: Conversation
-    recorded: RecordedModel | None
+    recorded: RecordedModel
     prepared: Prepared
 
 
@@ -46,8 +46,8 @@ def open_chat_setup(options: ChatOptions, models: Models, recall: Recall = nothi
     """Raises what loading the persona and the model raises, and ContextError where they leave no room, or the history cannot stand."""
     persona = load_persona(options.personality).greeted(options.greeting)
     loaded = models.open(with_adapters(options, persona))
-    recorded = RecordedModel(loaded.llama) if options.log else None
-    conversation = open_conversation(recorded or loaded.llama, loaded.sampling, options, persona)
+    recorded = RecordedModel(loaded.llama)
+    conversation = open_conversation(recorded, loaded.sampling, options, persona)
     recall(conversation)
     with loaded.watch.lap("read the persona"):
         prepared = prepare(conversation)

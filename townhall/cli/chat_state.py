@@ -1,25 +1,31 @@
 """The state of a chat session that slash commands change: persona, model, settings and log."""
 
+import copy
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ext.tinygrad.errors import TownhallError
 from townhall.cli import terminal
 from townhall.cli.chat_options import ChatOptions
 from townhall.cli.chat_setup import Models, Recall, nothing, open_chat_setup, speaker, turns_of, with_adapters
 from townhall.cli.model_loading import Loaded, refuse_adapters
 from townhall.cli.reply_report import counted
+from townhall.context.source import NoteSource, PromptSources
 from townhall.conversation import Conversation, Prepared
 from townhall.errors import CommandError
 from townhall.language_model import Progress
 from townhall.logbook import restore
+from townhall.logbook.chat_record import ChatRecord
+from townhall.logbook.chat_tree import TreeNode
 from townhall.logbook.log_reader import Log
 from townhall.logbook.log_writer import SUFFIX, write_whole
 from townhall.logbook.logged_chat import COMPLETION, LoggedChat, default_folder, front_matter
 from townhall.persona import Persona, list_personas
 
 SEEDS = 1 << 63
+NOTE = "author's note"
 
 
 class ChatState:
@@ -34,7 +40,9 @@ class ChatState:
         self._begun = ""  # what the answer under way was made to begin with
         self._retries = 0
         self._chat_setup = open_chat_setup(options, models)
-        self.keeper = self._keep(log)
+        self._sources = self.conversation.sources
+        self.chat = self._keep(log)
+        self._dress()
 
     @property
     def options(self) -> ChatOptions:
@@ -51,6 +59,11 @@ class ChatState:
     @property
     def conversation(self) -> Conversation:
         return self._chat_setup.conversation
+
+    @property
+    def keeper(self) -> LoggedChat | None:
+        """The log; None where none is kept."""
+        return self.chat if self.chat.writer else None
 
     @property
     def prepared(self) -> Prepared:
@@ -89,26 +102,115 @@ class ChatState:
         if instead and sampling is not None and sampling.seed is not None:
             sampling = replace(sampling, seed=(sampling.seed + self._retries) % SEEDS)  # another sample, and again the same next time
         conversation.sampling = sampling
-        pieces = conversation.reply(text, self.prefill, instead, stopped, on_progress, on_reasoning)
+        waiting = self.chat.waiting if not instead else None
+        # who speaks twice is heard as once
+        question = f"{waiting.text}\n\n{text}" if waiting and waiting.text != text else text
+        pieces = conversation.reply(question, self.prefill, instead, stopped, on_progress, on_reasoning)
         self._begun, self.prefill, self.unanswered = self.prefill, "", text
-        if self.keeper:
-            self.keeper.sourced(conversation.sources.note(conversation.window.capacity))
-            self.keeper.asked(text, instead)
+        self.chat.sourced(conversation.sources.note(conversation.window.capacity))
+        self.chat.asked(text, instead)
+        return pieces
+
+    def carry_on(
+        self,
+        more: str = "",
+        stopped: Callable[[], bool] = lambda: False,
+        on_progress: Progress | None = None,
+        on_reasoning: Callable[[str], None] = lambda thoughts: None,
+    ) -> Generator[str, None, None]:
+        """The last reply once more from its beginning, and then on, with the words `more` in between. CommandError where there is none."""
+        path, conversation = self.chat.tree.path(), self.conversation
+        if not path or path[-1].turn.role != "assistant":
+            raise CommandError("there is no reply to carry on; /retry answers the last message")
+        said, waiting = restore.split(node.turn for node in path[:-1])
+        if more[:1].isalnum() and not path[-1].turn.text[-1:].isspace():
+            more = f" {more}"
+        ids = restore.sampled(conversation, path[-1].turn)
+        given = [*(conversation.prompt.words(path[-1].turn.text) if ids is None else ids), *conversation.prompt.words(more)]
+        conversation.sampling = self.loaded.sampling
+        restore.bring(conversation, said)
+        try:
+            pieces = conversation.reply(waiting.text if waiting else "", "", 0, stopped, on_progress, on_reasoning, opening=given)
+        except TownhallError:
+            self._follow()
+            raise
+        self._begun = ""
+        self.chat.sourced(conversation.sources.note(conversation.window.capacity))
+        self.chat.carries_on(path[-1], given)
         return pieces
 
     def answered(self) -> None:
         """The answer to what was asked stands, whole or interrupted."""
         reply = self.conversation.last
         assert reply is not None
-        if reply.text or reply.finish_reason != "interrupted":
+        said = bool(reply.text) or reply.finish_reason != "interrupted"
+        if said:
             self.unanswered = None
-        if self.keeper:
-            self.keeper.answered(reply, self._begun, self.conversation.max_tokens)
+        self.chat.answered(reply, self._begun, self.conversation.max_tokens)
+        if not said and self.chat.anew:
+            self._follow()
 
     def failed(self) -> None:
         """No answer came."""
-        if self.keeper and self.unanswered is not None:
-            self.keeper.undone()
+        if self.chat.anew:
+            self._follow()
+        elif self.unanswered is not None:
+            self.chat.undone()
+
+    def change(self, act: Callable[[ChatRecord], object]) -> None:
+        """Do something to the chat's tree, and bring the conversation to the path that it goes then.
+
+        ContextError where the context strategy does not let it: then all is as before.
+        """
+        trial = ChatRecord(self.chat.record.names, lambda text: None, copy.deepcopy(self.chat.tree))
+        act(trial)
+        said, waiting = restore.split(node.turn for node in trial.tree.path())
+        restore.bring(self.conversation, said)
+        act(self.chat.record)
+        self.unanswered = waiting.text if waiting else None
+
+    def node(self, number: int) -> TreeNode:
+        """A message by its number. CommandError where there is none."""
+        node = self.chat.tree.nodes.get(number)
+        if node is None or node.taken:
+            raise CommandError(f"there is no message #{number}; /messages names those of this talk, /branches all")
+        return node
+
+    @property
+    def note(self) -> dict[str, Any]:
+        """The author's note; {} where there is none."""
+        held = self.chat.tree.settings.get("note")
+        return held if isinstance(held, dict) else {}
+
+    def set_note(self, note: dict[str, Any] | None) -> None:
+        """Have an author's note, or none. ContextError where the window has no room for it."""
+        before = self.note
+        self.conversation.use(self._with_note(note or {}))
+        if (note or {}) != before:
+            self.chat.record.set({"note": note})
+
+    def _with_note(self, note: dict[str, Any]) -> PromptSources:
+        try:
+            source = NoteSource(NOTE, str(note["text"]), int(note["depth"]), note["role"], speaker=self.persona.name) if note else None
+        except (KeyError, TypeError, ValueError):
+            source = None  # a person wrote it into the log
+        others = [one for one in self._sources.sources if one.name != NOTE]
+        return PromptSources([*others, source], self.loaded.llama.tokenizer) if source else self._sources
+
+    def _dress(self) -> None:
+        """Give the conversation what the chat is set to: its system prompt and its note."""
+        settings, conversation = self.chat.tree.settings, self.conversation
+        if system := settings.get("system"):
+            conversation.persona = replace(self.persona, description=str(system), style="")
+        if system or self.note:
+            conversation.use(self._with_note(self.note))
+            self._follow(anew=True)
+
+    def _follow(self, anew: bool = False) -> None:
+        """Bring the conversation to the chat's path."""
+        said, waiting = restore.split(node.turn for node in self.chat.tree.path())
+        (restore.recall if anew else restore.bring)(self.conversation, said)
+        self.unanswered = waiting.text if waiting else None
 
     def close(self) -> None:
         """Let others write to the log."""
@@ -118,22 +220,25 @@ class ChatState:
     def undo(self, turns: int) -> int:
         """Take back the last exchanges, and say how many."""
         taken = len(self.conversation.undo(turns))
-        if taken and self.keeper:
-            self.keeper.undone(taken)
-        self.unanswered = None
+        if taken:
+            self.chat.undone(taken)
+        self._follow()
         return taken
 
     def reset(self) -> None:
         """Begin anew with the same persona."""
         self.conversation.reset()
         self.unanswered = None
-        if self.keeper:
-            self.keeper.reset()
+        self.chat.reset()
 
     def meet(self, name: str) -> None:
         """Begin anew with another persona, on the same model. PersonaError where there is none."""
         path = Path(name).expanduser()
         self._enter(replace(self.options, personality=name if name.lower() in list_personas() else str(path), greeting=1))
+
+    def greet(self, number: int) -> None:
+        """Begin anew with another of the persona's greetings, from 1. PersonaError where there is none."""
+        self._enter(replace(self.options, greeting=number))
 
     def move(self, model: Path) -> bool:
         """Go on with the same words on another model; True where it had to be loaded. Raises what loading raises."""
@@ -205,19 +310,24 @@ class ChatState:
     ) -> None:
         """Change the scene; a new log begins, with all that was said where that is `carried` over."""
         chat_setup = open_chat_setup(options, self.models, recall)
-        origin = self.keeper.id if self.keeper else ""
-        self._chat_setup, self.unanswered = chat_setup, None
-        if self.keeper:
-            self.keeper.close()
-            self.keeper = self._begin(self.folder)
-            self.keeper.carry(restore.carried(chat_setup.conversation, origin) if carried else "", title)
+        origin, held = self.chat.id, {key: value for key, value in self.chat.tree.settings.items() if key in ("note", "system")}
+        self._chat_setup, self.unanswered, self._sources = chat_setup, None, chat_setup.conversation.sources
+        kept = self.keeper
+        self.chat.close()
+        self.chat = self._begin(self.folder) if kept else self._unkept()
+        self.chat.carry(restore.carried(chat_setup.conversation, origin) if carried else "", title, held if carried else None)
+        self._dress()
 
-    def _keep(self, log: Log | None) -> LoggedChat | None:
+    def _unkept(self, log: Log | None = None) -> LoggedChat:
+        chat_setup = self._chat_setup
+        return LoggedChat(None, chat_setup.recorded, chat_setup.persona, chat_setup.conversation.cache.identity, log)
+
+    def _keep(self, log: Log | None) -> LoggedChat:
         """The log of the session's beginning; what a file holds that is gone on with is given to the model."""
         if not self.options.log:
             if log:
                 restore.recall(self.conversation, restore.exchanges(restore.standing(log.events)))
-            return None
+            return self._unkept(log)
         keeper = self._begin(log.path, log.head.get("settings") or {}) if log else self._begin(self.options.log_to or default_folder())
         if keeper.found:
             said = restore.exchanges(restore.standing(keeper.found.events))
@@ -227,7 +337,6 @@ class ChatState:
 
     def _begin(self, place: Path, settings: dict[str, Any] | None = None) -> LoggedChat:
         chat_setup = self._chat_setup
-        assert chat_setup.recorded is not None
         settings = self.loaded.settings(self.options) if settings is None else settings
         conversation = chat_setup.conversation
         return LoggedChat.begin(

@@ -13,7 +13,7 @@ import yaml
 
 from app.sampler_settings import worth_noting
 from townhall.adapter_spec import NONE, AdapterSpec, parse_all
-from townhall.cli import terminal
+from townhall.cli import chat_commands, terminal
 from townhall.cli.chat_options import ChatOptions, in_one_line
 from townhall.cli.chat_setup import with_adapters
 from townhall.cli.chat_state import ChatState
@@ -86,13 +86,17 @@ def _spelled(value: Any) -> str:
 
 @dataclass(frozen=True)
 class CommandResult:
-    """What the session is to do next. `say` is a message in the place of the last `instead` exchanges; `line` one to be edited first."""
+    """What the session is to do next. `say` is a message in the place of the last `instead` exchanges; `line` one to be edited first.
+
+    With `carry_on` no message is said: the last answer goes on, with the words `say` in between.
+    """
 
     leave: bool = False
     greet: bool = False
     say: str | None = None
     line: str = ""
     instead: int = 0
+    carry_on: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,8 @@ def manual() -> str:
 
 
 def _edit(chat_state: ChatState, text: str) -> CommandResult:
+    if text.startswith("#"):
+        return CommandResult(line=chat_commands.edit(chat_state, text))
     instead = 0 if chat_state.unanswered is not None else 1
     last = chat_state.last_question
     if text:
@@ -146,6 +152,27 @@ def _retry(chat_state: ChatState, rest: str) -> CommandResult:
     if chat_state.options.temperature == 0 and not chat_state.prefill and chat_state.unanswered is None:
         terminal.note("at temperature 0 a retry says the same again; /settings temperature 0.7 lets it vary")
     return CommandResult(say=chat_state.last_question, instead=0 if chat_state.unanswered is not None else 1)
+
+
+def _continue(chat_state: ChatState, words: str) -> CommandResult:
+    return CommandResult(say=words, carry_on=True)
+
+
+def _impersonate(chat_state: ChatState, words: str) -> CommandResult | None:
+    line = chat_commands.impersonated(chat_state, words)
+    if sys.stdin.isatty():
+        return CommandResult(line=line)  # to be edited and sent
+    terminal.say(f"{line}\n")
+    return None
+
+
+def _greeting(chat_state: ChatState, number: str) -> CommandResult | None:
+    if not number:
+        for at, text in enumerate(chat_state.persona.greetings, 1):
+            terminal.note(f"{'*' if text == chat_state.persona.greeting else ' '} {at} {_short(text)}")
+        return None
+    chat_state.greet(chat_commands.number(number, "/greeting"))
+    return CommandResult(greet=True)
 
 
 def _prefill(chat_state: ChatState, text: str) -> None:
@@ -251,6 +278,8 @@ def _load(chat_state: ChatState, name: str) -> None:
 
 
 def _branch(chat_state: ChatState, title: str) -> None:
+    if chat_commands.numbered(title):
+        return chat_commands.branch(chat_state, title)
     before = chat_state.keeper.path if chat_state.keeper else None
     terminal.note(f"from here on this talk is kept in {chat_state.branch(title).path}; {before} stays as it is")
 
@@ -303,8 +332,13 @@ def _short(text: str, width: int = 60) -> str:
 COMMANDS = {
     command.name: command
     for command in [
-        Command("/edit", "[TEXT]", "change what you said last, and have it answered anew", _edit),
-        Command("/retry", "", "have the last message answered anew", _retry),
+        Command("/edit", "[#N] [TEXT]", "change what you said last, and have it answered anew; #N: change message N, nothing else", _edit),
+        Command("/retry", "", "have the last message answered anew; the former reply is kept as a swipe", _retry),
+        Command("/swipe", "[N]", "list the replies to the last message, or choose one", chat_commands.swipe),
+        Command("/continue", "[WORDS]", "have the last reply carried on, with these words in between", _continue),
+        Command("/impersonate", "[WORDS]", "have the model write what you might say next", _impersonate),
+        Command("/messages", "[N]", "the last messages with their numbers, or the last N", chat_commands.messages),
+        Command("/delete", "N [below]", "take message N back, or all below it as well", chat_commands.delete),
         Command("/prefill", "TEXT", "words that the next answer begins with, or a retry", _prefill),
         Command("/undo", "[N]", "take back the last exchange, or the last N", _undo),
         Command("/persona", "[NAME]", "list the personas, or begin a talk with another one", _persona),
@@ -314,7 +348,11 @@ COMMANDS = {
         Command("/context", "[full]", "how full the window is; full: all that was said, and what of it the model no longer sees", _context),
         Command("/save", "[PATH]", "say where this talk is kept, or write it to a log at PATH", _save),
         Command("/load", "PATH|ID", "take up a talk that was kept, in a new log", _load),
-        Command("/branch", "[NAME]", "go on in a new log that begins with what was said; the old one stays", _branch),
+        Command("/branch", "[#N|NAME]", "go on below message N; or in a new log that begins with what was said", _branch),
+        Command("/branches", "[N]", "where the talk parted, or go on along the branch that message N is on", chat_commands.branches),
+        Command("/note", "[DEPTH] [TEXT|off]", "an author's note, DEPTH messages before the end of every prompt (4)", chat_commands.note),
+        Command("/greeting", "[N]", "list the greetings, or begin anew with another", _greeting),
+        Command("/search", "WORDS", "find messages that hold all the words, in all talks that were kept", chat_commands.search),
         Command("/reset", "", "begin anew", _reset),
         Command("/help", "[COMMAND]", "this list, or a line about one of them", _help),
         Command("/exit", "", "leave, as Ctrl-D does", _exit),

@@ -80,7 +80,7 @@ class Session:
                 elif outcome.leave:
                     break
                 elif outcome.say is not None:
-                    code = max(code, self.answer(outcome.say, outcome.instead))
+                    code = max(code, self.answer(outcome.say, outcome.instead, outcome.carry_on))
             elif text.strip():
                 code = max(code, self.answer(text))
         return code
@@ -115,7 +115,7 @@ class Session:
         if outcome.greet and self.persona.greeting:
             self._greet(self.persona.greeting)
         if outcome.say is not None:
-            self.answer(outcome.say, outcome.instead)
+            self.answer(outcome.say, outcome.instead, outcome.carry_on)
             return CommandResult()
         return outcome
 
@@ -127,15 +127,19 @@ class Session:
         else:
             terminal.note(f"{self.persona.name}: {greeting}")
 
-    def answer(self, text: str, instead: int = 0) -> int:
-        """Show the answer to `text`, in the place of the last `instead` exchanges; 2 where it was refused, 0 otherwise."""
+    def answer(self, text: str, instead: int = 0, carry_on: bool = False) -> int:
+        """Show the answer to `text`, in the place of the last `instead` exchanges; 2 where it was refused, 0 otherwise.
+
+        With `carry_on` the last answer is shown and carried on instead, with the words `text` in between.
+        """
         typed = sys.stdin.isatty()
         cue = self._cue(self.persona.name) if typed and sys.stdout.isatty() else ""
         view = None if self.options.json else open_view(cue, self.options.markdown)
         thoughts = ThoughtsView(shown=view is not None)
         interrupted = terminal.Interrupt()
         try:
-            pieces = self.chat_state.ask(text, instead, lambda: bool(interrupted), self._reading, thoughts.push)
+            watched = (lambda: bool(interrupted), self._reading, thoughts.push)
+            pieces = self.chat_state.carry_on(text, *watched) if carry_on else self.chat_state.ask(text, instead, *watched)
         except TownhallError as error:
             return self._refuse(error)
         try:

@@ -1,14 +1,16 @@
 """A logged conversation: a question is written before it is answered, the answer with its figures before it counts."""
 
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from app.sampler_settings import RARE_DEFAULTS, worth_noting
 from townhall.errors import LogError
-from townhall.logbook import log_syntax
-from townhall.logbook.log_reader import Log, read_log
+from townhall.logbook import log_syntax, restore
+from townhall.logbook.chat_record import ChatRecord, now
+from townhall.logbook.chat_tree import ChatTree, TreeNode
+from townhall.logbook.log_reader import Log, parse, read_log
+from townhall.logbook.log_syntax import LogTurn
 from townhall.logbook.log_writer import SUFFIX, LogWriter, new_id
 from townhall.logbook.recording_model import RecordedModel, RecordedRun, prompt_hash
 from townhall.persona import Persona
@@ -25,24 +27,50 @@ def default_folder() -> Path:
 
 
 class LoggedChat:
-    """The log of one conversation over `model`, which must be the one that answers.
+    """The log of one conversation over `model`, which must be the one that answers. Without a writer nothing is kept but the tree.
 
     `found` is what the file held when it was opened; the conversation is to recall it.
     """
 
-    def __init__(self, writer: LogWriter, model: RecordedModel, persona: Persona, identity: Mapping[str, str]):
-        self.writer, self.model, self.persona, self.identity = writer, model, persona, identity
-        self.found: Log | None = None
+    def __init__(
+        self,
+        writer: LogWriter | None,
+        model: RecordedModel,
+        persona: Persona,
+        identity: Mapping[str, str],
+        found: Log | None = None,
+    ):
+        self.writer, self.model, self.persona, self.identity, self.found = writer, model, persona, identity, found
+        self._record = ChatRecord({"user": persona.user, "assistant": persona.name}, self._append, found.tree if found else None)
         self._before = ""  # to be written before whatever comes first
-        self._sources: Mapping[str, Any] = {}  # as the log has them
+        self._waits = True  # for that
+        self._beside: int | None = None  # the turn that is answered again
+        self._carried: TreeNode | None = None  # the reply that is carried on
+        self._given: Sequence[int] = ()  # its ids
 
     @property
     def id(self) -> str:
-        return str(self.found.id if self.found else self.writer.head["id"])
+        return str(self.found.id if self.found else self.writer.head["id"] if self.writer else "")
 
     @property
     def path(self) -> Path:
+        assert self.writer, "this chat has no file"
         return self.writer.path
+
+    @property
+    def tree(self) -> ChatTree:
+        return self._record.tree
+
+    @property
+    def record(self) -> ChatRecord:
+        """For what is done to the chat beside asking and answering; it comes to the disk as it is done."""
+        self._waits = False
+        return self._record
+
+    @property
+    def waiting(self) -> LogTurn | None:
+        """The question at the path's end that has no answer."""
+        return restore.split(node.turn for node in self.tree.path())[1]
 
     @classmethod
     def begin(
@@ -63,93 +91,123 @@ class LoggedChat:
         """
         head = front_matter(persona, identity, settings, kind)
         path = place if place.suffix == SUFFIX else place / f"{head['id']}{SUFFIX}"
-        keeper = cls(LogWriter(path, head, say), model, persona, identity)
-        if keeper.writer.begun and path.stat().st_size:
+        writer, found = LogWriter(path, head, say), None
+        if writer.begun and path.stat().st_size:
             try:
-                keeper.found = _same_kind(path, head)
+                found = _same_kind(path, head)
             except LogError:
-                keeper.close()
+                writer.close()
                 raise
-            turns = keeper.found.turns
-            # a question that was never answered is no part of the talk
-            unanswered = log_syntax.comment("undo", {"turns": 1}) + "\n" if turns and turns[-1].role == "user" else ""
-            keeper._sources = keeper.found.sources
-            keeper._before = unanswered + keeper._changed(sources or {}) + (_resumed() if kind == CONVERSATION else "")
-        else:
-            keeper._before = keeper._changed(sources or {})
+        keeper = cls(writer, model, persona, identity, found)
+        if found and found.turns and found.turns[-1].role == "user":
+            keeper._record.undo()  # a question that was never answered is no part of the talk
+        keeper._record.use(sources or {})
+        keeper._before += _resumed() if found and kind == CONVERSATION else ""
         return keeper
 
-    def carry(self, turns: str, title: str = "") -> None:
-        """Begin this new log with turns of another one."""
-        named = log_syntax.comment("title", {"title": title}) + "\n" if title else ""
-        self._before = named + turns + self._before + (_resumed() if turns else "")
+    def carry(self, turns: str, title: str = "", settings: Mapping[str, Any] | None = None) -> None:
+        """Begin this new log with turns of another one, and what that chat was set to."""
+        named = log_syntax.mark("title", {"title": title}) if title else ""
+        held = log_syntax.mark("set", settings) if settings else ""
+        self._before = named + held + turns + self._before + (_resumed() if turns else "")
+        self._record.tree = parse((log_syntax.front_matter({}) + self._before).encode(errors="replace"), Path()).tree
 
     def write(self) -> None:
         """Have the log on the disk before anything is said in it."""
+        self._waits = False
         self._append("")
 
     def close(self) -> None:
         """Let others write to the file."""
-        self.writer.close()
+        if self.writer:
+            self.writer.close()
 
     def _append(self, text: str) -> None:
-        before, self._before = self._before, ""
-        self.writer.append(before + text)
+        text, self._before = self._before + text, ""
+        if self._waits:
+            self._before = text
+        elif self.writer:
+            self.writer.append(text)
 
     def sourced(self, sources: Mapping[str, Any]) -> None:
         """From here on the conversation has these sources."""
-        if changed := self._changed(sources):
-            if self.writer.begun:
-                self._append(changed)
-            else:
-                self._before += changed
-
-    def _changed(self, sources: Mapping[str, Any]) -> str:
-        """The comment that says so, "" where they are as the log has them."""
-        if sources == self._sources:
-            return ""
-        self._sources = sources
-        return log_syntax.comment("sources", sources) + "\n"
+        self._record.use(sources)
 
     def asked(self, text: str, instead: int = 0) -> None:
-        """The user's turn was taken, in the place of the last `instead` exchanges."""
-        undo = log_syntax.comment("undo", {"turns": instead}) + "\n" if instead else ""
-        self._append(undo + log_syntax.turn(self.persona.user, text, "user", {"at": _now()}))
+        """The user's turn was taken, in the place of the last exchange where `instead` says so.
+
+        What is asked again as it was gets another reply beside the first. What is asked otherwise stands beside the other question.
+        """
+        path, self._beside, self._carried = self.tree.path(), None, None
+        said, waiting = restore.split(node.turn for node in path)
+        if waiting and waiting.text == text and not instead:
+            return
+        if instead and said:
+            answers = next((at for at, node in enumerate(reversed(path)) if node.turn.role == "user"), len(path))
+            asked = path[: len(path) - answers]
+            if said[-1][0].text == text and asked:
+                self._beside = asked[-1].id
+                return
+            first = asked.pop() if asked else path[0]
+            while asked and asked[-1].turn.role == "user" and "id" in asked[-1].facts:  # one that has no number is not joined
+                first = asked.pop()
+            self.record.branch(first.parent)
+        self.record.say("user", text, {"at": now()})
+
+    def carries_on(self, node: TreeNode, given: Sequence[int]) -> None:
+        """The reply `node` is to be carried on, from the ids `given`."""
+        self._beside, self._carried, self._given = None, node, given
+
+    @property
+    def anew(self) -> bool:
+        """Is there a reply already where one is being made?"""
+        return self._beside is not None or self._carried is not None
 
     def answered(self, reply: Reply, prefill: str = "", max_tokens: int | None = None) -> None:
-        """The answer to it stands, whole or interrupted; what was interrupted before a word was shown is taken back."""
+        """The answer stands, whole or interrupted; one that was interrupted before a word was shown is taken back with its question."""
         run: RecordedRun = self.model.run  # type: ignore[assignment]  # there is no reply without a generation
         prefill = prefill or reply.gathered.opening
         inserted, states = [text.to_json() for text in reply.gathered.texts], reply.gathered.states
+        given = list(self._given) if self._carried else []
         facts = {
-            "at": _now(),
+            "at": now(),
             "finish_reason": reply.finish_reason,
             "sampler": run.sampling.noted(),
             "prompt_tokens": reply.prompt_tokens,
             "prompt_sha256": prompt_hash(run.prompt),
             "identity": dict(self.identity),
             "receipt": reply.receipt.to_json(),
-            **({"prefill": prefill} if prefill else {}),
+            **({"prefill": prefill} if prefill and not given else {}),
             **({"max_tokens": max_tokens} if max_tokens is not None else {}),
             **({"reasoning": reply.reasoning} if reply.reasoning else {}),
             **({"inserted": inserted} if inserted else {}),
             **({"source_states": dict(states)} if states else {}),
-            "tokens": run.ids,
+            **({"given_tokens": len(given)} if given else {}),
+            "tokens": [*given, *run.ids],
         }
         never_said = reply.finish_reason == "interrupted" and not reply.text
-        undo = log_syntax.comment("undo", {"turns": 1}) + "\n" if never_said else ""
-        self._append(log_syntax.turn(self.persona.name, reply.text, "reply", facts) + undo)
+        if never_said and self.anew:
+            return
+        if self._carried:
+            self.record.carry_on(self._carried, reply.text, facts)
+            return
+        if self._beside is not None:
+            self.record.branch(self._beside)
+        self.record.say("assistant", reply.text, facts)
+        if never_said:
+            self.record.undo()
 
     def undone(self, turns: int = 1) -> None:
         """The last exchanges, or a question that got no answer, were taken back."""
-        self._append(log_syntax.comment("undo", {"turns": turns}) + "\n")
+        self.record.undo(turns)
 
     def reset(self) -> None:
         """The conversation begins anew."""
-        if self.writer.begun:
-            self._append(log_syntax.comment("reset") + "\n")
+        if self.writer and self.writer.begun:
+            self.record.reset()
         else:
-            self._before = log_syntax.comment("sources", self._sources) + "\n" if self._sources else ""
+            sources, self._record.tree, self._before = self.tree.sources, ChatTree(), ""
+            self._record.use(sources)
 
 
 def front_matter(persona: Persona, identity: Mapping[str, str], settings: Mapping[str, Any], kind: str = CONVERSATION) -> dict[str, Any]:
@@ -157,7 +215,7 @@ def front_matter(persona: Persona, identity: Mapping[str, str], settings: Mappin
     return {
         "id": new_id(),
         **({"kind": kind} if kind != CONVERSATION else {}),
-        "started": _now(),
+        "started": now(),
         "user": persona.user,
         "persona": persona.name,
         "weights": identity.get("model"),
@@ -168,7 +226,7 @@ def front_matter(persona: Persona, identity: Mapping[str, str], settings: Mappin
 
 
 def _resumed() -> str:
-    return log_syntax.comment("resume", {"at": _now()}) + "\n"
+    return log_syntax.mark("resume", {"at": now()})
 
 
 def _same_kind(path: Path, head: Mapping[str, Any]) -> Log:
@@ -181,11 +239,7 @@ def _same_kind(path: Path, head: Mapping[str, Any]) -> Log:
     held, said = old.get("settings") or {}, new["settings"]
     keys = [*said, "lora", *(key for key in held if key in RARE_DEFAULTS and key not in said)]
     pairs += [(key, held.get(key, RARE_DEFAULTS.get(key)), said.get(key, RARE_DEFAULTS.get(key))) for key in keys]
-    for key, before, now in pairs:
-        if before != now:
-            raise LogError(f"log {path} holds a conversation with {key} {before}, and this one has {now}; name another file")
+    for key, before, wanted in pairs:
+        if before != wanted:
+            raise LogError(f"log {path} holds a conversation with {key} {before}, and this one has {wanted}; name another file")
     return log
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
