@@ -108,7 +108,8 @@ def search_logs(words: tuple[str, ...], folder: Path | None, as_json: bool) -> N
     found = open_index(folder).search(" ".join(words))
     for turn in found:
         text = " ".join(printable(turn.text).split())
-        said = f"{turn.id}, line {turn.line}  {turn.speaker}: {excerpt(text, words[0])}"
+        aside = "" if turn.standing else " (on another branch)"
+        said = f"{turn.id}, line {turn.line}  {turn.speaker}{aside}: {excerpt(text, words[0])}"
         terminal.say((json.dumps(asdict(turn), ensure_ascii=False) if as_json else said) + "\n")
     if not found:
         terminal.note("no turn holds all of these words")
