@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,35 +11,38 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from townhall.chats.chat_routes import ChatRoutes
 from townhall.library.embedder import NAME as EMBEDDER
+from townhall.server.api_access import ApiAccess
 from townhall.server.character_routes import CharacterRoutes
 from townhall.server.control_routes import ControlRoutes
 from townhall.server.embeddings import EmbeddingsRequest, embedding_list, embeddings
 from townhall.server.endpoints import EndpointGroup
 from townhall.server.errors import APIError
-from townhall.server.event_stream import EventStream, stream, vectors, whole
-from townhall.server.guard import Guard, error_response, json_response, read_body
+from townhall.server.event_stream import EventStream, stream, whole
+from townhall.server.guard import Guard, error_response, json_response
 from townhall.server.library_routes import LibraryRoutes
-from townhall.server.model_embeddings import Embedded, ids_of
 from townhall.server.model_routes import ModelRoutes
+from townhall.server.ollama_api import OllamaRoutes
 from townhall.server.openapi import document
 from townhall.server.request_planner import DROPPED, WARNING, PlannedRequest, Planner
-from townhall.server.requests import ChatRequest, CompletionRequest, DetokenizeRequest, Generate, TokenizeRequest, parse
+from townhall.server.requests import ChatRequest, CompletionRequest, DetokenizeRequest, Generate, TokenizeRequest
 from townhall.server.responses import ChatResponseBuilder, ResponseBuilder, TextResponseBuilder
+from townhall.server.responses_api import ResponsesRoutes
 from townhall.server.served_models import ServedModel
 from townhall.server.service import Service
-from townhall.server.slots import Lane
 from townhall.web.page_files import PageFiles
 
 
 def build(service: Service) -> Starlette:
     """The application."""
+    responses, ollama = ResponsesRoutes(service), OllamaRoutes(service)
     groups = [kind(service).group() for kind in (ControlRoutes, CharacterRoutes, LibraryRoutes, ModelRoutes, ChatRoutes)]
+    groups += [responses.group(), ollama.group()]
     api = API(service, groups)
     versioned = [
         ("/models", api.models, "GET"),
@@ -54,6 +56,7 @@ def build(service: Service) -> Starlette:
     routes = [
         # a base URL is given with and without its version
         *(Route(f"{base}{path}", endpoint, methods=[method]) for base in ("/v1", "") for path, endpoint, method in versioned),
+        Route("/responses", responses.respond, methods=["POST"]),
         Route("/health", api.health),
         Route("/metrics", api.metrics),
         Route("/openapi.json", api.openapi),
@@ -90,103 +93,84 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     what = f"{request.method} {request.scope['path']}"
     message = {404: f"there is no {what}", 405: f"{what} is not possible"}.get(error.status_code, str(error.detail))
-    response = error_response(
-        APIError(error.status_code, message, code={404: "not_found", 405: "method_not_allowed"}.get(error.status_code))
-    )
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
+    response = error_response(APIError(error.status_code, message, code=code), request.scope["path"])
     response.headers.update(error.headers or {})
     return response
 
 
-class API:
+class API(ApiAccess):
     """One method for each endpoint."""
 
     def __init__(self, service: Service, groups: Sequence[EndpointGroup] = ()):
         """`groups` are described along with the endpoints here."""
-        self._service = service
+        super().__init__(service)
         self._document = json_response(document(groups))
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models."""
         return json_response(
-            {"object": "list", "data": [_model(served_model, self._service.started) for served_model in self._service.served_models]}
+            {"object": "list", "data": [_model(served_model, self.service.started) for served_model in self.service.served_models]}
         )
 
     async def model(self, request: Request) -> Response:
         """GET /v1/models/{id}."""
-        return json_response(_model(self._service.served_models.find(request.path_params["id"]), self._service.started))
+        return json_response(_model(self.service.served_models.find(request.path_params["id"]), self.service.started))
 
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions."""
         arrived = time.monotonic()
-        asked = await self._read(request, ChatRequest)
-        planned = await self._service.plan(lambda planner: planner.chat(asked))
+        asked = await self.read(request, ChatRequest)
+        planned = await self.service.plan(lambda planner: planner.chat(asked))
         return await self._answer(request, asked, planned, ChatResponseBuilder, bool(asked.logprobs), arrived)
 
     async def completions(self, request: Request) -> Response:
         """POST /v1/completions."""
         arrived = time.monotonic()
-        asked = await self._read(request, CompletionRequest)
-        planned = await self._service.plan(lambda planner: planner.completion(asked))
+        asked = await self.read(request, CompletionRequest)
+        planned = await self.service.plan(lambda planner: planner.completion(asked))
         return await self._answer(request, asked, planned, TextResponseBuilder, asked.logprobs is not None, arrived)
 
     async def embeddings(self, request: Request) -> Response:
         """POST /v1/embeddings."""
-        asked = await self._read(request, EmbeddingsRequest)
-        if asked.model and asked.model == self._service.served_models.bare.id:
+        asked = await self.read(request, EmbeddingsRequest)
+        if asked.model and asked.model == self.service.served_models.bare.id:
             found = await self.embed(request, asked.inputs)
             return json_response(await asyncio.to_thread(embedding_list, asked, np.stack(found.vectors), found.tokens, asked.model))
         headers = {} if asked.model in (None, EMBEDDER) else self._no_embedder(asked.model)
         return json_response(await asyncio.to_thread(embeddings, asked), headers=headers)
 
-    async def embed(self, request: Request, inputs: Sequence[str | list[int]]) -> Embedded:
-        """Vectors from the served model, made on the engine's thread; APIError where they cannot be."""
-        arrived, llama = time.monotonic(), self._service.llama
-        texts = await self._service.plan(lambda planner: ids_of(llama, inputs))
-        events: asyncio.Queue[Any] = asyncio.Queue()
-        work = self._service.embed(texts, events, arrived)
-        try:
-            return await vectors(request, events)
-        finally:
-            self._service.cancel(work)
-
     async def tokenize(self, request: Request) -> Response:
         """POST /v1/tokenize."""
-        asked = await self._read(request, TokenizeRequest)
-        llama, headers = self._service.llama, self._warning(asked.model)
+        asked = await self.read(request, TokenizeRequest)
+        llama, headers = self.service.llama, self._warning(asked.model)
 
         def work(planner: Planner) -> Any:
             return llama.tokenizer.encode(asked.prompt, bos=asked.add_special_tokens)
 
-        tokens = await self._service.plan(work)
+        tokens = await self.service.plan(work)
         return json_response({"tokens": tokens, "count": len(tokens), "max_model_len": llama.max_context}, headers=headers)
 
     async def detokenize(self, request: Request) -> Response:
         """POST /v1/detokenize."""
-        asked = await self._read(request, DetokenizeRequest)
-        tokenizer, headers = self._service.llama.tokenizer, self._warning(asked.model)
+        asked = await self.read(request, DetokenizeRequest)
+        tokenizer, headers = self.service.llama.tokenizer, self._warning(asked.model)
         if wrong := [n for n in asked.tokens if n >= tokenizer.vocab_size]:
             raise APIError(400, f"{wrong[0]} is no token of this model, which has {tokenizer.vocab_size}", "tokens")
-        return json_response({"prompt": await self._service.plan(lambda planner: tokenizer.decode(asked.tokens))}, headers=headers)
+        return json_response({"prompt": await self.service.plan(lambda planner: tokenizer.decode(asked.tokens))}, headers=headers)
 
     async def health(self, request: Request) -> Response:
         """GET /health: 200 where requests are served, 503 before and after."""
-        state = self._service.health()
+        state = self.service.health()
         return json_response(state, 200 if state["status"] == "ok" else 503)
 
     async def metrics(self, request: Request) -> Response:
         """GET /metrics."""
-        return Response(self._service.metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return Response(self.service.metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def openapi(self, request: Request) -> Response:
         """GET /openapi.json."""
         return self._document
-
-    async def _read(self, request: Request, kind: Any) -> Any:
-        self._service.served_models  # noqa: B018  (503 while loading, before anything is read)
-        try:
-            return parse(kind, await read_body(request, self._service.options.limits))
-        except ClientDisconnect:
-            raise APIError(400, "the request's body broke off") from None
 
     async def _answer(
         self,
@@ -197,12 +181,11 @@ class API:
         logprobs: bool,
         arrived: float,
     ) -> Response:
-        events: asyncio.Queue[Any] = asyncio.Queue()
-        job = self._service.submit(planned, self._lane(request, asked), events, arrived)
-        reply = kind(planned.model, self._service.llama.tokenizer, planned.info, planned.runs, logprobs, planned.calls)
-        cancel, headers = partial(self._service.cancel, job), planned.headers
+        events, cancel = self.queued(request, asked, planned, arrived)
+        reply = kind(planned.model, self.service.llama.tokenizer, planned.info, planned.runs, logprobs, planned.calls)
+        headers = planned.headers
         if asked.stream:
-            keep_alive = self._service.options.limits.keep_alive
+            keep_alive = self.service.options.limits.keep_alive
             return EventStream(stream(events, reply, asked.with_usage, len(planned.runs), keep_alive), headers, cancel)
         try:
             figures = await whole(request, events, reply.add)
@@ -215,19 +198,13 @@ class API:
         """The header of a request that may name a model; APIError 404 for one that is not here, where the server is strict."""
         if model is None:
             return {}
-        _, warning = self._service.served_models.choose(model, self._service.options.strict_model)
+        _, warning = self.service.served_models.choose(model, self.service.options.strict_model)
         return {WARNING: warning} if warning else {}
 
     def _no_embedder(self, model: str) -> dict[str, str]:
         """The header of a request that names another model for embeddings; APIError 404 where the server is strict."""
-        own = self._service.served_models.bare.id
+        own = self.service.served_models.bare.id
         said = f"{ascii(model[:100])} makes no embeddings; {EMBEDDER} and {ascii(own)} do"
-        if self._service.options.strict_model:
+        if self.service.options.strict_model:
             raise APIError(404, said, "model", "model_not_found")
         return {WARNING: said}
-
-    def _lane(self, request: Request, asked: Generate) -> Lane:
-        agent = request.headers.get("user-agent", "")
-        if any(part in agent for part in self._service.options.background_agents):
-            return "background"
-        return asked.townhall.lane if asked.townhall else "chat"

@@ -52,6 +52,7 @@ class Endpoint:
     query: Mapping[str, JSON] = field(default_factory=dict)
     errors: Sequence[int] = ()
     status: int = 200
+    streams: str = ""  # media type of the reply where it is streamed
 
     @property
     def route(self) -> Route:
@@ -67,7 +68,8 @@ class Endpoint:
             ("application/json", {"$ref": f"#/components/schemas/{self.reply}"}) if "/" not in self.reply else (self.reply, TEXT)
         )
         errors = {400, 401, 403, 431, 500, 503, *self.errors, *((408, 413) if self.body else ()), *((507,) if self.body == FILE else ())}
-        responses = {str(self.status): {"description": self.summary, "content": {media: {"schema": schema}}}}
+        content: JSON = {media: {"schema": schema}, **({self.streams: {"schema": TEXT}} if self.streams else {})}
+        responses = {str(self.status): {"description": self.summary, "content": content}}
         operation: JSON = {
             "summary": self.summary,
             "responses": responses | {str(status): described(status) for status in sorted(errors)},

@@ -41,7 +41,7 @@ async def _watched(request: Request, events: Events) -> AsyncIterator[None]:
             await watching
 
 
-async def whole(request: Request, events: Events, add: Callable[[TextEvent | AnswerEnd], None]) -> RequestFigures:
+async def whole(request: Request, events: Events, add: Callable[[TextEvent | AnswerEnd], object]) -> RequestFigures:
     """Hand every event to `add` until the answers are complete; APIError where they failed, or the client went."""
     async with _watched(request, events):
         while True:

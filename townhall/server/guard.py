@@ -61,14 +61,14 @@ class Guard:
             await self.app(scope, receive, counted)
         except asyncio.CancelledError:  # the server ends before the answer, which is waited for no longer
             if not status:
-                await error_response(shutting_down())(scope, receive, counted)
+                await error_response(shutting_down(), scope["path"])(scope, receive, counted)
         except Exception as error:
             if status:
                 raise  # the answer has begun: uvicorn closes the connection
             info = as_api_error(error)
             if info.status >= 500 and not isinstance(error, APIError):
                 log.error("a request failed", exc_info=error)
-            await error_response(info)(scope, receive, counted)
+            await error_response(info, scope["path"])(scope, receive, counted)
         finally:
             path = getattr(scope.get("route"), "path", "other")
             self._service.metrics.requests.labels(path, str(status)).inc()
@@ -105,9 +105,10 @@ def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
-def error_response(error: APIError) -> Response:
-    """The contract's error object."""
-    return json_response(error.body(), error.status, error.headers)
+def error_response(error: APIError, path: str = "") -> Response:
+    """The contract's error object, or Ollama's, which is a text."""
+    body = {"error": error.message} if path.startswith("/api/") else error.body()
+    return json_response(body, error.status, error.headers)
 
 
 def json_response(body: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:

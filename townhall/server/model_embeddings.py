@@ -64,20 +64,23 @@ def pooled(total: np.ndarray) -> np.ndarray:
     return unit
 
 
-def ids_of(llama: LanguageModel, inputs: Sequence[str | list[int]]) -> list[list[int]]:
-    """Each input's ids, BOS as the model has it before texts; APIError 400 for ids that it does not have and texts beyond the window."""
+def ids_of(llama: LanguageModel, inputs: Sequence[str | list[int]], cut: bool = False) -> list[list[int]]:
+    """Each input's ids, BOS as the model has it before texts; APIError 400 for ids that it does not have.
+
+    Texts beyond the window are `cut` at their ends, or refused.
+    """
     tokenizer, most = llama.tokenizer, llama.max_context
     found = []
     for text in inputs:
         # a token has at most so many characters that longer texts need not be looked at
-        if isinstance(text, str) and len(text) > most * 256:
+        if isinstance(text, str) and len(text) > most * 256 and not cut:
             raise _too_long(len(text) // 256, most)
-        ids = tokenizer.encode(text) if isinstance(text, str) else list(text)
+        ids = tokenizer.encode(text[: most * 256]) if isinstance(text, str) else list(text)
         if wrong := [n for n in ids if not 0 <= n < tokenizer.vocab_size]:
             raise APIError(400, f"input: {wrong[0]} is no token of this model, which has {tokenizer.vocab_size}", "input")
-        if len(ids) > most:
+        if len(ids) > most and not cut:
             raise _too_long(len(ids), most)
-        found.append(ids)
+        found.append(ids[:most])
     return found
 
 

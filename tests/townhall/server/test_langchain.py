@@ -1,8 +1,12 @@
 """The server as LangChain meets it."""
 
+import operator
+from functools import reduce
+
 import pytest
 from langchain_core.exceptions import ContextOverflowError
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel, Field
 
@@ -58,3 +62,35 @@ def test_several_answers_and_log_probabilities(tiny_server):
     assert len(entries) == reply.usage_metadata["output_tokens"] and all(len(entry["top_logprobs"]) == 2 for entry in entries)
     (generations,) = chat(tiny_server, "tiny", seed=3, max_tokens=4, n=2).generate([[HumanMessage("Hi")]]).generations
     assert len(generations) == 2
+
+
+@tool
+def weather(city: str) -> str:
+    """How the weather is in a city."""
+    return f"rain in {city}"
+
+
+@tool
+def add(a: int, b: int) -> int:
+    """The sum of two numbers."""
+    return a + b
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_an_agent_calls_until_it_has_an_answer(serve, streamed):
+    call = '<tool_call>\n{"name": "%s", "arguments": %s}\n</tool_call>'
+    first = call % ("weather", '{"city": "Paris"}') + "\n" + call % ("add", '{"a": 1, "b": 2}')
+    llama = FakeLlama([first, "And more: " + call % ("add", '{"a": 3, "b": 4}'), "Rain, 3 and 7."])
+    model, tools = chat(serve(llama), "double").bind_tools([weather, add]), {"weather": weather, "add": add}
+    messages = [HumanMessage("How is it in Paris, what is 1 + 2, and that plus 4?")]
+    for _ in range(5):
+        reply = reduce(operator.add, model.stream(messages)) if streamed else model.invoke(messages)
+        messages.append(reply)
+        if not reply.tool_calls:
+            break
+        assert not reply.invalid_tool_calls
+        messages += [tools[one["name"]].invoke(one) for one in reply.tool_calls]
+    assert reply.content == "Rain, 3 and 7." and [len(one.tool_calls) for one in messages if one.type == "ai"] == [2, 1, 0]
+    assert [one.content for one in messages if one.type == "tool"] == ["rain in Paris", "3", "7"]
+    shown = llama.tokenizer.show(llama.prompts[-1])
+    assert shown.count("<tool_response>\nrain in Paris\n</tool_response>\n<tool_response>\n3\n</tool_response>") == 1
