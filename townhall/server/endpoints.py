@@ -53,6 +53,7 @@ class Endpoint:
     errors: Sequence[int] = ()
     status: int = 200
     streams: str = ""  # media type of the reply where it is streamed
+    error: str = ""  # schema of its errors, where they have one of their own
 
     @property
     def route(self) -> Route:
@@ -70,9 +71,10 @@ class Endpoint:
         errors = {400, 401, 403, 431, 500, 503, *self.errors, *((408, 413) if self.body else ()), *((507,) if self.body == FILE else ())}
         content: JSON = {media: {"schema": schema}, **({self.streams: {"schema": TEXT}} if self.streams else {})}
         responses = {str(self.status): {"description": self.summary, "content": content}}
+        own = {"content": {"application/json": {"schema": reference(self.error)}}} if self.error else {}
         operation: JSON = {
             "summary": self.summary,
-            "responses": responses | {str(status): described(status) for status in sorted(errors)},
+            "responses": responses | {str(status): described(status) | own for status in sorted(errors)},
             "security": [{"key": []}, {}],
         }
         path = [

@@ -6,6 +6,7 @@ Bodies become those of chat completions; replies are JSON, or lines of JSON as t
 import json
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,7 @@ class OllamaRoutes(ApiAccess):
             "OllamaReply": answer,
             "OllamaModels": schema({"models": listed(any_object)}),
             "OllamaModel": schema({"details": any_object, "model_info": any_object, "capabilities": listed(TEXT)}),
+            "OllamaError": schema({"error": TEXT}),
             "OllamaVersion": schema({"version": TEXT}),
             "OllamaVectors": schema({"model": TEXT, "embeddings": listed(listed({"type": "number"}))}),
             "OllamaVector": schema({"embedding": listed({"type": "number"})}),
@@ -160,7 +162,7 @@ class OllamaRoutes(ApiAccess):
             Endpoint("GET", "/api/ps", self.running, "The models that are loaded.", "OllamaModels"),
             Endpoint("GET", "/api/version", self.version, "The version of this API.", "OllamaVersion"),
         ]
-        return EndpointGroup(endpoints, replies)
+        return EndpointGroup([replace(endpoint, error="OllamaError") for endpoint in endpoints], replies)
 
     async def chat(self, request: Request) -> Response:
         """POST /api/chat; without messages it only says that the model is there."""

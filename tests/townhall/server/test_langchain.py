@@ -5,7 +5,7 @@ from functools import reduce
 
 import pytest
 from langchain_core.exceptions import ContextOverflowError
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, message_chunk_to_message
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel, Field
@@ -84,7 +84,7 @@ def test_an_agent_calls_until_it_has_an_answer(serve, streamed):
     model, tools = chat(serve(llama), "double").bind_tools([weather, add]), {"weather": weather, "add": add}
     messages = [HumanMessage("How is it in Paris, what is 1 + 2, and that plus 4?")]
     for _ in range(5):
-        reply = reduce(operator.add, model.stream(messages)) if streamed else model.invoke(messages)
+        reply = message_chunk_to_message(reduce(operator.add, model.stream(messages))) if streamed else model.invoke(messages)
         messages.append(reply)
         if not reply.tool_calls:
             break
