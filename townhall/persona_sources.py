@@ -42,13 +42,31 @@ def open_sources(
     return PromptSources(sources, tokenizer)
 
 
+def check(lorebooks: Sequence[Path], knowledge: Sequence[str]) -> None:
+    """LorebookError or LibraryError for what cannot be used, before a model is loaded for it."""
+    _books(Persona("", ""), lorebooks)
+    for name in knowledge:
+        from townhall.library.indexer import check_paths
+        from townhall.library.libraries import Library
+
+        if _is_path(name):
+            check_paths([Path(name).expanduser()])
+        else:
+            Library.open(name).close()
+
+
+def _is_path(name: str) -> bool:
+    """A library's name is none."""
+    return "/" in name or name.startswith("~")
+
+
 def open_library(name: str, progress: Progress = lambda done, total, path: None) -> "Library":
     """A library by its name; for a path the one that is made of it, brought up to date. LibraryError where there is none."""
     from townhall.library.libraries import Library
 
-    path = Path(name).expanduser()
-    if "/" not in name and not name.startswith("~"):
+    if not _is_path(name):
         return Library.open(name)
+    path = Path(name).expanduser()
     from townhall.library.indexer import check_paths, update
 
     check_paths([path])

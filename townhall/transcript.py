@@ -43,6 +43,7 @@ class PromptPlan:
     parts: tuple[PromptPart, ...] = ()  # of the prompt: their tokens add up to all of it
     gathered: GatheredSources = GatheredSources()
     window: WindowPlan = WindowPlan(())  # what of them the prompt holds
+    begun: tuple[int, ...] = ()  # ids that a source has the answer begin with, as a part of it
 
 
 def lay_out(
@@ -56,6 +57,7 @@ def lay_out(
     seed: int = 0,
     sampled: Sequence[Sequence[int] | None] | None = None,
     opening: Sequence[int] | None = None,
+    may_begin: bool = False,
 ) -> PromptPlan:
     """The prompt for the last of `turns`, in which users and assistants may speak in any order; ContextError where it cannot fit.
 
@@ -63,7 +65,7 @@ def lay_out(
     the front of the prompt stays the same from request to request. So are `sources`, those that go by what they gave before.
 
     `sampled` has the ids of each answer, in the place of `spoken`. The answer begins with the ids `opening`, by default with the answer
-    that the list ends with.
+    that the list ends with; where it begins with neither and `may_begin`, a source may say with what.
     """
     for message in turns:
         refuse_oversized_text(message.text, window.capacity)
@@ -86,7 +88,10 @@ def lay_out(
         messages = [*before, ("user", question)]
         states = sources.states(messages, seed, window.capacity, window.beside)
         gathered = sources.gather(messages, states, seed, window.capacity, window.beside)
-    built = build(prompt, strategy, window, current, turn, opening, gathered)
+    begun: tuple[int, ...] = ()
+    if may_begin and not opening and gathered.opening:
+        opening = begun = tuple(prompt.opening_ids(gathered.opening))
+    built = build(prompt, strategy, window, current, turn, opening, gathered if begun else replace(gathered, opening=""))
     plan = built.plan
     gone = exchanges[: len(exchanges) - len(plan.kept)]
     noted = {source // 2 for source in plan.memory.sources} if plan.memory else set()
@@ -104,6 +109,7 @@ def lay_out(
         parts=built.parts,
         gathered=built.gathered,
         window=plan,
+        begun=begun,
     )
 
 

@@ -15,7 +15,7 @@ from townhall.server.service import Service
 JSON = dict[str, Any]
 Kind = Literal["reply", "continue", "impersonate"]
 OVER = object()  # in the queue of a job's events: nothing more comes
-NOT_KEPT = {"prompt_sha256", "dropped", "device", "persona", "prompt_tokens"}  # of a plan's figures, in the log's receipt
+NOT_KEPT = {"prompt_sha256", "dropped", "device", "persona", "prompt_tokens", "inserted"}  # of a plan's figures, in the log's receipt
 
 
 @dataclass
@@ -97,7 +97,7 @@ class ChatGeneration:
             "receipt": self.receipt,
             "served": True,
             **({"inserted": inserted} if (inserted := [text.to_json() for text in self.planned.gathered.texts]) else {}),
-            **({"prefill": self.prefill} if self.prefill else {}),
+            **({"prefill": begun} if (begun := self.prefill or self.planned.gathered.opening) else {}),
             "max_tokens": run.max_tokens,
             **({"reasoning": answer.reasoning} if answer.reasoning else {}),
             **({"given_tokens": len(given)} if given else {}),

@@ -39,7 +39,7 @@ SERVING = (
 # what a conversation's flags and settings files say of the model, of how it draws, and of what it sees
 SHARED = (
     *("config", "model", "size", "gen", "quantize", "lora", "eos", "device", "require", "cache"),
-    *(*SAMPLER_KEYS, "max_context", "context", "format", "think", "think_tokens"),
+    *("lorebook", "knowledge", *SAMPLER_KEYS, "max_context", "context", "format", "think", "think_tokens"),
 )
 
 
@@ -207,6 +207,7 @@ def answering(chat: ChatOptions, personas: tuple[str, ...], **others: Any) -> "S
     """Who answers and how, as files and flags say; what is out of range or broken ends it here, in one sentence."""
     from townhall.cli.model_loading import refuse_adapters
     from townhall.persona import list_personas, load_persona
+    from townhall.persona_sources import check
     from townhall.server.serve_options import ServeOptions
     from townhall.server.served_models import persona_id
 
@@ -214,6 +215,8 @@ def answering(chat: ChatOptions, personas: tuple[str, ...], **others: Any) -> "S
         refuse_adapters(chat)
     model_id = str(chat.model).partition("=")[0] if chat.fake else chat.model_path().name.removesuffix(".gguf")
     chat.sampling()
+    lorebooks = tuple(Path(name).expanduser() for name in chat.lorebook)
+    check(lorebooks, chat.knowledge)
     first = personas[0] if personas else chat.personality
     leave_out = not personas and chat.max_context is None  # neither was asked for, so one may give way to the other
     if personas:
@@ -227,6 +230,8 @@ def answering(chat: ChatOptions, personas: tuple[str, ...], **others: Any) -> "S
         personas=personas,
         first=persona_id(first),
         leave_out=leave_out,
+        lorebooks=lorebooks,
+        knowledge=chat.knowledge,
         format=chat.format,
         context=chat.context,
         max_tokens=chat.count,

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Generator
 from contextlib import closing
 from io import TextIOWrapper
+from pathlib import Path
 
 from ext.tinygrad.errors import TownhallError
 from townhall.cli import commands, reply_report, terminal
@@ -17,13 +18,15 @@ from townhall.cli.typeahead import Typeahead
 from townhall.conversation import Conversation
 from townhall.logbook.log_reader import Log
 from townhall.persona import Persona, load_persona
+from townhall.persona_sources import check
 
 PATIENCE = 1.0  # seconds in which a second Ctrl-C is the same one, typed by quick fingers
 
 
 def run_session(options: ChatOptions, log: Log | None = None) -> int:
     """Talk until the input ends, going on with `log` where there is one; the exit code is 2 where a piped line had to be refused."""
-    load_persona(options.personality)  # one that is broken ends this here
+    persona = load_persona(options.personality)  # what is broken ends this here
+    check((*persona.lorebooks, *(Path(name).expanduser() for name in options.lorebook)), (*persona.knowledge, *options.knowledge))
     with terminal.ends_in_order(), held() as typed:
         chat_state = ChatState(options, open_models(), log)
         session = Session(chat_state, typed)

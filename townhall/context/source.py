@@ -217,6 +217,14 @@ class PromptSources:
         texts = head if head is not None else [text for source in self.sources for text in source.head(self.count)]
         self.head = tuple(text for text in texts if text.text.strip())
 
+    def adding(self, more: Sequence[PromptSource]) -> "PromptSources":
+        """These sources and more behind them; the head is not asked for again."""
+        if not more:
+            return self
+        return PromptSources(
+            (*self.sources, *more), self._tokenizer, [*self.head, *(text for one in more for text in one.head(self.count))]
+        )
+
     def count(self, text: str) -> int:
         """Tokens of a text by itself."""
         return len(self._tokenizer.encode(text, bos=False, special=False)) if text else 0

@@ -9,7 +9,7 @@ from app.models.llama.sampling_params import SamplingParams
 from app.models.llama.sequence_breakers import breakers_for
 from app.sampler_settings import DECLARED, sampler_values
 from townhall.chats.chat_turn import ChatTurn
-from townhall.context.source import GatheredSources, PromptSources
+from townhall.context.source import GatheredSources
 from townhall.context.strategies import open_strategy
 from townhall.conversation import REPEAT_PENALTY, TEMPERATURE
 from townhall.errors import ContextError
@@ -29,7 +29,7 @@ from townhall.server.slots import Adapters
 from townhall.server.summaries import SummaryStore
 from townhall.server.tool_requests import ToolUse, tool_use
 from townhall.server.tools import CallHistory, CallReading, call_tags, refuse_open_calls
-from townhall.transcript import lay_out
+from townhall.transcript import PromptPlan, lay_out
 
 SEEDS = 1 << 63  # numpy takes seeds from 0 on, clients send any 64 bits
 DROPPED, WARNING = "X-Townhall-Dropped", "X-Townhall-Warning"  # headers of a response
@@ -107,7 +107,8 @@ class Planner:
         reading = CallReading(syntax, [f.name for f in use.callable], use.legacy, self._tags(syntax)) if use else None
         grammar = self._calls(request, use, reading, prompt, bool(think)) if use and reading else self._grammar(request)
         limit = self._longest(request.limit, self._options.max_tokens)
-        window = open_window(prompt, self._capacity, limit)
+        sources = served_model.sources
+        window = open_window(prompt, self._capacity, limit, sources)
         if window.budget < 1:
             raise ContextError(
                 f"the system message takes {window.pinned} tokens of a window of {window.capacity}; shorten it or raise --max-context",
@@ -118,7 +119,15 @@ class Planner:
         strategy = open_strategy(name)
         summaries = self._summary_store
         prompt_plan = lay_out(
-            prompt, strategy, window, turns, self._answers.spoken, lambda said: summaries.summary_checkpoints.recall(prompt.head_ids, said)
+            prompt,
+            strategy,
+            window,
+            turns,
+            self._answers.spoken,
+            lambda said: summaries.summary_checkpoints.recall(prompt.head_ids, said),
+            sources,
+            request.seed or 0,
+            may_begin=not grammar and not use and not request.logprobs,
         )
         run = AnswerRequest(
             index=0,
@@ -138,6 +147,7 @@ class Planner:
             think_tokens=self._options.think_tokens,
             tags=reading.tags if reading else {},
             opening=prompt_plan.opening,
+            begun=prompt_plan.begun,
             strategy=strategy,
             pinned=window.pinned,
             removed=prompt_plan.removed,
@@ -159,7 +169,7 @@ class Planner:
             else {}
         )
         info["tools"] = None if not use else "template" if syntax.template else "text"
-        return PlannedRequest(_repeated(run, request.n or 1), info | memory, served_model.id, warning, calls=reading)
+        return PlannedRequest(_repeated(run, request.n or 1), info | memory | _put_in(prompt_plan), served_model.id, warning, calls=reading)
 
     def turn(self, asked: ChatTurn) -> PlannedRequest:
         """The reply to a chat's last message, or the user's next one. APIError, ContextError or PrefillError for what cannot be done."""
@@ -167,7 +177,7 @@ class Planner:
         speaker = replace(served_model, persona=replace(served_model.persona, description=asked.system, style="")) if asked.system else None
         prompt = self._served_models.prompt(speaker or served_model, think=asked.think)
         limit = self._options.max_tokens if asked.max_tokens is None else asked.max_tokens
-        sources = PromptSources(asked.sources(served_model.persona.name), self._llama.tokenizer)
+        sources = served_model.sources.adding(asked.sources(served_model.persona.name))
         window = open_window(prompt, self._capacity, limit, sources)
         refuse_oversized_head(served_model.persona, prompt, window, limit)
         strategy, summaries = open_strategy(name := asked.context or self._options.context), self._summary_store
@@ -182,7 +192,9 @@ class Planner:
             sampled=[asked.known.of(self._llama, prompt, answer) for _, answer in asked.said],
             opening=() if asked.impersonate else given,
             sources=sources,
+            may_begin=not given and not asked.impersonate and asked.score is None,
         )
+        given = given or list(plan.begun)
         ids, stop = plan.ids, (*prompt.stop, *asked.stop)
         if asked.impersonate:
             given = prompt.words(asked.prefill.rstrip(" "))
@@ -217,8 +229,7 @@ class Planner:
         info |= {"prompt_tokens": len(ids), "reserve_tokens": window.reserve, "prompt_sha256": prompt_hash(ids)}
         if memory := plan.memory:
             info |= {"memory": memory.text, "memory_tokens": len(memory.ids), "memory_of": list(plan.memory_of)}
-        if parts := plan.parts:
-            info |= {"parts": [part.to_json() for part in parts]}
+        info |= _put_in(plan)
         return PlannedRequest([run], info, served_model.id, given=carried, gathered=plan.gathered, sources=sources.note(self._capacity))
 
     def _carried(self, asked: ChatTurn, prompt: Prompt) -> list[int]:
@@ -354,6 +365,15 @@ class Planner:
             "memory_of": [],
             "device": self._llama.device,
         }
+
+
+def _put_in(plan: PromptPlan) -> dict[str, Any]:
+    """What a prompt is made of, and the very texts that sources put into it."""
+    return {
+        "parts": [part.to_json() for part in plan.parts],
+        "passed_over": [item.to_json() for item in plan.gathered.passed_over],
+        "inserted": [text.to_json() for text in plan.gathered.texts],
+    }
 
 
 def default_sampling() -> SamplingParams:

@@ -29,7 +29,9 @@ class ServeOptions:
     model_id: str
     personas: tuple[str, ...]
     first: str = ""  # model id that a new chat of the page begins with
-    leave_out: bool = False  # personas that leave no room to talk, instead of an error
+    leave_out: bool = False  # personas that cannot be used or leave no room to talk, instead of an error
+    lorebooks: tuple[Path, ...] = ()  # of all personas, beside their own
+    knowledge: tuple[str, ...] = ()  # libraries and paths, likewise
     strict_model: bool = False  # a model's name that is not served is an error
     format: str = "auto"
     context: str = "slide"

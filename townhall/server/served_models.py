@@ -8,10 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ext.tinygrad.errors import TownhallError
 from townhall.adapter_spec import AdapterSpec, parse_all, scaled
+from townhall.context.source import PromptSources
 from townhall.errors import ContextError, ModelError, PersonaError
 from townhall.language_model import LanguageModel
 from townhall.persona import Persona, load_persona
+from townhall.persona_sources import open_sources
 from townhall.prompt import Prompt
 from townhall.prompt_builder import open_window, refuse_oversized_head
 from townhall.server.errors import APIError
@@ -30,6 +33,7 @@ class ServedModel:
 
     id: str
     persona: Persona
+    sources: PromptSources
     adapters: Adapters = ()  # that the model answers through
 
     @property
@@ -52,18 +56,38 @@ class ServedModels:
         format: str,
         think: bool | None = None,
         adapters: Sequence[AdapterSpec] = (),
+        lorebooks: Sequence[Path] = (),
+        knowledge: Sequence[str] = (),
+        leave_out: Callable[[str], object] | None = None,
     ):
-        """Each of `adapters` is a model, too: the bare one with that adapter. ModelError where two have one name."""
-        self._llama, self._format, self._think = llama, format, think
-        self._served_models = {name: _of_persona(name, path) for name, path in ((persona_id(path), path) for path in personas)}
-        self.bare = self._served_models.setdefault(model_id, ServedModel(model_id, BARE_MODEL))
+        """Each persona has its own sources, and these lorebooks and libraries. Each of `adapters` is a model, too: the bare one with it.
+
+        TownhallError for what cannot be used; a persona is not served instead where there is `leave_out`, which gets a sentence.
+        ModelError where two models have one name.
+        """
+        self._llama, self._format, self._think, self._lorebooks, self._knowledge = llama, format, think, lorebooks, knowledge
+        self._served_models: dict[str, ServedModel] = {}
+        for name in personas:
+            try:
+                self._served_models[persona_id(name)] = self._open(name)
+            except TownhallError as error:
+                if leave_out is None:
+                    raise
+                leave_out(f"{persona_id(name)} is not served: {error}")
+        nothing = PromptSources((), llama.tokenizer)
+        self.bare = self._served_models.setdefault(model_id, ServedModel(model_id, BARE_MODEL, nothing))
         self.adapters = tuple(adapters)
         for spec in adapters:
             if spec.name in self._served_models:
                 raise ModelError(f"--lora {spec.path}: {spec.name} is served already; give it another name, as in NAME={spec.path}")
-            self._served_models[spec.name] = ServedModel(spec.name, BARE_MODEL, ((spec.path, spec.scale),))
+            self._served_models[spec.name] = ServedModel(spec.name, BARE_MODEL, nothing, ((spec.path, spec.scale),))
         self._prompts: OrderedDict[tuple[ServedModel, str, bool | None, str], Prompt] = OrderedDict()
         self.call_syntax = call_syntax(format, llama.tokenizer)  # how the model writes calls of functions
+
+    def _open(self, name: str) -> ServedModel:
+        persona = load_persona(name)
+        sources = open_sources(persona, self._llama.tokenizer, self._lorebooks, self._knowledge)
+        return ServedModel(persona_id(name), persona, sources, tuple(scaled(parse_all(persona.lora))))
 
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._served_models.values())
@@ -110,9 +134,10 @@ class ServedModels:
         if id == self.bare.id:
             raise PersonaError(f"{id} is the id of the model itself; give the character another name")
         self.withdraw(id)
-        served_model = _of_persona(id, persona)
+        served_model = self._open(persona)
         prompt = self.prompt(served_model)
-        refuse_oversized_head(served_model.persona, prompt, open_window(prompt, capacity, max_tokens), max_tokens)
+        window = open_window(prompt, capacity, max_tokens, served_model.sources)
+        refuse_oversized_head(served_model.persona, prompt, window, max_tokens)
         self._served_models = {**self._served_models, id: served_model}  # who walks over them meanwhile has the former ones
 
     def withdraw(self, id: str) -> None:
@@ -129,8 +154,9 @@ class ServedModels:
         think = self._think if think is None else think
         key = (served_model, system, think, json.dumps(tools) if tools else "")
         if (prompt := self._prompts.get(key)) is None:
-            format = open_format(self._format, served_model.persona_with(system), self._llama.tokenizer, think, tools, self.call_syntax)
-            prompt = self._prompts[key] = Prompt(format, self._llama.tokenizer)
+            persona = served_model.sources.persona(served_model.persona_with(system))
+            format = open_format(self._format, persona, self._llama.tokenizer, think, tools, self.call_syntax)
+            prompt = self._prompts[key] = Prompt(format, self._llama.tokenizer, served_model.sources.head)
             if len(self._prompts) > REMEMBERED_HEADS:
                 self._prompts.popitem(last=False)
         self._prompts.move_to_end(key)
@@ -144,8 +170,9 @@ class ServedModels:
         heads = []
         for served_model in list(self):
             prompt = self.prompt(served_model)
+            window = open_window(prompt, capacity, max_tokens, served_model.sources)
             try:
-                refuse_oversized_head(served_model.persona, prompt, open_window(prompt, capacity, max_tokens), max_tokens)
+                refuse_oversized_head(served_model.persona, prompt, window, max_tokens)
             except ContextError:
                 if leave_out is None or served_model.bare:
                     raise
@@ -155,11 +182,6 @@ class ServedModels:
             if not served_model.bare:
                 heads.append((list(prompt.head_ids), served_model.adapters))
         return heads
-
-
-def _of_persona(id: str, path: str) -> ServedModel:
-    persona = load_persona(path)
-    return ServedModel(id, persona, tuple(scaled(parse_all(persona.lora))))
 
 
 def persona_id(name_or_path: str) -> str:

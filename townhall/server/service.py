@@ -111,10 +111,19 @@ class Service:
     def _open(self) -> Slots:
         opened = self._load()
         llama = opened.llama
+        options, leave_out = self.options, self._note if self.options.leave_out else None
         served_models = ServedModels(
-            llama, self.options.model_id, self.options.personas, self.options.format, self.options.think, self.options.adapters
+            llama,
+            options.model_id,
+            options.personas,
+            options.format,
+            options.think,
+            options.adapters,
+            options.lorebooks,
+            options.knowledge,
+            leave_out,
         )
-        for spec in self.options.adapters:
+        for spec in options.adapters:
             llama.adapter(spec.path)  # a broken one is named now
         cache = llama.new_cache()
         most = self.options.slots or _affordable(cache)
@@ -125,7 +134,7 @@ class Service:
         warm = min(sum(llama.prefill_sizes), cache.capacity)
         llama.prefill([min(llama.tokenizer.stop_ids)] * warm, cache)
         caches: dict[Adapters, Any] = {(): cache}
-        for head, adapters in served_models.heads(cache.capacity, self.options.max_tokens, self._note if self.options.leave_out else None):
+        for head, adapters in served_models.heads(cache.capacity, options.max_tokens, leave_out):
             if adapters not in caches:
                 caches[adapters] = _adapted(llama, adapters).new_cache()
             cache = caches[adapters]
