@@ -71,6 +71,22 @@ export const upload = async (path, form, options) => {
   const text = await reply.text();
   return text ? JSON.parse(text) : null;
 };
+/** Put a Blob in the place of what is there. */
+export const replace = async (path, form, options) => (await ask("PUT", path, { form, ...options })).json();
+/** Send a Blob and hear how much of it is sent: `onProgress(0 … 1)`, which fetch does not tell. */
+export const uploadWatched = (path, blob, onProgress) => new Promise((resolve, reject) => {
+  const sending = new XMLHttpRequest();
+  sending.open("POST", url(path));
+  if (key) sending.setRequestHeader("Authorization", `Bearer ${key}`);
+  sending.upload.onprogress = (event) => { if (event.lengthComputable) onProgress(event.loaded / event.total); };
+  sending.onerror = () => reject(new ApiError(t("server.gone"), 0, "gone"));
+  sending.onload = async () => {
+    const reply = new Response(sending.responseText, { status: sending.status });
+    if (sending.status === 401) { await keyIsGiven(); uploadWatched(path, blob, onProgress).then(resolve, reject); } else if (reply.ok) resolve(await reply.json());
+    else reject(await failure(reply));
+  };
+  sending.send(blob);
+});
 /** A file as a Blob, with its name where the server gives one. */
 export async function download(path, options) {
   const reply = await ask("GET", path, options);

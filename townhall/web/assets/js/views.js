@@ -5,5 +5,8 @@ import { ChatView } from "./chat_view.js";
 export const VIEWS = {
   chat: { component: ChatView },
   search: { title: "search.title", load: () => import("./search_view.js") },
+  characters: { title: "characters.title", nav: true, icon: "people", load: () => import("./characters_view.js") },
+  libraries: { title: "libraries.title", nav: true, icon: "library", load: () => import("./libraries_view.js") },
+  models: { title: "models.title", nav: true, icon: "chip", load: () => import("./models_view.js") },
   preferences: { title: "preferences.title", nav: true, icon: "settings", load: () => import("./preferences_view.js") },
 };

@@ -1,0 +1,96 @@
+// Models: which one is loaded and on what device, which others are there, what they take of the memory as a picture, and how fast replies come.
+import { html, useCallback, useEffect, useRef, useState } from "./html.js";
+import { get } from "./api.js";
+import { failed } from "./character_actions.js";
+import { CopyButton, Select, Spinner, ViewHead } from "./components.js";
+import { t } from "./strings.js";
+
+const ROOT = "townhall/models", PULSE = 1000;
+const CONTEXTS = [1024, 2048, 4096, 8192, 16384, 32768], SLOTS = [1, 2, 4, 8, 16];
+const PARTS = ["weights", "cache", "scratch", "process"];
+
+const round = (value, digits) => Math.round(value * 10 ** digits) / 10 ** digits;
+const size = (bytes) => (bytes >= 1e9 ? t("models.gigabytes", { n: round(bytes / 1e9, 2) }) : t("models.megabytes", { n: Math.round(bytes / 1e6) }));
+const count = (n) => (n >= 1e9 ? t("models.billion", { n: round(n / 1e9, 1) }) : t("models.million", { n: Math.round(n / 1e6) }));
+
+export default function ModelsView() {
+  const [found, setFound] = useState(null);
+  useEffect(() => { get(ROOT).then(setFound, failed); }, []);
+  return html`<div class="view models"><${ViewHead} title=${t("models.title")} about=${t("models.about")} />
+    ${!found && html`<${Spinner} label=${t("loading")} />`}
+    ${found && html`<div class="stack"><${Loaded} loaded=${found.loaded} /><${Meter} /><${Memory} models=${found.models} /><${Files} found=${found} /></div>`}</div>`;
+}
+
+function Loaded({ loaded }) {
+  if (!loaded) return html`<p class="remark" role="status">${t("server.loading")}</p>`;
+  const rows = [["models.model", loaded.name ?? loaded.id], ["models.device", loaded.description || loaded.device], ["models.window", t("models.tokens", { n: loaded.context })], loaded.slots && ["models.slots", loaded.slots], loaded.memory > 0 && ["models.memory", size(loaded.memory)]];
+  return html`<section class="card" aria-label=${t("models.loaded")}><h2>${t("models.loaded")}</h2><dl class="facts">${rows.filter(Boolean).map(([name, value]) => html`<div key=${name}><dt>${t(name)}</dt><dd><bdi>${value}</bdi></dd></div>`)}</dl></section>`;
+}
+
+/** Tokens a second of the replies that ended lately; asked for once a second while the page is seen. */
+function Meter() {
+  const [now, setNow] = useState(null), last = useRef(null), rates = useRef([]);
+  useEffect(() => {
+    const leave = new AbortController();
+    let timer = 0;
+    const look = async () => {
+      try {
+        if (!document.hidden) {
+          const found = await get(`${ROOT}/meter`, { signal: leave.signal }), before = last.current;
+          if (before && found.replies > before.replies) rates.current = [...rates.current.slice(-29), (found.rate_sum - before.rate_sum) / (found.replies - before.replies)];
+          last.current = found;
+          setNow(found);
+        }
+      } catch (error) { if (error.name === "AbortError") return; }
+      timer = setTimeout(look, PULSE);
+    };
+    look();
+    return () => { leave.abort(); clearTimeout(timer); };
+  }, []);
+  const rate = rates.current.at(-1) ?? now?.tokens_per_second, most = Math.max(1, ...rates.current);
+  return html`<section class="card" aria-label=${t("models.meter")}><h2>${t("models.meter")}</h2>
+    <p class="rate"><b>${rate ? round(rate, 1) : "–"}</b> ${t("models.rate")}</p>
+    <div class="bars" aria-hidden="true">${rates.current.map((one, at) => html`<span key=${at} style=${{ height: `${Math.max(4, (one / most) * 36)}px` }}></span>`)}</div>
+    ${now && html`<p class="faint">${t("models.counts", { replies: now.replies, tokens: now.completion_tokens, active: now.active, waiting: now.waiting })}</p>`}</section>`;
+}
+
+/** The picture of `townhall fit`: a bar for each device, its models' parts to scale, and the same in words. */
+function Memory({ models }) {
+  const able = models.filter((one) => !one.fault), [chosen, setChosen] = useState([]), [context, setContext] = useState(""), [slots, setSlots] = useState(""), [plan, setPlan] = useState(null);
+  const look = useCallback(async () => {
+    const query = new URLSearchParams([...chosen.map((name) => ["model", name]), ...(context ? [["context", context]] : []), ...(slots ? [["slots", slots]] : [])]);
+    try { setPlan(await get(`${ROOT}/fit?${query}`)); } catch (error) { failed(error); }
+  }, [chosen, context, slots]);
+  useEffect(() => { look(); }, [look]);
+  const toggle = (name, on) => setChosen((before) => (on ? [...before, name] : before.filter((one) => one !== name)));
+  return html`<section class="card stack" aria-label=${t("models.picture")}><h2>${t("models.picture")}</h2><p class="field-help">${t("models.pictureHelp")}</p>
+    <div class="two"><${Select} label=${t("models.window")} value=${context} options=${[["", t("models.asNow")], ...CONTEXTS.map((n) => [String(n), t("models.tokens", { n })])]} onChange=${setContext} />
+      <${Select} label=${t("models.slots")} value=${slots} options=${[["", t("models.asNow")], ...SLOTS.map((n) => [String(n), String(n)])]} onChange=${setSlots} /></div>
+    ${able.length > 0 && html`<fieldset class="choices"><legend>${t("models.which")}</legend>${able.slice(0, 12).map((one) => html`<label key=${one.name}><input type="checkbox" checked=${chosen.includes(one.name)} onChange=${(event) => toggle(one.name, event.currentTarget.checked)} /> <bdi>${one.name}</bdi></label>`)}</fieldset>`}
+    ${!plan && html`<${Spinner} label=${t("loading")} />`}
+    ${plan?.devices.map((device) => html`<${Device} key=${device.name} device=${device} />`)}
+    <div role="status">${plan?.unplaced.map((one) => html`<p class="remark" key=${one.name}><span>${t("models.noRoom", { name: one.name, nbytes: size(one.nbytes), missing: size(one.missing), device: one.device })} ${one.remedies.length > 0 && t("models.remedies", { remedies: one.remedies.join("; ") })}</span></p>`)}</div>
+    ${plan?.resident && html`<p class="faint">${t("models.resident", { size: size(plan.resident) })}</p>`}</section>`;
+}
+
+function Device({ device }) {
+  const wide = (bytes) => ({ width: `${Math.max(0, (bytes / device.memory) * 100)}%` });
+  const words = device.models.map((one) => `${one.name} ${size(one.nbytes)}`).join(", ") || t("models.nothing");
+  return html`<figure class="device"><figcaption><b>${device.name}</b> <span class="faint">${t("models.room", { memory: size(device.memory), free: size(Math.max(0, device.free)) })}</span>${device.about && html`<span class="faint"> · ${device.about.replace(/^[\w:]+: /, "")}</span>`}</figcaption>
+    <div class="memory-bar" role="img" aria-label=${`${device.name}: ${words}, ${t("models.reserve")} ${size(device.reserve)}`}>
+      ${device.models.map((one) => html`<span class="block" key=${one.name} style=${wide(one.nbytes)}>${PARTS.filter((part) => one[part] > 0).map((part) => html`<i key=${part} class=${`part ${part}`} style=${{ flexGrow: one[part] }} title=${`${one.name}: ${t(`models.part.${part}`)} ${size(one[part])}`}></i>`)}</span>`)}
+      <span class="rest"></span><span class="kept" style=${wide(device.reserve)} title=${`${t("models.reserve")} ${size(device.reserve)}`}></span></div>
+    <ul class="legend">${PARTS.map((part) => html`<li key=${part}><i class=${`part ${part}`}></i>${t(`models.part.${part}`)}</li>`)}<li><i class="kept"></i>${t("models.reserve")}</li></ul>
+    ${device.models.length > 0 && html`<div class="scroll" tabindex="0" role="group" aria-label=${t("models.figures", { name: device.name })}><table class="table"><thead><tr><th scope="col">${t("models.model")}</th><th scope="col">${t("models.total")}</th>${PARTS.map((part) => html`<th scope="col" key=${part}>${t(`models.part.${part}`)}</th>`)}</tr></thead>
+      <tbody>${device.models.map((one, at) => html`<tr key=${at}><th scope="row"><bdi>${one.name}</bdi></th><td>${size(one.nbytes)}</td>${PARTS.map((part) => html`<td key=${part}>${one[part] ? size(one[part]) : "–"}</td>`)}</tr>`)}</tbody></table></div>`}</figure>`;
+}
+
+function Files({ found }) {
+  const command = (name) => found.how.replace("FILE", /[^\w./-]/.test(name) ? `'${name}'` : name);
+  return html`<section class="card stack" aria-label=${t("models.files")}><h2>${t("models.files")}</h2>
+    ${!found.switchable && html`<p class="field-help">${t("models.restart")} <code>${found.how}</code></p>`}
+    ${found.models.length === 0 && html`<p class="faint">${t("models.none")}</p>`}
+    <ul class="files">${found.models.map((one) => html`<li key=${one.name}><span class="file-name"><b><bdi>${one.name}</bdi></b>${one.loaded && html` <span class="chip">${t("models.isLoaded")}</span>`}
+      ${one.fault ? html`<span class="field-error">${one.fault}</span>` : html`<span class="faint">${[one.architecture, t("models.parameters", { n: count(one.parameters) }), one.types.slice(0, 3).join(", "), size(one.bytes), t("models.trained", { n: one.context_length })].join(" · ")}</span>`}</span>
+      ${!one.loaded && !one.fault && html`<${CopyButton} text=${() => command(one.name)} label=${t("models.copyCommand", { name: one.name })} />`}</li>`)}</ul></section>`;
+}
