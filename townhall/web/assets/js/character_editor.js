@@ -60,7 +60,7 @@ export function CharacterEditor({ id }) {
   };
   const text = (name, rows) => html`<${TextField} key=${name} label=${t(`field.${name}`)} help=${t(`field.${name}.help`)} value=${fields[name]} onInput=${set(name)} area=${rows > 0} rows=${rows} readonly=${!own} dir="auto" spellcheck=${rows > 0} />`;
   const keys = (event) => { if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "s") { event.preventDefault(); if (own && dirty && !saving) keep(); } };
-  return html`<div class="view editor" onKeyDown=${keys}>
+  return html`<div class="view character-editor" onKeyDown=${keys}>
     <${ViewHead} title=${character.fields.name || id} about=${own ? t("characters.card", { version: character.version, id }) : t("characters.builtIn")}>
       <${IconButton} icon="left" label=${t("characters.back")} onClick=${back} />
       ${character.served && html`<${Button} icon="chat" label=${t("characters.chat")} onClick=${() => talkTo(id)} />`}

@@ -10,7 +10,7 @@ import { t } from "./strings.js";
 
 const ROOT = "townhall/libraries", PAGE = 200;
 const pathOf = (name, rest = "") => `${ROOT}/${encodeURIComponent(name)}${rest}`;
-const megabytes = (bytes) => t("libraries.megabytes", { n: Math.round(bytes / 1e5) / 10 });
+const megabytes = (bytes) => (bytes < 1e6 ? t("libraries.kilobytes", { n: Math.ceil(bytes / 1e3) }) : t("libraries.megabytes", { n: Math.round(bytes / 1e5) / 10 }));
 const summary = (one) => (one.indexing ? t("libraries.indexing", one.indexing) : `${t("libraries.documents", { n: one.documents })}, ${t("libraries.passages", { n: one.passages })}, ${megabytes(one.bytes)}`);
 
 export default function LibrariesView({ route }) {

@@ -101,7 +101,7 @@ export const STRINGS = {
   "libraries.new": ["New library", "Neue Bibliothek"], "libraries.name": ["Name (letters, digits, - and _)", "Name (Buchstaben, Ziffern, - und _)"], "libraries.make": ["Make", "Anlegen"],
   "libraries.none": ["No library yet", "Noch keine Bibliothek"], "libraries.noneText": ["Make one and drop files into it.", "Lege eine an und ziehe Dateien hinein."],
   "libraries.wordsOnly": ["Only words are searched for, not what they mean: wordllama is not installed.", "Gesucht wird nur nach Wörtern, nicht nach ihrer Bedeutung: wordllama ist nicht installiert."],
-  "libraries.documents": ["one document|{n} documents", "ein Dokument|{n} Dokumente"], "libraries.passages": ["one passage|{n} passages", "eine Passage|{n} Passagen"], "libraries.megabytes": ["{n} MB", "{n} MB"],
+  "libraries.documents": ["one document|{n} documents", "ein Dokument|{n} Dokumente"], "libraries.passages": ["one passage|{n} passages", "eine Passage|{n} Passagen"], "libraries.kilobytes": ["{n} kB", "{n} kB"], "libraries.megabytes": ["{n} MB", "{n} MB"],
   "libraries.indexing": ["reading: {done} of {total}", "liest: {done} von {total}"], "libraries.unreadable": ["one document without text|{n} documents without text", "ein Dokument ohne Text|{n} Dokumente ohne Text"],
   "libraries.delete": ["Delete the library {name}", "Bibliothek {name} löschen"], "libraries.deleteText": ["Its index and what was uploaded to it go; folders of your own stay.", "Index und Hochgeladenes verschwinden; eigene Ordner bleiben."], "libraries.deleted": ["The library {name} is deleted.", "Die Bibliothek {name} ist gelöscht."],
   "libraries.back": ["Back to all libraries", "Zurück zu allen Bibliotheken"], "libraries.again": ["Read what changed", "Geändertes lesen"],
