@@ -49,8 +49,8 @@ function Meter() {
   }, []);
   const rate = rates.current.at(-1) ?? now?.tokens_per_second, most = Math.max(1, ...rates.current);
   return html`<section class="card" aria-label=${t("models.meter")}><h2>${t("models.meter")}</h2>
-    <p class="rate"><b>${rate ? round(rate, 1) : "–"}</b> ${t("models.rate")}</p>
-    <div class="bars" aria-hidden="true">${rates.current.map((one, at) => html`<span key=${at} style=${{ height: `${Math.max(4, (one / most) * 36)}px` }}></span>`)}</div>
+    <p class="speed"><b>${rate ? round(rate, 1) : "–"}</b> ${t("models.rate")}</p>
+    ${rates.current.length > 1 && html`<div class="bars" aria-hidden="true">${rates.current.map((one, at) => html`<span key=${at} style=${{ height: `${Math.max(4, (one / most) * 36)}px` }}></span>`)}</div>`}
     ${now && html`<p class="faint">${t("models.counts", { replies: now.replies, tokens: now.completion_tokens, active: now.active, waiting: now.waiting })}</p>`}</section>`;
 }
 
