@@ -75,9 +75,9 @@ export const STRINGS = {
   "field.mes_example": ["Example messages", "Beispielnachrichten"], "field.mes_example.help": ["Exchanges after <START>, lines beginning with {{user}}: and {{char}}:", "Wortwechsel nach <START>, Zeilen mit {{user}}: und {{char}}: am Anfang"],
   "field.system_prompt": ["System prompt", "System-Prompt"], "field.system_prompt.help": ["Replaces Townhall's own sentence; {{original}} stands for that.", "Ersetzt Townhalls eigenen Satz; {{original}} steht für diesen."],
   "field.post_history_instructions": ["Instructions after the conversation", "Anweisungen nach dem Gespräch"], "field.post_history_instructions.help": ["Read last, before the reply.", "Zuletzt gelesen, vor der Antwort."],
-  "field.creator_notes": ["Creator's notes", "Notizen der Autorin"], "field.creator_notes.help": ["For people; never read by the model.", "Für Menschen; das Modell liest sie nie."],
-  "field.creator": ["Creator", "Autorin"], "field.creator.help": ["Who made the card.", "Wer die Karte gemacht hat."],
-  "field.character_version": ["Version", "Version"], "field.character_version.help": ["Of the character, as its creator counts.", "Des Charakters, wie die Autorin zählt."],
+  "field.creator_notes": ["Creator's notes", "Notizen zur Karte"], "field.creator_notes.help": ["For people; never read by the model.", "Für Menschen; das Modell liest sie nie."],
+  "field.creator": ["Creator", "Verfasst von"], "field.creator.help": ["Who made the card.", "Wer die Karte gemacht hat."],
+  "field.character_version": ["Version", "Version"], "field.character_version.help": ["Of the character, as its creator counts.", "Des Charakters, nach eigener Zählung."],
   "greeting.label": ["Greeting {n}", "Begrüßung {n}"], "greeting.add": ["Add a greeting", "Begrüßung hinzufügen"], "greeting.remove": ["Remove greeting {n}", "Begrüßung {n} entfernen"],
   "greeting.up": ["Move greeting {n} up", "Begrüßung {n} nach oben"], "greeting.down": ["Move greeting {n} down", "Begrüßung {n} nach unten"],
 

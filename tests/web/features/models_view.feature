@@ -1,0 +1,40 @@
+Feature: The models' view
+  What is loaded and on what device, what else is there, what it takes, how fast it is.
+
+  Scenario: The loaded model and its device
+    Given the page is open with the echo model, in a house of its own
+    When I open the view "Models"
+    Then I see the device as the server attests it
+
+  Scenario: The meter counts replies
+    Given the page is open with the echo model, in a house of its own
+    When I say "Count this"
+    And the reply is whole
+    And I open the view "Models"
+    Then I see "1 replies"
+    And the speed is a number
+
+  Scenario: Models of a folder are planned for without being loaded
+    Given the page is open with the echo model and a folder of models
+    When I open the view "Models"
+    Then I see "small.gguf"
+    And I see "broken.gguf"
+    When I plan for the model "small.gguf"
+    Then the memory picture has "small"
+    When I plan for 32768 tokens
+    Then the picture's KV caches grow
+
+  Scenario Outline: Everybody can use the models' view: <screen>, <scheme>
+    Given <screen>
+    And I like my screens <scheme>
+    And the page is open with the echo model and a folder of models
+    When I open the view "Models"
+    And I plan for the model "small.gguf"
+    Then the memory picture has "small"
+    And nothing in the way of anybody is found
+    And a picture is taken as "models-<name>"
+
+    Examples:
+      | screen    | scheme | name          |
+      | a desktop | light  | desktop-light |
+      | a phone of 320 pixels | dark   | phone-dark |
