@@ -49,11 +49,12 @@ async function removeLibrary(name) {
 }
 
 function Contents({ name }) {
-  const [found, setFound] = useState(null), [problem, setProblem] = useState(""), [work, setWork] = useState(null), [filter, setFilter] = useState(""), here = useRef(true);
+  const [found, setFound] = useState(null), [problem, setProblem] = useState(""), [work, setWork] = useState(null), [filter, setFilter] = useState(""), here = useRef(true), newest = useRef(0);
   const look = useCallback(async (offset = 0) => {
+    const mine = ++newest.current;
     try {
       const answer = await get(pathOf(name, `?${new URLSearchParams({ search: filter, offset, limit: PAGE })}`));
-      if (here.current) setFound((before) => (offset ? { ...answer, files: [...before.files, ...answer.files] } : answer));
+      if (here.current && mine === newest.current) setFound((before) => (offset ? { ...answer, files: [...before.files, ...answer.files] } : answer));
     } catch (error) { if (here.current) setProblem(error.message); failed(error); }
   }, [name, filter]);
   useEffect(() => { const timer = setTimeout(look, filter ? 200 : 0); return () => clearTimeout(timer); }, [look]);

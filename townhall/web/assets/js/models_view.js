@@ -56,10 +56,14 @@ function Meter() {
 
 /** The picture of `townhall fit`: a bar for each device, its models' parts to scale, and the same in words. */
 function Memory({ models }) {
-  const able = models.filter((one) => !one.fault), [chosen, setChosen] = useState([]), [context, setContext] = useState(""), [slots, setSlots] = useState(""), [plan, setPlan] = useState(null);
+  const able = models.filter((one) => !one.fault), [chosen, setChosen] = useState([]), [context, setContext] = useState(""), [slots, setSlots] = useState(""), [plan, setPlan] = useState(null), newest = useRef(0);
   const look = useCallback(async () => {
+    const mine = ++newest.current;
     const query = new URLSearchParams([...chosen.map((name) => ["model", name]), ...(context ? [["context", context]] : []), ...(slots ? [["slots", slots]] : [])]);
-    try { setPlan(await get(`${ROOT}/fit?${query}`)); } catch (error) { failed(error); }
+    try {
+      const found = await get(`${ROOT}/fit?${query}`);
+      if (mine === newest.current) setPlan(found); // an answer to an earlier choice may come later
+    } catch (error) { failed(error); }
   }, [chosen, context, slots]);
   useEffect(() => { look(); }, [look]);
   const toggle = (name, on) => setChosen((before) => (on ? [...before, name] : before.filter((one) => one !== name)));
