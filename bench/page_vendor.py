@@ -17,8 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, TESTS = ROOT / "townhall/web/assets/vendor", ROOT / "tests/web/vendor"
 LANGUAGES = (
-    *("bash", "c", "cpp", "css", "diff", "go", "ini", "java", "javascript", "json", "markdown", "python", "rust", "sql", "typescript"),
-    *("xml", "yaml"),
+    *("bash", "c", "cpp", "css", "diff", "go", "ini", "java", "javascript", "json", "markdown", "python", "rust", "sql", "xml"),
+    "yaml",
 )
 FONTS = (
     *("AMS-Regular", "Caligraphic-Bold", "Caligraphic-Regular", "Fraktur-Bold", "Fraktur-Regular", "Main-Bold", "Main-BoldItalic"),

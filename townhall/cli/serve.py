@@ -34,7 +34,7 @@ Examples:
 # what `run` takes itself; the other flags are the conversation's
 SERVING = (
     *("personas", "host", "port", "api_key", "api_key_file", "no_auth", "strict_model", "cors", "slots", "max_queue", "timeout", "grace"),
-    "background_agent",
+    *("background_agent", "models_dir"),
 )
 # what a conversation's flags and settings files say of the model, of how it draws, and of what it sees
 SHARED = (
@@ -89,6 +89,13 @@ def served(port: int) -> Callable[[F], F]:
         ),
         click.option(
             "--background-agent", multiple=True, metavar="TEXT", help="requests whose User-Agent contains this wait for the others"
+        ),
+        click.option(
+            "--models-dir",
+            multiple=True,
+            type=click.Path(path_type=Path),
+            metavar="FOLDER",
+            help="list the models of this folder, too, under /townhall/models; may be repeated",
         ),
     ]
 
@@ -152,6 +159,7 @@ def run(
         cors=given["cors"],
         hosts=(*server.LOOPBACK, host) if local and not keys and not open_to_all else (),
         background_agents=given["background_agent"],
+        model_folders=(WEIGHTS, *given["models_dir"]),
         grace=given["grace"],
         page=page,
         chats=folder,
@@ -240,7 +248,7 @@ def answering(chat: ChatOptions, personas: tuple[str, ...], **others: Any) -> "S
         think_tokens=chat.think_tokens,
         log_settings=unadapted(chat).that_matter(),
         adapters=parse_all(chat.lora),
-        **{"model_folders": (WEIGHTS,), **others},
+        **others,
     )
 
 

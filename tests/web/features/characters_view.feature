@@ -8,7 +8,7 @@ Feature: The characters' view
     Then the gallery shows "Ada"
     And the gallery shows "Gary"
     When I use the button "Chat with Ada"
-    Then Ada greets me
+    Then the conversation shows "Good day, User."
     When I say "Do you compute?"
     Then the conversation reads "Do you compute?" and then "Do you compute?"
 
@@ -38,7 +38,7 @@ Feature: The characters' view
     And "Eve Smith" has the description "A chess player."
     When I open the view "Characters"
     And I use the button "Chat with Eve Smith"
-    Then Eve Smith greets me
+    Then the conversation shows "Your move."
 
   Scenario: A shipped persona is copied, and the copy changed
     Given the page is open with the echo model, in a house of its own

@@ -227,8 +227,9 @@ def delete(context, name):
 
 @when("I open every part of the view")
 def open_parts(context):
-    for summary in context.page.locator("details:not([open]) > summary").all():
-        summary.click()
+    closed = context.page.locator(".view details:not([open]) > summary")
+    while closed.count():
+        closed.first.click()
 
 
 @then("nothing in the way of anybody is found")
