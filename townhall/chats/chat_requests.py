@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from townhall.adapter_spec import MOST_SCALE
 from townhall.context.source import SourceRole
 from townhall.server.requests import FLOATS, MAX_STOPS, MAX_TOP, Context, Listed, RequestModel, SamplerFields, StopText
 
@@ -41,6 +42,13 @@ class DrawnReply(StrictModel):
     seed: Annotated[int, Field(ge=-1, lt=1 << 63), FLOATS] | None = None
 
 
+class ChatAdapter(StrictModel):
+    """An adapter that the server has, and by how much it counts."""
+
+    name: Annotated[str, Field(min_length=1, max_length=256)]
+    scale: Annotated[float, Field(ge=-MOST_SCALE, le=MOST_SCALE)] = 1.0
+
+
 class ChatSettings(StrictModel):
     """How a chat's replies are made; a key that is null is as the server has it."""
 
@@ -50,11 +58,13 @@ class ChatSettings(StrictModel):
     context: Context | None = None
     think: bool | None = None
     stop: Annotated[Listed[StopText], Field(max_length=MAX_STOPS)] | None = None
+    adapters: Annotated[Listed[ChatAdapter], Field(max_length=16)] | None = None  # in place of the character's own; []: none
 
     def given(self) -> dict[str, Any]:
         """As a log's `set` has it."""
         values = {name: getattr(self, name) for name in self.model_fields_set}
-        return values | ({"sampler": self.sampler.given()} if self.sampler is not None else {})
+        values |= {"sampler": self.sampler.given()} if self.sampler is not None else {}
+        return values | ({"adapters": [one.model_dump() for one in self.adapters]} if self.adapters is not None else {})
 
 
 class NoteFields(StrictModel):

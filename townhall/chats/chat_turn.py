@@ -62,6 +62,7 @@ class ChatTurn:
     context: str | None = None
     think: bool | None = None
     stop: Sequence[str] = ()
+    adapters: Sequence[tuple[str, float]] | None = None  # names and scales; None: the character's own
     score: int | None = None  # log-probabilities of `carried` with so many alternatives, instead of an answer
 
     def sources(self, speaker: str) -> list[PromptSource]:

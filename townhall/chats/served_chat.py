@@ -5,8 +5,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from pydantic import ValidationError
+
 from townhall.chats.chat_generation import OVER, ChatGeneration, Kind
-from townhall.chats.chat_requests import ChatChanges, DrawnReply, MessageEdit, NewMessage
+from townhall.chats.chat_requests import ChatChanges, ChatSettings, DrawnReply, MessageEdit, NewMessage, NoteFields
 from townhall.chats.chat_turn import ChatNote, ChatTurn, KnownIds
 from townhall.chats.watched_chat import WatchedChat
 from townhall.logbook import restore
@@ -145,6 +147,8 @@ class ServedChat(WatchedChat):
         """Title, folder, tags, system prompt, note, settings, model."""
         if "model" in changes.model_fields_set and changes.model is not None:
             self._service.served_models.find(changes.model)
+        if changes.settings and changes.settings.adapters:
+            self._service.served_models.adapters_of(self._service.served_models.bare, adapters_named(changes.settings.given()))
         given = changes.given()
 
         def write(record: ChatRecord) -> None:
@@ -270,7 +274,7 @@ class ServedChat(WatchedChat):
                 400, f"this chat was with {who}, whom this server does not have; set its model to another", "model", "model_not_found"
             )
         kept = self.details()
-        settings, note = kept["settings"], kept["note"]
+        settings, note = self._readable(kept)
         said, waiting = restore.split(node.turn for node in path)
         sampler = {**settings.get("sampler", {}), **(asked.sampler.given() if asked.sampler else {})}
         return ChatTurn(
@@ -284,15 +288,25 @@ class ServedChat(WatchedChat):
             prefill=asked.prefill,
             impersonate=impersonate,
             system=kept["system"],
-            note=ChatNote(**note) if note else None,
+            note=ChatNote(note.text, note.depth, note.role) if note else None,
             sampler={name: tuple(value) if isinstance(value, list) else value for name, value in sampler.items() if value is not None},
             seed=asked.seed if asked.seed is not None else settings.get("seed"),
             max_tokens=asked.max_tokens or settings.get("max_tokens"),
             context=settings.get("context"),
             think=settings.get("think"),
             stop=tuple(settings.get("stop") or ()),
+            adapters=adapters_named(settings),
             score=score,
         )
+
+    def _readable(self, kept: JSON) -> tuple[JSON, NoteFields | None]:
+        """The chat's settings and note. APIError where a person wrote others into the log."""
+        try:
+            note = NoteFields.model_validate(kept["note"]) if kept["note"] else None
+            return ChatSettings.model_validate(kept["settings"]).given(), note
+        except ValidationError as error:
+            where, fault = ".".join(map(str, error.errors()[0]["loc"])), error.errors()[0]["msg"]
+            raise APIError(400, f"the settings in log {self.id} cannot be used ({where}: {fault}); set them anew", "settings") from error
 
     def _reply_node(self, message: int) -> TreeNode:
         node = self.node(message)
@@ -310,3 +324,9 @@ class ServedChat(WatchedChat):
         record.branch(node.parent)
         facts = {"at": now()} if node.turn.role == "user" else {"at": now(), "written": True}
         return record.say(node.turn.role, text, facts)
+
+
+def adapters_named(settings: JSON) -> list[tuple[str, float]] | None:
+    """Names and scales of the adapters that a chat is set to have; None where it has the character's own."""
+    named = settings.get("adapters")
+    return [(str(one["name"]), float(one["scale"])) for one in named] if isinstance(named, list) else None

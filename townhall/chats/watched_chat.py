@@ -275,8 +275,10 @@ def front_matter(service: Service, id: str, served_model: ServedModel) -> JSON:
     """What a new chat's log says of itself: all that it takes to repeat its replies."""
     options, persona = service.options, served_model.persona
     named = next((name for name in options.personas if persona_id(name) == served_model.id), served_model.id)
+    lora = [f"{path.absolute()}:{scale!r}" for path, scale in served_model.adapters]
     settings = {
-        **options.log_settings,
+        **{key: value for key, value in options.log_settings.items() if key != "lora"},
+        **({"lora": lora} if lora else {}),
         **({} if served_model.bare else {"personality": named}),
         "format": options.format,
         "context": options.context,

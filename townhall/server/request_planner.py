@@ -218,7 +218,7 @@ class Planner:
             pinned=window.pinned,
             removed=plan.removed,
             before=plan.before,
-            adapters=served_model.adapters,
+            adapters=self._served_models.adapters_of(served_model, asked.adapters),
             after=summaries.after(speaker.persona if speaker else served_model.persona, prompt, strategy, window, plan)
             if strategy.memory and not asked.impersonate
             else None,

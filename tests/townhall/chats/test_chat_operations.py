@@ -216,6 +216,17 @@ def test_what_a_full_window_lets_go_is_counted(chats):
     assert error["code"] == "context_length_exceeded" and len(chat.texts) == 12
 
 
+def test_settings_that_a_person_wrote_wrongly_into_the_log_are_named(chats):
+    chat = chats()
+    chat.say("Hi")
+    with chat.path.open("a") as file:
+        file.write('<!-- set {"settings": {"adapters": [{"x": 1}]}, "note": {"text": 3}, "tags": 7, "folder": [], "system": {}} -->\n')
+    assert chat.call("GET")["chat"]["tags"] == []
+    assert "cannot be used" in chat.call("POST", "/reply", 400)["error"]["message"]
+    chat.call("PATCH", settings={"adapters": None}, note=None, system="")
+    assert chat.reply("/reply")["text"] == "Two."
+
+
 def test_what_cannot_be_done_changes_nothing(chats):
     chat = chats()
     assert chat.call("POST", "/reply", 400)["error"]["code"] == "nothing_to_answer"
@@ -234,7 +245,8 @@ def test_what_cannot_be_done_changes_nothing(chats):
         ("POST", "/messages", 400, {"text": "x", "color": "red"}),
         ("POST", "/messages", 400, {"text": "x", "sampler": {"temperature": -1}}),
         ("POST", "/messages", 400, {"text": "x", "sampler": {"warmth": 1}}),
-        ("PATCH", "", 400, {"settings": {"adapters": []}}),
+        ("PATCH", "", 400, {"settings": {"colour": "red"}}),
+        ("PATCH", "", 400, {"settings": {"adapters": [{"name": "none such"}]}}),
         ("PATCH", "", 404, {"model": "none such"}),
         ("PATCH", "/messages/2", 400, {"text": "x", "copy": True, "reply": True}),
     ]:
