@@ -1,6 +1,8 @@
 """Adapters of every form beside peft: the logits of tests/reference/adapters.py's cases to tests/data/adapters.npz and adapters.json.
 
 python -m bench.adapters [--only dora,rslora]: needs torch, transformers and peft (0.21)
+python -m bench.adapters --llama-cpp: tiny models and GGUF adapters beside llama.cpp, where llama-cpp-python is installed
+python -m bench.adapters --speed MODEL [--rank 8]: decoding with an adapter on every matrix beside the model alone
 """
 
 import argparse
@@ -55,10 +57,91 @@ def reference(name: str, folder: Path) -> tuple[dict[str, Any], np.ndarray]:
     return case, logits[list(POSITIONS)]
 
 
+def speed(path: Path, rank: int) -> int:
+    """Processor time of a decode step, in turns: other processes disturb it least. THREADS=1 tells it apart from waiting."""
+    import time
+
+    from app.models.llama import Llama
+    from app.models.llama.kv_cache import KVCache
+    from app.models.llama.lora.adapter import Adapter, LowRank, adaptable_shapes
+
+    llama, random = Llama.load(path, 512), np.random.default_rng(0)
+
+    def change(rows: int, cols: int) -> LowRank:
+        a, b = random.standard_normal((rank, cols)), random.standard_normal((rows, rank))
+        return LowRank((0.02 * a).astype(np.float32), (0.002 * b).astype(np.float32), 2.0)
+
+    shapes = {name: shape for name, shape in adaptable_shapes(llama.config).items() if name.startswith("layers.")}
+    adapted = llama.adapted([(Adapter({name: change(*shape) for name, shape in shapes.items()}), 1.0)])
+    ids = list(range(100, 160))
+
+    def steps(cache: KVCache) -> list[float]:
+        llama.prefill(ids, cache)
+        cache.truncate(len(ids))
+        times = []
+        for token in ids:
+            begun = time.process_time()
+            llama.engine.step(token, cache)
+            times.append(time.process_time() - begun)
+        return times[1:]
+
+    caches = {"alone": llama.new_cache(), f"rank {rank} on every matrix": adapted.new_cache()}
+    found: dict[str, list[float]] = {name: [] for name in caches}
+    for turn in range(13):
+        for name, cache in caches.items():
+            found[name] += steps(cache) if turn else steps(cache)[:0]
+    medians = {name: float(np.median(times)) for name, times in found.items()}
+    for name, seconds in medians.items():
+        print(f"{name:<28}{seconds * 1000:8.2f} ms of processor time a token, {medians['alone'] / seconds:.3f} of the model's speed")
+    return 0
+
+
+def beside_llama_cpp() -> int:
+    """Merged models and GGUF adapters in llama.cpp, over tiny float32 models: the largest difference of logits."""
+    from app.models.llama import Llama
+    from app.models.llama.checkpoint import open_checkpoint
+    from app.models.llama.checkpoint.conversion import convert
+    from app.models.llama.lora.gguf_adapter import write_gguf_adapter
+    from app.models.llama.lora.merged_checkpoint import MergedCheckpoint
+    from app.models.llama.lora.peft_folder import read_peft
+    from bench.families import llama_cpp_logits
+    from tests.reference.adapters import stored_cases
+    from tests.reference.families import write_family
+
+    worst, ids = 0.0, ids_of(19)  # within the windows, which llama.cpp does not honour
+    for name, (family, _) in CASES.items():
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            base = open_checkpoint(write_family(family, folder / "base"))
+            adapter = read_peft(write_adapter(stored_cases()[name], folder / "adapter"), base.config)
+            llama, whole = Llama.load(folder / "base", 128), convert(base, folder / "base.gguf", "f32")
+            plain_logits, ours = llama.logits(ids), llama.adapted([(adapter, 1.0)]).logits(ids)
+            merged = convert(MergedCheckpoint(base, [(adapter, 1.0)]), folder / "merged.gguf", "f32")
+            found = {"merged": llama_cpp_logits(merged, ids)}
+            plain = not adapter.replaced and all(c.magnitude is None for c in adapter.matrices.values())
+            if plain and not (base.config.tied and {"output.weight", "tok_embeddings.weight"} & adapter.matrices.keys()):
+                found["adapter"] = llama_cpp_logits(whole, ids, write_gguf_adapter(adapter, folder / "a.gguf", base.config))
+            shares = {kind: float(np.abs(theirs - ours).max() / np.abs(ours).max()) for kind, theirs in found.items() if theirs is not None}
+            worst = max(worst, *shares.values(), 0.0)
+            alone = llama_cpp_logits(whole, ids)
+            own = 0.0 if alone is None else float(np.abs(alone - plain_logits).max() / np.abs(plain_logits).max())
+            print(
+                f"{name:<16}{family:<14}the base {own:.1e}, " + ", ".join(f"{kind} {share:.1e}" for kind, share in shares.items()),
+                flush=True,
+            )
+    print(f"the largest difference is {worst:.1e} of the largest logit")
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Adapters of every form beside peft.")
+    parser.add_argument("--llama-cpp", action="store_true", help="beside llama.cpp instead")
+    parser.add_argument("--speed", type=Path, metavar="MODEL", help="time decoding with an adapter instead")
+    parser.add_argument("--rank", type=int, default=8, help="of --speed's adapter")
     parser.add_argument("--only", help="cases, with commas between")
     options = parser.parse_args()
+    if options.speed or options.llama_cpp:
+        return speed(options.speed, options.rank) if options.speed else beside_llama_cpp()
     names = options.only.split(",") if options.only else list(CASES)
     logits_file, cases_file = DATA / "adapters.npz", DATA / "adapters.json"
     kept = bool(options.only) and cases_file.exists()

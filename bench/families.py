@@ -5,6 +5,7 @@ python -m bench.families --table: docs/models.md, from Townhall, from what is st
 """
 
 import argparse
+import ctypes
 import dataclasses
 import json
 import sys
@@ -45,8 +46,8 @@ def reference_logits(folder: Path, ids: list[int]) -> np.ndarray:
     return logits
 
 
-def llama_cpp_logits(path: Path, ids: list[int]) -> np.ndarray | None:
-    """float32 (len(ids), V) of one batch, with a float32 cache; None where llama.cpp does not load the file."""
+def llama_cpp_logits(path: Path, ids: list[int], adapter: Path | None = None) -> np.ndarray | None:
+    """float32 (len(ids), V) of one batch, with a float32 cache; None where llama.cpp does not load the file, or the adapter."""
     import llama_cpp
 
     model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
@@ -56,6 +57,10 @@ def llama_cpp_logits(path: Path, ids: list[int]) -> np.ndarray | None:
     parameters.n_ctx = parameters.n_batch = parameters.n_ubatch = CONTEXT
     parameters.type_k = parameters.type_v = 0
     context = llama_cpp.llama_init_from_model(model, parameters)
+    if adapter is not None:
+        loaded = llama_cpp.llama_adapter_lora_init(model, str(adapter).encode())
+        if not loaded or llama_cpp.llama_set_adapters_lora(context, (type(loaded) * 1)(loaded), 1, (ctypes.c_float * 1)(1.0)):
+            return None
     batch = llama_cpp.llama_batch_init(len(ids), 0, 1)
     batch.n_tokens = len(ids)
     for i, token in enumerate(ids):

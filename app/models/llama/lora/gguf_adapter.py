@@ -102,7 +102,7 @@ def write_gguf_adapter(adapter: Adapter, path: Path, config: LlamaConfig, kind: 
     """A file that llama.cpp's --lora loads, through a .part; `kind` is F32 or F16.
 
     llama.cpp knows one alpha, divided by each tensor's own rank: scales of other kinds (rslora, patterns) are folded into B.
-    AdapterError for what such a file cannot say: magnitudes, replaced tensors, a change of a head that is the embedding.
+    AdapterError for what such a file cannot say: magnitudes, replaced tensors, a change of an embedding that is the head as well.
     """
     import gguf
 
@@ -111,8 +111,9 @@ def write_gguf_adapter(adapter: Adapter, path: Path, config: LlamaConfig, kind: 
 
     if adapter.replaced or any(change.magnitude is not None for change in adapter.matrices.values()):
         raise fail("tensors that it replaces" if adapter.replaced else "magnitudes (DoRA)")
-    if config.tied and HEAD in adapter.matrices:
-        raise fail("a change of the output head, which is the embedding in this model")
+    if config.tied and (HEAD in adapter.matrices or EMBEDDING in adapter.matrices):
+        # llama.cpp refuses the first, and ends while it lays out a pass with the second
+        raise fail("a change of the embedding or of the output head, which are one in this model")
     first = next(iter(adapter.matrices.values()))
     alpha = first.scale * first.rank
     part = path.with_name(f"{path.name}.part")

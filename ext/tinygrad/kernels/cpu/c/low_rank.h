@@ -2,30 +2,42 @@
 // each of `rank` columns. CHANGE is the element of both, f16 or f32. What A x gives is float32 and called narrow here; it is summed in one order,
 // whichever kernel does it.
 
-#define SIDE_BY_SIDE 4  // rows of A that share a loaded piece of x; a rank is a multiple of it
-
 INLINE vf load_change(const CHANGE* p) { return sizeof(CHANGE) == 2 ? load_half(p) : LOAD(vf, p); }
 INLINE f32 change_at(const CHANGE* p) { return sizeof(CHANGE) == 2 ? half_at(p) : *(const f32*)p; }
 
-// A x of a row, normed where there is a norm
+// SIDE rows of A (4 or 8) times a row of x, which is read once for all of them
+#define NARROW_SIDE(SIDE)                                                                                           \
+  do {                                                                                                              \
+    vf sums_[SIDE];                                                                                                 \
+    UNROLL for (int j_ = 0; j_ < SIDE; j_++) sums_[j_] = SPLAT(0);                                                  \
+    int c_ = 0;                                                                                                     \
+    for (; c_ + LANES <= cols; c_ += LANES) {                                                                       \
+      vf v_ = LOAD(vf, x + c_);                                                                                     \
+      if (norm) v_ *= LOAD(vf, norm + c_);                                                                          \
+      UNROLL for (int j_ = 0; j_ < SIDE; j_++) sums_[j_] += v_ * load_change(rows + (long)j_ * cols + c_);          \
+    }                                                                                                               \
+    UNROLL for (int j_ = 0; j_ < SIDE; j_ += 4) {                                                                   \
+      f32x4 four_;                                                                                                  \
+      EACH(four_, sums_ + j_, ADDED);                                                                               \
+      STORE(out + first + j_, four_);                                                                               \
+    }                                                                                                               \
+    for (; c_ < cols; c_++)                                                                                         \
+      UNROLL for (int j_ = 0; j_ < SIDE; j_++)                                                                      \
+        out[first + j_] += (norm ? x[c_] * norm[c_] : x[c_]) * change_at(rows + (long)j_ * cols + c_);              \
+    UNROLL for (int j_ = 0; j_ < SIDE; j_++) out[first + j_] *= r;                                                  \
+  } while (0)
+
+// A x of a row, normed where there is a norm; a rank is a multiple of 4
 INLINE void narrow_row(const f32* x, const f32* norm, f32 eps, int cols, const CHANGE* a, int rank, f32* out) {
   const f32 r = norm ? inverse_rms(x, cols, eps) : 1.0f;
-  for (int first = 0; first < rank; first += SIDE_BY_SIDE) {
+  int first = 0;
+  for (; first + 8 <= rank; first += 8) {
     const CHANGE* rows = a + (long)first * cols;
-    vf sums[2][SIDE_BY_SIDE];
-    UNROLL for (int j = 0; j < SIDE_BY_SIDE; j++) sums[0][j] = sums[1][j] = SPLAT(0);
-    int c = 0;
-    for (; c + 2 * LANES <= cols; c += 2 * LANES)
-      UNROLL for (int side = 0; side < 2; side++) {
-        const int at = c + side * LANES;
-        vf v = LOAD(vf, x + at);
-        if (norm) v *= LOAD(vf, norm + at);
-        UNROLL for (int j = 0; j < SIDE_BY_SIDE; j++) sums[side][j] += v * load_change(rows + (long)j * cols + at);
-      }
-    UNROLL for (int j = 0; j < SIDE_BY_SIDE; j++) out[first + j] = sum_lanes(sums[0][j] + sums[1][j]);
-    for (; c < cols; c++)
-      UNROLL for (int j = 0; j < SIDE_BY_SIDE; j++) out[first + j] += (norm ? x[c] * norm[c] : x[c]) * change_at(rows + (long)j * cols + c);
-    UNROLL for (int j = 0; j < SIDE_BY_SIDE; j++) out[first + j] *= r;
+    NARROW_SIDE(8);
+  }
+  if (first < rank) {
+    const CHANGE* rows = a + (long)first * cols;
+    NARROW_SIDE(4);
   }
 }
 
@@ -36,9 +48,12 @@ INLINE void narrow_row(const f32* x, const f32* norm, f32 eps, int cols, const C
     vf of_b_[RANK];                                                                                                 \
     UNROLL for (int j_ = 0; j_ < RANK; j_++) of_b_[j_] = load_change((b) + ((long)row_ / 16 * RANK + j_) * 16 + row_ % 16); \
     for (int t_ = 0; t_ < TOKENS; t_++) {                                                                           \
-      vf y_ = (acc)[t_ * VECTORS + v_];                                                                             \
+      vf y_ = (acc)[t_ * VECTORS + v_], odd_ = SPLAT(0);                                                            \
       if ((gain) != 0) y_ *= load_rows((gain), row_, (rows));                                                       \
-      UNROLL for (int j_ = 0; j_ < RANK; j_++) y_ += of_b_[j_] * (narrow)[(long)t_ * (stride) + j_];                \
-      (acc)[t_ * VECTORS + v_] = y_;                                                                                \
+      UNROLL for (int j_ = 0; j_ < RANK; j_ += 2) {                                                                 \
+        y_ += of_b_[j_] * (narrow)[(long)t_ * (stride) + j_];                                                       \
+        odd_ += of_b_[j_ + 1] * (narrow)[(long)t_ * (stride) + j_ + 1];                                             \
+      }                                                                                                             \
+      (acc)[t_ * VECTORS + v_] = y_ + odd_;                                                                         \
     }                                                                                                               \
   }
