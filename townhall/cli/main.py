@@ -25,6 +25,8 @@ COMMANDS = {
     "warm": ("townhall.cli.warm", "Compile and pack in advance what the first chat would wait for."),
     "settings": ("townhall.cli.settings", "Show the settings that files and flags come to, and where each was said."),
     "library": ("townhall.cli.library", "Keep documents in libraries, and search them."),
+    "train": ("townhall.cli.train", "Train a LoRA adapter on conversations."),
+    "data": ("townhall.cli.data", "Make, convert and check conversations to train on."),
     "log": ("townhall.cli.log", "Find and read the conversations that were kept."),
     "replay": ("townhall.cli.replay", "Repeat a kept conversation, and name the first token that differs."),
     "completion": ("townhall.cli.shell_completion", "Print what bash, zsh or fish needs to complete commands and flags."),

@@ -1,0 +1,52 @@
+"""Drafts by a model: what fails a check is left out and counted."""
+
+from collections import Counter
+from itertools import count
+
+import pytest
+
+from townhall.data.persona_writer import PersonaWriter, fault_of, first_line
+from townhall.persona import Example, Persona
+
+PERSONA = Persona("Stacy", "Stacy was a rapper all her life and loves to answer questions in rhyme.", examples=(Example("a", "b"),))
+GOOD = "The moon is far away, my dear, and it never phones."
+
+
+@pytest.mark.parametrize(
+    "said, fault",
+    [
+        (GOOD, ""),
+        ("", "empty"),
+        ("Yes.", "short"),
+        ("word " * 130 + ".", "long"),
+        ("It begins well and then it is cut off in the", "long"),
+        ("It is far away.<|im_end|> And more.", "markup"),
+        ("It is far.\nUser: and then?", "markup"),
+        ("I said that Stacy was a rapper all her life and loves to sing.", "copied"),
+        ("they are so good and they are so good and they are so good and they are so good.", "loops"),
+    ],
+)
+def test_answers_are_checked(said: str, fault: str) -> None:
+    assert fault_of(said, PERSONA) == fault
+
+
+@pytest.mark.parametrize(
+    "text", ["1. How far is it?", '"How far is it?"\nThat is a question.', "Question: How far is it?", "\n- How far is it?"]
+)
+def test_questions_are_taken_out_of_what_is_around_them(text: str) -> None:
+    assert first_line(text) == "How far is it?"
+
+
+def test_what_passes_is_kept_and_the_rest_counted() -> None:
+    number = count()
+    questions = ["How far is it?", "no question", "How far is it?", "Why is it so?", "Who is that?", "When will it be?"]
+    answers = iter([GOOD, "Yes.", GOOD, "It will be soon, I promise."])
+    writer = PersonaWriter(PERSONA, lambda message, seed: questions[next(number)], lambda message, seed: next(answers), Counter())
+    chats = list(writer.write(2, topics=("space",)))
+    assert [chat.replies[0] for chat in chats] == [GOOD, "It will be soon, I promise."]
+    assert writer.left_out == {"question": 1, "asked before": 1, "short": 1, "said before": 1}
+
+
+def test_it_gives_up_on_a_model_that_cannot() -> None:
+    writer = PersonaWriter(PERSONA, lambda message, seed: "no", lambda message, seed: GOOD, Counter())
+    assert list(writer.write(3)) == [] and writer.left_out["question"] == 30

@@ -1,0 +1,1 @@
+"""Training data: conversations read, written, checked, taken from logs or made with a persona."""
