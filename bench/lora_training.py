@@ -6,6 +6,16 @@ python -m bench.lora_training --kills 50: a training that is killed at random mo
 """
 
 import argparse
+import json
+import os
+import random
+import resource
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -95,12 +105,140 @@ def oracle() -> None:
     print(f"{DATA.relative_to(ROOT)}: {DATA.stat().st_size:,} bytes; loss {losses[0]:.4f} to {losses[-1]:.4f}")
 
 
+def ours(model: Path, passes: int) -> dict[str, float]:
+    """Tokens per second of rows of LENGTH tokens, AdamW included, and the peak of memory."""
+    from ext.tinygrad.toolchain import prepare_environment
+
+    prepare_environment()
+    from app.models.llama import Llama
+    from app.models.llama.training.samples import Sample
+    from app.models.llama.training.trainer import Trainer, TrainingSettings
+
+    llama, ids = Llama.load(model, LENGTH, device="CPU"), np.random.default_rng(0).integers(3, VOCAB, LENGTH).tolist()
+    sample = Sample(tuple(ids), tuple(at >= LENGTH - LEARNT for at in range(LENGTH)))
+    settings = TrainingSettings(rank=RANK, steps=passes + 1, batch=1, max_length=LENGTH, targets="all")
+    _, *seconds = [step.seconds for step in Trainer(llama, [sample], settings).run()]  # the first step captures
+    return figures(seconds)
+
+
+def figures(seconds: list[float]) -> dict[str, float]:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 10 if sys.platform != "darwin" else 1 << 20)
+    return {"tokens_per_second": LENGTH / min(seconds), "peak_mb": peak}
+
+
+def torchs(passes: int, threads: int) -> dict[str, float]:
+    """The same of peft and torch, over random float32 weights of SmolLM2-135M's shape."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.set_num_threads(threads)
+    config = LlamaConfig(
+        vocab_size=49152,
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        tie_word_embeddings=True,
+    )
+    model = get_peft_model(LlamaForCausalLM(config), LoraConfig(r=RANK, lora_alpha=16, target_modules="all-linear")).train()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
+    ids = torch.randint(3, VOCAB, (1, LENGTH))
+    labels, seconds = ids.clone(), []
+    labels[:, : LENGTH - LEARNT] = -100
+    for _ in range(passes + 1):
+        started = time.perf_counter()
+        model(input_ids=ids, labels=labels).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        seconds.append(time.perf_counter() - started)
+    return figures(seconds[1:])
+
+
+def speed(peft: str, model: Path, alternations: int, passes: int, threads: int) -> None:
+    """Runs in turn; the best pass of each, the median over the runs, and their ratio."""
+    kinds = {"townhall": [sys.executable, "--ours", "--model", str(model)], "torch + peft": [peft, "--torch"]}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in kinds}
+    for _ in range(alternations):
+        for name, (python, *arguments) in kinds.items():
+            command = [python, "-m", "bench.lora_training", *arguments, "--passes", str(passes), "--threads", str(threads)]
+            environment = os.environ | {"THREADS": str(threads), "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
+            run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=True)
+            found[name].append(json.loads(run.stdout.splitlines()[-1]))
+            print(f"{name}: {found[name][-1]['tokens_per_second']:.1f} tokens/s", flush=True)
+    for name, runs in found.items():
+        rates = [run["tokens_per_second"] for run in runs]
+        print(f"{name}: {statistics.median(rates):.1f} tokens/s, peak {max(run['peak_mb'] for run in runs):.0f} MB")
+    ratios = [a["tokens_per_second"] / b["tokens_per_second"] for a, b in zip(*found.values(), strict=True)]
+    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+    print(f"ratio of a pair: median {statistics.median(ratios):.2f}, {spread}; {threads} threads, length {LENGTH}")
+
+
+def kills(count: int, seed: int) -> None:
+    """A training of a tiny model, killed `count` times and resumed; it must come to the adapter of one that nothing interrupted."""
+    from app.models.llama.training import training_state
+    from tests.reference.tiny import make_tiny_gguf
+
+    with tempfile.TemporaryDirectory() as name:
+        folder, moments = Path(name), random.Random(seed)
+        model, data = make_tiny_gguf(folder / "tiny.gguf", type="Q8_0"), folder / "data.jsonl"
+        lines = [{"prompt": f"what is {n}?", "completion": f"it is {n}! " * (1 + n % 4)} for n in range(40)]
+        data.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+        def command(out: str) -> list[str]:
+            flags = f"--rank 2 --lr 0.01 --steps {40 * count} --batch 1 --max-length 64 --save-every 1 --resume --json".split()
+            where = ["--model", str(model), "--data", str(data), "--out", str(folder / out)]
+            return [sys.executable, "-m", "townhall", "train", *where, *flags]
+
+        killed, stopped, between = 0, 0, 0
+        while killed < count:
+            process = subprocess.Popen(command("killed"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT)
+            assert process.stdout is not None
+            if not process.stdout.readline():
+                break  # it was done
+            time.sleep(moments.random() * 0.3)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            killed += 1
+            parts = list((folder / "killed").rglob("*.part"))
+            between += bool(parts)
+            state = training_state.newest(folder / "killed")
+            assert state is not None and state.step >= stopped, "a checkpoint went back"
+            stopped = state.step
+            print(f"kill {killed}: resumable after step {stopped}{', in the middle of a write' if parts else ''}", flush=True)
+        for out in ("killed", "whole"):
+            subprocess.run(command(out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT, check=True)
+        one, other = ((folder / out / "adapter_model.safetensors").read_bytes() for out in ("killed", "whole"))
+        assert one == other, "the adapters differ"
+        print(f"{killed} kills, {between} of them in the middle of a write: the adapter is that of an uninterrupted training, to the bit")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--oracle", action="store_true")
+    parser.add_argument("--speed", action="store_true")
+    parser.add_argument("--kills", type=int, metavar="N")
+    parser.add_argument("--ours", action="store_true", help="one run of --speed")
+    parser.add_argument("--torch", action="store_true", help="one run of --speed")
+    parser.add_argument("--peft", default=sys.executable, metavar="PYTHON")
+    parser.add_argument("--model", type=Path, default=ROOT / "app" / "models" / "llama" / "weights" / "SmolLM2-135M-Instruct.Q4_1.gguf")
+    parser.add_argument("--alternations", type=int, default=3)
+    parser.add_argument("--passes", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     if options.oracle:
         oracle()
+    if options.kills:
+        kills(options.kills, options.seed)
+    if options.ours:
+        print(json.dumps(ours(options.model, options.passes)))
+    if options.torch:
+        print(json.dumps(torchs(options.passes, options.threads)))
+    if options.speed:
+        speed(options.peft, options.model, options.alternations, options.passes, options.threads)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 KINDS = ("chat", "sharegpt", "alpaca", "completion", "preference", "text")
 SHOWN = 10  # pairs that are named
 EPILOG = """\b
-Each file is JSON lines (or a JSON list), and each record may have a format of its own; docs/lora.md shows them.
+Each file is JSON lines (or a JSON list), and each record may have a format of its own; docs/training.md shows them.
 \b
 Examples:
   townhall data from-logs stacy.jsonl --persona stacy

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 EPILOG = """\b
 Data are JSON lines, in the formats of OpenAI, mlx, alpaca, ShareGPT or trl (townhall data makes, converts and checks them); only replies
-are learnt. The base stays as it is packed, so a quantised model is trained over its quantised weights. docs/lora.md says more.
+are learnt. The base stays as it is packed, so a quantised model is trained over its quantised weights. docs/training.md says more.
 \b
 Examples:
   townhall train --data stacy.jsonl --personality stacy --out stacy-lora
@@ -91,9 +91,9 @@ def train(
     with terminal.ctrl_c_stops() as interrupt:
         every = eval_every or (trainer.steps if eval_data else 0)
         for step in trainer.run(every, stop=lambda: bool(interrupt)):
-            report.step(step)
             if step.step % save_every == 0:
-                trainer.save(out)
+                trainer.save(out)  # before it is reported: what was seen is kept
+            report.step(step)
         trainer.save(out)
         write_adapter(trainer, out)
         report.plot(out)

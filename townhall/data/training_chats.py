@@ -61,7 +61,7 @@ def read_chats(path: Path) -> list[TrainingChat]:
     found = []
     for where, record in _records(path):
         if not isinstance(record, dict):
-            raise DataError(f"{where} is {type(record).__name__}, no record; each line is a JSON object, as docs/lora.md shows")
+            raise DataError(f"{where} is {type(record).__name__}, no record; each line is a JSON object, as docs/training.md shows")
         for kind, (fields, parse) in READERS.items():
             if all(field in record for field in fields):
                 try:

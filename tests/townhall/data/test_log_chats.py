@@ -28,7 +28,7 @@ def texts(chats: object) -> list[list[str]]:
 
 def test_conversations_are_taken_by_persona_and_length(tmp_path: Path) -> None:
     one = log(tmp_path, "one", said("a", "1"), said("b", "2"), RESET, said("c", "3"))
-    two = log(tmp_path, "two", said("d", "4"), persona="Gary")
+    two = log(tmp_path, "two", said("d", "4").replace("Stacy", "Gary"), persona="Gary")
     torn = tmp_path / "torn.md"
     assert texts(chats_of_logs([one, two, torn])) == [["a", "1", "b", "2"], ["c", "3"], ["d", "4"]]
     assert texts(chats_of_logs([one, two], frozenset({"gary"}))) == [["d", "4"]]
@@ -41,7 +41,10 @@ def test_a_completion_is_no_conversation(tmp_path: Path) -> None:
     assert not list(chats_of_logs([log(tmp_path, "one", said("a", "1"), kind="completion")]))
 
 
-@pytest.mark.parametrize("again", [UNDO + said("b", "3"), log_syntax.comment("branch", {"turn": 3}) + "\n" + log_syntax.turn("Stacy", "3", "reply", {})])  # fmt: skip
+SWIPE = log_syntax.comment("branch", {"turn": 3}) + "\n" + log_syntax.turn("Stacy", "3", "reply", {})
+
+
+@pytest.mark.parametrize("again", [UNDO + said("b", "3"), SWIPE])
 def test_a_retried_answer_is_the_rejected_one(tmp_path: Path, again: str) -> None:
     path = log(tmp_path, "one", said("a", "1"), said("b", "2"), again)
     assert texts(chats_of_logs([path])) == [["a", "1", "b", "3"]]

@@ -8,7 +8,9 @@ import pytest
 from townhall.data.errors import DataError
 from townhall.data.training_chats import WRITERS, Said, TrainingChat, of_turns, read_chats, write_chats
 
-TWO = (Said("user", "How far is the moon?"), Said("assistant", 'Far.\n\n"Very" far – käse 🧀.'), Said("user", "And the sun?"), Said("assistant", "Farther."))  # fmt: skip
+FIRST = 'Far.\n\n"Very" far – käse 🧀.'
+TWO = (Said("user", "How far is the moon?"), Said("assistant", FIRST), Said("user", "And the sun?"), Said("assistant", "Farther."))
+PART, SYSTEM = {"type": "text", "text": "Hi"}, {"from": "system", "value": "S"}
 
 
 def written(path: Path, *records: object) -> Path:
@@ -43,8 +45,8 @@ def test_preferences_keep_what_was_rejected(tmp_path: Path) -> None:
         ({"instruction": "Hi", "input": "", "output": "Hello"}, ["Hi", "Hello"], ""),
         ({"prompt": "Hi", "completion": "Hello"}, ["Hi", "Hello"], ""),
         ({"prompt": "Hi", "chosen": "Hello", "rejected": "Go"}, ["Hi", "Hello"], ""),
-        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}, {"role": "assistant", "content": "Yo"}]}, ["Hi", "Yo"], ""),
-        ({"conversations": [{"from": "system", "value": "S"}, {"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yo"}]}, ["Hi", "Yo"], "S"),
+        ({"messages": [{"role": "user", "content": [PART]}, {"role": "assistant", "content": "Yo"}]}, ["Hi", "Yo"], ""),
+        ({"conversations": [SYSTEM, {"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yo"}]}, ["Hi", "Yo"], "S"),
     ],
 )  # fmt: skip
 def test_what_others_write_is_read(tmp_path: Path, record: dict, turns: list[str], system: str) -> None:
