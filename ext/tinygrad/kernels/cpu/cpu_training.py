@@ -173,7 +173,7 @@ class CPUTraining:
     def _run(
         self, name: str, files: Sequence[str], tasks: int, outputs: Sequence[Tensor], inputs: Sequence[Tensor], macros: dict[str, object]
     ) -> list[Tensor]:
-        source = plain_source(f"training_{name}", [f"training/{file}" for file in files], macros)
+        source = plain_source(f"training_{name}", [f"training/{file}" for file in ("wide.h", *files)], macros)
         return self._kernels._launch(source, f"training_{name}", tasks, outputs, inputs)
 
 

@@ -18,7 +18,7 @@ from tests.reference import oracles
 pytestmark = pytest.mark.slow  # many shapes
 
 T, RANK = 64, 3
-TYPES = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL"]
+TYPES = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"]
 
 
 @pytest.fixture(params=[ReferenceKernels, CPUKernels], ids=["plain", "cpu"])

@@ -4,7 +4,7 @@
 #define HIDDEN_SCORE (-1e30f)
 #define QUERY_HEADS (HEADS * KV_HEADS)
 
-void ENTRY(f32* restrict out, f32* restrict stats, const f32* restrict q, const f32* restrict k, const f32* restrict v, const i32* restrict first, long core_id) {
+WIDE_VECTORS void ENTRY(f32* restrict out, f32* restrict stats, const f32* restrict q, const f32* restrict k, const f32* restrict v, const i32* restrict first, long core_id) {
   const long h = core_id % QUERY_HEADS, split = core_id / QUERY_HEADS, kv = h / HEADS;
   for (long t0 = split * LANES; t0 < TOKENS; t0 += SPLITS * LANES) {  // blocks go round, because late ones see more
     vf query[HEAD_DIM], score[TOKENS], best = SPLAT(HIDDEN_SCORE), total = SPLAT(0);

@@ -5,7 +5,7 @@
 #define VEC (HEAD_DIM / LANES)
 #define BAND (VEC % 4 ? VEC % 2 ? 1 : 2 : 4)  // vectors of a key's or a value's gradient that are summed in registers together
 
-void ENTRY(f32* restrict dq, f32* restrict dk, f32* restrict dv, const f32* restrict dout, const f32* restrict out, const f32* restrict stats,
+WIDE_VECTORS void ENTRY(f32* restrict dq, f32* restrict dk, f32* restrict dv, const f32* restrict dout, const f32* restrict out, const f32* restrict stats,
            const f32* restrict q, const f32* restrict k, const f32* restrict v, const i32* restrict first, long core_id) {
   const long h = core_id, kv = h / HEADS, step = QUERY_HEADS * HEAD_DIM;
   dq += h * HEAD_DIM, dk += h * HEAD_DIM, dv += h * HEAD_DIM, dout += h * HEAD_DIM, out += h * HEAD_DIM, q += h * HEAD_DIM;

@@ -1,7 +1,7 @@
 // Logits (TOKENS, COLS) become their gradients, shares[t] * (softmax - 1 at targets[t]). parts keeps, of each token, the largest logit, the sum of the
 // exponentials beside it and the target's logit, of which the loss follows: log(sum) + largest - target's.
 
-void ENTRY(f32* restrict logits, f32* restrict parts, const i32* restrict targets, const f32* restrict shares, long core_id) {
+WIDE_VECTORS void ENTRY(f32* restrict logits, f32* restrict parts, const i32* restrict targets, const f32* restrict shares, long core_id) {
   for (long t = TOKENS * core_id / TASKS; t < TOKENS * (core_id + 1) / TASKS; t++) {
     f32* row = logits + t * COLS;
     vf peak = SPLAT(-1e30f), sum = SPLAT(0);

@@ -5,7 +5,7 @@
 #define WIDE (LANES == 16 ? 8 : 4)  // columns whose sums are in registers together
 #define PANEL_ROWS 256
 
-void ENTRY(f32* restrict dx, const f32* restrict dy, const u8* restrict w, long core_id) {
+WIDE_VECTORS void ENTRY(f32* restrict dx, const f32* restrict dy, const u8* restrict w, long core_id) {
   const long blocks = (COLS + 31) / 32, tiles = TOKENS / TILE;
   for (long block = blocks * core_id / TASKS; block < blocks * (core_id + 1) / TASKS; block++) {
     f32 panel[32 * PANEL_STRIDE] __attribute__((aligned(64)));
@@ -34,11 +34,19 @@ void ENTRY(f32* restrict dx, const f32* restrict dy, const u8* restrict w, long 
         }
       }
     }
-    const int cols = COLS - 32 * block < 32 ? COLS - 32 * block : 32;
-    for (long t = 0; t < TOKENS; t++) {
-      const f32* from = sums + t / TILE * 32 * TILE + t % TILE;
-      f32* to = dx + t * COLS + 32 * block;
-      for (int c = 0; c < cols; c++) to[c] = ADD ? to[c] + from[c * TILE] : from[c * TILE];
-    }
+    for (long t = 0; t < TOKENS; t += LANES)
+      for (int c = 0; c < 32; c += LANES) {
+        const f32* from = sums + (t / TILE * 32 + c) * TILE + t % TILE;
+        f32* to = dx + t * COLS + 32 * block + c;
+        vf square[LANES];
+        UNROLL for (int i = 0; i < LANES; i++) square[i] = LOAD(vf, from + i * TILE);
+        transpose(square);
+        const int cols = COLS - 32 * block - c;
+        for (int i = 0; i < LANES; i++) {
+          if (cols >= LANES) STORE(to + (long)i * COLS, ADD ? LOAD(vf, to + (long)i * COLS) + square[i] : square[i]);
+          else
+            for (int j = 0; j < cols; j++) to[(long)i * COLS + j] = ADD ? to[(long)i * COLS + j] + square[i][j] : square[i][j];
+        }
+      }
   }
 }

@@ -4,7 +4,7 @@
 #define TOGETHER 4  // tokens
 #define RANKS 2     // that share loaded activations
 
-void ENTRY(f32* restrict y, f32* restrict low, const f32* restrict x, const f32* restrict params, SEEDS long core_id) {
+WIDE_VECTORS void ENTRY(f32* restrict y, f32* restrict low, const f32* restrict x, const f32* restrict params, SEEDS long core_id) {
   const f32 *down = params + DOWN_AT, *up = params + UP_AT;
   const u32 seed = SEED;
   for (long t = TOKENS / TOGETHER * core_id / TASKS * TOGETHER; t < TOKENS / TOGETHER * (core_id + 1) / TASKS * TOGETHER; t += TOGETHER) {

@@ -1,7 +1,7 @@
 // dx = the gradient of RMSNorm at x (TOKENS, COLS) for dy: with r = 1 / rms(x) and g = dy * norm, r * g - x * r^3 * mean(g * x); with a residual added
 // where RESIDUAL.
 
-void ENTRY(f32* restrict dx, const f32* restrict dy, const f32* restrict x, const f32* restrict norm,
+WIDE_VECTORS void ENTRY(f32* restrict dx, const f32* restrict dy, const f32* restrict x, const f32* restrict norm,
 #if RESIDUAL
            const f32* restrict residual,
 #endif

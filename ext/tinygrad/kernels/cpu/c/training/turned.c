@@ -15,7 +15,7 @@ INLINE vf turn(vf x, const f32* angles) {
   return BACK ? 2.0f * x * cosines(angles) - rotate(x, angles) : rotate(x, angles);
 }
 
-void ENTRY(f32* restrict q, f32* restrict k,
+WIDE_VECTORS void ENTRY(f32* restrict q, f32* restrict k,
 #if BACK
            f32* restrict v, const f32* restrict dk, const f32* restrict dv,
 #endif
