@@ -129,7 +129,9 @@ def open_trainer(
     prepare_environment()  # before tinygrad is imported: it reads the environment then
     from tinygrad import Device
 
+    from app.models.llama.checkpoint import open_checkpoint
     from app.models.llama.llama import Llama
+    from app.models.llama.training.errors import TrainingError
     from app.models.llama.training.samples import Sample
     from app.models.llama.training.trainer import Trainer
     from ext.tinygrad.kernels import kernels_for
@@ -137,6 +139,10 @@ def open_trainer(
     from townhall.cli.model_loading import show_compiling
     from townhall.data.training_samples import SampleMaker
 
+    if settings.max_length > (trained := open_checkpoint(path).config.context_length):
+        raise TrainingError(
+            f"--max-length {settings.max_length} exceeds the {trained} tokens that {path.name} was trained for; pass that or less"
+        )
     device = Device.canonicalize(None)
     kernels = kernels_for(device) if device == "CPU" else ReferenceKernels()  # a GPU's fused kernels have no gradients
     llama = Llama.load(path, settings.max_length, device=device, kernels=kernels, quantize=qlora)

@@ -120,6 +120,7 @@ def test_ctrl_c_saves(files: tuple[Path, Path], whole: Path, tmp_path: Path) -> 
         (["--personality", "nemo"], "no persona is called 'nemo'"),
         (["--lr", "0"], "--lr 0.0 is out of range"),
         (["--targets", "head"], "--targets 'head'"),
+        (["--max-length", "4000"], "--max-length 4000 exceeds the 256 tokens that tiny.gguf"),
     ],
 )
 def test_faults_are_one_sentence(files, tmp_path, capfd, more: list[str], fault: str) -> None:
