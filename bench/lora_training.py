@@ -3,6 +3,7 @@
 python -m bench.lora_training --oracle: gradients and losses of peft to tests/data/lora_training.npz; needs torch, transformers, peft
 python -m bench.lora_training --speed --peft PYTHON [--model FILE]: tokens per second in alternating runs; PYTHON has torch and peft
 python -m bench.lora_training --kills 50: a training that is killed at random moments and resumed
+python -m bench.lora_training --writer-kills 50: only what writes its checkpoints
 """
 
 import argparse
@@ -215,11 +216,50 @@ def kills(count: int, seed: int) -> None:
         print(f"{killed} kills, {between} of them in the middle of a write: the adapter is that of an uninterrupted training, to the bit")
 
 
+WRITER = """
+import sys
+from pathlib import Path
+import numpy as np
+from app.models.llama.training import training_state
+from app.models.llama.training.training_state import TrainingState
+out, state = Path(sys.argv[1]), training_state.newest(Path(sys.argv[1]))
+step, random = 0 if state is None else state.step, np.random.default_rng(0)
+arrays = {name: random.standard_normal((30, 81_408), np.float32) for name in ("params", "means", "squares")}
+while True:
+    step += 1
+    arrays["params"][0, 0] = step
+    training_state.save(TrainingState(step, {}, [], arrays), out)
+    print(step, flush=True)
+"""
+
+
+def writer_kills(count: int, seed: int) -> None:
+    """What writes checkpoints, of the default model's size at rank 8, killed `count` times: what is left must be whole and the newest."""
+    from app.models.llama.training import training_state
+
+    with tempfile.TemporaryDirectory() as name:
+        out, moments, between = Path(name), random.Random(seed), 0
+        for kill in range(1, count + 1):
+            process = subprocess.Popen([sys.executable, "-c", WRITER, name], stdout=subprocess.PIPE, cwd=ROOT)
+            assert process.stdout is not None
+            said = [process.stdout.readline()]
+            time.sleep(moments.random() * 0.5)
+            process.kill()
+            said += process.stdout.readlines()
+            process.wait()
+            between += bool(list(out.rglob("*.part")))
+            state = training_state.newest(out)
+            reported = max(int(line) for line in said if line.endswith(b"\n"))
+            assert state is not None and state.step >= reported and state.arrays["params"][0, 0] == state.step, f"kill {kill}: {state}"
+        print(f"{count} kills, {between} of them in the middle of a write: the newest checkpoint was whole each time")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--oracle", action="store_true")
     parser.add_argument("--speed", action="store_true")
     parser.add_argument("--kills", type=int, metavar="N")
+    parser.add_argument("--writer-kills", type=int, metavar="N")
     parser.add_argument("--ours", action="store_true", help="one run of --speed")
     parser.add_argument("--torch", action="store_true", help="one run of --speed")
     parser.add_argument("--peft", default=sys.executable, metavar="PYTHON")
@@ -233,6 +273,8 @@ def main() -> None:
         oracle()
     if options.kills:
         kills(options.kills, options.seed)
+    if options.writer_kills:
+        writer_kills(options.writer_kills, options.seed)
     if options.ours:
         print(json.dumps(ours(options.model, options.passes)))
     if options.torch:
