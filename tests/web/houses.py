@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,11 +127,14 @@ class Plan:
 class House:
     """A server with its page, with a home folder of its own."""
 
-    def __init__(self, outside: Outside, plan: Plan):
+    def __init__(self, outside: Outside, plan: Plan, make: Callable[[Path], Path] | None = None):
+        """`make` writes a model's file into the home folder, instead of the plan's scripted one."""
         self._folder = tempfile.TemporaryDirectory(prefix="townhall-web-", ignore_cleanup_errors=True)
         self.home = home = Path(self._folder.name)
         model = "fake:echo"
-        if plan.model != "echo":
+        if make:
+            model = str(make(home))
+        elif plan.model != "echo":
             (home / "script.yaml").write_text(plan.model, encoding="utf-8")
             model = "fake:script=script.yaml"
         for name, text in plan.files:

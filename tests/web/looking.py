@@ -81,6 +81,40 @@ def say(page: Page, text: str) -> None:
     button(page, "Send").click()
 
 
+def chat_id(page: Page) -> str:
+    """Of the chat that is open."""
+    found = re.search(r"#/chat/([^?]+)", page.url)
+    assert found, page.url
+    return found[1]
+
+
+def actions(page: Page, words: str) -> Locator:
+    """The button that opens what can be done with a chat of the list."""
+    return chats(page).get_by_role("listitem").filter(has=page.get_by_role("link", name=words)).get_by_role("button")
+
+
+def with_chat(page: Page, words: str, what: str) -> None:
+    """Open a chat's menu, and choose what is to be done with it."""
+    at_rest(page)
+    actions(page, words).click()
+    page.get_by_role("menuitem", name=what, exact=True).click()
+
+
+def settings(page: Page) -> None:
+    """Open the drawer where it is not open."""
+    handle = button(page, "Settings of this chat")
+    if handle.get_attribute("aria-expanded") != "true":
+        handle.click()
+    expect(page.get_by_role("complementary", name="Settings of this chat")).to_be_visible()
+
+
+def newest(context: Any) -> dict[str, Any]:
+    """The newest message of the chat that is open, as the server has it."""
+    at_rest(context.page)
+    message: dict[str, Any] = context.house.asked(f"/townhall/chats/{chat_id(context.page)}")["messages"][-1]
+    return message
+
+
 def kept(page: Page) -> None:
     """Wait until the address names the chat: from then on a reload, or another tab with that address, finds it."""
     expect(page).to_have_url(re.compile(r"#/chat/."))

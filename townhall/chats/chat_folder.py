@@ -141,7 +141,9 @@ class ChatFolder:
         for one in renumbered(path, chat.id):
             parts.append(turn(one.name, one.text, "user" if one.role == "user" else "reply", one.facts or {}))
         await asyncio.to_thread(write_whole, self._file(id), head, "".join(parts))
-        return await self.find(id)
+        copied = await self.find(id)
+        self.hub.publish("chats", {"chat": copied.head(), "deleted": None})
+        return copied
 
     def draft_path(self, id: str) -> Path:
         return self.path / f".{id}.draft"

@@ -6,20 +6,8 @@ from pathlib import Path
 from behave import given, step, then, when
 from playwright.sync_api import expect
 
-from tests.web.looking import at_rest, button, chat, chats, conversation, in_place, kept, message_box, say
+from tests.web.looking import actions, at_rest, button, chat, chats, conversation, in_place, kept, message_box, say, with_chat
 from tests.web.looking import then as in_turn
-
-
-def actions(page, words):
-    """The button that opens what can be done with a chat; a title that is long is cut in its name."""
-    return chats(page).get_by_role("listitem").filter(has=page.get_by_role("link", name=words)).get_by_role("button")
-
-
-def with_chat(page, words, what):
-    """Open a chat's menu, and choose what is to be done with it."""
-    at_rest(page)
-    actions(page, words).click()
-    page.get_by_role("menuitem", name=what, exact=True).click()
 
 
 def asked_about(before, words, after=""):

@@ -6,7 +6,7 @@ from behave import given, step, then, when
 from playwright.sync_api import expect
 
 from tests.web.doubles import SLOWLY
-from tests.web.looking import at_rest, button, message_box
+from tests.web.looking import at_rest, message_box, newest, settings
 
 
 @given("the page is open with a model that counts slowly, on a server that will die")
@@ -14,6 +14,7 @@ def open_doomed(context):
     context.visit(context.new_house(SLOWLY, own=True))
 
 
+@given("the page is open with the echo model, in a program of its own")
 @given("the page is open with the echo model, in a program that will be started again")
 def open_restarted(context):
     context.visit(context.new_house("echo", own=True))
@@ -82,14 +83,6 @@ def set_value(context, name, value):
     box.press("Tab")
 
 
-def settings(page):
-    """The drawer, opened where it is not."""
-    handle = button(page, "Settings of this chat")
-    if handle.get_attribute("aria-expanded") != "true":
-        handle.click()
-    expect(page.get_by_role("complementary", name="Settings of this chat")).to_be_visible()
-
-
 @when("I open more samplers")
 def open_more(context):
     settings(context.page)
@@ -97,19 +90,13 @@ def open_more(context):
     expect(context.page.get_by_role("textbox", name="DRY sequence breakers")).to_be_visible()
 
 
-def sampler(context):
-    """How the newest reply was drawn, as the server tells."""
-    id = re.search(r"#/chat/([^?]+)", context.page.url)[1]
-    return context.house.asked(f"/townhall/chats/{id}")["messages"][-1]
-
-
 @then('the reply was drawn with DRY at {multiplier:g} between "{first}" and "{second}"')
 def asked_with_dry(context, multiplier, first, second):
-    drawn = sampler(context)["sampler"]
+    drawn = newest(context)["sampler"]
     assert (drawn.get("dry_multiplier"), drawn.get("dry_sequence_breakers")) == (multiplier, [first.replace("\\n", "\n"), second]), drawn
 
 
 @then("the reply was drawn with temperature {temperature:g} and seed {seed:d}")
 def asked_with(context, temperature, seed):
-    reply = sampler(context)
+    reply = newest(context)
     assert (reply["sampler"].get("temperature"), reply["seed"]) == (temperature, seed), reply

@@ -17,12 +17,13 @@ store.set({ chats: { list: null, total: 0, next: null, folders: [], tags: [] }, 
 const titleOf = (chat) => chat.title || chat.first || t("chats.empty");
 const path = (offset, { q, folder, tag }) => `townhall/chats?${new URLSearchParams({ limit: PAGE, offset, ...(q && { q }), ...(tag && { tag }), ...(folder !== null && { folder }) })}`;
 
-let asking = 0;
+let asking = 0, heard = ""; // heard: the newest event of the list that is shown
 async function load(offset = 0) {
   const mine = ++asking, { filter } = store.get();
   try {
     const answer = await get(path(offset, filter));
     if (mine !== asking) return;
+    if (!offset) heard = answer.event;
     store.set((state) => ({ chats: { list: offset ? [...state.chats.list, ...answer.chats] : answer.chats, total: answer.total, next: answer.next, folders: answer.folders, tags: answer.tags } }));
   } catch (error) { lost(error); if (mine === asking) setTimeout(() => load(offset), 2000); }
 }
@@ -46,17 +47,16 @@ function listen() {
   const channel = "BroadcastChannel" in window ? new BroadcastChannel(CHANNEL) : null;
   if (channel) channel.onmessage = ({ data }) => (data === "again" ? load() : changed(data));
   const stream = async () => {
-    for (let after = "", tries = 0; ; tries++) {
+    for (let tries = 0; ; tries++) {
       try {
-        for await (const frame of events("GET", `townhall/events${after ? `?after=${encodeURIComponent(after)}` : ""}`)) {
+        for await (const frame of events("GET", `townhall/events${heard ? `?after=${encodeURIComponent(heard)}` : ""}`)) {
           tries = 0;
-          if (frame.id) after = frame.id;
+          heard = frame.id;
           if (frame.event === "chats") { const data = JSON.parse(frame.data); changed(data); channel?.postMessage(data); }
-          if (frame.event === "reload") { after = ""; load(); channel?.postMessage("again"); }
+          if (frame.event === "reload") { load(); channel?.postMessage("again"); }
         }
-      } catch (error) { lost(error); after = ""; }
+      } catch (error) { lost(error); }
       await new Promise((go) => setTimeout(go, Math.min(3000, 200 * 2 ** tries)));
-      if (!after) { load(); channel?.postMessage("again"); }
     }
   };
   if (channel && navigator.locks) navigator.locks.request(CHANNEL, stream);
@@ -108,7 +108,7 @@ function useStillness(scroller, list) {
 export function ChatList() {
   const chats = useStore((state) => state.chats), filter = useStore((state) => state.filter);
   const openId = useStore((state) => (state.route.view === "chat" ? state.route.id : "")), scroller = useRef(), first = useRef(true), [focused, setFocused] = useState("");
-  useEffect(() => { load(); listen(); }, []);
+  useEffect(() => { load().then(listen); }, []);
   useEffect(() => {
     if (first.current) { first.current = false; return; }
     const timer = setTimeout(load, 150);

@@ -83,7 +83,7 @@ export function Composer() {
   const chatId = useStore((state) => state.chat?.id ?? (state.route.view === "chat" ? state.route.id : "")), name = useStore(speaker);
   const loaded = useStore((state) => !state.route.id || Boolean(state.chat));
   const busy = useStore((state) => Boolean(state.chat?.generation)), pending = useStore((state) => Boolean(state.pending));
-  const messages = useStore((state) => state.chat?.messages), healthy = useStore((state) => state.health.status !== "connecting");
+  const messages = useStore((state) => state.chat?.messages);
   const [text, setText] = useState(""), [prefill, setPrefill] = useState(null);
   const area = useRef();
   useLayoutEffect(() => { box = area.current; return () => { box = null; }; }, []);
@@ -140,7 +140,7 @@ export function Composer() {
         { label: t("composer.asThem", { name }), icon: "chat", onClick: () => submit({ reply: false, role: "assistant" }), disabled: !text.trim() || busy },
       ]} />
       <textarea id="message" ref=${area} rows="1" aria-label=${t("composer.label")} placeholder=${t("composer.placeholder", { name })} enterkeyhint="send" autocomplete="off"
-        onInput=${(event) => { setText(event.currentTarget.value); keep(); }} onKeyDown=${keys} disabled=${!healthy && !name}></textarea>
+        onInput=${(event) => { setText(event.currentTarget.value); keep(); }} onKeyDown=${keys}></textarea>
       <button type="button" class=${`send ${busy ? "stop" : ""}`} onClick=${() => { if (busy) stop(); else submit(); box.focus(); }}>
         <${Icon} name=${busy ? "stop" : "send"} /><span>${busy ? t("composer.stop") : t("composer.send")}</span></button>
     </div>

@@ -4,8 +4,8 @@ import { alternative, logprobs, problem } from "./chat_state.js";
 import { Spinner } from "./components.js";
 import { t } from "./strings.js";
 
-const share = (logprob) => { const value = 100 * Math.exp(logprob); return value < 1 ? value.toFixed(2) : value.toFixed(0); };
-const shade = (logprob) => ["likely", "fair", "rare"][logprob > Math.log(0.6) ? 0 : logprob > Math.log(0.15) ? 1 : 2];
+const share = (logprob) => { if (logprob === null) return "?"; const value = 100 * Math.exp(logprob); return value < 1 ? value.toFixed(2) : value.toFixed(0); };
+const shade = (logprob) => (logprob === null ? "" : ["likely", "fair", "rare"][logprob > Math.log(0.6) ? 0 : logprob > Math.log(0.15) ? 1 : 2]);
 const visible = (text) => text.replace(/\n/g, "⏎") || "∅";
 
 export function TokenView({ message }) {

@@ -13,14 +13,14 @@ export function VirtualList({ rows, keyOf, render, estimate, handle, onRange, on
   const [, again] = useReducer((n) => n + 1, 0);
   const scroller = useRef(), heights = useRef(new Map()), nodes = useRef(new Map()), range = useRef([0, 0]);
   const stuck = useRef(true), target = useRef(null), latest = useRef();
-  const version = useRef(0), lastTop = useRef(0);
+  const version = useRef(0), lastTop = useRef(0), lastHeight = useRef(0);
 
   const offsets = useMemo(() => {
     const found = new Float64Array(rows.length + 1);
     for (let at = 0; at < rows.length; at++) found[at + 1] = found[at] + (heights.current.get(keyOf(rows[at], at)) ?? estimate(rows[at], at));
     return found;
   }, [rows, version.current]);
-  latest.current = { rows, offsets, keyOf };
+  latest.current = { rows, offsets, keyOf, onEnd };
 
   const place = () => {
     const { rows, offsets } = latest.current, box = scroller.current;
@@ -39,8 +39,13 @@ export function VirtualList({ rows, keyOf, render, estimate, handle, onRange, on
       const row = nodes.current.get(latest.current.keyOf(latest.current.rows[target.current], target.current));
       if (row) box.scrollTop += row.getBoundingClientRect().top - box.getBoundingClientRect().top - box.clientHeight / 3;
       else box.scrollTop = Math.max(0, latest.current.offsets[target.current] - box.clientHeight / 3);
-    } else if (stuck.current) box.scrollTop = box.scrollHeight;
+    } else if (stuck.current) {
+      // the reader moved up, and the event that tells of it is still to come
+      if (box.scrollTop < lastTop.current - 1 && box.scrollHeight >= lastHeight.current) { stuck.current = false; latest.current.onEnd?.(false); }
+      else box.scrollTop = box.scrollHeight;
+    }
     lastTop.current = box.scrollTop;
+    lastHeight.current = box.scrollHeight;
   }, []);
 
   const observer = useMemo(() => new ResizeObserver((entries) => {
@@ -76,6 +81,7 @@ export function VirtualList({ rows, keyOf, render, estimate, handle, onRange, on
     // what grows below the reader does not take them from the end; only moving up does
     const stays = end || (stuck.current && box.scrollTop >= lastTop.current - 1);
     lastTop.current = box.scrollTop;
+    lastHeight.current = box.scrollHeight;
     if (stays !== stuck.current) { stuck.current = stays; onEnd?.(stays); }
     const next = place();
     if (next[0] !== range.current[0] || next[1] !== range.current[1]) again();
