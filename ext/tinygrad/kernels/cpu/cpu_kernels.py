@@ -216,7 +216,7 @@ class CPUKernels:
             tasks = max(1, rows // 4)
             macros = {"ROWS": rows, "COLS": cols, "TASKS": tasks, "NORM": int(norm is not None), "EPS": float(eps)}
             source = plain_source("rows", ["activations.h", "rows.c"], macros | {"FLOAT_INPUT": int(floating)})
-            out = Tensor.empty(rows * (4 * cols if floating else cols // 32 * 48), dtype=dtypes.uint8, device=x.device)
+            out = Tensor.empty(rows * (4 * cols if floating else activation_bytes(1, cols)), dtype=dtypes.uint8, device=x.device)
             found += self._launch(source, "rows", tasks, [out], [x] if norm is None else [x, norm])
         return found
 
@@ -232,7 +232,7 @@ class CPUKernels:
         """experts.c over weights whose experts are (rows, cols) each."""
         for i, weight in enumerate(weights):
             macros |= {f"EXPERT_BYTES_{i}": weight.format.nbytes(rows, cols)}
-            macros |= {f"INPUT_ROW_{i}": 4 * cols if weight.format.element else cols // 32 * 48}
+            macros |= {f"INPUT_ROW_{i}": 4 * cols if weight.format.element else activation_bytes(1, cols)}
         groups = rows // GROUP
         tasks = min(MAX_TASKS, groups) // 4 * 4 or groups
         shared = {"TOKENS": 1, "COLS": cols, "NORM": 0, "EPS": 0.0, "PREPARED": 1, "OUT_ROWS": rows, "SPLIT": tasks}
@@ -302,10 +302,15 @@ class CPUKernels:
         """Activations of a prefill: int8 blocks (see c/activations.h), or normed float32 rows."""
         T, cols = x.shape
         tasks = max(1, T // 8)
-        size = T * cols * 4 if macros["FLOAT_INPUT"] else cols // 32 * (48 * T + 64)
+        size = T * cols * 4 if macros["FLOAT_INPUT"] else activation_bytes(T, cols)
         source = plain_source("prepare", ["activations.h", "prepare.c"], macros | {"TASKS": tasks})
         out = Tensor.empty(size, dtype=dtypes.uint8, device=x.device)
         return self._launch(source, "prepare", tasks, [out], [x, *norms])[0]
+
+
+def activation_bytes(T: int, cols: int) -> int:
+    """Of T tokens as integers: c/activations.h."""
+    return cols // 32 * (52 if T == 1 else 52 * T + 64)
 
 
 def _tasks(T: int, weights: Sequence[PackedMatrix]) -> int:

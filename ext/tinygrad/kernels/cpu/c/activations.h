@@ -1,21 +1,17 @@
 // Activations in the form the weight tiles read. For integer weights: int8 in blocks of 32 columns, quantised as llama.cpp does (amax / 127,
 // round to nearest even). Blocks of T tokens lie side by side, so that one block of weights streams past all tokens:
-//   block b: T x 32 bytes | T scales (f32) | T scale * sum (f32) | T sums, negated (i32) | T sums of the last 16 columns (i32)
+//   block b: T x 32 bytes | T scales (f32) | T scale * sum (f32) | T sums (i32) | T of the first 16 columns | T of the last 16, all negated
 // For float weights: float32 rows as they are.
-// A block takes a cache line more than 48 bytes a token: a multiple of a large power of two would put all of a token's into two sets of the L1 cache.
+// A block takes a cache line more than 52 bytes a token: a multiple of a large power of two would put all of a token's into two sets of the L1 cache.
 
-#define ACT_BLOCK(T) ((T) == 1 ? 48 : 48 * (T) + 64)
+#define ACT_BLOCK(T) ((T) == 1 ? 52 : 52 * (T) + 64)  // activation_bytes of cpu_kernels.py
 
 INLINE const i8* act_quants(const u8* block, int T, int t) { return (const i8*)block + 32 * t; }
 INLINE f32 act_scale(const u8* block, int T, int t) { return ((const f32*)(block + 32 * T))[t]; }
 INLINE f32 act_total(const u8* block, int T, int t) { return ((const f32*)(block + 36 * T))[t]; }
-INLINE i32 act_negated_sum(const u8* block, int T, int t) { return ((const i32*)(block + 40 * T))[t]; }
-INLINE i32 act_high_sum(const u8* block, int T, int t) { return ((const i32*)(block + 44 * T))[t]; }
 // the sum, negated, of the columns that a scale covers: set 0 of one, or set 0 or 1 of two; in all lanes, so that no general register is needed
-INLINE vi act_negated_sums(const u8* block, int T, int t, int set, int sets) {
-  if (sets == 1) return SPLATI(act_negated_sum(block, T, t));
-  const vi high = SPLATI(act_high_sum(block, T, t));
-  return set ? -high : SPLATI(act_negated_sum(block, T, t)) + high;
+INLINE vi act_negated_sum(const u8* block, int T, int t, int set, int sets) {
+  return SPLATI(((const i32*)(block + (40 + (sets == 1 ? 0 : 4 + 4 * set)) * T))[t]);
 }
 
 // 1 / rms(x), arXiv 1910.07467
@@ -104,7 +100,8 @@ INLINE void quantize_row(const f32* x, const f32* norm, f32 eps, int n, u8* acts
       ((f32*)(block + 32 * T))[t] = scale[j];
       ((f32*)(block + 36 * T))[t] = total[j];
       ((i32*)(block + 40 * T))[t] = -(low[j] + high[j]);
-      ((i32*)(block + 44 * T))[t] = high[j];
+      ((i32*)(block + 44 * T))[t] = -low[j];
+      ((i32*)(block + 48 * T))[t] = -high[j];
     }
   }
 }

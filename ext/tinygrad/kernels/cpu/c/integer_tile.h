@@ -95,10 +95,10 @@ INLINE void FORMAT(tile)(const u8* weights, long tile, const u8* acts, vf* acc) 
           dot_pairs(pairs, s * (4 / SCALE_SETS), 4 / SCALE_SETS, act_quants(acts, TOKENS, t), act_quants(acts, TOKENS, t + 1), products);
           UNROLL for (int i = 0; i < 2; i++) {
             const f32 d = act_scale(acts, TOKENS, t + i);
-            const vi negated = act_negated_sums(acts, TOKENS, t + i, s, SCALE_SETS);
+            const vi negated = act_negated_sum(acts, TOKENS, t + i, s, SCALE_SETS);
             vf* sum = &acc[(t + i) * VECTORS + v];
             *sum += TO_FLOAT(products[i] + negated * zero) * (scale[s] * d);
-            if (HAS_MIN && NIBBLE_SCALES) *sum -= min[NIBBLE_SCALES ? s : 0] * (d * TO_FLOAT(negated));
+            if (HAS_MIN && NIBBLE_SCALES) *sum -= min[NIBBLE_SCALES ? s : 0] * (d * (f32)negated[0]);
             if (HAS_MIN && !NIBBLE_SCALES) *sum += min[0] * act_total(acts, TOKENS, t + i);
           }
         }
@@ -109,10 +109,10 @@ INLINE void FORMAT(tile)(const u8* weights, long tile, const u8* acts, vf* acc) 
         const f32 d = act_scale(acts, TOKENS, t);
         vf sum = acc[t * VECTORS + v];
         UNROLL for (int s = 0; s < SCALE_SETS; s++) {
-          const vi negated = act_negated_sums(acts, TOKENS, t, s, SCALE_SETS);
+          const vi negated = act_negated_sum(acts, TOKENS, t, s, SCALE_SETS);
           vi products = dot_chunks(w, s * (8 / SCALE_SETS), 8 / SCALE_SETS, a, negated * zero, SIGNED_8 ? 8 : BITS);
           sum += TO_FLOAT(products) * (scale[s] * d);
-          if (HAS_MIN && NIBBLE_SCALES) sum -= min[NIBBLE_SCALES ? s : 0] * (d * TO_FLOAT(negated));
+          if (HAS_MIN && NIBBLE_SCALES) sum -= min[NIBBLE_SCALES ? s : 0] * (d * (f32)negated[0]);
         }
         if (HAS_MIN && !NIBBLE_SCALES) sum += min[0] * act_total(acts, TOKENS, t);
         acc[t * VECTORS + v] = sum;
