@@ -102,6 +102,14 @@ class ChatOptions(SamplerSettings):
         (), str, "lay an adapter over the model: peft's or mlx-lm's folder, or a GGUF; may be repeated; none: not the persona's",
         metavar="PATH[:SCALE]", allowed="a list of adapters' paths, each perhaps with a colon and a scale behind it", repeated=True,
     )  # fmt: skip
+    speculate: str | None = _option(
+        None, str, "guess tokens that stood in the window before; texts stay the same", metavar="[lookup]", choices=("lookup",),
+        optional=True, value_when_bare="lookup",
+    )  # fmt: skip
+    draft: Path | None = _option(
+        None, Path, "guess tokens with this smaller model of the same vocabulary; texts stay the same", metavar="PATH",
+        allowed="the path of a model", optional=True,
+    )  # fmt: skip
     eos: tuple[str, ...] = _option(
         (), str, "end an answer at this token (or id) and at no other; may be repeated", metavar="TOKEN",
         allowed="a list of tokens, each in quotes", repeated=True,
@@ -177,7 +185,7 @@ class ChatOptions(SamplerSettings):
     def model_key(self) -> tuple[Any, ...]:
         """Equal for all that one loaded model serves. ModelError where there is none."""
         path = str(self.model) if self.fake else str(self.model_path().resolve())
-        return (path, self.max_context, self.quantize, self.eos)
+        return (path, self.max_context, self.quantize, self.eos, self.speculate, self.draft)
 
     def model_bytes(self) -> int:
         """What its files take on the disk: about as much as they will in memory."""

@@ -74,10 +74,11 @@ class Loaded:
         return options.that_matter() | {"max_context": self.llama.max_context}
 
 
-def load(options: ChatOptions, fit: bool = False) -> Loaded:
+def load(options: ChatOptions, fit: bool = False, serve: bool = False) -> Loaded:
     """Cheap checks first; then the device is opened and named on stderr, then the weights are placed with a progress bar.
 
-    With `fit` the options' context window is made to fit the model where it is larger, though the options name it.
+    With `fit` the options' context window is made to fit the model where it is larger, though the options name it. With `serve` it is left
+    to the server for how many conversations passes are made ready.
     """
     if options.fake:
         return _load_fake(options)
@@ -101,6 +102,9 @@ def load(options: ChatOptions, fit: bool = False) -> Loaded:
         llama = load_llama(path, options.max_context, terminal.note, fit, progress=progress, quantize=quantize, stop=options.eos)
     with watch.lap("load the adapters"):
         llama = llama.adapted(adapters)
+    if options.speculate or options.draft:
+        with watch.lap("make speculation ready"):
+            _speculate(llama, options, serve)
     if unknown := llama.config.unknown_keys:
         terminal.note(f"config.json of {path.name} has keys that Townhall does not know and passes over: {', '.join(unknown)[:200]}")
     if options.quantize:
@@ -115,6 +119,24 @@ def load(options: ChatOptions, fit: bool = False) -> Loaded:
     terminal.note(f"{path.name} on {backend.describe()}; it reads the weights at {backend.bandwidth / 1e9:.1f} GB/s")
     show_compiling()
     return Loaded(llama, sampling, backend, watch, path)
+
+
+def _speculate(llama: Any, options: ChatOptions, serve: bool) -> None:
+    """ModelError where --speculate and --draft, or --draft and the model, do not go together."""
+    from app.models.llama.speculation import MOST_GUESSES, PromptLookup
+
+    if options.draft is None:
+        llama.speculate(PromptLookup)
+    else:
+        if options.speculate:
+            raise ModelError("--speculate and --draft both say how tokens are guessed; pass one of them")
+        if not options.draft.exists():
+            raise ModelError(f"--draft {options.draft} does not exist; pass the path of a model")
+        llama.draft_with(load_llama(options.draft, llama.max_context, terminal.note, fit=True))
+    if not serve:
+        llama.share_passes(2, MOST_GUESSES + 1)  # a chat's cache, and one for its notes
+    if not llama.model.kernels.row_sizes(llama.config.head_dim):
+        terminal.note("--speculate and --draft change nothing here: these kernels have no passes that verify guesses")
 
 
 def resampled(loaded: Loaded, options: ChatOptions) -> Loaded:

@@ -21,9 +21,11 @@ def as_timing(reply: Reply, loaded: Loaded) -> str:
     read = reply.prompt_tokens - reply.cached_tokens
     # the first id comes out of the prefill
     rate = f", {(reply.tokens - 1) / reply.decode_seconds:.1f} tokens/s" if reply.tokens > 1 and reply.decode_seconds > 0 else ""
+    speculated = getattr(loaded.llama, "speculated", None)
+    guesses = f"; since the start {speculated}" if speculated and speculated.passes else ""
     return (
         f"{counted(reply.tokens, 'token')} in {reply.decode_seconds:.2f} s{rate}; prompt of {reply.prompt_tokens}: "
-        f"{reply.cached_tokens} cached, {read} read in {reply.prefill_seconds:.2f} s; on {loaded.backend.describe()}"
+        f"{reply.cached_tokens} cached, {read} read in {reply.prefill_seconds:.2f} s; on {loaded.backend.describe()}{guesses}"
     )
 
 

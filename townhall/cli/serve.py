@@ -38,7 +38,7 @@ SERVING = (
 )
 # what a conversation's flags and settings files say of the model, of how it draws, and of what it sees
 SHARED = (
-    *("config", "model", "size", "gen", "quantize", "lora", "eos", "device", "require", "cache"),
+    *("config", "model", "size", "gen", "quantize", "lora", "speculate", "draft", "eos", "device", "require", "cache"),
     *("lorebook", "knowledge", *SAMPLER_KEYS, "max_context", "context", "format", "think", "think_tokens"),
 )
 
@@ -167,7 +167,7 @@ def run(
     )
     listener = server.bind(host, given["port"])
     heads = PrefixCache.of_user(terminal.note) if chat.cache and not chat.fake else None
-    service = Service(options, lambda: load(unadapted(chat)), heads, terminal.note)
+    service = Service(options, lambda: load(unadapted(chat), serve=True), heads, terminal.note)
 
     def ready() -> None:
         address = server.url(listener)
@@ -246,6 +246,7 @@ def answering(chat: ChatOptions, personas: tuple[str, ...], **others: Any) -> "S
         plain_penalty=chat.repeat_penalty or 1.0,
         think=chat.think,
         think_tokens=chat.think_tokens,
+        speculate=bool(chat.speculate or chat.draft),
         log_settings=unadapted(chat).that_matter(),
         adapters=parse_all(chat.lora),
         **others,

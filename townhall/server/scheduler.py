@@ -15,6 +15,7 @@ from townhall.server.slots import Lane, Slot, SlotRequest, Slots
 
 log = logging.getLogger("townhall.server")
 BACKGROUND_TURN = 4  # while chats are active, the background lane has one round in so many
+NO_GUESSES = 4  # conversations from which on a pass has better things to compute than guesses
 PATIENCE = 0.03  # seconds that a piece of a prompt should take at most while others wait for their next token
 
 
@@ -198,6 +199,8 @@ class Scheduler:
     def _share(self, llama: SharesPasses, slots: Slots, turns: Sequence[Active]) -> None:
         """One pass for the next tokens of all that have come to that, the longest waiting first, and one piece of a prompt."""
         upcoming = {active: wanted for active in turns if (wanted := active.upcoming) is not None}
+        if len(upcoming) >= NO_GUESSES:
+            upcoming = {active: wanted.alone for active, wanted in upcoming.items()}
         if reading := [active for active in turns if active not in upcoming]:
             llama.patience = PATIENCE if upcoming else None
             active = min(reading, key=lambda active: (active.job.lane != "chat", active.read))
@@ -210,6 +213,8 @@ class Scheduler:
             if wanted.model is not upcoming[(together or [active])[0]].model:
                 continue  # other adapters: in the next round it has waited longest
             if rows + len(wanted.tokens) > llama.most_rows:
+                wanted = upcoming[active] = wanted.alone
+            if rows == llama.most_rows:
                 break
             rows += len(wanted.tokens)
             together.append(active)

@@ -54,6 +54,7 @@ class Metrics:
 
 T = TypeVar("T")
 MOST_SLOTS = 16
+ROWS_TO_GUESS = 8  # of a pass, at least, where tokens are guessed
 SHARE = 4  # a quarter of the free memory is for caches
 
 
@@ -127,8 +128,15 @@ class Service:
             llama.adapter(spec.path)  # a broken one is named now
         cache = llama.new_cache()
         most = self.options.slots or _affordable(cache)
-        if most > 1 and isinstance(llama, SharesPasses):
-            llama.share_passes(most + 1)  # and the background lane's
+        speculated = getattr(llama, "speculated", None) if self.options.speculate else None
+        if isinstance(llama, SharesPasses) and (most > 1 or speculated):
+            for adapters in dict.fromkeys([(), *(served_model.adapters for served_model in served_models)]):
+                # and the background lane's, and one that takes the place of another before that is let go
+                _adapted(llama, adapters).share_passes(most + 2, max(most + 1, ROWS_TO_GUESS if speculated else 0))
+        if speculated:
+            self.metrics.watch("townhall_guessed", "Tokens that a pass computed on suspicion.", lambda: speculated.guessed)
+            self.metrics.watch("townhall_guesses_accepted", "Of them those that were drawn.", lambda: speculated.accepted)
+            self.metrics.watch("townhall_guessing_passes", "Passes that had guesses.", lambda: speculated.passes)
         slots = Slots(lambda adapters: _adapted(llama, adapters).new_cache(), most)
         # a prefill pass of every size is made once, so that no first answer waits for it to be set up
         warm = min(sum(llama.prefill_sizes), cache.capacity)

@@ -8,7 +8,7 @@ prompt is read by decode steps: an answer would depend on what was in the cache 
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 from weakref import WeakSet
 
@@ -17,6 +17,7 @@ from tinygrad import Device
 
 from app.models.llama.forward import Pass, RowPass
 from app.models.llama.kv_cache import AheadRow, CacheArena, KVCache
+from app.models.llama.speculation import Speculation
 from app.models.llama.transformer import Transformer
 from ext.tinygrad import buffers
 from ext.tinygrad.errors import TownhallError
@@ -25,6 +26,8 @@ from ext.tinygrad.graph.profile import KernelTime
 from ext.tinygrad.kernels.protocol import Kernels
 
 CHUNKS = (128, 32)  # tokens a prefill pass takes, where a kernel set has no `chunks`; every prompt is cut into these, the last piece padded
+ROW_COST = 0.17  # of a row more, in steps, until it has been measured
+MEASURING = 0.1  # how far a pass moves what is known of its cost
 LONGEST = 1.0  # seconds of a pass, as far as the chunks allow: nothing can interrupt one, and Ctrl-C, or a server's other client, waits
 
 
@@ -50,6 +53,11 @@ class NextTokens:
     cache: KVCache
     tokens: Sequence[int]
     model: Transformer  # that fills the cache: only those of one share a pass
+
+    @property
+    def alone(self) -> "NextTokens":
+        """Without guesses."""
+        return self if len(self.tokens) == 1 else replace(self, tokens=self.tokens[:1])
 
     @property
     def computed(self) -> bool:
@@ -79,6 +87,7 @@ class Engine:
         self._rows: RowPass | None = None  # that was the last
         self._row: int | None = None  # of it, which the last step took; None: it had a pass of its own
         self._row_seconds = 0.0
+        self._pass_seconds: dict[int, float] = {}  # of a step (1), and of passes over rows, by size
         self.shared_seconds = 0.0  # of a pass that the last step had a part in, and that was run before it
 
     def prefill(self, ids: list[int], cache: KVCache, on_progress: Callable[[int, int], None] | None = None) -> PrefillStats:
@@ -120,6 +129,17 @@ class Engine:
             run.prepare(model)
         self._shared.add(id(model))
 
+    def _measure(self, rows: int, seconds: float) -> None:
+        known = self._pass_seconds.get(rows, seconds)
+        self._pass_seconds[rows] = known + MEASURING * (seconds - known)
+
+    def row_cost(self, rows: int) -> float:
+        """What a pass over so many rows costs, in steps of one token: as measured, or a guess until then."""
+        size = next((run.T for run in self._row_passes if rows <= run.T), rows)
+        if (measured := self._pass_seconds.get(size)) and (step := self._pass_seconds.get(1)):
+            return measured / step
+        return 1 + ROW_COST * (size - 1)
+
     def shares(self, cache: KVCache) -> bool:
         """May `ahead` take this cache's tokens?"""
         return self._arena is not None and cache.arena is self._arena and id(cache.model or self.model) in self._shared
@@ -149,6 +169,7 @@ class Engine:
         self._rows = next(run for run in self._row_passes if len(ids) <= run.T)
         self._rows.run(wanted[0].model, ids, slots, positions)
         self._row_seconds = time.perf_counter() - started
+        self._measure(self._rows.T, self._row_seconds)
 
     def _timed(self, run: Pass, ids: list[int], cache: KVCache) -> None:
         """One pass, to its end; how long it took counts where it had not to be captured, or bound to the cache, first."""
@@ -175,7 +196,10 @@ class Engine:
         else:
             cache.ahead.clear()
             self._row, self.shared_seconds = None, 0.0
+            counts, started = self._decode.prepared(cache), time.perf_counter()
             self._decode([token], len(cache.tokens), cache)
+            if counts:
+                self._measure(1, time.perf_counter() - started)
         cache.tokens.append(token)
 
     def logits(self) -> np.ndarray:
@@ -282,8 +306,10 @@ class Generation(Iterator[int]):
         max_tokens: int,
         stop_ids: frozenset[int],
         never: np.ndarray | None = None,
+        speculation: Speculation | None = None,
     ):
-        """`never`: ids that are not sampled, whatever their logits."""
+        """`never`: ids that are not sampled, whatever their logits. With `speculation` a step may give several ids, one after another."""
+        self._speculation = speculation
         self._engine, self._cache, self._prompt, self._draw = engine, cache, prompt, draw
         self._max_tokens, self._stop_ids = max_tokens, stop_ids
         self._never = never if never is not None and never.size else None
@@ -304,8 +330,14 @@ class Generation(Iterator[int]):
         if self.tokens == 0:
             self._prefill()
         started = time.perf_counter()
+        if self._speculation and (wanted := self.upcoming) and len(wanted.tokens) > 1 and not wanted.computed:
+            self._engine.ahead([wanted])
         self._engine.advance(self._history[-1], self._cache)
         token = self._forced.pop(0) if self._forced else self._sample()
+        if self._speculation and (guesses := self._cache.ahead):
+            if self._engine.shared_seconds:
+                self._speculation.began(len(guesses))
+            self._speculation.outcome(guesses[0].token == token)
         self.shared_seconds = self._engine.shared_seconds
         seconds = time.perf_counter() - started + self.shared_seconds
         if self.tokens == 0:
@@ -325,7 +357,11 @@ class Generation(Iterator[int]):
         over = self._closed or self.finish_reason or self.tokens >= self._max_tokens or len(history) >= self._cache.capacity + 1
         if over or not self._engine.shares(self._cache) or len(held) != len(history) - 1 or (self.tokens == 0 and held != history[:-1]):
             return None
-        return NextTokens(self._cache, history[-1:], self._cache.model or self._engine.model)
+        wanted = NextTokens(self._cache, history[-1:], self._cache.model or self._engine.model)
+        if not self._speculation or self._forced or wanted.computed:
+            return wanted
+        most = min(self._engine.most_rows, self._max_tokens - self.tokens, self._cache.capacity - len(held)) - 1
+        return replace(wanted, tokens=[history[-1], *self._speculation.guess(history, most)])
 
     def _prefill(self) -> None:
         stats = self._engine.prefill(self._prompt[:-1], self._cache)

@@ -29,6 +29,7 @@ from app.models.llama.lora.adapter_set import AdapterSet, key_of, lay_over
 from app.models.llama.lora.open_adapter import open_adapter
 from app.models.llama.sampler import Sampler, SamplingParams
 from app.models.llama.sequence_breakers import breakers_for
+from app.models.llama.speculation import Drafter, DraftModel, Speculation, SpeculationCount
 from app.models.llama.tokenizers.tokenizer import Tokenizer
 from app.models.llama.traits import Rope
 from app.models.llama.transformer import Transformer, rope_angles
@@ -62,6 +63,8 @@ class Llama:
         self._undecodable = tokenizer.undecodable(config.vocab_size)
         self._scratch: KVCache | None = None
         self._arena: CacheArena | None = None
+        self._drafter: Callable[[], Drafter] | None = None
+        self.speculated = SpeculationCount()
         self.quantised = 0  # matrices that were floats in the file
         self.adapters: AdapterSet | None = None  # that fill new caches
         self._adapters: dict[Path, Adapter] = {}
@@ -193,10 +196,21 @@ class Llama:
         nothing changes."""
         if not self.model.kernels.row_sizes(self.config.head_dim):
             return
-        if self._arena is None:
+        if self._arena is None or self._arena.slots < conversations:
             shape = (self.config.n_kv_heads, cache_rows(self.max_context), self.config.head_dim)
             self._arena = CacheArena(conversations, self.config.n_layers, shape, self._cache_dtype)
         self.engine.share(self._arena, rows or conversations, self.model if self.adapters is None else self.adapters.model)
+
+    def speculate(self, drafter: Callable[[], Drafter]) -> None:
+        """From now on guess what comes next, by a `drafter` for each generation, where a cache's passes can be shared (`share_passes`)."""
+        self._drafter = drafter
+
+    def draft_with(self, draft: "Llama") -> None:
+        """`speculate` with a smaller model. ConfigError for one of another vocabulary."""
+        ours, theirs = (dict(llama.tokenizer.spellings()) for llama in (self, draft))
+        if ours != theirs or self.tokenizer.special_ids != draft.tokenizer.special_ids:
+            raise ConfigError("--draft needs a model of the same vocabulary; pass a smaller model of the same family")
+        self.speculate(lambda: DraftModel(draft))
 
     @property
     def most_rows(self) -> int:
@@ -243,7 +257,8 @@ class Llama:
         stops = self.tokenizer.stop_ids if stop_ids is None else stop_ids
         cache = self.new_cache() if cache is None else cache
         draw = Sampler(sampling, breakers_for(self.tokenizer, sampling)) if isinstance(sampling, SamplingParams) else sampling
-        return Generation(self.engine, cache, list(ids), draw, max_tokens, stops, self._undecodable)
+        guesses = Speculation(self._drafter(), self.engine.row_cost, self.speculated) if self._drafter else None
+        return Generation(self.engine, cache, list(ids), draw, max_tokens, stops, self._undecodable, guesses)
 
     def logits(self, ids: list[int]) -> np.ndarray:
         """Teacher-forced logits after each of `ids`, float32 (len(ids), V)."""
