@@ -47,10 +47,10 @@ class Served:
 
 
 @contextmanager
-def townhall(model: Path | None, flags: Sequence[str] = (), bare: bool = False) -> Iterator[Served]:
-    """`townhall serve`, ready; Stacy is asked, or the bare model, which other servers have too."""
+def townhall(model: Path | None, flags: Sequence[str] = (), bare: bool = False, root: Path = ROOT) -> Iterator[Served]:
+    """`townhall serve` of a checkout, ready; Stacy is asked, or the bare model, which other servers have too."""
     chosen = ["--model", str(model)] if model else []
-    with _running([sys.executable, "-m", "townhall", "serve", "--port", (port := _free_port()), *chosen, *flags], port) as (url, pid):
+    with _running([sys.executable, "-m", "townhall", "serve", "--port", (port := _free_port()), *chosen, *flags], port, root) as (url, pid):
         named = httpx.get(f"{url}/models").json()["data"]
         yield Served("townhall", url, named[-1]["id"] if bare else "stacy", pid)
 
@@ -58,10 +58,12 @@ def townhall(model: Path | None, flags: Sequence[str] = (), bare: bool = False) 
 @contextmanager
 def llama_cpp(model: Path, slots: int, context: int) -> Iterator[Served]:
     """llama.cpp's server: its own program where it is on the PATH, else the one that llama-cpp-python brings (one slot)."""
-    port = _free_port()
     if binary := shutil.which("llama-server"):
-        command = [binary, "-m", str(model), "--port", port, "-np", str(slots), "-c", str(slots * context), "--log-disable"]
-    elif all(importlib.util.find_spec(name) for name in PYTHON_SERVER):
+        with llama_server(Path(binary), model, slots, context) as served:
+            yield served
+        return
+    port = _free_port()
+    if all(importlib.util.find_spec(name) for name in PYTHON_SERVER):
         command = [sys.executable, "-m", "llama_cpp.server", "--model", str(model), "--port", port, "--n_ctx", str(context)]
         # its defaults are half of the cores, and to break an answer off when somebody else asks
         command += ["--n_threads", "-1", "--n_threads_batch", "-1", "--interrupt_requests", "false"]
@@ -72,8 +74,17 @@ def llama_cpp(model: Path, slots: int, context: int) -> Iterator[Served]:
 
 
 @contextmanager
-def _running(command: Sequence[str], port: str) -> Iterator[tuple[str, int]]:
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def llama_server(binary: Path, model: Path, slots: int, context: int) -> Iterator[Served]:
+    """llama.cpp's own program, with as many sequences in a batch as there are slots."""
+    port = _free_port()
+    command = [str(binary), "-m", str(model), "--port", port, "-np", str(slots), "-c", str(slots * context), "--log-disable"]
+    with _running(command, port) as (url, pid):
+        yield Served("llama.cpp", url, httpx.get(f"{url}/models").json()["data"][0]["id"], pid)
+
+
+@contextmanager
+def _running(command: Sequence[str], port: str, root: Path = ROOT) -> Iterator[tuple[str, int]]:
+    process = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}/v1"
     try:
         ends = time.monotonic() + LOADING

@@ -30,7 +30,7 @@ FIXED = {
     "personality": "use /persona NAME",
     "log_to": "use /branch, or /save PATH",
 }
-AT_START = ("greeting", "max_context", "quantize", "eos", "device", "require", "cache", "log", "profile")
+AT_START = ("greeting", "max_context", "quantize", "speculate", "draft", "eos", "device", "require", "cache", "log", "profile")
 NEW_LOG = ("context", "format", "lora", "lorebook", "knowledge")  # how prompts are laid out, and who answers: a log says that once
 
 
