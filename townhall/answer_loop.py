@@ -84,6 +84,8 @@ class AnswerLoop(Generic[T]):
             for _ in read(self._llama, self._ids, self._cache):
                 self.read_seconds = time.perf_counter() - started
                 yield None
+            if (upcoming := self.generation.upcoming) is not None and not upcoming.computed:
+                yield None  # the first id's pass can be shared, too
             self.reading = False
             started = time.perf_counter()
             for token in self.generation:

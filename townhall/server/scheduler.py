@@ -50,10 +50,14 @@ class Active:
     steps: Generator[None, None, None]
     read: int = 0  # tokens of its prompt, in pieces
     turn: int = 0  # the last round in which it had a step
+    batchable: Batchable | None = None  # the job, if it is; asked once, for Python takes its time over a protocol
+
+    def __post_init__(self) -> None:
+        self.batchable = self.job if isinstance(self.job, Batchable) else None
 
     @property
     def upcoming(self) -> Any:
-        return self.job.upcoming if isinstance(self.job, Batchable) else None
+        return self.batchable.upcoming if self.batchable else None
 
 
 class Scheduler:
@@ -140,6 +144,7 @@ class Scheduler:
             self._thread.join(seconds)
 
     def _serve(self, llama: LanguageModel, slots: Slots) -> None:
+        sharing = llama if isinstance(llama, SharesPasses) and llama.most_rows else None
         while True:
             with self._changed:
                 while not (self._waiting or self._active or self._closing):
@@ -154,7 +159,7 @@ class Scheduler:
                 self._waiting = deque([*stay, *newer])
             for job, slot in admitted:
                 self._active.append(Active(job, slot, job.steps(llama, slot)))
-            self._round(llama, slots)
+            self._round(sharing, slots)
 
     def _admit(self, slots: Slots, waiting: Sequence[Work]) -> tuple[list[tuple[Work, Slot]], list[Work]]:
         """(jobs that found a slot, those that go on waiting), in their order within a lane; a job whose client has gone is dropped."""
@@ -182,7 +187,7 @@ class Scheduler:
             job.cancelled = True
             return None
 
-    def _round(self, llama: LanguageModel, slots: Slots) -> None:
+    def _round(self, sharing: SharesPasses | None, slots: Slots) -> None:
         self._rounds += 1
         for active in [active for active in self._active if active.job.cancelled or self._over(active.job)]:
             active.steps.close()
@@ -190,8 +195,8 @@ class Scheduler:
             self._end(active.job)
         chats = any(active.job.lane == "chat" for active in self._active)
         turns = [a for a in self._active if a.job.lane == "chat" or not chats or self._rounds % BACKGROUND_TURN == 0]
-        if isinstance(llama, SharesPasses) and llama.most_rows:
-            self._share(llama, slots, turns)
+        if sharing:
+            self._share(sharing, slots, turns)
         else:
             for active in turns:
                 self._step(slots, active)

@@ -310,6 +310,7 @@ class Generation(Iterator[int]):
     ):
         """`never`: ids that are not sampled, whatever their logits. With `speculation` a step may give several ids, one after another."""
         self._speculation = speculation
+        self._draws_from_few = draw if isinstance(draw, DrawsFromFew) else None  # asked once: Python takes its time over a protocol
         self._engine, self._cache, self._prompt, self._draw = engine, cache, prompt, draw
         self._max_tokens, self._stop_ids = max_tokens, stop_ids
         self._never = never if never is not None and never.size else None
@@ -369,13 +370,13 @@ class Generation(Iterator[int]):
 
     def _sample(self) -> int:
         """The next id: from the few that the device ranked where those are enough, else from all logits."""
-        if isinstance(self._draw, DrawsFromFew) and (enough := self._draw.enough(self._history)) and (found := self._engine.largest()):
+        if (few := self._draws_from_few) and (enough := few.enough(self._history)) and (found := self._engine.largest()):
             ids, scores = found
             if self._never_ids and not self._never_ids.isdisjoint(ids):
                 kept = [(n, score) for n, score in zip(ids, scores, strict=True) if n not in self._never_ids]
                 ids, scores = [n for n, _ in kept], [score for _, score in kept]
             if len(ids) >= enough:
-                return self._draw.draw_from(ids[:enough], scores[:enough], self._history)
+                return few.draw_from(ids[:enough], scores[:enough], self._history)
         logits = self._engine.logits()
         if self._never is not None:
             logits[self._never] = -np.inf
