@@ -128,6 +128,11 @@ class Job:
     _loop: AnswerLoop[TextEvent | None] | None = None  # of the answer that is being made
 
     @property
+    def reading(self) -> bool:
+        """Is its next step a piece of a prompt, or what comes before?"""
+        return self._loop is None or self._loop.reading
+
+    @property
     def upcoming(self) -> Any:
         """What the next step needs computed, where a pass that others share can do it; else None."""
         return self._loop.upcoming if self._loop else None

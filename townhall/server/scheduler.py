@@ -38,7 +38,9 @@ class Batchable(Protocol):
     """Work whose next step may be computed with those of others."""
 
     @property
-    def upcoming(self) -> Any: ...  # what SharesPasses.compute_ahead takes; None while there is something else to do, a prompt to read, say
+    def reading(self) -> bool: ...  # is its next step a piece of a prompt, or what comes before
+    @property
+    def upcoming(self) -> Any: ...  # what SharesPasses.compute_ahead takes; None where the next step has passes of its own
 
 
 @dataclass(eq=False)
@@ -206,7 +208,11 @@ class Scheduler:
         upcoming = {active: wanted for active in turns if (wanted := active.upcoming) is not None}
         if len(upcoming) >= NO_GUESSES:
             upcoming = {active: wanted.alone for active, wanted in upcoming.items()}
-        if reading := [active for active in turns if active not in upcoming]:
+        own = [active for active in turns if active not in upcoming]
+        for active in own:
+            if active.batchable and not active.batchable.reading:  # through adapters that no passes are ready for, say
+                self._step(slots, active)
+        if reading := [active for active in own if active.batchable is None or active.batchable.reading]:
             llama.patience = PATIENCE if upcoming else None
             active = min(reading, key=lambda active: (active.job.lane != "chat", active.read))
             held = len(active.slot.cache.tokens)

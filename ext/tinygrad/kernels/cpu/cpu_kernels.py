@@ -94,9 +94,7 @@ class CPUKernels:
         else:
             macros["PROJECT(part, tile, acc)"] = _project([packed(w).format for w in weights])
             tasks = _tasks(T, weights)
-            out = self._matmul(
-                "qkv", x, norm, eps, weights, tasks, macros, [q, cache_k, cache_v], [rope, *bias, *places], _variable(start_pos)
-            )
+            out = self._matmul("qkv", x, norm, eps, weights, tasks, macros, [q, cache_k, cache_v], [rope, *bias], start_pos)
         return out[0], out[1], out[2]
 
     def attend(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: Position, attention: Attention = FULL_ATTENTION) -> Tensor:
@@ -267,7 +265,7 @@ class CPUKernels:
         macros: dict[str, object],
         outputs: Sequence[Tensor],
         more: Sequence[Tensor] = (),
-        start_pos: int | UOp | None = None,
+        start_pos: Position | None = None,
     ) -> list[Tensor]:
         """Kernel <name>.c over x (T, cols) and weights with as many columns."""
         T, cols = x.shape
@@ -285,8 +283,8 @@ class CPUKernels:
             if any(f.element for f in formats):
                 inputs.append(self._prepare(x, norms, shared | {"FLOAT_INPUT": 1}) if norms else x)
         source = matmul_source(f"{name}.c", name, formats, shared | macros | changes | {"OUT_ROWS": weights[0].shape[0], "TASKS": tasks})
-        inputs += [*(packed(w).data for w in weights), *more, *change_tensors(weights, narrowed)]
-        return self._launch(source, name, tasks, outputs, inputs, start_pos)
+        inputs += [*(packed(w).data for w in weights), *more, *change_tensors(weights, narrowed), *_places(start_pos)]
+        return self._launch(source, name, tasks, outputs, inputs, _variable(start_pos))
 
     def _narrow(self, x: Tensor, norms: Sequence[Tensor], weights: Sequence[PackedMatrix], macros: dict[str, object]) -> Tensor:
         """A x of the changes of these weights, float32 (T, ranks together)."""
@@ -333,12 +331,12 @@ def _project(formats: Sequence[Format]) -> str:
     return f"{'; else '.join(branches)}; else TILE_2(wv, tile, INPUT_2, acc)"
 
 
-def _places(start_pos: Position) -> list[Tensor]:
+def _places(start_pos: Position | None) -> list[Tensor]:
     """What a kernel reads of where its tokens stand (c/place.h), if it is more than a variable."""
     return [start_pos.table] if isinstance(start_pos, RowPositions) else []
 
 
-def _variable(start_pos: Position) -> int | UOp | None:
+def _variable(start_pos: Position | None) -> int | UOp | None:
     return None if isinstance(start_pos, RowPositions) else start_pos
 
 

@@ -8,6 +8,8 @@ import pytest
 from app.models.llama import Llama, SamplingParams
 from app.models.llama.engine import NextTokens
 from app.models.llama.kv_cache import KVCache
+from tests.reference.adapters import CASES, stored_cases, write_adapter
+from tests.reference.families import CONTEXT, ids_of, write_family
 from tests.reference.tiny import make_tiny_gguf
 
 CONVERSATIONS = 5
@@ -154,3 +156,34 @@ def test_a_model_of_floats_is_computed_as_alone(tmp_path: Path) -> None:
     for n in (21, 22, 23):
         np.testing.assert_array_equal(llama.engine.step(ids[n - 1], a), alone(llama, ids[:n]))
     np.testing.assert_array_equal(llama.engine.step(ids[20], b), alone(llama, ids[:21]))
+
+
+@pytest.mark.slow
+def test_conversations_through_one_adapter_share_a_pass_and_no_other_does(tmp_path: Path) -> None:
+    base = write_family(CASES["all"][0], tmp_path / "base")
+    adapter = write_adapter(stored_cases()["all"], tmp_path / "adapter")
+    bare = Llama.load(base, CONTEXT, device="CPU")
+    bare.share_passes(3, 2)
+    if not bare.most_rows:
+        pytest.skip("no such passes here")
+    llama = bare.adapted([(adapter, 1.0)])
+    a, b, other, alone_cache = llama.new_cache(), llama.new_cache(), bare.new_cache(), llama.new_cache()
+    assert other.arena is not None and alone_cache.arena is None
+    ids = ids_of(12)
+    generation = llama.generate(ids[:9], 4, cache=a)
+    llama.prefill(ids[:8], a)
+    assert generation.upcoming is None  # nothing is ready for it yet, and nothing is captured in the middle of a request
+    llama.share_passes(3, 2)
+    assert generation.upcoming is not None
+    for cache in (b, alone_cache):
+        llama.prefill(ids[:8], cache)
+    bare.prefill(ids[:8], other)
+    through = generation.upcoming.model
+    assert through is not bare.model
+    with pytest.raises(AssertionError):
+        llama.compute_ahead([NextTokens(a, ids[8:9], through), NextTokens(other, ids[8:9], bare.model)])
+    llama.compute_ahead([NextTokens(a, ids[8:9], through), NextTokens(b, ids[8:9], through)])
+    expected = llama.engine.step(ids[8], alone_cache).copy()
+    for cache in (a, b):
+        np.testing.assert_array_equal(llama.engine.step(ids[8], cache), expected)
+    assert np.abs(bare.engine.step(ids[8], other) - expected).max() > 0
