@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from townhall.context.source import GatheredSources, PromptPart, PromptSources, SourceRole
 from townhall.context.strategy import ContextStrategy, Window, WindowPlan
@@ -44,6 +45,14 @@ class PromptPlan:
     gathered: GatheredSources = GatheredSources()
     window: WindowPlan = WindowPlan(())  # what of them the prompt holds
     begun: tuple[int, ...] = ()  # ids that a source has the answer begin with, as a part of it
+
+    def contents(self) -> dict[str, Any]:
+        """What the prompt is made of, and the very texts that sources put into it, in JSON values."""
+        return {
+            "parts": [part.to_json() for part in self.parts],
+            "passed_over": [item.to_json() for item in self.gathered.passed_over],
+            "inserted": [text.to_json() for text in self.gathered.texts],
+        }
 
 
 def lay_out(

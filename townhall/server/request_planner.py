@@ -29,7 +29,7 @@ from townhall.server.slots import Adapters
 from townhall.server.summaries import SummaryStore
 from townhall.server.tool_requests import ToolUse, tool_use
 from townhall.server.tools import CallHistory, CallReading, call_tags, refuse_open_calls
-from townhall.transcript import PromptPlan, lay_out
+from townhall.transcript import lay_out
 
 SEEDS = 1 << 63  # numpy takes seeds from 0 on, clients send any 64 bits
 DROPPED, WARNING = "X-Townhall-Dropped", "X-Townhall-Warning"  # headers of a response
@@ -163,13 +163,11 @@ class Planner:
         dropped = [indices[at] for at in prompt_plan.dropped]
         info = self._info(served_model, name, window.pinned, dropped, prompt_plan.dropped_tokens)
         info |= {"prompt_tokens": len(prompt_plan.ids), "reserve_tokens": window.reserve, "prompt_sha256": prompt_hash(prompt_plan.ids)}
-        memory = (
-            {"memory": prompt_plan.memory.text, "memory_tokens": len(prompt_plan.memory.ids), "memory_of": list(prompt_plan.memory_of)}
-            if prompt_plan.memory
-            else {}
-        )
+        info |= prompt_plan.contents()
+        if memory := prompt_plan.memory:
+            info |= {"memory": memory.text, "memory_tokens": len(memory.ids), "memory_of": list(prompt_plan.memory_of)}
         info["tools"] = None if not use else "template" if syntax.template else "text"
-        return PlannedRequest(_repeated(run, request.n or 1), info | memory | _put_in(prompt_plan), served_model.id, warning, calls=reading)
+        return PlannedRequest(_repeated(run, request.n or 1), info, served_model.id, warning, calls=reading)
 
     def turn(self, asked: ChatTurn) -> PlannedRequest:
         """The reply to a chat's last message, or the user's next one. APIError, ContextError or PrefillError for what cannot be done."""
@@ -229,7 +227,7 @@ class Planner:
         info |= {"prompt_tokens": len(ids), "reserve_tokens": window.reserve, "prompt_sha256": prompt_hash(ids)}
         if memory := plan.memory:
             info |= {"memory": memory.text, "memory_tokens": len(memory.ids), "memory_of": list(plan.memory_of)}
-        info |= _put_in(plan)
+        info |= plan.contents()
         return PlannedRequest([run], info, served_model.id, given=carried, gathered=plan.gathered, sources=sources.note(self._capacity))
 
     def _carried(self, asked: ChatTurn, prompt: Prompt) -> list[int]:
@@ -365,15 +363,6 @@ class Planner:
             "memory_of": [],
             "device": self._llama.device,
         }
-
-
-def _put_in(plan: PromptPlan) -> dict[str, Any]:
-    """What a prompt is made of, and the very texts that sources put into it."""
-    return {
-        "parts": [part.to_json() for part in plan.parts],
-        "passed_over": [item.to_json() for item in plan.gathered.passed_over],
-        "inserted": [text.to_json() for text in plan.gathered.texts],
-    }
 
 
 def default_sampling() -> SamplingParams:
