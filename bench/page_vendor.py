@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, TESTS = ROOT / "townhall/web/assets/vendor", ROOT / "tests/web/vendor"
 LANGUAGES = (
-    *("bash", "c", "cpp", "css", "diff", "go", "ini", "java", "javascript", "json", "markdown", "python", "rust", "sql", "xml"),
+    *("bash", "cpp", "css", "diff", "go", "ini", "java", "javascript", "json", "markdown", "python", "rust", "sql", "xml"),
     "yaml",
 )
 FONTS = (

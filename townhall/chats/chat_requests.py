@@ -42,6 +42,10 @@ class DrawnReply(StrictModel):
     seed: Annotated[int, Field(ge=-1, lt=1 << 63), FLOATS] | None = None
 
 
+MAX_LIBRARIES = 8
+LibraryName = Annotated[str, Field(min_length=1, max_length=64)]
+
+
 class ChatAdapter(StrictModel):
     """An adapter that the server has, and by how much it counts."""
 
@@ -59,6 +63,7 @@ class ChatSettings(StrictModel):
     think: bool | None = None
     stop: Annotated[Listed[StopText], Field(max_length=MAX_STOPS)] | None = None
     adapters: Annotated[Listed[ChatAdapter], Field(max_length=16)] | None = None  # in place of the character's own; []: none
+    libraries: Annotated[Listed[LibraryName], Field(max_length=MAX_LIBRARIES)] | None = None  # likewise
 
     def given(self) -> dict[str, Any]:
         """As a log's `set` has it."""

@@ -63,6 +63,7 @@ class ChatTurn:
     think: bool | None = None
     stop: Sequence[str] = ()
     adapters: Sequence[tuple[str, float]] | None = None  # names and scales; None: the character's own
+    libraries: Sequence[str] | None = None  # by name; None: the character's own
     score: int | None = None  # log-probabilities of `carried` with so many alternatives, instead of an answer
 
     def sources(self, speaker: str) -> list[PromptSource]:

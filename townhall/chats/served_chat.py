@@ -149,6 +149,9 @@ class ServedChat(WatchedChat):
             self._service.served_models.find(changes.model)
         if changes.settings and changes.settings.adapters:
             self._service.served_models.adapters_of(self._service.served_models.bare, adapters_named(changes.settings.given()))
+        if changes.settings and changes.settings.libraries:
+            libraries = changes.settings.libraries
+            await self._service.plan(lambda planner: self._service.served_models.libraries.source(libraries))
         given = changes.given()
 
         def write(record: ChatRecord) -> None:
@@ -296,6 +299,7 @@ class ServedChat(WatchedChat):
             think=settings.get("think"),
             stop=tuple(settings.get("stop") or ()),
             adapters=adapters_named(settings),
+            libraries=settings.get("libraries"),
             score=score,
         )
 

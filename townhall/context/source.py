@@ -225,6 +225,12 @@ class PromptSources:
             (*self.sources, *more), self._tokenizer, [*self.head, *(text for one in more for text in one.head(self.count))]
         )
 
+    def instead(self, name: str, other: PromptSource | None) -> "PromptSources":
+        """`other` in the place of the source of that name, in front where there is none; neither has texts in the head."""
+        kept = [source for source in self.sources if source.name != name]
+        at = next((at for at, source in enumerate(self.sources) if source.name == name), 0)
+        return PromptSources([*kept[:at], *([other] if other else []), *kept[at:]], self._tokenizer, self.head, self._beside)
+
     def count(self, text: str) -> int:
         """Tokens of a text by itself."""
         return len(self._tokenizer.encode(text, bos=False, special=False)) if text else 0

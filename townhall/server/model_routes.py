@@ -97,8 +97,9 @@ class ModelRoutes:
     async def files(self, request: Request) -> Response:
         """GET /townhall/models."""
         found = await asyncio.to_thread(lambda: [self._described(name, path) for name, path in self._paths().items()])
+        adapters = [{"name": spec.name, "scale": spec.scale} for spec in self._service.options.adapters]
         how = f"townhall {'web' if self._service.options.page else 'serve'} --model FILE"
-        return json_response({"loaded": self._loaded(), "models": found, "switchable": False, "how": how})
+        return json_response({"loaded": self._loaded(), "models": found, "switchable": False, "how": how, "adapters": adapters})
 
     async def fit(self, request: Request) -> Response:
         """GET /townhall/models/fit."""

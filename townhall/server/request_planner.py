@@ -175,7 +175,8 @@ class Planner:
         speaker = replace(served_model, persona=replace(served_model.persona, description=asked.system, style="")) if asked.system else None
         prompt = self._served_models.prompt(speaker or served_model, think=asked.think)
         limit = self._options.max_tokens if asked.max_tokens is None else asked.max_tokens
-        sources = served_model.sources.adding(asked.sources(served_model.persona.name))
+        sources = self._served_models.libraries.instead(served_model.sources, asked.libraries)
+        sources = sources.adding(asked.sources(served_model.persona.name))
         window = open_window(prompt, self._capacity, limit, sources)
         refuse_oversized_head(served_model.persona, prompt, window, limit)
         strategy, summaries = open_strategy(name := asked.context or self._options.context), self._summary_store

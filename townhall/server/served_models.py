@@ -18,6 +18,7 @@ from townhall.persona_sources import open_sources
 from townhall.prompt import Prompt
 from townhall.prompt_builder import open_window, refuse_oversized_head
 from townhall.server.errors import APIError
+from townhall.server.open_libraries import OpenLibraries
 from townhall.server.slots import Adapters
 from townhall.template import call_syntax, open_format
 
@@ -77,6 +78,7 @@ class ServedModels:
         nothing = PromptSources((), llama.tokenizer)
         self.bare = self._served_models.setdefault(model_id, ServedModel(model_id, BARE_MODEL, nothing))
         self.adapters = tuple(adapters)
+        self.libraries = OpenLibraries()
         for spec in adapters:
             if spec.name in self._served_models:
                 raise ModelError(f"--lora {spec.path}: {spec.name} is served already; give it another name, as in NAME={spec.path}")

@@ -62,6 +62,7 @@ def test_models_are_listed_by_their_headers_with_the_loaded_one_first(api):
     assert two["types"][0] == "Q8_0" and two["parameters"] > 0 and two["bytes"] > 0
     assert broken["fault"] and folder["fault"]
     assert not found["switchable"] and found["how"] == "townhall serve --model FILE"
+    assert found["adapters"] == []
 
 
 def test_the_loaded_one_is_told_with_its_device_as_the_driver_has_it(api):

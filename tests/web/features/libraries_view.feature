@@ -32,6 +32,15 @@ Feature: The libraries' view
     Then I see "No library yet"
     And no file in the house holds "dough rest overnight"
 
+  Scenario: A chat has a library of its own, and a reply says what it went by
+    Given the page is open with the echo model, in a house of its own
+    When I open the view "Libraries"
+    And I make the library "kitchen"
+    And I drop the documents "bread.md", "poem.txt"
+    And I begin a new chat with the library "kitchen"
+    And I say "How long does the dough rest?"
+    Then the reply names "bread.md, line 3" as its source
+
   Scenario Outline: Everybody can use the libraries' view: <screen>, <scheme>
     Given <screen>
     And I like my screens <scheme>

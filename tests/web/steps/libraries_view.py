@@ -3,6 +3,7 @@
 from behave import then, when
 from playwright.sync_api import expect
 
+from tests.web import looking
 from tests.web.looking import button
 
 DOCUMENTS = {
@@ -74,3 +75,23 @@ def take_out(context, name):
 def delete(context, name):
     button(context.page, f"Delete the library {name}").click()
     agree(context.page, "Delete")
+
+
+@when('I begin a new chat with the library "{name}"')
+def chat_with(context, name):
+    page = context.page
+    looking.aside(page)
+    button(page, "New chat").click()
+    button(page, "Settings of this chat").click()
+    panel = page.get_by_role("complementary", name="Settings of this chat")
+    panel.locator("summary").filter(has_text="Libraries").click()
+    panel.get_by_role("combobox", name="Libraries of this chat", exact=True).select_option("own")
+    panel.get_by_role("checkbox", name=name, exact=True).check()
+
+
+@then('the reply names "{place}" as its source')
+def names_source(context, place):
+    looking.at_rest(context.page)
+    sources = looking.messages(context.page).last.locator("details.sources")
+    sources.locator("summary").click()
+    expect(sources.get_by_role("link", name=place)).to_be_visible()

@@ -4,8 +4,8 @@ import { CopyButton } from "./components.js";
 import { memo } from "./memo.js";
 import { t } from "./strings.js";
 
-const SHIPPED = new Set("bash c cpp css diff go ini java javascript json markdown python rust sql xml yaml".split(" "));
-const ALIASES = { py: "python", python3: "python", js: "javascript", jsx: "javascript", mjs: "javascript", ts: "javascript", tsx: "javascript", typescript: "javascript", sh: "bash", shell: "bash", zsh: "bash", console: "bash", html: "xml", svg: "xml", yml: "yaml", "c++": "cpp", h: "c", hpp: "cpp", golang: "go", rs: "rust", toml: "ini", md: "markdown", patch: "diff", jsonc: "json" };
+const SHIPPED = new Set("bash cpp css diff go ini java javascript json markdown python rust sql xml yaml".split(" "));
+const ALIASES = { py: "python", python3: "python", js: "javascript", jsx: "javascript", mjs: "javascript", ts: "javascript", tsx: "javascript", typescript: "javascript", sh: "bash", shell: "bash", zsh: "bash", console: "bash", html: "xml", svg: "xml", yml: "yaml", c: "cpp", "c++": "cpp", h: "cpp", hpp: "cpp", golang: "go", rs: "rust", toml: "ini", md: "markdown", patch: "diff", jsonc: "json" };
 const LONGEST = 20_000; // characters that are coloured
 
 const loaded = new Map();

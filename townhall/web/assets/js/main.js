@@ -5,6 +5,8 @@ import { startKeys } from "./keys.js";
 import { startRouter } from "./router.js";
 import { Shell } from "./shell.js";
 import { startLanguage } from "./strings.js";
+import "./extras_section.js"; // these two add themselves
+import "./sources_note.js";
 
 startLanguage();
 startRouter();
