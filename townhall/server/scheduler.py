@@ -209,10 +209,11 @@ class Scheduler:
         if len(upcoming) >= NO_GUESSES:
             upcoming = {active: wanted.alone for active, wanted in upcoming.items()}
         own = [active for active in turns if active not in upcoming]
+        reading = [active for active in own if active.batchable is None or active.batchable.reading]
         for active in own:
-            if active.batchable and not active.batchable.reading:  # through adapters that no passes are ready for, say
+            if active not in reading:  # it answers through adapters that no passes are ready for, say
                 self._step(slots, active)
-        if reading := [active for active in own if active.batchable is None or active.batchable.reading]:
+        if reading:
             llama.patience = PATIENCE if upcoming else None
             active = min(reading, key=lambda active: (active.job.lane != "chat", active.read))
             held = len(active.slot.cache.tokens)
