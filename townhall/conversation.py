@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from townhall.answer import Answer
@@ -248,6 +248,8 @@ class Conversation:
         turn = Message(2 * at, "user", text, self.prompt.turn_ids(text))
         if gathered is None:
             gathered = self._gather(at, text, found.sources)
+        if prefill or opening is not None:
+            gathered = replace(gathered, opening="")
         begun = self.prompt.opening_ids(prefill or gathered.opening) if opening is None else self.prompt.continued_ids(opening)
         built = build(self.prompt, self.strategy, self.window, found.plan, turn, begun, gathered)
         self.undo(instead)

@@ -137,5 +137,12 @@ def test_the_answer_that_nothing_is_known_is_part_of_the_reply(library):
     llama = FakeLlama(["Ask me something else."])
     conversation = Conversation(llama, PERSONA, sampling=object(), sources=PromptSources([LibrarySource([library])], llama.tokenizer))
     assert "".join(conversation.reply("What is the capital of Peru?")).startswith(UNKNOWN)
-    assert conversation.last.receipt.parts[-1].name == "opening"
+    assert conversation.last.receipt.parts[-1].name == "opening" and conversation.last.gathered.opening == UNKNOWN
     assert sum(part.tokens for part in conversation.last.receipt.parts) == conversation.last.prompt_tokens
+
+
+def test_words_of_the_persons_own_choice_begin_the_reply_instead(library):
+    llama = FakeLlama(["is a place."])
+    conversation = Conversation(llama, PERSONA, sampling=object(), sources=PromptSources([LibrarySource([library])], llama.tokenizer))
+    assert "".join(conversation.reply("What is the capital of Peru?", "Lima")).startswith("Lima")
+    assert conversation.last.gathered.opening == ""
