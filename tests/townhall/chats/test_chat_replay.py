@@ -1,6 +1,7 @@
 """`townhall replay` repeats what the server kept, whatever was done to the chat between two replies."""
 
 import io
+import shutil
 import sys
 from dataclasses import replace
 
@@ -8,10 +9,16 @@ import pytest
 
 from tests.townhall.chats.conftest import Client
 from tests.townhall.server.running import OPTIONS, Opened, Running
+from tests.townhall.test_persona_sources import folder
+from townhall.characters import character_folder
+from townhall.characters.cards import Card
 from townhall.cli.main import main
 from townhall.fake.fake_model import open_fake
+from townhall.library.library_source import UNKNOWN
 from townhall.logbook.log_reader import read_log
 from townhall.server.request_planner import default_sampling
+
+__all__ = ["folder"]
 
 pytestmark = pytest.mark.slow
 
@@ -74,6 +81,24 @@ def test_every_operation_leaves_a_log_that_repeats_itself(chats, replay):
     chat.path.write_text(text.replace('"branch" {"turn": 3}', "").replace("branch {", "choose {"))
     code, out = replay(chat.path)
     assert code == 1 and "its prompt is another one" in out
+
+
+def test_what_sources_put_in_is_put_in_again_though_they_are_gone(chats, replay, folder):
+    card = Card.from_json((folder / "ada.json").read_bytes(), "card")
+    character_folder.add(card, b"", "ada")
+    chat = echoing(chats, model="ada", personas=("ada", "stacy"), knowledge=(str(folder / "docs"),))
+    for text in ("Which number has the house called Elm?", "The tower?", "What is the capital of Peru?", "And the bell?"):
+        chat.say(text)
+    chat.call("PATCH", note={"text": "be brief", "depth": 1}, system="You are Zed.")
+    chat.say("The tower once more"), chat.reply("/reply"), chat.reply("/continue")
+    chat.call("PATCH", model="stacy")
+    chat.say("Which number has the house called Fir?")
+    facts = [turn.facts for turn in replies(chat.path)]
+    assert all("inserted" in one for one in facts) and "house called Fir is 4005" in facts[-1]["inserted"][0]["text"] and facts[2]["prefill"] == UNKNOWN
+    assert all(sum(part["tokens"] for part in one["receipt"]["parts"]) == one["prompt_tokens"] for one in facts)
+    shutil.rmtree(folder / "docs")
+    character_folder.update(character_folder.find("ada"), card.changed({"character_book": None}, "card"))
+    assert replay(chat.path) == (0, all_the_same(chat.path))
 
 
 @pytest.mark.parametrize("context", ["slide", "shift"])
