@@ -40,6 +40,7 @@ class Persona:
     greeting: str = ""
     stop: tuple[str, ...] = ()
     post_history_instructions: str = ""  # stand behind the conversation in every prompt
+    reminder: str = ""  # stands in front of the newest message's words in every prompt after the first
     knowledge: tuple[str, ...] = ()  # libraries by name, and folders or files that are made one
     lorebooks: tuple[Path, ...] = ()
     # of character cards
@@ -152,6 +153,7 @@ def _persona(fields: Fields) -> Persona:
         greeting=fields.text("greeting"),
         stop=fields.strings("stop", MAX_STOPS),
         post_history_instructions=fields.text("post_history_instructions"),
+        reminder=fields.text("reminder"),
         knowledge=tuple(_place(name, folder) for name in fields.strings("knowledge", MAX_SOURCES)),
         lorebooks=tuple(folder / Path(name).expanduser() for name in fields.strings("lorebooks", MAX_SOURCES)),
         lora=_adapters(fields, folder),
@@ -168,6 +170,6 @@ def _adapters(fields: Fields, folder: Path) -> tuple[str, ...]:
         raise fields.fault("lora", str(error)) from error
 
 
-_SOURCES = ("post_history_instructions", "knowledge", "lorebooks")
+_SOURCES = ("post_history_instructions", "reminder", "knowledge", "lorebooks")
 _PERSONA_FIELDS = ("name", "user", "description", "style", "examples", "greeting", "stop", *_SOURCES, "lora")
 _EXAMPLE_FIELDS = ("user", "reply")

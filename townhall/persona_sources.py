@@ -37,6 +37,8 @@ def open_sources(
         from townhall.library.library_source import LibrarySource
 
         sources.append(LibrarySource([open_library(name, progress) for name in names]))
+    if persona.reminder:
+        sources.append(NoteSource("reminder", persona.reminder, depth=1, after=1))
     if persona.post_history_instructions:
         sources.append(NoteSource("post-history instructions", persona.post_history_instructions))
     return PromptSources(sources, tokenizer)

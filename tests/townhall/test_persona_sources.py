@@ -85,6 +85,17 @@ def test_a_card_brings_its_lorebook_and_what_is_said_behind_the_conversation(fol
     assert "Ada was born in Ulm." in shown.split("<|im_end|>")[0]
 
 
+def test_a_reminder_stands_in_front_of_the_newest_words_from_the_second_turn_on(tmp_path):
+    (tmp_path / "ada.yaml").write_text("name: Ada\ndescription: Ada computes.\nreminder: You are Ada, and brief.\n")
+    llama, persona = FakeLlama(), load_persona(tmp_path / "ada.yaml")
+    conversation = Conversation(llama, persona, sampling=object(), sources=open_sources(persona, llama.tokenizer))
+    for text in ("one", "two", "three"):
+        "".join(conversation.reply(text))
+    shown = [llama.tokenizer.show(prompt) for prompt in llama.prompts]
+    assert [text.count("[You are Ada, and brief.]") for text in shown] == [0, 1, 1]
+    assert "[You are Ada, and brief.]\n\nthree<|im_end|>" in shown[2]
+
+
 def test_a_persona_without_sources_has_none():
     assert not open_sources(load_persona("stacy"), FakeTokenizer()).sources
 

@@ -160,6 +160,7 @@ class NoteSource:
     depth: int = 0  # messages from the end; 0 stands behind the newest
     role: SourceRole = "system"
     every: int = 1  # at every so manieth message of the user's
+    after: int = 0  # so many of them are without it at the beginning
     speaker: str = ""  # who says it, for the role "assistant"
 
     remembers = False
@@ -175,7 +176,7 @@ class NoteSource:
     def turn(self, request: SourceRequest) -> SourceTurn:
         """The note, where it fits and it is its turn."""
         said = sum(role == "user" for role, _ in request.messages)
-        if not self.text.strip() or said % self.every:
+        if not self.text.strip() or said <= self.after or said % self.every:
             return SourceTurn()
         text = self._said()
         if (tokens := request.count(text)) > request.budget:
