@@ -118,13 +118,18 @@ def ours(model: Path, passes: int) -> dict[str, float]:
     llama, ids = Llama.load(model, LENGTH, device="CPU"), np.random.default_rng(0).integers(3, VOCAB, LENGTH).tolist()
     sample = Sample(tuple(ids), tuple(at >= LENGTH - LEARNT for at in range(LENGTH)))
     settings = TrainingSettings(rank=RANK, steps=passes + 1, batch=1, max_length=LENGTH, targets="all")
-    _, *seconds = [step.seconds for step in Trainer(llama, [sample], settings).run()]  # the first step captures
-    return figures(seconds)
+    seconds, computed, before = [], [], time.process_time()
+    for step in Trainer(llama, [sample], settings).run():
+        seconds.append(step.seconds)
+        computed.append((now := time.process_time()) - before)
+        before = now
+    return figures(seconds[1:], computed[1:])  # the first step captures
 
 
-def figures(seconds: list[float]) -> dict[str, float]:
+def figures(seconds: list[float], computed: list[float]) -> dict[str, float]:
+    """`computed` are seconds of processor time: what counts of a run that shares its cores with others, with one thread."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 10 if sys.platform != "darwin" else 1 << 20)
-    return {"tokens_per_second": LENGTH / min(seconds), "peak_mb": peak}
+    return {"tokens_per_second": LENGTH / min(seconds), "tokens_per_cpu_second": LENGTH / min(computed), "peak_mb": peak}
 
 
 def torchs(passes: int, threads: int) -> dict[str, float]:
@@ -146,16 +151,18 @@ def torchs(passes: int, threads: int) -> dict[str, float]:
     model = get_peft_model(LlamaForCausalLM(config), LoraConfig(r=RANK, lora_alpha=16, target_modules="all-linear")).train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
     ids = torch.randint(3, VOCAB, (1, LENGTH))
-    labels, seconds = ids.clone(), []
+    labels = ids.clone()
+    seconds, computed = [], []
     labels[:, : LENGTH - LEARNT] = -100
     for _ in range(passes + 1):
-        started = time.perf_counter()
+        started, before = time.perf_counter(), time.process_time()
         model(input_ids=ids, labels=labels).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         seconds.append(time.perf_counter() - started)
-    return figures(seconds[1:])
+        computed.append(time.process_time() - before)
+    return figures(seconds[1:], computed[1:])
 
 
 def speed(peft: str, model: Path, alternations: int, passes: int, threads: int) -> None:
@@ -168,13 +175,14 @@ def speed(peft: str, model: Path, alternations: int, passes: int, threads: int) 
             environment = os.environ | {"THREADS": str(threads), "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
             run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=True)
             found[name].append(json.loads(run.stdout.splitlines()[-1]))
-            print(f"{name}: {found[name][-1]['tokens_per_second']:.1f} tokens/s", flush=True)
-    for name, runs in found.items():
-        rates = [run["tokens_per_second"] for run in runs]
-        print(f"{name}: {statistics.median(rates):.1f} tokens/s, peak {max(run['peak_mb'] for run in runs):.0f} MB")
-    ratios = [a["tokens_per_second"] / b["tokens_per_second"] for a, b in zip(*found.values(), strict=True)]
-    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-    print(f"ratio of a pair: median {statistics.median(ratios):.2f}, {spread}; {threads} threads, length {LENGTH}")
+            print(f"{name}: {found[name][-1]}", flush=True)
+    for key in ("tokens_per_second", "tokens_per_cpu_second"):
+        rates = [[run[key] for run in runs] for runs in found.values()]
+        ratios = [a / b for a, b in zip(*rates, strict=True)]
+        print(f"{key}: {', '.join(f'{name} {statistics.median(rate):.1f}' for name, rate in zip(found, rates, strict=True))}", end="; ")
+        print(f"ratio of a pair: median {statistics.median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}")
+    peaks = {name: max(run["peak_mb"] for run in runs) for name, runs in found.items()}
+    print(f"peak MB: {peaks}; {threads} threads, length {LENGTH}")
 
 
 def kills(count: int, seed: int) -> None:
