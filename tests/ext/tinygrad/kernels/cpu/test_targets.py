@@ -41,6 +41,18 @@ def test_the_kernels_of_other_cpus_pass_the_same_tests(target: str) -> None:
     assert result.returncode == 0, result.stdout[-3000:]
 
 
+# of training's kernels, each once, and the product with as many formats as there are ways to unpack them
+TRAINING = ["-m", "pytest", "-q", str(HERE.parent / "test_training_kernels.py")]
+TRAINING += ["-k", "cpu and not linear_backward_multiplies or cpu and 544 and (F32 or Q4_1 or Q2_K or Q3_K or Q6_K or IQ4_NL or Q8_0)"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not has("avx512_vnni"), reason="this CPU runs the AVX2 kernels anyway, or none")
+def test_trainings_kernels_of_other_cpus_pass_the_same_tests() -> None:
+    result = on_target("x86_64,haswell", *TRAINING)
+    assert result.returncode == 0, result.stdout[-3000:]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the targets are x86")
 @pytest.mark.parametrize("target", ["native", "haswell"])
@@ -52,8 +64,9 @@ def test_no_kernel_does_what_c_leaves_undefined(target: str, tmp_path: Path) -> 
     compiler.write_text(f'#!/bin/sh\nexec "{os.environ["CC"]}" "$@" {checks}\n')
     compiler.chmod(0o755)
     only_ours = ["-k", "not twin"]  # tinygrad's own kernels are not held to it
-    result = on_target(f"x86_64,{target}", *SAME_TESTS, *only_ours, CC=str(compiler), XDG_CACHE_HOME=str(tmp_path))
-    assert result.returncode == 0, result.stdout[-3000:]
+    for tests in ([*SAME_TESTS, *only_ours], TRAINING):
+        result = on_target(f"x86_64,{target}", *tests, CC=str(compiler), XDG_CACHE_HOME=str(tmp_path))
+        assert result.returncode == 0, result.stdout[-3000:]
 
 
 @pytest.mark.slow
