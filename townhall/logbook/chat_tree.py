@@ -42,6 +42,7 @@ class ChatTree:
         self._taken: list[TreeNode] = []
         self._root = BEGINNING
         self._end: int | None = None  # the turn that the path ends at, though it went further once
+        self._last: int | None = BEGINNING  # the path's last turn, where that is known
         self._highest = 0
         events = list(events)
         self._spelled = {id for event in events if isinstance(event, LogTurn) and (id := _id(event.facts, "id"))}
@@ -54,6 +55,7 @@ class ChatTree:
         if isinstance(event, LogTurn):
             return self._turn(event)
         kind, facts = event
+        self._last = None
         if kind == "undo":
             self._undo(facts.get("turns", 1))
         elif kind == "reset":
@@ -83,10 +85,12 @@ class ChatTree:
     @property
     def end(self) -> int:
         """The last turn of the path, or the talk's beginning where it has none."""
-        at = self._root
-        while at != self._end and at in self._chosen:
-            at = self._chosen[at]
-        return at
+        if self._last is None:
+            at = self._root
+            while at != self._end and at in self._chosen:
+                at = self._chosen[at]
+            self._last = at
+        return self._last
 
     def path(self) -> list[TreeNode]:
         """The turns of the talk as it stands."""
@@ -157,7 +161,7 @@ class ChatTree:
         self._below[parent].append(id)
         self._below[id] = []
         self._highest, self._end = max(self._highest, id), None
-        self._chosen[parent] = id
+        self._chosen[parent] = self._last = id
         return node
 
     def _undo(self, wanted: object) -> None:
