@@ -13,7 +13,7 @@ from townhall.context.strategies import open_strategy
 from townhall.context.strategy import Usage, WindowPlan, describe_history, fold_ahead
 from townhall.context.summarizer import Fold, Summarizer
 from townhall.language_model import LanguageModel, Progress, TokenStream
-from townhall.message import Exchange, Message
+from townhall.message import Exchange, Message, Note
 from townhall.persona import Persona
 from townhall.prefix_cache import PrefixCache
 from townhall.prompt import Prompt
@@ -82,6 +82,7 @@ class Conversation:
         tells a template that knows the switch whether the model thinks before it answers; thoughts end after `think_tokens`.
         """
         self.llama, self.persona, self.max_tokens = llama, persona, max_tokens
+        self.stop: Sequence[str] = ()  # texts that end an answer, beside the format's own
         self.sampling = sampling if sampling is not None else _default_sampling()
         self.strategy, self.heads, self.trim, self._format = open_strategy(context), heads, trim, format
         self.think, self.think_tokens = think, think_tokens
@@ -191,6 +192,12 @@ class Conversation:
         self.exchanges, self.last = exchanges, None
         self._stand(now, before)
 
+    def hold(self, left: int, memory: str) -> None:
+        """The window has let go of the first `left` exchanges, and holds a memory of them in these words: as another program left it."""
+        noted = self.prompt.memory([Note(memory, ())])
+        self._now = ConversationState(WindowPlan(tuple(self.exchanges[left:]), (), noted), sources=self._now.sources)
+        self._next_prompt = self._as_read = self.prompt.before(self.plan)
+
     def history(self) -> str:
         """All that was said, and where the model still sees it."""
         return describe_history(self.exchanges, self.plan, self.persona.user, self.persona.name)
@@ -297,7 +304,7 @@ class Conversation:
     ) -> Generator[str, None, None]:
         uncomputed = 0 if self._known else len(self._as_read) - common_prefix(self._as_read, self.cache.tokens)
         settle_cache(self.strategy, self.cache, built.removed, self._next_prompt)
-        stop = None if self.trim else ()
+        stop = (*self.prompt.stop, *self.stop) if self.trim else ()
         answer = Answer(self.llama, self.prompt, stop, self.trim, built.opening, think_tokens=self.think_tokens)
 
         def generate() -> TokenStream:

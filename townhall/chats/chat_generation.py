@@ -98,6 +98,7 @@ class ChatGeneration:
             "served": True,
             **({"inserted": inserted} if (inserted := [text.to_json() for text in self.planned.gathered.texts]) else {}),
             **({"prefill": begun} if (begun := self.prefill or self.planned.gathered.opening) else {}),
+            **({"stop": stop} if (stop := list(run.stop[len(run.prompt.stop) :])) else {}),
             "max_tokens": run.max_tokens,
             **({"reasoning": answer.reasoning} if answer.reasoning else {}),
             **({"given_tokens": len(given)} if given else {}),

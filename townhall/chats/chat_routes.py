@@ -28,7 +28,7 @@ from townhall.chats.chat_requests import (
 from townhall.chats.chat_schemas import COMMON_ERRORS, REPLIES
 from townhall.chats.served_chat import ServedChat
 from townhall.logbook import log_reader
-from townhall.server.endpoints import EVENTS, JSON, TEXT, Endpoint, EndpointGroup, Handler, file_response, read_json
+from townhall.server.endpoints import EVENTS, FILE, JSON, TEXT, Endpoint, EndpointGroup, Handler, file_response, read_json
 from townhall.server.errors import APIError
 from townhall.server.guard import json_response
 from townhall.server.service import Service
@@ -70,7 +70,7 @@ class ChatRoutes:
                 _get(CHAT, self.open, "A chat with its last messages.", "OpenChat", {"limit": LIMIT}),
                 Endpoint("PATCH", CHAT, self.change, "Title, folder, tags, settings …", "ChatDetails", ChatChanges, errors=COMMON_ERRORS),
                 Endpoint("DELETE", CHAT, self.delete, "Delete a chat.", "DeletedChat", errors=COMMON_ERRORS),
-                _get(CHAT + "/export", self.export, "A chat as a file.", "application/octet-stream", {"form": {"enum": ["md", "json"]}}),
+                _get(CHAT + "/export", self.export, "A chat as a file.", FILE, {"form": {"enum": ["md", "json"]}}),
                 _get(CHAT + "/events", self.events, "What happens to a chat, as it happens.", EVENTS, {"after": TEXT}),
                 _get(CHAT + "/tree", self.tree, "All messages and how they follow each other.", "ChatTree"),
                 _get(CHAT + "/draft", self.draft, "What waits in the composer.", "KeptDraft"),
@@ -153,8 +153,7 @@ class ChatRoutes:
         log = chat.file.current()
         whole = log_reader.as_json(log) | {"path": log.path.name}
         text = log_reader.as_markdown(log) if form == "md" else json.dumps(whole, ensure_ascii=False, indent=2, default=str) + "\n"
-        media = "text/markdown; charset=utf-8" if form == "md" else "application/json"
-        return file_response(text.encode(errors="replace"), media, f"{chat.id}.{form}")
+        return file_response(text.encode(errors="replace"), FILE, f"{chat.id}.{form}")
 
     async def events(self, request: Request) -> Response:
         """GET …/events."""

@@ -171,6 +171,12 @@ def replay(
             conversation.limit(expected.max_tokens)
         # a server lays the whole conversation out for each of its answers
         (restore.recall if facts.get("served") else restore.bring)(conversation, step.said)
+        receipt = facts.get("receipt")
+        if facts.get("served") and isinstance(receipt, dict) and isinstance(memory := receipt.get("memory"), str):
+            gone = receipt.get("dropped_messages")  # what the server's summary of them says is in the receipt
+            conversation.hold(gone // 2 if type(gone) is int and 0 <= gone <= 2 * len(step.said) else 0, memory)
+        stop = facts.get("stop")
+        conversation.stop = [text for text in stop if isinstance(text, str)] if isinstance(stop, list) else []
         model.expected = expected
         if difference := _rehearse(conversation, step.question, expected, log, reply):
             return ReplayResult(outcome.replies, outcome.tokens, difference)

@@ -9,11 +9,13 @@ import pytest
 
 from tests.townhall.chats.conftest import Client
 from tests.townhall.server.running import OPTIONS, Opened, Running
+from tests.townhall.server.test_summaries import FILLER, TOLD, summarizer
 from tests.townhall.test_persona_sources import folder
 from townhall.characters import character_folder
 from townhall.characters.cards import Card
 from townhall.cli.main import main
-from townhall.fake.fake_model import open_fake
+from townhall.context.summarizer import REQUEST
+from townhall.fake.fake_model import FakeModel, ScriptedReply, echo, open_fake
 from townhall.library.library_source import UNKNOWN
 from townhall.logbook.log_reader import read_log
 from townhall.server.request_planner import default_sampling
@@ -69,13 +71,15 @@ def test_every_operation_leaves_a_log_that_repeats_itself(chats, replay):
     chat.say("With a note")
     chat.call("PATCH", note={"text": "be very brief", "depth": 0, "role": "assistant"}, system="You are Zed.")
     chat.say("With a system prompt")
-    chat.call("PATCH", note=None, system="", model="gary", settings={"max_tokens": 3})
+    chat.call("PATCH", note=None, system="", model="gary", settings={"stop": ["now"]})
+    assert chat.say("Stop it now and here")["text"] == "Stop it"
+    chat.call("PATCH", settings={"max_tokens": 3, "stop": None})
     chat.say("With another character, and few tokens")
     chat.call("POST", "/messages", 200, text="By hand", role="assistant", reply=False)
     last = chat.call("GET")["messages"][-3]["id"]
     ids = read_log(chat.path).tree.nodes[last + 1].facts["tokens"]
     chat.reply(f"/messages/{last + 1}/alternative", position=1, token=ids[0])
-    assert len(replies(chat.path)) == 12 and not read_log(chat.path).damages
+    assert len(replies(chat.path)) == 13 and not read_log(chat.path).damages
     assert replay(chat.path) == (0, all_the_same(chat.path))
     text = chat.path.read_text()
     chat.path.write_text(text.replace('"branch" {"turn": 3}', "").replace("branch {", "choose {"))
@@ -110,6 +114,19 @@ def test_what_a_long_chat_let_go_is_let_go_again(chats, replay, context):
         if n % 3 == 2:
             chat.reply("/reply")
     assert any(turn.facts["receipt"]["dropped_messages"] for turn in replies(chat.path))
+    assert replay(chat.path) == (0, all_the_same(chat.path))
+
+
+def test_replies_after_a_summary_of_the_servers_are_repeated_with_its_words(chats, replay):
+    def noting(prompt):
+        return ScriptedReply(summarizer(prompt)) if REQUEST in prompt.rsplit("<|im_start|>user", 1)[-1] else echo(prompt)
+
+    llama = FakeModel(noting, 300, source="echo")
+    chat = chats(llama=llama, model="double", context="summarize", max_tokens=20)
+    for fact in TOLD:
+        chat.say(f"{fact} {FILLER}")
+        chat.server.wait(lambda: chat.server.service.scheduler.active == chat.server.service.scheduler.waiting == 0)
+    assert any(turn.facts["receipt"]["memory"] for turn in replies(chat.path))
     assert replay(chat.path) == (0, all_the_same(chat.path))
 
 
