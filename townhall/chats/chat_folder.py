@@ -195,7 +195,7 @@ class ChatFolder:
         for id, other in list(self._open.items()):
             if len(self._open) <= MOST_OPEN:
                 break
-            if other is not chat and not other.generation and not other.hub.watchers:
+            if other is not chat and not other.generation and not other.hub.watchers and other.file.saved and not other.file.problem:
                 del self._open[id]
 
     def _entries(self, words: str) -> tuple[list[LogEntry], set[str] | None]:

@@ -38,6 +38,8 @@ class ServedChat(WatchedChat):
         if asked.key and asked.key in self._answered:
             return self._answered[asked.key], asked.reply
         async with self._lock:
+            if asked.key and asked.key in self._answered:  # by now
+                return self._answered[asked.key], asked.reply
             self.refuse_busy()
             path = self._path()
             if asked.after is not None and asked.after != (path[-1].id if path else 0):

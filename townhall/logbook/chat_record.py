@@ -131,12 +131,17 @@ class ChatFile:
 
     @contextmanager
     def open(self) -> Iterator[ChatRecord]:
-        """Locked for writing, until the last of those that opened it is done. LogError where another program writes to it.
+        """Locked for writing, until the last of those that opened it is done.
 
-        What is done to the record before that is written with what comes first.
+        What is done to the record before that is written with what comes first. LogError where another program writes to it, or has
+        written since it was read.
         """
         if self._writer is None:
-            self._writer = LogWriter(self.path, self._head, self._say)
+            writer = LogWriter(self.path, self._head, self._say)
+            if self._read_stamp() != self._stamp:
+                writer.close()
+                raise LogError(f"log {self.path} was written by another program a moment ago; look at it and do it again")
+            self._writer = writer
         self._opened += 1
         try:
             yield self.record
