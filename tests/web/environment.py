@@ -76,8 +76,8 @@ def before_scenario(context: Any, scenario: Any) -> None:
             context.houses[wanted] = House(context.outside, wanted)
         return context.houses[wanted]
 
-    def visit(house: House) -> Any:
-        """A tab of a browser that has never been here."""
+    def visit(house: House, url: str = "") -> Any:
+        """A tab of a browser that has never been here; `url` is where it finds the page, if not at its own address."""
         context.house = house
         browser = context.chromium.new_context(
             viewport=context.viewport,
@@ -94,7 +94,7 @@ def before_scenario(context: Any, scenario: Any) -> None:
         hinder(context, browser)
         context.browsers.append(browser)
         context.page = browser.new_page()
-        context.page.goto(house.page.url)
+        context.page.goto(url or house.page.url)
         return context.page
 
     context.new_house, context.visit = house, visit

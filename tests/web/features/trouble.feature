@@ -55,3 +55,22 @@ Feature: Trouble
     And I say "Roll the dice"
     Then the conversation reads "Roll the dice" and then "Roll the dice"
     And the reply was drawn with DRY at 0.8 between "\n" and "Ada:"
+
+  Scenario: A server that asks for a key
+    Given the page is open with the echo model behind the key "sesame"
+    Then I am asked for the key
+    When I give the key "wrong"
+    Then I am asked for the key
+    When I give the key "sesame"
+    Then Stacy greets me
+    And each character has a portrait
+    When I say "Let in"
+    Then the conversation reads "Let in" and then "Let in"
+
+  Scenario: Behind a proxy, under a prefix
+    Given the page is open with the echo model, behind a proxy that has it under a prefix
+    When I say "Through the proxy"
+    Then the conversation reads "Through the proxy" and then "Through the proxy"
+    And each picture is there
+    When I reload the page
+    Then the conversation reads "Through the proxy" and then "Through the proxy"

@@ -7,6 +7,7 @@ from playwright.sync_api import expect
 
 from tests.web.doubles import SLOWLY
 from tests.web.looking import at_rest, message_box, newest, settings
+from tests.web.prefix_proxy import PrefixProxy
 
 
 @given("the page is open with a model that counts slowly, on a server that will die")
@@ -100,3 +101,39 @@ def asked_with_dry(context, multiplier, first, second):
 def asked_with(context, temperature, seed):
     reply = newest(context)
     assert (reply["sampler"].get("temperature"), reply["seed"]) == (temperature, seed), reply
+
+
+@given('the page is open with the echo model behind the key "{key}"')
+def open_locked(context, key):
+    context.visit(context.new_house("echo", own=True, flags=("--api-key", key)))
+
+
+def key_box(page):
+    return page.get_by_label("API key", exact=True)
+
+
+@then("I am asked for the key")
+def asked_for_key(context):
+    expect(key_box(context.page)).to_have_value("")
+    expect(key_box(context.page)).to_be_focused()
+
+
+@when('I give the key "{key}"')
+def give_key(context, key):
+    key_box(context.page).fill(key)
+    with context.page.expect_response(lambda reply: "/v1/models" in reply.url):
+        context.page.keyboard.press("Enter")
+
+
+@given("the page is open with the echo model, behind a proxy that has it under a prefix")
+def open_proxied(context):
+    house = context.new_house()
+    proxy = PrefixProxy(house.page.port)
+    context.own.append(proxy)
+    context.visit(house, proxy.url)
+
+
+@then("each picture is there")
+def pictures(context):
+    wait = "() => [...document.images].length > 1 && [...document.images].every(image => image.complete && image.naturalWidth)"
+    context.page.wait_for_function(wait)

@@ -102,6 +102,6 @@ export function ChatView({ route }) {
   return html`<div class="chat"><div class="chat-column"><${ChatHead} /><${Connection} />
       ${chat ? html`<${Conversation} chat=${chat} wanted=${route.query.message} />` : route.id ? html`<div class="talk-frame"><${Spinner} label=${t("loading")} /></div>` : html`<${NewChat} pending=${pending} />`}
       <p class="unseen" role="status">${generation ? t("talk.writing", { name: chat.head.persona }) : ""}</p>
-      <div class="chat-foot"><${Problem} /><${Composer} /><${ContextBar} /></div></div>
+      <div class="chat-foot">${chat && !chat.head.model && html`<p class="remark">${t("chat.readOnly", { name: chat.head.persona })}</p>`}<${Problem} /><${Composer} /><${ContextBar} /></div></div>
     ${panel === "settings" && html`<${SettingsPanel} />`}</div>`;
 }

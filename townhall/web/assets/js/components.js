@@ -106,7 +106,7 @@ export function Menu({ label, icon = "more", items, class: more = "", button, ta
         onClick=${() => { close(); item.onClick(); }}>${item.icon && html`<${Icon} name=${item.icon} />`}${item.label}</button>`)}</div>`, document.body)}`;
 }
 
-/** A modal dialog: <dialog> keeps the focus and hears Escape. `onClose` is called however it ends. */
+/** A modal dialog: <dialog> keeps the focus and hears Escape. `onClose` is called however it ends; without it the dialog stays. */
 export function Dialog({ title, children, onClose, wide = false }) {
   const dialog = useRef(), id = useId(), alive = useRef(true);
   useLayoutEffect(() => {
@@ -115,9 +115,9 @@ export function Dialog({ title, children, onClose, wide = false }) {
     node.querySelector("[autofocus]")?.focus();
     return () => { alive.current = false; node.close(); }; // which gives the focus back
   }, []);
-  return html`<dialog ref=${dialog} class=${wide ? "wide" : ""} aria-labelledby=${id} onClose=${() => { if (alive.current) onClose(); }} onCancel=${(event) => { event.preventDefault(); onClose(); }}
-    onClick=${(event) => { if (event.target === dialog.current) onClose(); }}>
-    <div class="dialog-body"><header><h2 id=${id}>${title}</h2><${IconButton} icon="close" label=${t("close")} onClick=${onClose} /></header>${children}</div></dialog>`;
+  return html`<dialog ref=${dialog} class=${wide ? "wide" : ""} aria-labelledby=${id} onClose=${() => { if (alive.current) onClose?.(); }} onCancel=${(event) => { event.preventDefault(); onClose?.(); }}
+    onClick=${(event) => { if (event.target === dialog.current) onClose?.(); }}>
+    <div class="dialog-body"><header><h2 id=${id}>${title}</h2>${onClose && html`<${IconButton} icon="close" label=${t("close")} onClick=${onClose} />`}</header>${children}</div></dialog>`;
 }
 
 /** Open a dialog made by `render(close)`; resolves with what `close` is given. */

@@ -46,7 +46,7 @@ function View() {
 
 function KeyDialog() {
   const [key, setKey] = useState("");
-  return html`<${Dialog} title=${t("key.title")} onClose=${() => {}}><form onSubmit=${(event) => { event.preventDefault(); if (key.trim()) useKey(key.trim()); }}>
+  return html`<${Dialog} title=${t("key.title")}><form onSubmit=${(event) => { event.preventDefault(); if (key.trim()) useKey(key.trim()); }}>
     <${TextField} label=${t("key.label")} help=${t("key.help")} value=${key} onInput=${setKey} type="password" autocomplete="current-password" autofocus />
     <footer><button class="button primary" type="submit"><span>${t("key.use")}</span></button></footer></form><//>`;
 }
