@@ -125,3 +125,13 @@ Feature: Keeping
     When I say "Words worth keeping"
     And I export the chat "Words worth keeping"
     Then the file that I get holds "Words worth keeping" twice
+
+  Scenario: A chat that is deleted elsewhere
+    Given the page is open with the echo model
+    When I say "Here today and gone tomorrow"
+    And I open the same chat in a second tab
+    And I delete the chat "Here today"
+    And I go back to the first tab
+    Then I see "The chat that stood here was deleted."
+    And Stacy greets me
+    And the conversation does not show "Here today"

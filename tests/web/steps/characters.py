@@ -50,6 +50,7 @@ def portraits(context):
 @when("I choose {name}")
 def choose(context, name):
     page = context.page
+    looking.at_rest(page)
     if not characters(page).count():  # another character: another chat
         looking.aside(page)
         looking.button(page, "New chat").click()

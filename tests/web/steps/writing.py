@@ -6,7 +6,7 @@ import yaml
 from behave import given, step, then, when
 from playwright.sync_api import expect
 
-from tests.web.looking import at_rest, button, chat_id, conversation, message_box, messages
+from tests.web.looking import at_rest, button, chat_id, conversation, kept, message_box, messages
 
 RICH = """<think>They want to see everything.</think>Here it is: $E = m c^2$.
 
@@ -25,6 +25,7 @@ def try_it(context, title):
 @when("the draft is kept")
 def draft_kept(context):
     """By the server, which has it a moment after the last key."""
+    kept(context.page)
     wanted = message_box(context.page).input_value()
     context.page.wait_for_function(
         "async ([id, wanted]) => (await (await fetch(`townhall/chats/${id}/draft`)).json()).text === wanted",

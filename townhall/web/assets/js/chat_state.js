@@ -2,7 +2,7 @@
 import { ApiError, events, get, patch, post, put, del } from "./api.js";
 import { lost, modelOf, nameOf } from "./connection.js";
 import { go } from "./router.js";
-import { announce, store } from "./store.js";
+import { announce, notify, store } from "./store.js";
 import { t } from "./strings.js";
 
 export const TAB = Math.random().toString(36).slice(2);
@@ -102,7 +102,7 @@ export async function open(id) {
     watch(id);
   } catch (error) {
     if (store.get().route.id !== id) return;
-    if (error.status === 404) { go("chat", "", { replace: true }); store.set({ problem: t("chat.missing") }); return; }
+    if (error.status === 404) { go("chat", "", { replace: true }); notify(t("chat.missing"), "bad"); return; }
     problem(error);
     if (error.code === "gone" || error.code === "loading") setTimeout(() => { if (store.get().route.id === id && !store.get().chat) open(id); }, 1000);
   }
@@ -188,7 +188,8 @@ function happened(id, event, data) {
   else if (event === "draft") { if (data.tab !== TAB) draftElsewhere?.(data.text); }
   else if (event === "deleted" && store.get().chat?.id === id) {
     go("chat", "", { replace: true });
-    store.set({ chat: null, problem: t("chat.gone") });
+    store.set({ chat: null });
+    notify(t("chat.gone"), "bad");
   }
 }
 

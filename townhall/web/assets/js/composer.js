@@ -13,7 +13,7 @@ const NEW = "townhall-draft"; // of the chat that is not there yet
 const PAUSE = 500; // milliseconds without a key before a draft is kept
 const LONGEST = 220; // pixels that the box grows to
 
-let box = null;
+let box = null, synced = ""; // the text that was last kept or came from another tab: what differs from it is nobody's but the writer's
 export const focusComposer = () => box?.focus();
 /** Words into the box, behind those that are there. */
 export function addWords(text, replace = false) {
@@ -29,6 +29,7 @@ function useDraft(id) {
   const keep = (now = false) => {
     clearTimeout(timer.current);
     const chat = of.current, text = box?.value ?? "";
+    synced = text;
     const go = () => {
       timer.current = 0;
       if (!chat) { try { sessionStorage.setItem(NEW, text); } catch { /* not kept */ } }
@@ -47,7 +48,7 @@ function useDraft(id) {
       if (!stays) {
         let text = id ? chat?.draft ?? "" : "";
         if (!id) { try { text = sessionStorage.getItem(NEW) ?? ""; } catch { /* nothing was kept */ } }
-        box.value = text;
+        synced = box.value = text;
         box.dispatchEvent(new Event("input", { bubbles: true }));
         clearTimeout(timer.current);
         timer.current = 0;
@@ -99,7 +100,7 @@ export function Composer() {
     if (!keyboard && matchMedia("(min-width: 821px)").matches) area.current.focus();
   }, [chatId]);
   useEffect(() => onWords(
-    (elsewhere) => { if (document.activeElement !== box || !box.value) { box.value = elsewhere; setText(elsewhere); } },
+    (elsewhere) => { if (!box.value || box.value === synced) { synced = box.value = elsewhere; setText(elsewhere); } },
     (theirs) => addWords(theirs, true),
   ), []);
 

@@ -78,7 +78,7 @@ export const Message = memo(({ message, place, of, last, beforeLast, current, bu
     <${Swipes} ...${{ message, busy, last, tab }} />
     <${CopyButton} text=${() => message.text} tabindex=${tab} />
     <${IconButton} icon="edit" size=${16} label=${t("message.edit")} tabindex=${tab} disabled=${busy} onClick=${() => setEditing(true)} />
-    ${!mine && last && html`<${IconButton} icon="continue" size=${16} label=${t("message.continue")} tabindex=${tab} disabled=${busy} onClick=${() => carryOn()} />`}
+    ${!mine && last && !message.greeting && html`<${IconButton} icon="continue" size=${16} label=${t("message.continue")} tabindex=${tab} disabled=${busy} onClick=${() => carryOn()} />`}
     ${tokens && html`<${IconButton} icon="close" size=${16} label=${t("message.text")} tabindex=${tab} onClick=${() => setTokens(false)} />`}
     <${Menu} label=${t("more")} items=${menu} tab=${tab} />
     ${rate && html`<span class="rate">${t("talk.rate", { tokens: rate.tokens, rate: Math.round(rate.rate * 10) / 10 })}</span>`}
