@@ -9,11 +9,13 @@ from typing import Protocol, cast
 
 import numpy as np
 from tinygrad import Tensor, dtypes
+from tinygrad.uop.ops import Ops
 
 from ext.tinygrad.buffers import upload
 from ext.tinygrad.kernels.packed.formats import GROUP
 from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
 from ext.tinygrad.kernels.protocol import PackedWeight
+from ext.tinygrad.kernels.reference import rms_norm
 
 RANKS = 4  # a rank is filled up with zeros to a multiple of it: fewer kernels to compile
 
@@ -140,3 +142,15 @@ def packed(weight: PackedWeight) -> PackedMatrix:
 def adapted(*weights: PackedWeight) -> bool:
     """Has any of them a change?"""
     return any(isinstance(weight, AdaptedWeight) for weight in weights)
+
+
+def plain_input(x: Tensor, norm: Tensor | None, eps: float, cols: int) -> Tensor:
+    """What the GPU's products read as float32 (T, cols), normed: one token's activations begin with its floats."""
+    if x.dtype == dtypes.uint8:
+        x = x[: 4 * cols].bitcast(dtypes.float32).reshape(1, cols)
+    return x if norm is None else rms_norm(x, norm, eps).contiguous()
+
+
+def reads(x: Tensor, out: Tensor) -> bool:
+    """Does generated code that x comes from read the buffer of `out`? Launches only have it as an operand."""
+    return any(out.uop in u.src for u in x.uop.toposort() if u.op not in (Ops.CALL, Ops.AFTER))

@@ -17,12 +17,12 @@ from ext.tinygrad.buffers import upload
 from ext.tinygrad.kernels.gpu.gpu_source import decode_source, embed_source, launch, matrix_source, plain_source, tile_source
 from ext.tinygrad.kernels.gpu.tuner import LAYERS, Tuner, candidates
 from ext.tinygrad.kernels.gpu.tuning import DecodeShape, Tuning
-from ext.tinygrad.kernels.low_rank import AdaptedWeight, adapted, packed
+from ext.tinygrad.kernels.low_rank import AdaptedWeight, adapted, packed, plain_input, reads
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.packed.formats import GROUP, LAYOUT, Format
 from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
 from ext.tinygrad.kernels.protocol import FULL_ATTENTION, Attention, HeadTransform, OneTokenProduct, Position, Routing, RowPositions
-from ext.tinygrad.kernels.reference import ReferenceKernels, capped, gated, into, rms_norm, store_heads
+from ext.tinygrad.kernels.reference import ReferenceKernels, capped, gated, into, store_heads
 from ext.tinygrad.toolchain import BackendError
 
 PREFILL_ITEMS, PREFILL_SLOTS = 256, 4  # items and groups of rows of a prefill tile, as prefill.h is written
@@ -166,7 +166,7 @@ class GPUKernels:
         if bias is not None or scale != 1 or adapted(weight):
             product = self.norm_linear(x, None, 0.0, weight)
             return into(out, residual + (product if bias is None else product + bias) * scale)
-        if out is not None and x.uop.op is not Ops.AFTER:
+        if out is not None and (x.uop.op is not Ops.AFTER or reads(x, out)):
             # generated code may read what `out` holds now, and would be scheduled after a launch that overwrites it
             return into(out, self.linear_residual(x, weight, residual))
         rows, cols = weight.shape
@@ -196,21 +196,14 @@ class GPUKernels:
         self, x: Tensor, norm: Tensor | None, eps: float, weight: PackedMatrix, scale: float = 1.0, softcap: float = 0.0
     ) -> Tensor:
         if isinstance(weight, AdaptedWeight):
-            return self._changed(x, norm, eps, weight, scale, softcap)
+            changed = weight.changed(self.norm_linear(x, norm, eps, packed(weight)), plain_input(x, norm, eps, weight.shape[1]))
+            return capped(changed * scale, softcap).contiguous()
         rows, cols = weight.shape
         T = 1 if x.dtype == dtypes.uint8 else x.shape[0]
         if T == 1 and norm is None and x.dtype != dtypes.uint8:
             x = self._to_activations(x, cols)
         result = self._product("linear", x, norm, eps, [weight], {"RESIDUAL": 0}, [_floats(x, T, rows)])[0]
         return result if (scale, softcap) == (1, 0) else capped(result * scale, softcap).contiguous()
-
-    def _changed(self, x: Tensor, norm: Tensor | None, eps: float, weight: AdaptedWeight, scale: float, softcap: float) -> Tensor:
-        """norm_linear with a low-rank change of the weight, which generated code adds."""
-        product = self.norm_linear(x, norm, eps, packed(weight))
-        if x.dtype == dtypes.uint8:  # activations: floats come first
-            x = x[: 4 * weight.shape[1]].bitcast(dtypes.float32).reshape(1, -1)
-        changed = weight.changed(product, x if norm is None else rms_norm(x, norm, eps).contiguous())
-        return capped(changed * scale, softcap).contiguous()
 
     def experts_residual(
         self,
