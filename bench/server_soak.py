@@ -1,6 +1,6 @@
 """A server under clients as they are: python -m bench.server_soak [--minutes 10] [--clients 16] [--kills 500]
 
-Clients chat, leave in mid-stream, and send nonsense, at random; meanwhile a process of its own asks /health all the time. Told at the end:
+Clients chat, leave in mid-stream, and send nonsense, at random, each with a secret that no reply to another may hold; meanwhile a process of its own asks /health all the time. Told at the end:
 answers by status, how long first texts and /health took, and how the server's memory went. Exit code 1 where a promise was not kept:
 no error but the intended ones, flat memory, /health within 100 ms.
 """
@@ -42,8 +42,20 @@ PARTS = 12  # of a soak, after each of which the memory is looked at
 WORDS = ["moon", "sun", "why", "colour", "🎉", "tell"]
 
 
+def secret_of(number: int) -> str:
+    """What client `number` tells the model, and no other client does."""
+    return f"{random.Random(f'secret {number}').getrandbits(40):010x}"
+
+
 async def visit(
-    served: Served, client: httpx.AsyncClient, chance: random.Random, seen: Counter[str], first: list[float], messages: Messages
+    served: Served,
+    client: httpx.AsyncClient,
+    chance: random.Random,
+    seen: Counter[str],
+    first: list[float],
+    messages: Messages,
+    secret: str,
+    others: Sequence[str],
 ) -> None:
     """One thing that a client does; `first` takes the seconds to an answer's first text."""
     what = chance.random()
@@ -52,7 +64,8 @@ async def visit(
         assert "error" in response.json(), response.text
         seen[f"nonsense: {response.status_code}"] += 1
         return
-    messages.append({"role": "user", "content": " ".join(chance.choices(WORDS, k=chance.randint(1, 30)))})
+    words = " ".join(chance.choices(WORDS, k=chance.randint(1, 30)))
+    messages.append({"role": "user", "content": f"My secret is {secret}. Say it, and then: {words}"})
     leave_after = chance.randint(0, 20) if what < 0.5 else None
     text, count, started = "", 0, time.perf_counter()
     try:
@@ -72,18 +85,23 @@ async def visit(
             seen["answered"] += 1
     except httpx.HTTPStatusError as error:
         seen[f"chat: {error.response.status_code}"] += 1
+    if secret in text:
+        seen["said its own secret"] += 1
+    if any(other in text for other in others):
+        seen["failed: said another's secret"] += 1
     messages.append({"role": "assistant", "content": text or "…"})
     if chance.random() < 0.05:
         messages.clear()
 
 
-async def live(served: Served, number: int, until: float, seen: Counter[str], first: list[float]) -> None:
-    """One client, again and again."""
+async def live(served: Served, number: int, clients: int, until: float, seen: Counter[str], first: list[float]) -> None:
+    """One client of so many, again and again."""
     chance, messages = random.Random(number), list[dict[str, str]]()
+    others = [secret_of(n) for n in range(clients) if n != number]
     async with httpx.AsyncClient(timeout=120) as client:
         while time.monotonic() < until:
             try:
-                await visit(served, client, chance, seen, first, messages)
+                await visit(served, client, chance, seen, first, messages, secret_of(number), others)
             except (httpx.TransportError, AssertionError) as error:
                 seen[f"failed: {type(error).__name__}"] += 1
 
@@ -124,7 +142,7 @@ async def soak(served: Served, minutes: float, clients: int) -> bool:
                 await asyncio.sleep(60 * minutes / PARTS)
                 memory.append(served.rss())
 
-        await asyncio.gather(weigh(), *(live(served, n, until, seen, first) for n in range(clients)))
+        await asyncio.gather(weigh(), *(live(served, n, clients, until, seen, first) for n in range(clients)))
         asked = watching.result()
     return report(seen, asked, first, memory)
 

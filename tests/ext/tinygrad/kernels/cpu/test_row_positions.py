@@ -32,14 +32,17 @@ def places(rng: np.random.Generator, T: int) -> np.ndarray:
     return table
 
 
-@pytest.mark.parametrize("T", [2, 16])
+MANY = pytest.param(16, marks=pytest.mark.slow)  # more kernels to compile
+
+
+@pytest.mark.parametrize("T", [2, MANY])
 @pytest.mark.parametrize(
     "heads, kv_heads, head_dim, attention, cache",
     [
         (9, 3, 64, Attention(), np.float16),
-        (4, 4, 32, Attention(window=20, softcap=30.0), np.float32),
-        (16, 1, 80, Attention(scale=0.1), np.float16),
-        (20, 20, 64, Attention(), np.float32),
+        pytest.param(4, 4, 32, Attention(window=20, softcap=30.0), np.float32, marks=pytest.mark.slow),
+        pytest.param(16, 1, 80, Attention(scale=0.1), np.float16, marks=pytest.mark.slow),
+        pytest.param(20, 20, 64, Attention(), np.float32, marks=pytest.mark.slow),
     ],
 )
 def test_each_row_attends_as_it_does_alone(
@@ -60,9 +63,9 @@ def test_each_row_attends_as_it_does_alone(
         oracles.assert_close(plain[t], alone.astype(np.float64), tolerance=1e-5)
 
 
-@pytest.mark.parametrize("T", [2, 16])
-@pytest.mark.parametrize("traits", ["", "bias", "norm"])
-@pytest.mark.parametrize("cache", [np.float16, np.float32])
+@pytest.mark.parametrize("T", [2, MANY])
+@pytest.mark.parametrize("traits", ["", *(pytest.param(name, marks=pytest.mark.slow) for name in ("bias", "norm"))])
+@pytest.mark.parametrize("cache", [np.float16, pytest.param(np.float32, marks=pytest.mark.slow)])
 def test_each_row_is_turned_and_stored_where_it_stands(T: int, traits: str, cache: type[np.floating]) -> None:
     rng = np.random.default_rng(T)
     heads, kv_heads, head_dim = 4, 2, 32
