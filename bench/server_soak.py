@@ -1,8 +1,8 @@
 """A server under clients as they are: python -m bench.server_soak [--minutes 10] [--clients 16] [--kills 500]
 
-Clients chat, leave in mid-stream, and send nonsense, at random, each with a secret that no reply to another may hold; meanwhile a process of its own asks /health all the time. Told at the end:
-answers by status, how long first texts and /health took, and how the server's memory went. Exit code 1 where a promise was not kept:
-no error but the intended ones, flat memory, /health within 100 ms.
+Clients chat, leave in mid-stream, and send nonsense, at random, each with a secret that no reply to another may hold; meanwhile a process
+of its own asks /health all the time. Told at the end: answers by status, how long first texts and /health took, and how the server's memory
+went. Exit code 1 where a promise was not kept: no error but the intended ones, flat memory, /health within 100 ms.
 """
 
 import argparse
