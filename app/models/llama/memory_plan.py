@@ -1,8 +1,8 @@
 """What models will take of which device, from the headers of their files: weights, KV caches, buffers of the passes, and what stays free.
 
 On the CPU a process of `townhall serve` takes memory of its own beside its model: the interpreter and its packages, and about so many bytes
-for each token of the vocabulary (tokenizer, and the masks of structured output). Both were measured; test_memory_plan.py holds the sum to
-5 % of a server's resident memory.
+for each token of the vocabulary (tokenizer, and the masks of structured output). These and what shared passes take were measured;
+tests/townhall/cli/test_fit.py holds the sum to 5 % of a server's resident memory.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,6 +20,8 @@ from app.models.llama.placement import place
 PROCESS = 114_000_000  # bytes: Python, tinygrad, NumPy and the server's packages, captured graphs
 PER_TOKEN = 950  # bytes of the vocabulary's tokens in memory
 BESIDE = 2  # caches of a server beside its slots': the background lane's, and the one that its passes were captured with
+SHARING = 1  # and one more where several slots share passes, which they do on the CPU
+PER_ROW = 2_000_000  # bytes of such a pass for each conversation that it has room for
 CONTEXT, SLOTS = 1024, 4
 LEAST_CONTEXT = 256  # a shorter window is no remedy
 SMALLER = ("Q8_0", "Q6_K", "Q5_K", "Q4_K")  # types that a model could be converted to, largest first
@@ -89,11 +91,12 @@ class ModelDemand:
         """Bytes by what they are for."""
         found = self._footprints[host]
         process = PROCESS + PER_TOKEN * self.checkpoint.config.vocab_size if host else 0
-        return {"weights": found.weights, "cache": found.cache * self.caches, "scratch": found.scratch, "process": process}
+        scratch = found.scratch + (PER_ROW << self.slots.bit_length() if host and self.slots > 1 else 0)
+        return {"weights": found.weights, "cache": found.cache * self.caches(host), "scratch": scratch, "process": process}
 
-    @property
-    def caches(self) -> int:
-        return self.slots + BESIDE
+    def caches(self, host: bool) -> int:
+        """KV caches in memory once every slot was used."""
+        return self.slots + BESIDE + (SHARING if host and self.slots > 1 else 0)
 
     def nbytes(self, host: bool) -> int:
         return sum(self.parts(host).values())
