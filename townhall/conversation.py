@@ -102,7 +102,7 @@ class Conversation:
     def use(self, sources: PromptSources) -> None:
         """From the next turn on, have these sources. ContextError, and all is as before, where their head leaves no room to talk."""
         self._lay_out(sources)
-        self._next_prompt = self._as_read = self.prompt.before(self.plan)
+        self._next_prompt = self.prompt.before(self.plan)
 
     def _fresh(self) -> None:
         self.exchanges, self.last = [], None

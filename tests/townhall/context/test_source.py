@@ -206,6 +206,19 @@ def test_only_the_last_exchange_is_read_again_for_what_stood_beside_it():
         assert receipt.recomputed_tokens == whole - start - unread
 
 
+def test_what_is_read_again_is_counted_after_the_sources_have_changed():
+    llama = model()
+    conversation = talk(llama, Counting())
+    conversation.prepare()
+    ask(conversation, "hello")
+    last, unread = conversation.exchanges[-1], len(conversation.prompt.close_ids)
+    conversation.use(conversation.sources.adding([NoteSource("note", "be kind", depth=1)]))
+    ask(conversation, "one")
+    start = llama.prompts[0].index(llama.tokenizer.id("turn"), len(conversation.prompt.head_ids))
+    assert conversation.last.cached_tokens == start
+    assert conversation.last.receipt.recomputed_tokens == len(conversation.prompt.head_ids) + last.tokens - start - unread
+
+
 def test_a_source_remembers_through_undo_and_retry():
     llama, source = model(), Counting()
     conversation = talk(llama, source)
