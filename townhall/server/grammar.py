@@ -13,7 +13,7 @@ from townhall.prompt import Prompt
 from townhall.server.errors import APIError
 from townhall.server.tool_requests import FunctionDefinition
 from townhall.server.tools import CallReading
-from townhall.thoughts import ThoughtFilter
+from townhall.thoughts import OPEN, ThoughtFilter
 
 MAX_SCHEMA = 64 << 10  # characters
 MOST_CALLS = 16  # in an answer
@@ -56,7 +56,7 @@ class JSONGrammar:
 class CallGrammar:
     """Text as the model likes until it calls a function; from there on the call's grammar.
 
-    `calls` makes that. Where the answer must call, it begins after the thoughts.
+    `calls` makes that. Where the answer must call, it begins after the thoughts, or at once where none begin.
     """
 
     def __init__(self, calls: Callable[[], JSONGrammar], reading: CallReading, tokenizer: Any, prompt: Prompt, must: bool):
@@ -69,25 +69,46 @@ class CallGrammar:
         self._said = ""
         self._over = False  # no call can come any more
         self._call: JSONGrammar | None = None
+        self._fresh = False  # white space after the thoughts may still come
+        opening = self._encode([(OPEN, True)], bos=False, continued=True)
+        # the token that begins thoughts, while nothing has come yet and the answer must call
+        self._thought = opening[0] if must and len(opening) == 1 and not prompt.opens_thoughts else None
+        if must and self._thought is None and not prompt.opens_thoughts:
+            self._call = calls()
 
     def allowed(self) -> np.ndarray:
         """bool (V,): everything before a call."""
+        if self._thought is not None:
+            allowed = self._calls().allowed()
+            allowed[self._thought] = True
+            return allowed
         return self._call.allowed() if self._call else self._everything
 
     def take(self, token: int) -> None:
         """The text goes on with this token."""
+        thought, self._thought = self._thought, None
+        if thought is not None and token != thought:
+            self._call = self._calls()
         if self._call:
-            self._call.take(token)
+            self._continue(self._call, token)
         elif not self._over:
             text = self._decoder.push(token) or self._tags.get(token, "")
             self._said += self._thoughts.push(text)[1]
             self._look()
 
+    def _continue(self, call: JSONGrammar, token: int) -> None:
+        # white space that was forced after the thoughts, as their end is, is no part of the call
+        space = self._fresh and not (self._decoder.push(token) or self._tags.get(token, "")).strip()
+        if space and not call.allowed()[token]:
+            return
+        self._fresh = False
+        call.take(token)
+
     def _look(self) -> None:
         """Has a call begun?"""
         if self._must:
             if self._thoughts.over:
-                self._call = self._calls()
+                self._call, self._fresh = self._calls(), True
                 self._call.begin(self._encode([(self._said.lstrip(), True)], bos=False, continued=True))
             return
         while (at := self._said.find(self._trigger)) >= 0:

@@ -60,7 +60,7 @@ class SamplerChain:
         self._biased = np.array(sorted(logits_processors.bias), np.int64)
         self._bias = np.array([logits_processors.bias[n] for n in sorted(logits_processors.bias)], np.float32)
         self._said: Counter[int] = Counter()
-        self._counted = prompt_tokens
+        self._counted = self._taken = prompt_tokens
         self.logprobs: list[TokenLogprob] = []
 
     @property
@@ -70,6 +70,10 @@ class SamplerChain:
 
     def __call__(self, logits: np.ndarray, recent: Sequence[int]) -> int:
         """The next id; `logits` is float32 (V,) and left as it is."""
+        if self._grammar:
+            for forced in recent[self._taken :]:  # ids that came without being drawn
+                self._grammar.take(forced)
+            self._taken = len(recent) + 1
         logits = self._process(logits, recent)
         token = self._sampler(logits, recent)
         if self._grammar:

@@ -11,7 +11,7 @@ NAMES = st.text("abcdefgh_", min_size=1, max_size=6)
 
 def _values(depth: int) -> st.SearchStrategy[dict[str, Any]]:
     bounds = st.tuples(st.integers(-99, 99), st.integers(0, 50))
-    plain = [
+    plain: list[st.SearchStrategy[dict[str, Any]]] = [
         st.just({"type": "boolean"}),
         st.just({"type": "null"}),
         bounds.map(lambda b: {"type": "integer", "minimum": b[0], "maximum": b[0] + b[1]}),

@@ -8,15 +8,18 @@ import openai
 import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
 
-from tests.reference.tiny import make_tiny_gguf, tiny_metadata
+from tests.reference.tiny import CHAT_TEMPLATE, make_tiny_gguf, tiny_metadata
 from tests.reference.words import TOKENS
 from tests.townhall.formats.call_templates import HERMES, MISTRAL
 from tests.townhall.server.random_schemas import malformed, objects
 from tests.townhall.server.running import OPTIONS, Opened, Running
 from tests.townhall.server.test_openai_client import client, user
 from tests.townhall.server.test_tools import read, tool
+from townhall.formats.chat_template import ChatTemplate
+from townhall.prompt import Prompt
 from townhall.server.grammar import CallGrammar, Grammars
 from townhall.server.request_planner import default_sampling
+from townhall.server.served_models import BARE_MODEL
 from townhall.server.tool_requests import FunctionDefinition
 from townhall.server.tools import CallReading, call_tags
 
@@ -117,6 +120,25 @@ def test_text_is_free_until_the_trigger_and_held_from_there_on(held):
         assert reader.content.strip() == "Well <tool!" and reader.calls
         for call in reader.calls:
             check(call.name, call.arguments)
+
+
+def test_thoughts_come_before_a_call_that_must_come(held):
+    thinking = {"chat_template_kwargs": {"enable_thinking": True}}
+    choice = ask(held, tool_choice="required", seed=1, extra_body=thinking).choices[0]  # this model knows no thoughts, and calls at once
+    assert choice.finish_reason == "tool_calls" and choice.message.content is None
+    tokenizer, syntax = held.service.llama.tokenizer, held.service.served_models.call_syntax
+    reading = CallReading(syntax, ["mood"], tags=call_tags(syntax, tokenizer.special_ids))
+    calls = Grammars(tokenizer).of_calls(syntax, [FunctionDefinition(**MOOD["function"])], parallel=False)
+    cue = CHAT_TEMPLATE.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
+    prompt = Prompt(ChatTemplate(BARE_MODEL, cue), tokenizer)
+    assert prompt.opens_thoughts
+    grammar = CallGrammar(calls, reading, tokenizer, prompt, must=True)
+    for token in tokenizer.encode("Hm, <tool_call> or [TOOL_CALLS] or not?", bos=False, special=False):
+        grammar.take(token)
+        assert grammar.allowed().all()
+    for token in prompt.thoughts_end:
+        grammar.take(token)
+    assert np.array_equal(grammar.allowed(), calls().allowed())
 
 
 def test_a_trigger_that_no_call_follows_stays_text(held):

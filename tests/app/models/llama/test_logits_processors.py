@@ -49,6 +49,12 @@ def test_a_grammar_decides_what_may_come_and_is_told_what_came() -> None:
     assert [sampler(LOGITS, [9]), sampler(LOGITS, [9, 2])] == [2, 0] == grammar.taken
 
 
+def test_a_grammar_hears_of_ids_that_were_not_drawn() -> None:
+    grammar = Only(2, 1, 0)
+    sampler = SamplerChain(SamplingParams(temperature=1.0, seed=1), LogitsProcessors(), 1, grammar)
+    assert [sampler(LOGITS, [9]), sampler(LOGITS, [9, 2, 1])] == [2, 0] and grammar.taken == [2, 1, 0]
+
+
 def test_log_probabilities_are_those_of_the_softmax() -> None:
     info = logprobs(LOGITS, 2, 2)
     expected = LOGITS - np.log(np.exp(LOGITS).sum())
