@@ -1,10 +1,11 @@
 """Tools on a served model: which of five it calls for plain requests, and whether its arguments follow schemas that were made up.
 
-    python -m bench.tools [--model PATH] [--schemas N] [--seed N] [--json FILE]
+    python -m bench.tools [--model PATH] [--schemas N] [--served N] [--seed N] [--json FILE]
 
 Forty requests, eight for each of five functions, at temperature 0: with `auto` the model may answer with words instead, with `required` it
-has to call one, with a named function it has to call that. Then `--schemas` functions with random parameters are called by name at
-temperature 1, and jsonschema-rs, which is not ours, says what is malformed; so are calls that `max_tokens` cut off.
+has to call one, with a named function it has to call that. Then functions with random parameters are called by name: `--schemas` of them
+with tokens drawn evenly from all that the grammar allows, which is the worst of models, and `--served` of them by the model at temperature
+1. jsonschema-rs, which is not ours, says what is malformed; so are calls that `max_tokens` cut off.
 """
 
 import argparse
@@ -15,13 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings
 
+from app.models.llama.checkpoint import open_checkpoint
 from bench.served import Served, townhall
 from tests.townhall.server.random_schemas import malformed, objects
+from townhall.cli.chat_options import ChatOptions
+from townhall.formats.call_syntax import GENERAL
+from townhall.server.grammar import Grammars
+from townhall.server.tool_requests import FunctionDefinition
+from townhall.server.tools import CallReading
 
 AT_ONCE = 4
-MOST_TOKENS = 1200
+MOST_TOKENS, MOST_WALKED = 1200, 3000
 TEXT: dict[str, Any] = {"type": "string", "maxLength": 60}
 
 
@@ -123,7 +131,7 @@ def selection(served: Served) -> dict[str, dict[str, int]]:
         def one(request: tuple[str, str], way: str = way) -> tuple[str, dict[str, Any]]:
             name, text = request
             choice = {"type": "function", "function": {"name": name}} if way == "named" else way
-            return name, ask(served, text, TOOLS, choice, temperature=0, max_tokens=300, parallel_tool_calls=False)
+            return name, ask(served, text, TOOLS, choice, temperature=0, max_tokens=100, parallel_tool_calls=False)
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
             answers = list(pool.map(one, asked))
@@ -138,16 +146,40 @@ def selection(served: Served) -> dict[str, dict[str, int]]:
     return results
 
 
-def random_calls(served: Served, count: int, seed: int) -> dict[str, Any]:
-    """Functions with random parameters, called by name at temperature 1."""
+def made_up(count: int) -> list[dict[str, Any]]:
+    """Schemas, the same at every run."""
     schemas: list[dict[str, Any]] = []
 
-    @settings(max_examples=count, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=count, deadline=None, database=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+    )
     @given(schema=objects())
     def collect(schema: dict[str, Any]) -> None:
         schemas.append(schema)
 
     collect()
+    return schemas[:count]
+
+
+def walks(model: Path, schemas: list[dict[str, Any]], seed: int) -> dict[str, Any]:
+    """Calls made of tokens that are drawn evenly from those which the grammar allows."""
+    tokenizer = open_checkpoint(model).tokenizer()
+    grammars, random, found = Grammars(tokenizer), np.random.default_rng(seed), list[str]()
+    for schema in schemas:
+        made = FunctionDefinition(name="made", parameters=schema, strict=True)
+        grammar, ids = grammars.of_calls(GENERAL, [made], parallel=False)(), list[int]()
+        while not (allowed := grammar.allowed())[list(tokenizer.stop_ids)].any() and len(ids) < MOST_WALKED:
+            ids.append(int(random.choice(np.flatnonzero(allowed))))
+            grammar.take(ids[-1])
+        parser = CallReading(GENERAL, ["made"]).reader()
+        parser.push(tokenizer.decode(ids)), parser.flush()
+        faults = [malformed(call.arguments, schema) for call in parser.calls] if len(parser.calls) == 1 else [f"{len(parser.calls)} calls"]
+        found += [fault for fault in faults if fault]
+    return {"schemas": len(schemas), "malformed": len(found), "faults": sorted(set(found))}
+
+
+def random_calls(served: Served, schemas: list[dict[str, Any]], seed: int) -> dict[str, Any]:
+    """Functions with random parameters, called by name at temperature 1."""
     found: dict[str, int] = {}
 
     def one(numbered: tuple[int, dict[str, Any]]) -> list[str]:
@@ -159,22 +191,26 @@ def random_calls(served: Served, count: int, seed: int) -> dict[str, Any]:
         return faults(choice, [tool]) + ([] if called == 1 or "error" in choice else [f"{called} calls"])
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for said in pool.map(one, enumerate(schemas[:count])):
+        for said in pool.map(one, enumerate(schemas)):
             for fault in said:
                 found[fault] = found.get(fault, 0) + 1
-    return {"schemas": min(count, len(schemas)), "malformed": sum(found.values()), "faults": found}
+    return {"schemas": len(schemas), "malformed": sum(found.values()), "faults": found}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="model file  [default: the one that pull_llama.sh fetches]")
     parser.add_argument("--schemas", type=int, default=1000)
+    parser.add_argument("--served", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="a file for the figures")
     options = parser.parse_args()
-    with townhall(options.model, ["--max-context", "2048", "--max-tokens", "600"], bare=True) as served:
-        results: dict[str, Any] = {"model": served.model, "selection": selection(served)}
-        results["random"] = random_calls(served, options.schemas, options.seed)
+    model = ChatOptions(model=options.model).model_path()
+    results: dict[str, Any] = {"model": model.name, "walks": walks(model, made_up(options.schemas), options.seed)}
+    print(f"walks     {results['walks']}", file=sys.stderr)
+    with townhall(model, ["--max-context", "2048", "--max-tokens", "600"], bare=True) as served:
+        results["selection"] = selection(served)
+        results["served"] = random_calls(served, made_up(options.served), options.seed)
     print(json.dumps(results, indent=2))
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n")
