@@ -24,6 +24,7 @@ from bench.served import Served, townhall
 from tests.townhall.server.random_schemas import malformed, objects
 from townhall.cli.chat_options import ChatOptions
 from townhall.formats.call_syntax import GENERAL
+from townhall.server.errors import APIError
 from townhall.server.grammar import Grammars
 from townhall.server.tool_requests import FunctionDefinition
 from townhall.server.tools import CallReading
@@ -164,18 +165,22 @@ def made_up(count: int) -> list[dict[str, Any]]:
 def walks(model: Path, schemas: list[dict[str, Any]], seed: int) -> dict[str, Any]:
     """Calls made of tokens that are drawn evenly from those which the grammar allows."""
     tokenizer = open_checkpoint(model).tokenizer()
-    grammars, random, found = Grammars(tokenizer), np.random.default_rng(seed), list[str]()
+    grammars, random, found, ended = Grammars(tokenizer), np.random.default_rng(seed), list[str](), list[str]()
     for schema in schemas:
         made = FunctionDefinition(name="made", parameters=schema, strict=True)
         grammar, ids = grammars.of_calls(GENERAL, [made], parallel=False)(), list[int]()
-        while not (allowed := grammar.allowed())[list(tokenizer.stop_ids)].any() and len(ids) < MOST_WALKED:
-            ids.append(int(random.choice(np.flatnonzero(allowed))))
-            grammar.take(ids[-1])
+        try:
+            while not (allowed := grammar.allowed())[list(tokenizer.stop_ids)].any() and len(ids) < MOST_WALKED:
+                ids.append(int(random.choice(np.flatnonzero(allowed))))
+                grammar.take(ids[-1])
+        except APIError as error:  # the server would end the request with it
+            ended.append(error.message)
+            continue
         parser = CallReading(GENERAL, ["made"]).reader()
         parser.push(tokenizer.decode(ids)), parser.flush()
         faults = [malformed(call.arguments, schema) for call in parser.calls] if len(parser.calls) == 1 else [f"{len(parser.calls)} calls"]
         found += [fault for fault in faults if fault]
-    return {"schemas": len(schemas), "malformed": len(found), "faults": sorted(set(found))}
+    return {"schemas": len(schemas), "malformed": len(found), "ended": len(ended), "faults": sorted({*found, *ended})}
 
 
 def random_calls(served: Served, schemas: list[dict[str, Any]], seed: int) -> dict[str, Any]:
