@@ -67,7 +67,8 @@ def held_out_loss(llama: Llama, persona: Persona, exchanges: Sequence[tuple[str,
         end = next((at for at, token in enumerate(said) if token in prompt.stop_ids), len(said) - 1) + 1
         ids = [*before, *said[:end]]
         at = len(ids) - end - 1
-        rows = np.concatenate(list(llama.score(ids, cache)))[at - len(ids) : -1].astype(np.float64)
+        passes = [rows.copy() for rows in llama.score(ids, cache)]  # what it yields is valid until the next one
+        rows = np.concatenate(passes)[at - len(ids) : -1].astype(np.float64)
         peak = rows.max(-1)
         losses += list(np.log(np.exp(rows - peak[:, None]).sum(-1)) + peak - rows[np.arange(end), ids[-end:]])
     return float(np.mean(losses))
