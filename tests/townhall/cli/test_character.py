@@ -35,7 +35,8 @@ def ada(tmp_path, character):
 def test_a_card_is_imported_talked_to_and_exported_byte_for_byte(tmp_path, character, ada):
     assert ada.read_bytes() == source(V2, indent=2) and (ada.parent / "portrait.png").read_bytes() == png()
     done = chat("--personality", "ada", stdin="Hello\n")
-    assert done.returncode == 0 and done.stdout == "Hello\n"
+    # the echo repeats what it was sent: the card's post-history instructions stand below the message
+    assert done.returncode == 0 and done.stdout == "Hello\n\n[Answer in one sentence.]\n"
     assert character("export", "ADA", tmp_path / "out.json")[0] == 0
     assert (tmp_path / "out.json").read_bytes() == source(V2, indent=2)
     assert character("export", "ada", tmp_path / "out.png")[0] == 0
