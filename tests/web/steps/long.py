@@ -53,18 +53,18 @@ def see_message(context, words):
 
 @given("the page is open with a model that writes quickly")
 def open_quick(context):
-    script = f"pause: 0.002\nreplies: [{yaml.safe_dump(WORDS, default_style=chr(34)).strip()}]\n"
+    script = f"pause: 0.01\nreplies: [{yaml.safe_dump(WORDS, default_style=chr(34)).strip()}]\n"
     context.visit(context.new_house(script, own=True, flags=("--max-context", "32768", "--max-tokens", "16000")))
 
 
 @when("I scroll up while it grows")
 def scroll_up(context):
     page = context.page
-    conversation(page).get_by_text("This is paragraph 40,").wait_for()
+    conversation(page).get_by_text("This is paragraph 25,").wait_for()
     page.evaluate(
         """() => { const talk = document.querySelector('.talk');
              talk.dispatchEvent(new WheelEvent('wheel', {bubbles: true})); talk.scrollTop = Math.max(0, talk.scrollTop - 200);
-             window.kept = [...document.querySelectorAll('.live .md-block')].slice(0, 8); }"""
+             window.kept = [...document.querySelectorAll('.message.last .md-block')].slice(0, 8); }"""
     )
     expect(page.get_by_role("button", name="To the newest message")).to_be_visible()
     context.remembered["top"] = page.evaluate("document.querySelector('.talk').scrollTop")
@@ -72,7 +72,7 @@ def scroll_up(context):
 
 @then("what I read stays where it is")
 def still(context):
-    conversation(context.page).get_by_text("This is paragraph 70,").wait_for()
+    conversation(context.page).get_by_text("This is paragraph 40,").wait_for()
     assert context.page.evaluate("document.querySelector('.talk').scrollTop") == context.remembered["top"]
 
 
@@ -87,6 +87,6 @@ def type_meanwhile(context):
 
 @then("what was rendered once is not rendered again")
 def kept(context):
-    same = """() => { const now = [...document.querySelectorAll('.live .md-block')];
+    same = """() => { const now = [...document.querySelectorAll('.message.last .md-block')];
       return window.kept.length === 8 && window.kept.every((node, at) => now[at] === node); }"""
     assert context.page.evaluate(same)
