@@ -6,9 +6,9 @@ What is made or changed here is served as a model id from then on, without a res
 import asyncio
 import random
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, TypeVar
+from contextlib import suppress
+from typing import Any, TypeVar
 
-from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -16,12 +16,14 @@ from townhall.characters import bounded_json, card_files, card_prompt, character
 from townhall.characters.cards import Card
 from townhall.characters.character_catalog import CatalogEntry
 from townhall.characters.character_folder import StoredCharacter
+from townhall.characters.errors import CardError
 from townhall.characters.lore_state import LoreState
 from townhall.characters.lorebook import Lorebook, LoreEntry, Role
 from townhall.characters.lorebook_scan import LoreScan, LoreScanner, ScanSettings
 from townhall.characters.macros import Macros
 from townhall.errors import ContextError, PersonaError
 from townhall.persona import load_persona, shipped_personas
+from townhall.server.character_requests import CharacterCopy, CharacterCreation, CharacterFields, LorebookContent, LorebookTest
 from townhall.server.endpoints import (
     COUNT,
     FILE,
@@ -37,70 +39,11 @@ from townhall.server.endpoints import (
 )  # fmt: skip
 from townhall.server.errors import APIError
 from townhall.server.guard import json_response
-from townhall.server.requests import RequestModel
 from townhall.server.service import Service
 from townhall.web.avatars import portrait as drawn_portrait
 
-MAX_TEXT = card_prompt.MAX_CHARACTERS
-MAX_GREETINGS, MAX_TAGS, MAX_MESSAGES = 200, 200, 400
 PICTURES = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp", "gif": "image/gif"}
-Text = Annotated[str, Field(max_length=MAX_TEXT)]
-Name = Annotated[str, Field(max_length=200)]
 T = TypeVar("T")
-
-
-class CharacterFields(RequestModel):
-    """What a card says; a field that is left out stays as it is."""
-
-    name: Name | None = None
-    nickname: Name | None = None
-    description: Text | None = None
-    personality: Text | None = None
-    scenario: Text | None = None
-    first_mes: Text | None = None
-    alternate_greetings: Annotated[list[Text], Field(max_length=MAX_GREETINGS)] | None = None
-    mes_example: Text | None = None
-    system_prompt: Text | None = None
-    post_history_instructions: Text | None = None
-    creator_notes: Text | None = None
-    tags: Annotated[list[Name], Field(max_length=MAX_TAGS)] | None = None
-    creator: Name | None = None
-    character_version: Name | None = None
-
-
-class CharacterCreation(RequestModel):
-    """POST /townhall/characters."""
-
-    name: Annotated[str, Field(min_length=1, max_length=200)]
-    fields: CharacterFields | None = None
-
-
-class CharacterCopy(RequestModel):
-    """POST /townhall/characters/{id}/duplicate; without a name, the copy has the original's and the next free id."""
-
-    name: Name = ""
-
-
-class LorebookContent(RequestModel):
-    """PUT /townhall/characters/{id}/lorebook: a character_book as cards have it, or null for none."""
-
-    book: dict[str, Any] | None
-
-
-class LoreMessage(RequestModel):
-    """A message of the conversation that is scanned."""
-
-    role: Literal["system", "user", "assistant"] = "user"
-    content: Text
-
-
-class LorebookTest(RequestModel):
-    """POST /townhall/characters/{id}/lorebook/test: `text` is one message of the user's; `book` is tried instead of the stored one."""
-
-    text: Text = ""
-    messages: Annotated[list[LoreMessage], Field(max_length=MAX_MESSAGES)] = []
-    book: dict[str, Any] | None = None
-    seed: int = 0
 
 
 SEARCH = {"search": {**TEXT, "description": "Words that must stand in the name, tags, creator or texts."}}
@@ -351,7 +294,10 @@ class CharacterRoutes:
 
 def _listed(entry: CatalogEntry, served: bool) -> JSON:
     names = ("id", "kind", "name", "description", "creator", "version", "greetings", "lorebook_entries", "fault")
-    return {name: getattr(entry, name) for name in names} | {"tags": list(entry.tags), "served": served}
+    description = entry.description
+    with suppress(CardError):  # what grows too long stays as it was written
+        description = Macros(entry.name).expand(description)
+    return {name: getattr(entry, name) for name in names} | {"description": description, "tags": list(entry.tags), "served": served}
 
 
 def _known(id: str) -> str:

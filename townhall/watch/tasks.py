@@ -185,7 +185,7 @@ class ChatTurns:
         turns = self.layout.turns(text)
         if turns and turns[-1].role == "user":
             return ""
-        fault = f"its last turn is {self.layout.persona}'s" if turns else "nobody speaks in it"
+        fault = f"its last turn is {self.layout.persona}'s" if turns else "it has no turns"
         return f"{fault}; begin yours with a line '{self.layout.user}: ...'"
 
 

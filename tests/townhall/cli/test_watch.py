@@ -54,7 +54,7 @@ def test_once_answers_what_stands_there_and_says_what_was_cached(tmp_path):
     again = once(path)
     assert again.returncode == 0 and again.stderr.splitlines()[-1] == f"{path}: there is nothing to answer"
     path.write_text("Hi\n")
-    assert "nobody speaks in it; begin yours with a line 'User: ...'" in once(path).stderr and path.read_text() == "Hi\n"
+    assert "it has no turns; begin yours with a line 'User: ...'" in once(path).stderr and path.read_text() == "Hi\n"
 
 
 def test_once_answers_a_folder_and_its_code_tells_of_what_was_left(tmp_path):

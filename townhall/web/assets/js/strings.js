@@ -39,12 +39,12 @@ export const STRINGS = {
   "key.use": ["Use this key", "Schlüssel verwenden"],
 
   // characters
-  "characters.title": ["Characters", "Charaktere"], "characters.about": ["Whoever is here can be talked to.", "Mit allen hier lässt sich sprechen."],
+  "characters.title": ["Characters", "Charaktere"], "characters.about": ["Choose a character to chat with.", "Mit wem möchtest du sprechen?"],
   "characters.new": ["New character", "Neuer Charakter"], "characters.name": ["Name", "Name"], "characters.make": ["Make", "Anlegen"], "characters.search": ["Search names, tags and texts", "Namen, Schlagwörter und Texte durchsuchen"],
   "characters.found": ["one character|{n} characters", "ein Charakter|{n} Charaktere"], "characters.none": ["Nobody fits.", "Niemand passt."],
   "characters.drop": ["Drop character cards here (PNG, JSON, CHARX), or choose them", "Charakterkarten (PNG, JSON, CHARX) hier ablegen oder auswählen"],
   "characters.importing": ["Reading the cards …", "Karten werden gelesen …"], "characters.import": ["Import", "Importieren"], "characters.imported": ["{name} is here.", "{name} ist da."],
-  "characters.exists": ["“{name}” is somebody who is here already", "„{name}“ ist schon da"], "characters.otherName": ["Another name (empty: replace)", "Anderer Name (leer: ersetzen)"],
+  "characters.exists": ["There is a character “{name}” already", "„{name}“ ist schon da"], "characters.otherName": ["Another name (empty: replace)", "Anderer Name (leer: ersetzen)"],
   "characters.menu": ["Actions for {name}", "Aktionen für {name}"], "characters.chat": ["Chat", "Chatten"], "characters.chatWith": ["Chat with {name}", "Mit {name} chatten"],
   "characters.edit": ["Edit", "Bearbeiten"], "characters.look": ["Look at it", "Ansehen"], "characters.duplicate": ["Duplicate", "Duplizieren"], "characters.duplicated": ["{name} was copied as {id}.", "{name} wurde als {id} kopiert."],
   "characters.exportPng": ["Export as a picture", "Als Bild exportieren"], "characters.exportJson": ["Export as JSON", "Als JSON exportieren"],
