@@ -21,13 +21,13 @@ def test_a_slash_offers_the_commands_with_their_help(chat):
     screen = chat()
     screen.prompt()
     screen.type("/")
-    screen.wait_for("/persona", "take back the last exchange")
-    screen.type("cont", TAB)
+    screen.wait_for("/swipe", "list the replies to the last message")
+    screen.type("conte", TAB)
     screen.wait(lambda: screen.row().startswith("User: /context"))
     screen.type(" f", TAB, ENTER)
     screen.wait_for("User: /context full")
     leave(screen)
-    assert "take back" not in screen.text()  # the menu leaves nothing behind
+    assert "list the replies" not in screen.text()  # the menu leaves nothing behind
 
 
 def test_enter_takes_what_is_chosen_and_sends_it_only_then(chat):

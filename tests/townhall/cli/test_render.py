@@ -237,18 +237,19 @@ def test_a_narrow_window_and_wide_characters(chat):
     screen = chat(replies=[reply], columns=40)
     screen.say("Erzähl mir etwas, das länger ist als vierzig Spalten 🎉 日本")
     screen.wait_for("end.")
-    screen.say("/help", "\n/edit [TEXT]  change what you said\nlast, and have it answered anew\n", "\n/reset  begin anew\n")
+    text = screen.text()  # before the help, which pushes it off the screen
+    note = "\n/note [DEPTH] [TEXT|off]  an author's\nnote, DEPTH messages before the end of\nevery prompt (4)\n"
+    screen.say("/help", note, "\n/reset  begin anew\n")
     screen.prompt()
     screen.type(CTRL_D)
     screen.leave()
-    text = screen.text()
     assert "Stacy: Grüße aus Köln, 日本語のテキスト\nもここで折り返されるはずです 🎉🎉 end." in text
     assert "".join("User: Erzähl mir etwas, das länger ist als vierzig Spalten 🎉 日本".split()) in "".join(text.split())
 
 
 def test_a_table_keeps_its_columns_where_they_leave_room(chat):
     screen = chat(replies=["Fine."], columns=70)
-    row, hung = f"{'/context [full]':<25}how full the window is; full: all that was", f"{'':<25}said, and what of it the model no longer"
+    row, hung = f"{'/context [full]':<29}how full the window is; full: all that", f"{'':<29}was said, and what of it the model no"
     screen.say("/help", f"{row}\n{hung}")
     screen.prompt()
     screen.type(CTRL_D)

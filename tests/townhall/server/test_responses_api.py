@@ -132,8 +132,14 @@ def test_a_parsed_response_and_a_required_call(tiny_server):
     responses = client(tiny_server).responses
     parsed = responses.parse(model="tiny", input="Who?", text_format=Person, temperature=1.0)
     assert isinstance(parsed.output_parsed, Person)
+    digit = {"type": "integer", "minimum": 0, "maximum": 99}  # without bounds a random model may write digits until it is cut off
+    parameters = {"type": "object", "properties": {"a": digit, "b": digit}, "required": ["a", "b"], "additionalProperties": False}
     called = responses.create(
-        model="tiny", input=THREE, tools=[FUNCTIONS[1]], tool_choice={"type": "function", "name": "add"}, temperature=1.0
+        model="tiny",
+        input=THREE,
+        tools=[{**FUNCTIONS[1], "parameters": parameters}],
+        tool_choice={"type": "function", "name": "add"},
+        temperature=1.0,
     )
     (call,) = called.output
     assert call.type == "function_call" and json.loads(call.arguments).keys() == {"a", "b"}
