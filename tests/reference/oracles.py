@@ -4,6 +4,8 @@ import numpy as np
 
 from ext.tinygrad.kernels.matrix import QuantMatrix
 
+# where a block keeps its f16 numbers, for types that do not begin with one
+HALVES = {"Q4_1": (0, 2), "Q5_1": (0, 2), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,), "Q2_K": (80, 82), "Q3_K": (108,)}
 # columns and bytes of a block, where its f16 scales are
 MADE_OF_BYTES = {"Q4_K": (256, 144, slice(0, 4)), "Q5_K": (256, 176, slice(0, 4)), "Q6_K": (256, 210, slice(208, 210))}
 MADE_OF_BYTES |= {"IQ4_NL": (32, 18, slice(0, 2)), "IQ4_XS": (256, 136, slice(0, 2)), "Q2_K": (256, 84, slice(80, 84))}

@@ -40,7 +40,7 @@ def training_kernels_for(kernels: Kernels) -> TrainingKernels | None:
     if isinstance(kernels, ReferenceKernels):
         from ext.tinygrad.kernels.reference_training import ReferenceTraining
 
-        return ReferenceTraining(kernels)
+        return ReferenceTraining()
     if kernels.name == "cpu":
         from ext.tinygrad.kernels.cpu.cpu_kernels import CPUKernels
         from ext.tinygrad.kernels.cpu.cpu_training import CPUTraining

@@ -2,7 +2,7 @@
 
 from tinygrad import Tensor, dtypes
 
-from ext.tinygrad.kernels.reference import DenseWeight, LaneWeight, ReferenceKernels, into, rms_norm, rotate
+from ext.tinygrad.kernels.reference import DenseWeight, LaneWeight, into, rms_norm, rotate
 from ext.tinygrad.kernels.training_kernels import AdapterPlace, Dropout
 
 
@@ -10,9 +10,6 @@ class ReferenceTraining:
     """A weight becomes floats within the product that reads it, never a copy that stays."""
 
     name = "tinygrad"
-
-    def __init__(self, kernels: ReferenceKernels):
-        self._kernels = kernels
 
     def linear(self, x: Tensor, weight: LaneWeight | DenseWeight, out: Tensor | None = None, residual: Tensor | None = None) -> Tensor:
         product = weight.matmul(x)
@@ -51,18 +48,10 @@ class ReferenceTraining:
         return into(out, dx if residual is None else dx + residual)
 
     def turn(self, q: Tensor, k: Tensor, positions: Tensor, rope: Tensor) -> tuple[Tensor, Tensor]:
-        return self.turn_heads(q, k, positions, rope)
-
-    @staticmethod
-    def turn_heads(q: Tensor, k: Tensor, positions: Tensor, rope: Tensor) -> tuple[Tensor, Tensor]:
         angles = rope[positions].contiguous()
         return into(q, rotate(q, angles)), into(k, rotate(k, angles))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, first: Tensor, scale: float, out: Tensor, stats: Tensor) -> tuple[Tensor, Tensor]:
-        return self.attention(q, k, v, first, scale, out, stats)
-
-    @staticmethod
-    def attention(q: Tensor, k: Tensor, v: Tensor, first: Tensor, scale: float, out: Tensor, stats: Tensor) -> tuple[Tensor, Tensor]:
         scores = _scores(q, k, first, scale)  # (H, T, T)
         best = scores.max(-1, keepdim=True)
         powers = (scores - best).exp()
@@ -73,21 +62,6 @@ class ReferenceTraining:
 
     def attend_backward(
         self,
-        dout: Tensor,
-        out: Tensor,
-        stats: Tensor,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        first: Tensor,
-        positions: Tensor,
-        rope: Tensor,
-        scale: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        return self.attention_backward(dout, out, stats, q, k, v, first, positions, rope, scale)
-
-    @staticmethod
-    def attention_backward(
         dout: Tensor,
         out: Tensor,
         stats: Tensor,

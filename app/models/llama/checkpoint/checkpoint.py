@@ -87,6 +87,43 @@ class Checkpoint(Protocol):
         ...
 
 
+class DerivedCheckpoint:
+    """What a checkpoint made of another one passes on; `matrix`, `stored`, `format` and `fingerprint` are its own."""
+
+    def __init__(self, source: Checkpoint) -> None:
+        self.source = source
+        self.path: Path = source.path
+        self.files: Sequence[Path] = source.files
+        self.config: LlamaConfig = source.config
+
+    def source_name(self, name: str) -> str:
+        """What the source calls the tensor that stands for `name`."""
+        return name
+
+    @property
+    def tensor_names(self) -> Collection[str]:
+        return self.source.tensor_names
+
+    def prefetch(self, name: str) -> None:
+        self.source.prefetch(self.source_name(name))
+
+    def release(self, name: str) -> None:
+        self.source.release(self.source_name(name))
+
+    def vector(self, name: str) -> np.ndarray:
+        return self.source.vector(name)
+
+    def tokenizer(self) -> "Tokenizer":
+        return self.source.tokenizer()
+
+    @property
+    def tokenizer_metadata(self) -> Mapping[str, Any]:
+        return self.source.tokenizer_metadata
+
+    def token_roles(self) -> Mapping[str, Mapping[str, Sequence[int]]]:
+        return self.source.token_roles()
+
+
 def expected_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
     """Canonical name → shape of every tensor this model needs, (out, in) for matrices; of experts, one after another."""
     c, t = config, config.traits

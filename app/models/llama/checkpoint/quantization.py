@@ -5,24 +5,22 @@
 
 import math
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import gguf
 import numpy as np
 
-from app.models.llama.checkpoint.checkpoint import Checkpoint, StoredMatrix
+from app.models.llama.checkpoint.checkpoint import Checkpoint, DerivedCheckpoint, StoredMatrix
 from app.models.llama.checkpoint.cores import cores
 from app.models.llama.checkpoint.files import FLOATS
-from app.models.llama.config import LlamaConfig
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.quantize import quantize_q4_k, quantize_q8_0
 
 if TYPE_CHECKING:
-    from app.models.llama.tokenizers.tokenizer import Tokenizer
+    pass
 
 
 T = gguf.GGMLQuantizationType
@@ -65,24 +63,17 @@ Q8_0 = gguf.GGMLQuantizationType.Q8_0
 BLOCK, BLOCK_BYTES = gguf.GGML_QUANT_SIZES[Q8_0]
 
 
-class Int8Checkpoint:
+class Int8Checkpoint(DerivedCheckpoint):
     """A Checkpoint over another one. Norms, rows that fill no block and what is quantised already stay as they are."""
 
     def __init__(self, source: Checkpoint) -> None:
-        self.source = source
-        self.path: Path = source.path
-        self.config: LlamaConfig = source.config
+        super().__init__(source)
         self.format = f"{source.format}, quantised to 8 bits"
-        self.files: Sequence[Path] = source.files
         self.quantised = frozenset(filter(self._is_float_matrix, source.tensor_names))
 
     def _is_float_matrix(self, name: str) -> bool:
         stored = self.source.stored(name)
         return stored.type in FLOATS and len(stored.shape) == 2 and stored.shape[1] % BLOCK == 0
-
-    @property
-    def tensor_names(self) -> Collection[str]:
-        return self.source.tensor_names
 
     @cached_property
     def nbytes(self) -> int:
@@ -105,25 +96,6 @@ class Int8Checkpoint:
         self.source.release(name)
         data = data[wanted]
         return QuantMatrix(Q8_0.name, (len(data), cols), data)
-
-    def prefetch(self, name: str) -> None:
-        self.source.prefetch(name)
-
-    def release(self, name: str) -> None:
-        self.source.release(name)
-
-    def vector(self, name: str) -> np.ndarray:
-        return self.source.vector(name)
-
-    def tokenizer(self) -> "Tokenizer":
-        return self.source.tokenizer()
-
-    @property
-    def tokenizer_metadata(self) -> Mapping[str, Any]:
-        return self.source.tokenizer_metadata
-
-    def token_roles(self) -> Mapping[str, Mapping[str, Sequence[int]]]:
-        return self.source.token_roles()
 
     def fingerprint(self) -> str:
         """Of other weights than the source's where anything was quantised."""

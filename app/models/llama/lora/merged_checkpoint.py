@@ -2,21 +2,19 @@
 
 import hashlib
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from app.models.llama.checkpoint.checkpoint import Checkpoint, StoredMatrix, expected_shapes
-from app.models.llama.config import LlamaConfig
+from app.models.llama.checkpoint.checkpoint import Checkpoint, DerivedCheckpoint, StoredMatrix, expected_shapes
 from app.models.llama.lora.adapter import EMBEDDING, HEAD, Adapter, AdapterError, checked
 from ext.tinygrad.kernels.matrix import QuantMatrix
 
 if TYPE_CHECKING:
-    from app.models.llama.tokenizers.tokenizer import Tokenizer
+    pass
 
 
 def refuse_conflicts(adapters: Sequence[tuple[Adapter, float]]) -> None:
@@ -34,27 +32,25 @@ def refuse_conflicts(adapters: Sequence[tuple[Adapter, float]]) -> None:
             seen[name] = adapter.path
 
 
-class MergedCheckpoint:
+class MergedCheckpoint(DerivedCheckpoint):
     """A Checkpoint over another one. Where the head is the embedding, and only one of them is changed, they are two from then on."""
 
     def __init__(self, source: Checkpoint, adapters: Sequence[tuple[Adapter, float]]) -> None:
         """AdapterError for an adapter that does not fit, and two that replace one tensor."""
-        self.source = source
+        super().__init__(source)
         self.adapters = [(checked(adapter, source.config), scale) for adapter, scale in adapters if scale]
         refuse_conflicts(self.adapters)
-        self.path: Path = source.path
+        self._kept: dict[str, np.ndarray] = {}  # the last one: a matrix is read some rows at a time
         self.format = f"{source.format}, with {len(self.adapters)} adapters merged"
-        self.files: Sequence[Path] = source.files
         ends = {name for adapter, _ in self.adapters for name in (*adapter.matrices, *adapter.replaced) if name in (EMBEDDING, HEAD)}
         self._untied = source.config.tied and bool(ends)
-        self.config: LlamaConfig = replace(source.config, tied=source.config.tied and not ends)
+        self.config = replace(source.config, tied=source.config.tied and not ends)
 
-    @cached_property
+    @property
     def tensor_names(self) -> Collection[str]:
         return expected_shapes(self.config).keys()
 
-    def _own(self, name: str) -> str:
-        """The name of what the source has in its place."""
+    def source_name(self, name: str) -> str:
         return EMBEDDING if name == HEAD and self._untied else name
 
     def _is_changed(self, name: str) -> bool:
@@ -65,24 +61,20 @@ class MergedCheckpoint:
         return sum(self.stored(name).nbytes for name in self.tensor_names)
 
     def stored(self, name: str) -> StoredMatrix:
-        stored = self.source.stored(self._own(name))
+        stored = self.source.stored(self.source_name(name))
         return StoredMatrix("F32", stored.shape, 4 * math.prod(stored.shape)) if self._is_changed(name) else stored
 
     def matrix(self, name: str, wanted: slice = slice(None)) -> QuantMatrix:
         if not self._is_changed(name):
-            return self.source.matrix(self._own(name), wanted)
+            return self.source.matrix(self.source_name(name), wanted)
         values = self._values(name)[wanted]
         return QuantMatrix("F32", (values.shape[0], values.shape[1]), np.ascontiguousarray(values).view(np.uint8))
 
-    @cached_property
-    def _kept(self) -> dict[str, np.ndarray]:
-        return {}
-
     def _values(self, name: str) -> np.ndarray:
-        """float32, the last one kept: a matrix is read some rows at a time."""
+        """float32."""
         if name not in self._kept:
             self._kept.clear()
-            base = self.source.matrix(self._own(name)).dequantize()
+            base = self.source.matrix(self.source_name(name)).dequantize()
             for adapter, _ in self.adapters:
                 base = adapter.replaced.get(name, base)
             values = base
@@ -92,11 +84,8 @@ class MergedCheckpoint:
             self._kept[name] = np.ascontiguousarray(values, np.float32)
         return self._kept[name]
 
-    def prefetch(self, name: str) -> None:
-        self.source.prefetch(self._own(name))
-
     def release(self, name: str) -> None:
-        self.source.release(self._own(name))
+        super().release(name)
         self._kept.pop(name, None)
 
     def vector(self, name: str) -> np.ndarray:
@@ -104,16 +93,6 @@ class MergedCheckpoint:
             if name in adapter.replaced:
                 return adapter.replaced[name]
         return self.source.vector(name)
-
-    def tokenizer(self) -> "Tokenizer":
-        return self.source.tokenizer()
-
-    @property
-    def tokenizer_metadata(self) -> Mapping[str, Any]:
-        return self.source.tokenizer_metadata
-
-    def token_roles(self) -> Mapping[str, Mapping[str, Sequence[int]]]:
-        return self.source.token_roles()
 
     def fingerprint(self) -> str:
         text = self.source.fingerprint() + "".join(f" {adapter.digest} {scale!r}" for adapter, scale in self.adapters)

@@ -22,6 +22,7 @@ class CPUTraining:
 
     def __init__(self, kernels: CPUKernels):
         self._kernels = kernels
+        self._plain = ReferenceTraining()  # for heads that a vector of rows would straddle
 
     def linear(self, x: Tensor, weight: PackedMatrix, out: Tensor | None = None, residual: Tensor | None = None) -> Tensor:
         if residual is not None:
@@ -93,13 +94,13 @@ class CPUTraining:
 
     def turn(self, q: Tensor, k: Tensor, positions: Tensor, rope: Tensor) -> tuple[Tensor, Tensor]:
         if not _whole_heads(q):
-            return ReferenceTraining.turn_heads(q, k, positions, rope)
+            return self._plain.turn(q, k, positions, rope)
         out = self._run("turned", TURNED, _tasks(q), [q, k], [positions, rope], _heads(q, k) | {"BACK": 0, "TASKS": _tasks(q)})
         return out[0], out[1]
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, first: Tensor, scale: float, out: Tensor, stats: Tensor) -> tuple[Tensor, Tensor]:
         if not _whole_heads(q):
-            return ReferenceTraining.attention(q, k, v, first, scale, out, stats)
+            return self._plain.attend(q, k, v, first, scale, out, stats)
         macros = _heads(q, k) | {"SCALE": float(scale), "SPLITS": ATTEND_SPLITS}
         found = self._run("attend", ["attend.c"], q.shape[1] * ATTEND_SPLITS, [out, stats], [q, k, v, first], macros)
         return found[0], found[1]
@@ -118,7 +119,7 @@ class CPUTraining:
         scale: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         if not _whole_heads(q):
-            return ReferenceTraining.attention_backward(dout, out, stats, q, k, v, first, positions, rope, scale)
+            return self._plain.attend_backward(dout, out, stats, q, k, v, first, positions, rope, scale)
         (T, heads, head_dim), kv_heads, device = q.shape, k.shape[1], q.device
 
         def empty(n: int) -> Tensor:

@@ -4,16 +4,7 @@ import numpy as np
 import pytest
 
 from ext.tinygrad.kernels.matrix import FORMATS, QuantMatrix, to_blocks
-
-HALVES = {
-    "Q4_1": (0, 2),
-    "Q5_1": (0, 2),
-    "Q4_K": (0, 2),
-    "Q5_K": (0, 2),
-    "Q6_K": (208,),
-    "Q2_K": (80, 82),
-    "Q3_K": (108,),
-}  # where a block keeps its f16 scales
+from tests.reference.oracles import HALVES
 
 
 def random_matrix(kind: str, rows: int = 9, cols: int = 512, seed: int = 0) -> QuantMatrix:

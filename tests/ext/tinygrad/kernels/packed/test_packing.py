@@ -8,17 +8,9 @@ from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.packed import packed_matrix
 from ext.tinygrad.kernels.packed.formats import GROUP, NATIVE, format_of
 from tests.reference import guarded
+from tests.reference.oracles import HALVES
 
 FLOATS = {"F16": 2, "BF16": 2, "F32": 4}
-SCALES = {
-    "Q4_1": (0, 2),
-    "Q5_1": (0, 2),
-    "Q4_K": (0, 2),
-    "Q5_K": (0, 2),
-    "Q6_K": (208,),
-    "Q2_K": (80, 82),
-    "Q3_K": (108,),
-}  # where a block keeps its f16 numbers
 SHAPES = [(1, 1), (15, 1), (16, 3), (17, 1), (37, 2), (2100, 1)]  # rows, blocks in a row
 CASES = [(type, rows, n * BLOCKS[type].block) for type in sorted(NATIVE - FLOATS.keys()) for rows, n in SHAPES]
 CASES += [(type, rows, cols) for type in FLOATS for rows, cols in [(1, 1), (16, 16), (17, 40), (33, 7), (2100, 32)]]
@@ -34,7 +26,7 @@ def random_rows(type: str, rows: int, cols: int, seed: int = 0) -> QuantMatrix:
         return QuantMatrix(type, (rows, cols), np.ascontiguousarray(stored, {"F32": np.float32}.get(type)).view(np.uint8))
     form = BLOCKS[type]
     blocks = random.integers(0, 256, (rows, cols // form.block, form.block_bytes), dtype=np.uint8)
-    for at in SCALES.get(type, (0,)):
+    for at in HALVES.get(type, (0,)):
         numbers = random.integers(0, 1 << 16, blocks.shape[:2], dtype=np.uint16)
         numbers[numbers >> 10 & 31 == 31] &= 0x83FF  # infinite and not-a-number become subnormal
         blocks[..., at : at + 2] = numbers[..., None].view(np.uint8)
