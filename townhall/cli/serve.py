@@ -52,7 +52,7 @@ def served(port: int) -> Callable[[F], F]:
     options = [
         some_flags(*SHARED),
         click.option(
-            "--persona", "personas", multiple=True, metavar="NAME", help="whom to serve, or a YAML file; may be repeated  [default: all]"
+            "--persona", "personas", multiple=True, metavar="NAME", help="persona to serve, or a YAML file; may be repeated  [default: all]"
         ),
         click.option(
             "--max-tokens",

@@ -31,7 +31,7 @@ def deflated(byte: bytes, count: int, raw: bool = True) -> bytes:
 
 
 def zip_of(name: str, packed: bytes, size: int, method: int = 8, flags: int = 0, files: int = 1) -> bytes:
-    """A zip that says of a file what it is told to."""
+    """A zip whose directory states a size of the caller's for one file."""
     name_bytes = name.encode()
     fields = struct.pack("<HHHHHIIIHH", 20, flags, method, 0, 0, 0, len(packed), size, len(name_bytes), 0)
     local = b"PK\3\4" + fields + name_bytes + packed

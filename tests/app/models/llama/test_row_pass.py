@@ -1,4 +1,4 @@
-"""Steps of several conversations in one pass: to the last bit what each would be alone, whoever joins and leaves."""
+"""Steps of several conversations in one pass: each bit-equal to its own run alone, while others join and leave."""
 
 from pathlib import Path
 
