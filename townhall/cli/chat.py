@@ -3,6 +3,7 @@
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from townhall.cli.flags import chat_flags, chat_options, resolve_flags
 from townhall.cli.log import complete_logs
@@ -33,6 +34,10 @@ def chat(ctx: click.Context, /, config: tuple[str, ...], resume: str | None, **f
         return _resume(ctx, config, resume, flags)
     options = chat_options(ctx, config, flags)
     if options.prompt is not None:
+        if unused := [
+            name for name in ("greeting", "lorebook", "knowledge") if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        ]:
+            raise click.UsageError(f"--prompt carries on a text, without a persona to use --{unused[0]}; leave one of them out")
         from townhall.cli.complete_text import run_completion
 
         return run_completion(options)

@@ -91,6 +91,7 @@ def test_what_stays_is_remembered_when_a_talk_is_resumed(folder):
         (["--lorebook", "broken.json"], "lorebook broken.json"),
         (["--greeting", "7"], "--greeting 7: Stacy has one greeting"),
         (["--greeting", "0"], "--greeting"),
+        (["--knowledge", "docs", "--prompt", "Once"], "without a persona to use --knowledge"),
     ],
 )
 def test_what_cannot_be_used_ends_it_with_one_sentence(folder, flags, fault):
