@@ -17,13 +17,7 @@ def chats_of_logs(
 
     `longest_reply`: characters; 0: any. A conversation goes only as far as its first longer reply.
     """
-    for path in paths:
-        try:
-            log = read_log(path)
-        except LogError:
-            continue
-        if personas and str(log.head.get("persona", "")).lower() not in personas:
-            continue
+    for log in _logs(paths, personas):
         if log.head.get("kind", CONVERSATION) != CONVERSATION:
             continue
         for part in _parts(log.turns):
@@ -35,14 +29,19 @@ def chats_of_logs(
 
 def preferences_of_logs(paths: Iterable[Path], personas: frozenset[str] = frozenset()) -> Iterator[TrainingChat]:
     """Where an answer was retried, or another one chosen: the conversation up to what stayed, and what did not."""
+    for log in _logs(paths, personas):
+        yield from _preferences(log)
+
+
+def _logs(paths: Iterable[Path], personas: frozenset[str]) -> Iterator[Log]:
+    """Those of the personas that can be read."""
     for path in paths:
         try:
             log = read_log(path)
         except LogError:
             continue
-        if personas and str(log.head.get("persona", "")).lower() not in personas:
-            continue
-        yield from _preferences(log)
+        if not personas or str(log.head.get("persona", "")).lower() in personas:
+            yield log
 
 
 def _preferences(log: Log) -> Iterator[TrainingChat]:
