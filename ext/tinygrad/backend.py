@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from ext.tinygrad import kernel_cache
+from ext.tinygrad import kernel_cache, thread_state
 from ext.tinygrad.kernel_cache import compiler_identity, queue_programs
 from ext.tinygrad.toolchain import ACCELERATORS, BackendError, Request, device_of, missing_drivers, prepare_environment
 
@@ -65,6 +65,7 @@ def open_backend(require: str | None = None) -> Backend:
         raise BackendError(f"--require {require} is not known; pass --require gpu")
     request = prepare_environment()
     kernel_cache.install()
+    thread_state.install()
     backend = _first_that_works(request)
     if require is not None and backend.kind != require:
         raise BackendError(
