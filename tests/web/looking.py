@@ -1,6 +1,8 @@
 """What a person sees, hears or reaches on the page: roles and names first, pixels where only they tell."""
 
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +115,14 @@ def newest(context: Any) -> dict[str, Any]:
     at_rest(context.page)
     message: dict[str, Any] = context.house.asked(f"/townhall/chats/{chat_id(context.page)}")["messages"][-1]
     return message
+
+
+def served(context: Any, path: str, read: Callable[[Any], Any], wanted: Any) -> None:
+    """Wait until that is what `read` finds in what the server answers; what the page asks of it may still be on its way."""
+    deadline = time.monotonic() + context.deadline / 1000
+    while (found := read(context.house.asked(path))) != wanted:
+        assert time.monotonic() < deadline, f"{path} has {found!r}, and {wanted!r} is expected"
+        context.page.wait_for_timeout(100)  # the page goes on meanwhile
 
 
 def kept(page: Page) -> None:

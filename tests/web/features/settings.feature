@@ -29,3 +29,17 @@ Feature: Settings
     When I set the temperature to 0.9
     And I say "The first word"
     Then the reply was drawn with temperature 0.9
+
+  Scenario: A setting that is typed while a reply is being written
+    Given the page is open with a model that counts slowly
+    When I say "Count"
+    And I type the temperature "0.8", wait for more of the reply, and type "5"
+    Then the chat has temperature 0.85
+
+  Scenario: What is changed quickly ends as it was left
+    Given the page is open with the echo model
+    When I say "Before"
+    And I drag the temperature from one end to the other
+    And I say "Draw me"
+    Then the reply was drawn with the temperature at that end
+    And the chat has the temperature at that end

@@ -3,6 +3,8 @@
 from behave import step, then, when
 from playwright.sync_api import expect
 
+from tests.web import looking
+from tests.web.doubles import COUNTING
 from tests.web.looking import at_rest, button, chat_id, newest, settings
 
 
@@ -64,12 +66,51 @@ def note(context, text, depth):
 def chat_has(context, system, text, depth):
     page = context.page
     at_rest(page)
-    page.wait_for_function(
-        "async ([id, ...wanted]) => { const chat = await (await fetch(`townhall/chats/${id}`)).json();"
-        " return JSON.stringify([chat.system, chat.note?.text, chat.note?.depth]) === JSON.stringify(wanted); }",
-        arg=[chat_id(page), system, text, depth],
-        polling=100,
+    wanted = [system, text, depth]
+    looking.served(
+        context,
+        f"/townhall/chats/{chat_id(page)}",
+        lambda chat: [chat["system"], *((chat["note"] or {}).get(key) for key in ("text", "depth"))],
+        wanted,
     )
     write_name = page.get_by_role("textbox", name="System prompt", exact=True)
     settings(page)
     expect(write_name).to_have_value(system)
+
+
+@when('I type the temperature "{some}", wait for more of the reply, and type "{rest}"')
+def type_meanwhile(context, some, rest):
+    page = context.page
+    settings(page)
+    reply = page.locator(".message.theirs").last
+    expect(reply).to_contain_text("one")
+    page.get_by_role("spinbutton", name="Temperature").focus()
+    page.keyboard.type(some)
+    counted = COUNTING.split()
+    shown = sum(word in reply.inner_text().split() for word in counted[:10])
+    expect(reply).to_contain_text(counted[shown + 2])
+    page.keyboard.type(rest)
+    page.keyboard.press("Tab")
+
+
+@when("I drag the temperature from one end to the other")
+def drag(context):
+    page = context.page
+    settings(page)
+    slider = page.get_by_role("slider", name="Temperature")
+    context.remembered["end"] = float(slider.get_attribute("max"))
+    slider.evaluate("""e => {
+      for (let n = 0; n <= 20; n++) { e.value = e.min + (e.max - e.min) * n / 20; e.dispatchEvent(new Event('input', {bubbles: true})); }
+    }""")
+
+
+@then("the reply was drawn with the temperature at that end")
+def drawn_at_end(context):
+    assert newest(context)["sampler"]["temperature"] == context.remembered["end"]
+
+
+@then("the chat has the temperature at that end")
+def left_at_end(context):
+    assert (
+        context.house.asked(f"/townhall/chats/{chat_id(context.page)}")["settings"]["sampler"]["temperature"] == context.remembered["end"]
+    )

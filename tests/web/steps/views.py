@@ -153,5 +153,5 @@ def tab_to_chat(context, words):
 
 @then("the chat has temperature {temperature:g}")
 def chat_temperature(context, temperature):
-    settings = context.house.asked(f"/townhall/chats/{chat_id(context.page)}")["settings"]
-    assert settings["sampler"]["temperature"] == temperature, settings
+    path = f"/townhall/chats/{chat_id(context.page)}"
+    looking.served(context, path, lambda chat: chat["settings"].get("sampler", {}).get("temperature"), temperature)

@@ -6,7 +6,8 @@ import yaml
 from behave import given, step, then, when
 from playwright.sync_api import expect
 
-from tests.web.looking import at_rest, button, chat_id, conversation, kept, message_box, messages
+from tests.web import looking
+from tests.web.looking import at_rest, button, conversation, kept, message_box, messages
 
 RICH = """<think>They want to see everything.</think>Here it is: $E = m c^2$.
 
@@ -27,11 +28,7 @@ def draft_kept(context):
     """By the server, which has it a moment after the last key."""
     kept(context.page)
     wanted = message_box(context.page).input_value()
-    context.page.wait_for_function(
-        "async ([id, wanted]) => (await (await fetch(`townhall/chats/${id}/draft`)).json()).text === wanted",
-        arg=[chat_id(context.page), wanted],
-        polling=100,
-    )
+    looking.served(context, f"/townhall/chats/{looking.chat_id(context.page)}/draft", lambda draft: draft["text"], wanted)
 
 
 @step("the page is loaded again")

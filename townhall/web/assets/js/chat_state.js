@@ -24,7 +24,7 @@ const update = (id, change) => store.set((state) => (state.chat?.id === id ? { c
 function opened(open) {
   const messages = new Array(open.total);
   open.messages.forEach((message, at) => { messages[open.from + at] = message; });
-  return { id: open.chat.id, head: open.chat, greetings: open.greetings, settings: open.settings, system: open.system, note: open.note, draft: open.draft,
+  return { id: open.chat.id, head: open.chat, greetings: open.greetings, ...withOwn(open.chat.id, open), draft: open.draft,
     messages, generation: open.generation };
 }
 
@@ -184,7 +184,7 @@ function happened(id, event, data) {
   else if (event === "begin") { unseen = { text: "", reasoning: "", tokens: 0 }; began = performance.now(); update(id, { generation: data }); store.set({ rate: null }); }
   else if (event === "prompt") update(id, (chat) => ({ generation: chat.generation && { ...chat.generation, receipt: data.receipt, state: "reading" } }));
   else if (event === "end") ended(id, data);
-  else if (event === "chat") update(id, { head: data.chat, settings: data.settings, system: data.system, note: data.note });
+  else if (event === "chat") update(id, { head: data.chat, ...withOwn(id, data) });
   else if (event === "draft") { if (data.tab !== TAB) draftElsewhere?.(data.text); }
   else if (event === "deleted" && store.get().chat?.id === id) {
     go("chat", "", { replace: true });
@@ -223,11 +223,12 @@ export const onWords = (elsewhere, theirs) => { draftElsewhere = elsewhere; writ
 // ---- what can be done
 
 /** Run a request about the open chat and show what it changed; the answer, or null after a fault. */
-async function act(request) {
+async function act(request, { atOnce = false } = {}) {
   const { chat } = store.get();
   if (!chat) return null;
   store.set({ problem: "", branchAt: null });
   try {
+    if (!atOnce) await saving.get(chat.id); // a reply is drawn with the settings that were chosen before it was asked for
     const answer = await request(base(chat.id), chat);
     if (answer?.messages && "from" in answer && "total" in answer && !answer.chat) await take(chat.id, answer);
     return answer;
@@ -261,6 +262,7 @@ export async function send(text, { role = "user", reply = true, ...once } = {}) 
   store.set({ pending: { text, role, of: store.get().chat?.id ?? "" }, problem: "", branchAt: null });
   try {
     const chat = await ensure();
+    await saving.get(chat.id);
     const change = await post(`${base(chat.id)}/messages`, { text, role, reply, after: lastMessage(store.get().chat?.id === chat.id ? store.get().chat : chat)?.id ?? 0, key: lastTry.key, ...once });
     lastTry = { text: "", key: "" };
     await take(chat.id, change);
@@ -278,7 +280,7 @@ export async function send(text, { role = "user", reply = true, ...once } = {}) 
 export const retry = (message, once = {}) => act((at) => post(`${at}/reply`, { ...(message && { message }), ...once }));
 export const carryOn = (once = {}) => act((at) => post(`${at}/continue`, once));
 export const impersonate = (once = {}) => act((at) => post(`${at}/impersonate`, once));
-export const stop = () => act((at) => post(`${at}/stop`));
+export const stop = () => act((at) => post(`${at}/stop`), { atOnce: true });
 export const choose = (message) => act((at) => post(`${at}/choose`, { message }));
 export const edit = (message, text, { again = false } = {}) => act((at) => patch(`${at}/messages/${message}`, again ? { text, copy: true, reply: true } : { text }));
 export const remove = (message, below) => act((at) => del(`${at}/messages/${message}?below=${below}`));
@@ -301,18 +303,43 @@ export async function undo() {
   return answer ? chat.messages[at].text : "";
 }
 
+// Settings that were changed here, by chat: what is to be sent, what is on its way, and the promise that all of it is saved. One request at a
+// time, since a second one could overtake it; what the server says meanwhile is older than what is shown.
+const unsent = new Map(), underway = new Map(), saving = new Map();
+const choicesOf = ({ settings, system, note }) => ({ settings, system, note });
+const withOwn = (id, said) => [underway.get(id), unsent.get(id)].reduce((now, own) => (own ? { ...now, ...("system" in own && { system: own.system }), ...("note" in own && { note: own.note }),
+  settings: merged(now.settings, own.settings ?? {}) } : now), choicesOf(said));
+
 /** Change settings, title and the like of the open chat, or of the one to come. */
-export async function configure(change) {
+export function configure(change) {
   const { chat } = store.get();
   if (!chat) {
     store.set((state) => ({ fresh: { ...state.fresh, ...change, settings: merged(state.fresh.settings, change.settings ?? {}) } }));
     return;
   }
-  update(chat.id, (now) => ({ ...("system" in change && { system: change.system }), ...("note" in change && { note: change.note }), settings: merged(now.settings, change.settings ?? {}) }));
-  try {
-    const answer = await patch(base(chat.id), change);
-    update(chat.id, { head: answer.chat });
-  } catch (error) { problem(error); update(chat.id, { settings: chat.settings, system: chat.system, note: chat.note }); }
+  const before = unsent.get(chat.id), sampler = { ...before?.settings?.sampler, ...change.settings?.sampler };
+  unsent.set(chat.id, { ...before, ...change, ...((before?.settings || change.settings) && { settings: { ...before?.settings, ...change.settings, ...(Object.keys(sampler).length && { sampler }) } }) });
+  if (!saving.has(chat.id)) saving.set(chat.id, saveSettings(chat.id, choicesOf(chat)).finally(() => saving.delete(chat.id)));
+  update(chat.id, (now) => withOwn(chat.id, now));
+}
+
+async function saveSettings(id, confirmed) {
+  while (unsent.has(id)) {
+    const change = unsent.get(id);
+    unsent.delete(id);
+    underway.set(id, change);
+    try {
+      const answer = await patch(base(id), change);
+      underway.delete(id);
+      confirmed = choicesOf(answer);
+      update(id, { head: answer.chat, ...withOwn(id, answer) });
+    } catch (error) {
+      underway.delete(id);
+      unsent.delete(id);
+      problem(error);
+      update(id, confirmed);
+    }
+  }
 }
 
 /** Settings with some of them changed; null takes one back. */

@@ -1,5 +1,5 @@
 // The chat: its head, the conversation, and the composer; the drawer with settings beside it.
-import { html, useCallback, useEffect, useMemo, useRef, useState } from "./html.js";
+import { html, useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./html.js";
 import { Face, Button, IconButton, SideToggle, Spinner } from "./components.js";
 import { Composer } from "./composer.js";
 import { ContextBar } from "./context_bar.js";
@@ -93,7 +93,8 @@ function Conversation({ chat, wanted }) {
 export function ChatView({ route }) {
   const chat = useStore((state) => state.chat), panel = useStore((state) => state.panel), name = useStore(speaker);
   const pending = useStore((state) => state.pending);
-  useEffect(() => { open(route.id); }, [route.id]);
+  // before the next key comes, which belongs to the chat that was gone to
+  useLayoutEffect(() => { open(route.id); }, [route.id]);
   useEffect(() => { document.title = `${chat?.head.title || chat?.head.first || name || t("chat.new")} · Townhall`; }, [chat?.head, name]);
   useEffect(() => onShortcut("settings", () => store.set((state) => ({ panel: state.panel ? "" : "settings" }))), []);
   useEffect(() => onShortcut("continue", () => { const { chat } = store.get(); if (!chat?.generation && lastMessage(chat)?.role === "assistant") carryOn(); }), []);

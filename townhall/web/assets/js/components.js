@@ -44,13 +44,36 @@ export function Switch({ label, help, checked, onChange, ...rest }) {
     ${help && html`<p id=${`${id}-help`} class="field-help">${help}</p>`}</div>`;
 }
 
+/**
+ * A text while it is written: what comes from elsewhere meanwhile does not reach the field. `hand(text)` is called when its writer leaves it, or
+ * pauses for `pause` milliseconds, or the field goes. For the field: its value, onInput, onChange and onBlur.
+ */
+export function useWriting(value, hand, pause = 0) {
+  const [text, setText] = useState(null), unsaid = useRef(null), timer = useRef(0), latest = useRef();
+  latest.current = hand;
+  const give = () => {
+    const written = unsaid.current;
+    clearTimeout(timer.current);
+    unsaid.current = null;
+    if (written !== null) latest.current(written);
+  };
+  useEffect(() => give, []);
+  const write = (now) => {
+    setText((unsaid.current = now));
+    clearTimeout(timer.current);
+    if (pause) timer.current = setTimeout(give, pause);
+  };
+  return { value: text ?? value, write, onChange: give, onBlur: () => { give(); setText(null); } };
+}
+
 /** A range and a number beside it; empty means the server's own value, shown as placeholder. */
 export function Slider({ label, help, value, fallback, min, max, step, onChange }) {
   const id = useId(), shown = value ?? fallback;
   const take = (text) => onChange(text === "" || Number.isNaN(Number(text)) ? null : Number(text));
+  const { write, ...number } = useWriting(value ?? "", take);
   return html`<div class=${`field slider ${value === undefined || value === null ? "" : "changed"}`}>
     <label id=${`${id}-label`} for=${id}>${label}</label>
-    <input type="number" id=${id} min=${min} step="any" value=${value ?? ""} placeholder=${fallback} aria-describedby=${help ? `${id}-help` : undefined} onChange=${(event) => take(event.currentTarget.value)} />
+    <input type="number" id=${id} min=${min} step="any" placeholder=${fallback} aria-describedby=${help ? `${id}-help` : undefined} onInput=${(event) => write(event.currentTarget.value)} ...${number} />
     <input type="range" aria-labelledby=${`${id}-label`} min=${min} max=${Math.max(max, shown)} step=${step} value=${shown} onInput=${(event) => take(event.currentTarget.value)} />
     ${help && html`<p id=${`${id}-help`} class="field-help">${help}</p>`}
   </div>`;

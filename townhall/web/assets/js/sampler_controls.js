@@ -1,6 +1,6 @@
 // A control for each sampler setting that the server declares; an empty one leaves the server's own value.
 import { html, useState } from "./html.js";
-import { Fold, Slider, TextField } from "./components.js";
+import { Fold, Slider, TextField, useWriting } from "./components.js";
 import { useStore } from "./store.js";
 import { known, t } from "./strings.js";
 
@@ -18,7 +18,8 @@ function Texts({ control, value, onChange }) {
       onChange(found);
     } catch { setError(t("settings.breakersFault", { example: '["\\n", ":"]' })); }
   };
-  return html`<${TextField} label=${labelOf(control)} help=${infoOf(control)} error=${error} value=${value ? JSON.stringify(value) : ""} placeholder=${JSON.stringify(control.default)} onInput=${() => {}} onChange=${(event) => take(event.currentTarget.value)} />`;
+  const { write, ...field } = useWriting(value ? JSON.stringify(value) : "", take);
+  return html`<${TextField} label=${labelOf(control)} help=${infoOf(control)} error=${error} placeholder=${JSON.stringify(control.default)} onInput=${write} ...${field} />`;
 }
 
 const Control = ({ control, value, onChange }) => (control.kind === "texts"

@@ -1,7 +1,7 @@
 // The drawer with the settings of a chat: who answers, how words are drawn, what the model is told beside the talk.
-import { html, useEffect, useRef, useState } from "./html.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./html.js";
 import { configure } from "./chat_state.js";
-import { asked, Button, Fold, IconButton, Select, TextField } from "./components.js";
+import { asked, Button, Fold, IconButton, Select, TextField, useWriting } from "./components.js";
 import { modelOf, nameOf } from "./connection.js";
 import { onShortcut } from "./keys.js";
 import { deletePreset, presetName, presetOf, presets, savePreset, toPreset } from "./presets.js";
@@ -14,12 +14,8 @@ export const SETTINGS_SECTIONS = [];
 
 /** A text that is sent when its writer leaves it, or pauses. */
 function LateText({ value, onChange, ...rest }) {
-  const [text, setText] = useState(value), timer = useRef(0), latest = useRef(value);
-  useEffect(() => { if (!timer.current) setText(value); }, [value]);
-  const flush = () => { clearTimeout(timer.current); if (timer.current) { timer.current = 0; onChange(latest.current); } };
-  useEffect(() => flush, []);
-  const write = (now) => { setText(now); latest.current = now; clearTimeout(timer.current); timer.current = setTimeout(flush, 700); };
-  return html`<${TextField} ...${rest} value=${text} onInput=${write} onChange=${flush} />`;
+  const { write, ...field } = useWriting(value, onChange, 700);
+  return html`<${TextField} ...${rest} onInput=${write} ...${field} />`;
 }
 
 const number = (text) => (text.trim() === "" || !Number.isSafeInteger(Number(text)) ? null : Number(text));
@@ -32,7 +28,7 @@ export function SettingsPanel() {
   const change = (some) => configure({ settings: some });
   const close = () => { store.set({ panel: "" }); };
   useEffect(() => onShortcut("close", () => { close(); }), []);
-  useEffect(() => { panel.current.querySelector("select, input")?.focus(); }, []);
+  useLayoutEffect(() => { panel.current.querySelector("select, input")?.focus(); }, []); // before the next key comes
   const noteChange = (some) => {
     const next = { text: "", depth: 4, role: "system", ...note, ...some };
     configure({ note: next.text.trim() ? next : null });
