@@ -1,10 +1,12 @@
 """Host bytes in and out of a tensor's buffer, without the graph that Tensor.assign and Tensor.numpy would build for each."""
 
+import ctypes
 import threading
+from typing import Any
 
 import numpy as np
-from tinygrad import Tensor
-from tinygrad.device import Buffer
+from tinygrad import Tensor, UOp
+from tinygrad.device import Buffer, BufferSpec
 from tinygrad.dtype import _from_np_dtype, _to_np_dtype
 from tinygrad.uop.ops import buffers
 
@@ -31,6 +33,34 @@ def upload(values: np.ndarray, device: str) -> Tensor:
     tensor.uop.base.buffer.ensure_allocated()
     write(tensor, values)
     return tensor
+
+
+def parts(whole: Tensor, device: str) -> list[Tensor] | None:
+    """The slices of a realized contiguous tensor along its first axis, on an OpenCL or CUDA device: realized tensors over the same memory,
+    which is `whole`'s to keep. None where the driver has no buffer that begins there."""
+    n, *shape = whole.shape
+    buffer = _buffer(whole)
+    nbytes = buffer.nbytes // n
+    found = []
+    for i in range(n):
+        if (opaque := _part(buffer, device, i * nbytes, nbytes)) is None:
+            return None
+        uop = UOp.new_buffer(buffer.device, nbytes // whole.dtype.itemsize, whole.dtype)
+        uop.buffer.options = BufferSpec(nolru=True, external_ptr=1)  # freed as what it is, never kept for another tensor
+        uop.buffer.allocate(opaque)
+        found.append(Tensor(uop.reshape(tuple(shape))))
+    return found
+
+
+def _part(buffer: Buffer, device: str, offset: int, nbytes: int) -> Any:
+    if device.split(":")[0] == "CUDA":
+        return buffer.allocator._offset(buffer._buf, nbytes, offset)
+    from tinygrad.runtime.autogen import opencl as cl
+
+    region, status = cl.struct__cl_buffer_region(origin=offset, size=nbytes), ctypes.c_int32()
+    where = ctypes.cast(ctypes.byref(region), ctypes.c_void_p)
+    opaque = cl.clCreateSubBuffer(buffer._buf, cl.CL_MEM_READ_WRITE, cl.CL_BUFFER_CREATE_TYPE_REGION, where, ctypes.byref(status))
+    return None if status.value else opaque  # a multiple of CL_DEVICE_MEM_BASE_ADDR_ALIGN is asked for
 
 
 def write(tensor: Tensor, values: np.ndarray) -> None:

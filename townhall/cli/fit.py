@@ -103,7 +103,7 @@ def draw(plan: "MemoryPlan", demands: "list[ModelDemand]") -> str:
         lines.append(f"[{_bar(one, letters, max(8, round(WIDTH * device.memory / largest)))}]")
         for model in one.models:
             parts = model.parts(device.host)
-            caches = f"{model.caches(device.host)} caches of {model.context:,} tokens"
+            caches = f"{model.caches} caches of {model.context:,} tokens"
             process = f", process {_size(parts['process'])}" if parts["process"] else ""
             lines.append(
                 f"  {letters[id(model)]} {model.name}  {_size(model.nbytes(device.host))}: weights {_size(parts['weights'])}, KV "

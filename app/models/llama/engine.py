@@ -168,6 +168,7 @@ class Engine:
             positions += range(first, first + len(kept))
         self._rows = next(run for run in self._row_passes if len(ids) <= run.T)
         self._rows.run(wanted[0].model, ids, slots, positions)
+        Device[self.device].synchronize()
         self._row_seconds = time.perf_counter() - started
         self._measure(self._rows.T, self._row_seconds)
 
@@ -198,7 +199,8 @@ class Engine:
             self._row, self.shared_seconds = None, 0.0
             counts, started = self._decode.prepared(cache), time.perf_counter()
             self._decode([token], len(cache.tokens), cache)
-            if counts:
+            if counts and self._row_passes:
+                Device[self.device].synchronize()  # a driver returns as soon as the pass is enqueued; its logits are waited for anyway
                 self._measure(1, time.perf_counter() - started)
         cache.tokens.append(token)
 

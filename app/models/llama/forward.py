@@ -304,7 +304,8 @@ class RowPass(Pass):
     def logits_of(self, row: int) -> np.ndarray:
         """float32 (V,) after one of the tokens of the last run, where they were computed: valid until the next one."""
         if self._logits is None:
-            self._logits = buffers.view(self.logits)
+            of_cpu = self.logits.device == "CPU"
+            self._logits = buffers.view(self.logits) if of_cpu else buffers.read(self.logits, np.empty(self.logits.shape, np.float32))
         found: np.ndarray = self._logits[row]
         return found
 

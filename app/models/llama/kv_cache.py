@@ -143,16 +143,30 @@ class Entries:
 class CacheArena:
     """Room for the caches of several conversations side by side, so that one pass can take tokens of all of them."""
 
-    def __init__(self, slots: int, n_layers: int, shape: tuple[int, int, int], dtype: DType):
-        """`shape` is that of a cache's tensors, (KvH, rows, Hd); memory is the CPU's, and only taken as it is written."""
+    def __init__(self, slots: int, n_layers: int, shape: tuple[int, int, int], dtype: DType, device: str = "CPU"):
+        """`shape` is that of a cache's tensors, (KvH, rows, Hd). Memory of the CPU is only taken as it is written.
+
+        CacheError where the device has no buffers for slots of this size."""
         self.slots = slots
+        self._fresh, self._used = list(range(slots))[::-1], list[int]()
+        if device == "CPU":
+            self._on_the_cpu(n_layers, shape, dtype)
+            return
+        tensors = [buffers.upload(np.zeros((slots, *shape), _NUMPY[dtype]), device) for _ in range(2 * n_layers)]
+        parts = [part for tensor in tensors if (part := buffers.parts(tensor, device)) is not None]
+        if len(parts) < len(tensors):
+            raise CacheError(f"{device} has no buffers for parts of {math.prod(shape) * dtype.itemsize} bytes")
+        self._parts = [list(slot) for slot in zip(*parts, strict=True)]
+        self.layers = tuple(LayerCache(k, v) for k, v in zip(tensors[::2], tensors[1::2], strict=True))
+
+    def _on_the_cpu(self, n_layers: int, shape: tuple[int, int, int], dtype: DType) -> None:
+        slots = self.slots
         one = math.prod(shape) * dtype.itemsize
         memory_of_all = memory.Arena(2 * n_layers * (slots * one + memory.ALIGNMENT))
         wholes = [memory_of_all.take(slots * one) for _ in range(2 * n_layers)]
         self._parts = [[memory.as_tensor(whole[i * one : (i + 1) * one], "CPU", dtype, shape) for whole in wholes] for i in range(slots)]
         tensors = [memory.as_tensor(whole, "CPU", dtype, (slots, *shape)) for whole in wholes]
         self.layers = tuple(LayerCache(k, v) for k, v in zip(tensors[::2], tensors[1::2], strict=True))  # (slots, KvH, rows, Hd) each
-        self._fresh, self._used = list(range(slots))[::-1], list[int]()
 
     def take(self) -> tuple[int, list[Tensor]] | None:
         """A slot that no cache has, and its zeroed tensors; None where there is none left."""

@@ -23,7 +23,7 @@ from app.models.llama.checkpoint import Checkpoint, open_checkpoint
 from app.models.llama.config import ConfigError, LlamaConfig
 from app.models.llama.engine import CHUNKS, ContextOverflow, Draw, Engine, Generation, NextTokens, PrefillStats, chunks_of
 from app.models.llama.footprint import Footprint, check_fit
-from app.models.llama.kv_cache import CacheArena, KVCache, Shifter
+from app.models.llama.kv_cache import CacheArena, CacheError, KVCache, Shifter
 from app.models.llama.lora.adapter import Adapter
 from app.models.llama.lora.adapter_set import AdapterSet, key_of, lay_over
 from app.models.llama.lora.open_adapter import open_adapter
@@ -198,7 +198,10 @@ class Llama:
             return
         if self._arena is None or self._arena.slots < conversations:
             shape = (self.config.n_kv_heads, cache_rows(self.max_context), self.config.head_dim)
-            self._arena = CacheArena(conversations, self.config.n_layers, shape, self._cache_dtype)
+            try:
+                self._arena = CacheArena(conversations, self.config.n_layers, shape, self._cache_dtype, self.device)
+            except CacheError:
+                return
         self.engine.share(self._arena, rows or conversations, self.model if self.adapters is None else self.adapters.model)
 
     def speculate(self, drafter: Callable[[], Drafter]) -> None:

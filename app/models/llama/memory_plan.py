@@ -20,7 +20,7 @@ from app.models.llama.placement import place
 PROCESS = 114_000_000  # bytes: Python, tinygrad, NumPy and the server's packages, captured graphs
 PER_TOKEN = 950  # bytes of the vocabulary's tokens in memory
 BESIDE = 2  # caches of a server beside its slots': the background lane's, and the one that its passes were captured with
-SHARING = 1  # and one more where several slots share passes, which they do on the CPU
+SHARING = 1  # and one more where several slots share passes
 PER_ROW = 2_000_000  # bytes of such a pass for each conversation that it has room for
 CONTEXT, SLOTS = 1024, 4
 LEAST_CONTEXT = 256  # a shorter window is no remedy
@@ -92,11 +92,12 @@ class ModelDemand:
         found = self._footprints[host]
         process = PROCESS + PER_TOKEN * self.checkpoint.config.vocab_size if host else 0
         scratch = found.scratch + (PER_ROW << self.slots.bit_length() if host and self.slots > 1 else 0)
-        return {"weights": found.weights, "cache": found.cache * self.caches(host), "scratch": scratch, "process": process}
+        return {"weights": found.weights, "cache": found.cache * self.caches, "scratch": scratch, "process": process}
 
-    def caches(self, host: bool) -> int:
+    @property
+    def caches(self) -> int:
         """KV caches in memory once every slot was used."""
-        return self.slots + BESIDE + (SHARING if host and self.slots > 1 else 0)
+        return self.slots + BESIDE + (SHARING if self.slots > 1 else 0)
 
     def nbytes(self, host: bool) -> int:
         return sum(self.parts(host).values())

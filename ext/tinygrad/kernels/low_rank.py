@@ -145,9 +145,9 @@ def adapted(*weights: PackedWeight) -> bool:
 
 
 def plain_input(x: Tensor, norm: Tensor | None, eps: float, cols: int) -> Tensor:
-    """What the GPU's products read as float32 (T, cols), normed: one token's activations begin with its floats."""
+    """What the GPU's products read as float32 (T, cols), normed: a token's activations begin with its floats."""
     if x.dtype == dtypes.uint8:
-        x = x[: 4 * cols].bitcast(dtypes.float32).reshape(1, cols)
+        x = x[:, : 4 * cols].bitcast(dtypes.float32)
     return x if norm is None else rms_norm(x, norm, eps).contiguous()
 
 

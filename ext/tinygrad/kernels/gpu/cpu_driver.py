@@ -66,9 +66,6 @@ class CPUDriverKernels(CPUKernels):
         """Why an OpenCL device cannot run these kernels, in words for a user; None where it can."""
         return obstacle(device, wrap)
 
-    def row_sizes(self, head_dim: int) -> tuple[int, ...]:
-        return ()  # OpenCL's buffers have no parts, which slots of an arena would be
-
     @staticmethod
     def _attend_splits(kv_heads: int) -> int:
         """One where several heads keep the cores busy: enqueuing a kernel that combines splits costs more than they save."""

@@ -15,11 +15,22 @@ from tinygrad.uop.ops import Ops
 
 from ext.tinygrad.buffers import upload
 from ext.tinygrad.kernels.gpu.gpu_source import decode_source, embed_source, launch, matrix_source, plain_source, tile_source
+from ext.tinygrad.kernels.gpu.operands import (
+    ROW_SIZES,
+    activation_bytes,
+    activations,
+    cache_macros,
+    few,
+    floats,
+    place_macros,
+    table,
+    variable,
+)
 from ext.tinygrad.kernels.gpu.tuner import LAYERS, Tuner, candidates
 from ext.tinygrad.kernels.gpu.tuning import DecodeShape, Tuning
 from ext.tinygrad.kernels.low_rank import AdaptedWeight, adapted, packed, plain_input, reads
 from ext.tinygrad.kernels.matrix import QuantMatrix
-from ext.tinygrad.kernels.packed.formats import GROUP, LAYOUT, Format
+from ext.tinygrad.kernels.packed.formats import GROUP, LAYOUT
 from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
 from ext.tinygrad.kernels.protocol import FULL_ATTENTION, Attention, HeadTransform, OneTokenProduct, Position, Routing, RowPositions
 from ext.tinygrad.kernels.reference import ReferenceKernels, capped, gated, into, store_heads
@@ -33,12 +44,15 @@ MOST_MATRIX_DIMS = 256  # of a head there: more would not fit into registers
 LARGEST = 64  # logits that are ranked on the device: the default top-k and some that may not be sampled
 MOST_SORTED, MOST_GROUPS = 2048, 128  # keys and work-groups of that
 WARP = 32  # items that work in step, where they do
+COUNTERS = 4096  # of work-groups that wait for each other
+MOST_TILE_TOKENS = 8  # of a few that share a weight in registers
 
 
 class GPUKernels:
-    """Activations of one token are int8 (per 32 columns) where they meet integer weights, as on the CPU; many tokens are floats.
+    """Activations of one token, or of each of a few (ROW_SIZES), are int8 (per 32 columns) where they meet integer weights, as on the CPU;
+    many tokens are floats.
 
-    What `attend` and `norm_gated` hand to `linear_residual` is, for one token, a buffer of bytes (c/activations.h) that holds both.
+    What `attend` and `norm_gated` hand to `linear_residual` is, for few tokens, a buffer of bytes (c/activations.h) that holds both.
     Traits that LLaMA has not (biases, norms of heads, windows, caps, GELU) are generated code between these kernels.
     """
 
@@ -57,7 +71,7 @@ class GPUKernels:
         return PackedMatrix.pack(matrix, device)
 
     def row_sizes(self, head_dim: int) -> tuple[int, ...]:
-        return ()  # one token meets int8 activations, many are floats
+        return () if head_dim % 4 else ROW_SIZES
 
     def embed(self, ids: Tensor, weight: PackedMatrix, scale: float = 1.0) -> Tensor:
         if isinstance(weight, AdaptedWeight):
@@ -65,7 +79,7 @@ class GPUKernels:
         T, (rows, cols) = ids.shape[0], weight.shape
         items = self.tuning.plain_items
         source = embed_source(self.tuning, weight.format, {"COLS": cols, "OUT_ROWS": rows, "ITEMS": items})
-        rows_of_ids = launch(source, "embed", [T], items, [_floats(ids, T, cols)], [ids, weight.data])[0]
+        rows_of_ids = launch(source, "embed", [T], items, [floats(ids, T, cols)], [ids, weight.data])[0]
         return rows_of_ids if scale == 1 else (rows_of_ids * scale).contiguous()
 
     def norm_qkv(
@@ -83,30 +97,29 @@ class GPUKernels:
         heads: HeadTransform | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         T, (*_, kv_heads, _, head_dim) = x.shape[0], cache_k.shape
-        if heads is not None or norm is None or adapted(wq, wk, wv) or isinstance(start_pos, RowPositions):
+        if heads is not None or norm is None or adapted(wq, wk, wv):
             q, k, v = (self.norm_linear(x, norm, eps, w) for w in (wq, wk, wv))
             return store_heads(q, k, v, rope, cache_k, cache_v, start_pos, heads)
         n_heads = wq.shape[0] // head_dim
-        macros = {"Q_HEADS": n_heads, "KV_HEADS": kv_heads, **_cache_macros(cache_k)}
-        q = _floats(x, T, n_heads, head_dim)
+        macros = {"Q_HEADS": n_heads, "KV_HEADS": kv_heads, **cache_macros(cache_k)}
+        q = floats(x, T, n_heads, head_dim)
         out = self._product("qkv", x, norm, eps, [wq, wk, wv], macros, [q, cache_k, cache_v], [rope], start_pos)
         return out[0], out[1], out[2]
 
     def attend(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: Position, attention: Attention = FULL_ATTENTION) -> Tensor:
-        if isinstance(start_pos, RowPositions):
-            return ReferenceKernels().attend(q, cache_k, cache_v, start_pos, attention)
-        (T, heads, head_dim), (kv_heads, _, _) = q.shape, cache_k.shape
+        (T, heads, head_dim), (*_, kv_heads, _, _) = q.shape, cache_k.shape
         if head_dim % 4 or attention.window or attention.softcap:
             return ReferenceKernels().attend(q, cache_k, cache_v, start_pos, attention)
         macros: dict[str, object] = {
             "HEADS_PER_KV": heads // kv_heads,
             "HEADS_IN_ALL": heads,
             "SCALE": math.log2(math.e) * attention.scale_of(head_dim),
-            **_cache_macros(cache_k),
+            **cache_macros(cache_k),
         }
-        if T == 1:
-            return self._attend_one(q, cache_k, cache_v, start_pos, macros)
-        macros |= {"TOKENS": T, "QUERY_HEADS": heads}
+        macros["TOKENS"] = T
+        if T == 1 or isinstance(start_pos, RowPositions):
+            return self._attend_each(q, cache_k, cache_v, start_pos, macros)
+        macros["QUERY_HEADS"] = heads
         if self.attends_on_matrix(head_dim, cache_k):
             return self._attend_on_matrix(q, cache_k, cache_v, start_pos, macros)
         macros |= {
@@ -115,7 +128,7 @@ class GPUKernels:
             "ITEMS": 8 * QUERIES,
         }
         source = plain_source(self.tuning, "attend_prefill.c", "attend_prefill", macros)
-        out = _floats(q, T, heads * head_dim)
+        out = floats(q, T, heads * head_dim)
         return launch(source, "attend_prefill", [heads, -(-T // QUERIES)], 8 * QUERIES, [out], [q, cache_k, cache_v], start_pos)[0]
 
     def attends_on_matrix(self, head_dim: int, cache: Tensor) -> bool:
@@ -128,31 +141,34 @@ class GPUKernels:
         tiles, items = -(-T // (16 * warps)), WARP * warps
         macros |= {"QUERIES": 16 * warps, "QUERY_TILES": tiles, "CHUNK": 64 if head_dim <= 128 else 32, "ITEMS": items}
         source = plain_source(self.tuning, "attend_matrix.c", "attend_matrix", macros)
-        out = _floats(q, T, heads * head_dim)
+        out = floats(q, T, heads * head_dim)
         return launch(source, "attend_matrix", [heads, tiles], items, [out], [q, cache_k, cache_v], start_pos)[0]
 
-    def _attend_one(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: int | UOp, macros: dict[str, object]) -> Tensor:
-        (_, heads, head_dim), (kv_heads, rows, _) = q.shape, cache_k.shape
+    def _attend_each(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: Position, macros: dict[str, object]) -> Tensor:
+        """One token, or each of several that stand anywhere."""
+        (T, heads, head_dim), (*_, kv_heads, rows, _) = q.shape, cache_k.shape
         shared = max(n for n in range(1, MOST_HEADS + 1) if heads // kv_heads % n == 0)
         splits = self.tuning.attend_splits(rows, heads // shared)
-        macros |= {"HEADS": shared, "SPLITS": splits}
+        macros |= {"HEADS": shared, "SPLITS": splits, **place_macros(start_pos)}
+        deep = [T] if T > 1 else []
         # a head is whole blocks of what a product reads, or that product quantises the whole
-        out = _floats(q, 1, heads * head_dim) if head_dim % 32 else _activations(q, heads * head_dim)
-        partial = _floats(q, heads * splits * (head_dim + 2))
-        inputs = [q, cache_k, cache_v]
+        out = floats(q, T, heads * head_dim) if head_dim % 32 else activations(q, T, heads * head_dim)
+        partial = floats(q, T * heads * splits * (head_dim + 2))
+        inputs, position = [q, cache_k, cache_v, *table(start_pos)], variable(start_pos)
         if self.tuning.has_shuffle and head_dim in (64, 128, 256):
             items = 4 * WARP if 4 * 4 * shared * (head_dim + 2) <= self.tuning.local_bytes // 2 else 2 * WARP
             macros |= {"ITEMS": items, "STEPS": 4 if shared <= 2 else 2}
             source = plain_source(self.tuning, "attend_decode.c", "attend_decode", macros, ["activations.h"])
             outputs = [out, partial, self._zero_counters(q.device)]
-            return launch(source, "attend_decode", [heads // shared, splits], items, outputs, inputs, start_pos)[0]
+            assert T * heads // shared <= COUNTERS, f"{T} tokens of {heads} heads"
+            return launch(source, "attend_decode", [heads // shared, splits, *deep], items, outputs, inputs, position)[0]
         items = self.tuning.attend_items(head_dim)
         source = plain_source(self.tuning, "attend_split.c", "attend_split", macros | {"ITEMS": items})
-        (partial,) = launch(source, "attend_split", [heads // shared, splits], items, [partial], inputs, start_pos)
+        (partial,) = launch(source, "attend_split", [heads // shared, splits, *deep], items, [partial], inputs, position)
         source = plain_source(
             self.tuning, "attend_combine.c", "attend_combine", macros | {"ITEMS": self.tuning.plain_items}, ["activations.h"]
         )
-        return launch(source, "attend_combine", [heads], self.tuning.plain_items, [out], [partial])[0]
+        return launch(source, "attend_combine", [heads, *deep], self.tuning.plain_items, [out], [partial])[0]
 
     def linear_residual(
         self,
@@ -171,9 +187,7 @@ class GPUKernels:
             return into(out, self.linear_residual(x, weight, residual))
         rows, cols = weight.shape
         T = residual.shape[0]
-        if T == 1 and x.dtype != dtypes.uint8:
-            x = self._to_activations(x, cols)
-        out = _floats(x, T, rows) if out is None else out
+        out = floats(x, T, rows) if out is None else out
         return self._product("linear", x, None, 0.0, [weight], {"RESIDUAL": 1}, [out], [residual])[0]
 
     def norm_gated(
@@ -189,7 +203,7 @@ class GPUKernels:
         if activation != "silu" or bias is not None or norm is None or adapted(w_gate, w_up):
             return gated(self.norm_linear(x, norm, eps, w_gate), self.norm_linear(x, norm, eps, w_up), activation, bias)
         T, rows = x.shape[0], w_gate.shape[0]
-        out = _activations(x, rows) if T == 1 else _floats(x, T, rows)
+        out = activations(x, T, rows) if few(T) else floats(x, T, rows)
         return self._product("gated", x, norm, eps, [w_gate, w_up], {}, [out])[0]
 
     def norm_linear(
@@ -198,11 +212,7 @@ class GPUKernels:
         if isinstance(weight, AdaptedWeight):
             changed = weight.changed(self.norm_linear(x, norm, eps, packed(weight)), plain_input(x, norm, eps, weight.shape[1]))
             return capped(changed * scale, softcap).contiguous()
-        rows, cols = weight.shape
-        T = 1 if x.dtype == dtypes.uint8 else x.shape[0]
-        if T == 1 and norm is None and x.dtype != dtypes.uint8:
-            x = self._to_activations(x, cols)
-        result = self._product("linear", x, norm, eps, [weight], {"RESIDUAL": 0}, [_floats(x, T, rows)])[0]
+        result = self._product("linear", x, norm, eps, [weight], {"RESIDUAL": 0}, [floats(x, x.shape[0], weight.shape[0])])[0]
         return result if (scale, softcap) == (1, 0) else capped(result * scale, softcap).contiguous()
 
     def experts_residual(
@@ -237,19 +247,24 @@ class GPUKernels:
         macros: dict[str, object],
         outputs: Sequence[Tensor],
         more: Sequence[Tensor] = (),
-        start_pos: int | UOp | None = None,
+        start_pos: Position | None = None,
     ) -> list[Tensor]:
         """Kernel <name>.c over x and weights with as many columns: side by side in a tile (gated), or one after another."""
-        cols = weights[0].shape[1]
-        T = 1 if x.dtype == dtypes.uint8 else x.shape[0]
+        T, cols = x.shape[0], weights[0].shape[1]
         abreast = len(weights) if name == "gated" else 1
         macros = {"TOKENS": T, "COLS": cols, "OUT_ROWS": weights[0].shape[0], "NORM": int(norm is not None), "EPS": float(eps), **macros}
+        macros |= place_macros(start_pos)
         inputs = [x] if norm is None else [x, norm]
         formats = [w.format for w in weights]
-        if T == 1:
+        if few(T):
             shape = self._shape(name, weights)
-            tokens, slots, items = 1, shape.slots, shape.items
-            source = decode_source(self.tuning, f"{name}.c", name, formats, macros | {"SLOTS": slots, "ITEMS": items, "LOADS": shape.loads})
+            slots, items = shape.slots, shape.items
+            if x.dtype != dtypes.uint8 and (T > 1 or norm is None):
+                # by as many items as a product of one token has: its sum of squares has the same order then
+                inputs, macros["NORM"] = [self._to_activations(x, norm, eps, items if T > 1 else self.tuning.plain_items)], 0
+            tokens = self._tile_tokens(T, shape)
+            macros |= {"TILE_TOKENS": tokens, "SLOTS": slots, "ITEMS": items, "LOADS": shape.loads}
+            source = decode_source(self.tuning, f"{name}.c", name, formats, macros)
         elif self.tuning.has_matrix and cols % 32 == 0 and all(f.element != "f32" for f in formats):
             slots, tokens = self.tuning.matrix_tile(sum(w.shape[0] for w in weights), T)
             items = PREFILL_ITEMS
@@ -265,7 +280,15 @@ class GPUKernels:
             source = tile_source(self.tuning, f"{name}.c", name, formats, macros)
         rows = GROUP * slots // abreast
         tiles = sum(-(-w.shape[0] // rows) for w in weights) // abreast
-        return launch(source, name, [-(-T // tokens), tiles], items, outputs, [*inputs, *(w.data for w in weights), *more], start_pos)
+        inputs = [*inputs, *(w.data for w in weights), *more, *table(start_pos)]
+        return launch(source, name, [-(-T // tokens), tiles], items, outputs, inputs, variable(start_pos))
+
+    def _tile_tokens(self, T: int, shape: DecodeShape) -> int:
+        """Of few tokens, how many a work-group takes: as many as its sums have room for in half of the local memory."""
+        parts = 1 if self.tuning.has_shuffle else 16
+        each = 4 * GROUP * (parts * shape.items // WARP + shape.slots)
+        fits = (n for n in (MOST_TILE_TOKENS, 4, 2) if n <= T and n * each <= self.tuning.local_bytes // 2)
+        return next(fits, 1)
 
     @property
     def most_largest(self) -> int:
@@ -301,7 +324,7 @@ class GPUKernels:
             weights = product.weights[0]
             key, cols = _key(product.name, weights), weights[0].shape[1]
             default = self._shape(product.name, weights)
-            shapes = candidates(default, self.tuning.most_warps(cols, _floating([w.format for w in weights])), self.tuning.most_items)
+            shapes = candidates(default, self.tuning.most_warps(cols, any(w.format.element for w in weights)), self.tuning.most_items)
 
             def run(shape: DecodeShape, product: OneTokenProduct = product, key: str = key) -> list[Tensor]:
                 self._shapes[key] = shape
@@ -329,7 +352,7 @@ class GPUKernels:
             return [self.norm_gated(x, x, 1.0, weights[0], weights[1])]
         if product.norm:
             return [self.norm_linear(x, x, 1.0, weights[0])]
-        activations = zeros("activations", _activation_bytes(cols), dtype=np.uint8)
+        activations = zeros("activations", 1, activation_bytes(cols), dtype=np.uint8)
         return [self.linear_residual(activations, weights[0], zeros("residual", 1, weights[0].shape[0]))]
 
     def _shape(self, name: str, weights: Sequence[PackedMatrix]) -> DecodeShape:
@@ -338,16 +361,16 @@ class GPUKernels:
         abreast = len(weights) if name == "gated" else 1
         # whole blocks of 32 rows of what another product reads
         slots = 2 * abreast if abreast > 1 and rows % 32 == 0 else abreast
-        default = self.tuning.decode_shape(cols, slots, _floating([w.format for w in weights]))
+        default = self.tuning.decode_shape(cols, slots, any(w.format.element for w in weights))
         found = self._shapes.get(_key(name, weights))
         return found if found and found.slots % slots == 0 and found.items <= self.tuning.most_items else default
 
-    def _to_activations(self, x: Tensor, cols: int) -> Tensor:
-        """float32 (1, cols) as a buffer of activations."""
-        items = self.tuning.plain_items
-        macros = {"COLS": cols, "NORM": 0, "EPS": 0.0, "INT_INPUT": int(cols % 32 == 0), "FLOAT_INPUT": 1, "ITEMS": items}
-        source = plain_source(self.tuning, "activations.c", "activations", macros, ["activations.h", "norm.h"])
-        return launch(source, "activations", [1], items, [_activations(x, cols)], [x])[0]
+    def _to_activations(self, x: Tensor, norm: Tensor | None, eps: float, items: int) -> Tensor:
+        """float32 (T, cols), normed where there is a norm, as a buffer of activations."""
+        T, cols = x.shape
+        macros = {"COLS": cols, "NORM": int(norm is not None), "EPS": float(eps), "INT_INPUT": int(cols % 32 == 0), "FLOAT_INPUT": 1}
+        source = plain_source(self.tuning, "activations.c", "activations", macros | {"ITEMS": items}, ["activations.h", "norm.h"])
+        return launch(source, "activations", [T], items, [activations(x, T, cols)], [x] if norm is None else [x, norm])[0]
 
     def _halves(self, x: Tensor, norm: Tensor | None, eps: float) -> list[Tensor]:
         """Normed rows as halves, and what undoes their scales: what products on the matrix instruction take."""
@@ -356,43 +379,20 @@ class GPUKernels:
         macros = {"COLS": cols, "NORM": int(norm is not None), "EPS": float(eps), "ITEMS": items}
         source = plain_source(self.tuning, "halves.c", "halves", macros, ["activations.h", "input.h"])
         halves = Tensor.empty(T, cols, dtype=dtypes.float16, device=x.device)
-        return launch(source, "halves", [T], items, [halves, _floats(x, T)], [x] if norm is None else [x, norm])
+        return launch(source, "halves", [T], items, [halves, floats(x, T)], [x] if norm is None else [x, norm])
 
     def _inverse_rms(self, x: Tensor, eps: float) -> Tensor:
         T, cols = x.shape
         source = plain_source(self.tuning, "rms.c", "rms", {"COLS": cols, "EPS": float(eps), "ITEMS": self.tuning.plain_items})
-        return launch(source, "rms", [T], self.tuning.plain_items, [_floats(x, T)], [x])[0]
+        return launch(source, "rms", [T], self.tuning.plain_items, [floats(x, T)], [x])[0]
 
     def _zero_counters(self, device: str) -> Tensor:
         """int32 zeros, which kernels leave as zeros: in stream order one buffer serves all of a device's kernels."""
         if device not in self._counters:
-            self._counters[device] = upload(np.zeros(1024, np.int32), device)
+            self._counters[device] = upload(np.zeros(COUNTERS, np.int32), device)
         return self._counters[device]
-
-
-def _floats(like: Tensor, *shape: int) -> Tensor:
-    return Tensor.empty(*shape, dtype=dtypes.float32, device=like.device)
-
-
-def _activations(like: Tensor, cols: int) -> Tensor:
-    """A buffer of activations, see c/activations.h."""
-    return Tensor.empty(_activation_bytes(cols), dtype=dtypes.uint8, device=like.device)
-
-
-def _activation_bytes(cols: int) -> int:
-    return 4 * cols if cols % 32 else 5 * cols + cols // 8
 
 
 def _key(name: str, weights: Sequence[PackedMatrix]) -> str:
     """What a product's speed depends on."""
     return f"{name} {' '.join(f'{w.format.name} {w.shape[0]}' for w in weights)} x {weights[0].shape[1]}"
-
-
-def _floating(formats: Sequence[Format]) -> bool:
-    return any(f.element for f in formats)
-
-
-def _cache_macros(cache: Tensor) -> dict[str, object]:
-    assert cache.dtype in (dtypes.float16, dtypes.float32), f"no cache of {cache.dtype}"
-    _, rows, head_dim = cache.shape
-    return {"CACHE_HALF": int(cache.dtype == dtypes.float16), "CACHE_ROWS": rows, "HEAD_DIM": head_dim}

@@ -44,7 +44,7 @@ def _format(form: Format) -> str:
 
 
 def decode_source(tuning: Tuning, file: str, entry: str, formats: Sequence[Format], macros: Mapping[str, object]) -> str:
-    """A product of one token: decode.h."""
+    """A product of one token, or of few: decode.h."""
     weights = _dispatch(
         "MULTIPLY_OF(part, group, split, lane, to, ...)", "multiply_{format}({group}, split, lane, to, __VA_ARGS__)", formats
     )
@@ -89,7 +89,7 @@ def _with_weights(
 
 def _head(tuning: Tuning, macros: Mapping[str, object]) -> str:
     instructions = {"PTX": tuning.ptx, "HAS_SHUFFLE": int(tuning.has_shuffle), "HAS_MATRIX": int(tuning.has_matrix)}
-    macros = {"CACHE_HALF": 0, "MATRIX": 0, **instructions, **macros}
+    macros = {"CACHE_HALF": 0, "MATRIX": 0, "ROW_TABLE": 0, **instructions, **macros}
     defines = "\n".join(f"#define {name} {f'{value!r}f' if isinstance(value, float) else value}" for name, value in macros.items())
     return "\n".join([defines, _read(f"{tuning.dialect}.h"), _read("common.h")])
 

@@ -1,8 +1,17 @@
-// One row of floats as a buffer of activations (activations.h), by one work-group
+// Rows of floats, normed where NORM, as a buffer of activations (activations.h), by a work-group each
 
 QUANTIZE_ROW(quantize_row, GLOBAL)
 
-KERNEL(ITEMS) ENTRY(GLOBAL float* RESTRICT out, const GLOBAL float* RESTRICT x) {
+#if NORM
+#define NORM_PARAM , const GLOBAL float* RESTRICT norm
+#define WEIGHTS norm
+#else
+#define NORM_PARAM
+#define WEIGHTS x
+#endif
+
+KERNEL(ITEMS) ENTRY(GLOBAL float* RESTRICT out, const GLOBAL float* RESTRICT x NORM_PARAM) {
   LOCAL_ARRAY(float, scratch, ITEMS);
-  quantize_row(x, x, (GLOBAL int*)(out + COLS), (GLOBAL float*)(out + COLS + COLS / 4), out, scratch);
+  GLOBAL float* to = out + (long)group_id(0) * ACTIVATION_WORDS(COLS);
+  quantize_row(x + (long)group_id(0) * COLS, WEIGHTS, (GLOBAL int*)(to + COLS), (GLOBAL float*)(to + COLS + COLS / 4), to, scratch);
 }

@@ -1,5 +1,8 @@
-// Activations of one token as a buffer: COLS floats | COLS int8 | a scale for every 32 of them. Where COLS is no multiple of 32, floats alone:
+// Activations as a buffer, of each token: COLS floats | COLS int8 | a scale for every 32 of them. Where COLS is no multiple of 32, floats alone:
 // there are no integer weights of such a width.
+
+// words of four bytes that a token takes
+#define ACTIVATION_WORDS(cols) ((cols) % 32 ? (cols) : (cols) + (cols) / 4 + (cols) / 32)
 
 #ifdef COLS
 INLINE const GLOBAL int* activation_quants(const GLOBAL uchar* x) { return (const GLOBAL int*)(x + 4 * COLS); }

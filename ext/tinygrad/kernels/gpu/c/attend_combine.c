@@ -1,11 +1,13 @@
-// The splits of attend_split.c combined: a work-group takes a query head. out is a buffer of activations (activations.h).
+// The splits of attend_split.c combined: a work-group takes a query head of a token. out is a buffer of activations (activations.h).
 
+#define OUT_WORDS (HEAD_DIM % 32 ? HEADS_IN_ALL * HEAD_DIM : ACTIVATION_WORDS(HEADS_IN_ALL * HEAD_DIM))
 #define STATE (HEAD_DIM + 2)  // of a split: weighted sum of the values, sum of the weights, largest score
 
 KERNEL(ITEMS) ENTRY(GLOBAL float* RESTRICT out, const GLOBAL float* RESTRICT partial) {
   LOCAL_ARRAY(float, values, HEAD_DIM);
-  const int head = group_id(0);
-  const GLOBAL float* p = partial + (long)head * SPLITS * STATE;
+  const int head = group_id(0), t = group_id(1);
+  const GLOBAL float* p = partial + (long)(t * HEADS_IN_ALL + head) * SPLITS * STATE;
+  out += (long)t * OUT_WORDS;
   float best = HIDDEN;
   for (int s = 0; s < SPLITS; s++) best = max(best, p[s * STATE + HEAD_DIM + 1]);
   for (int d = item_id(); d < HEAD_DIM; d += ITEMS) {

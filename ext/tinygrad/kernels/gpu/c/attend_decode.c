@@ -1,14 +1,17 @@
-// Attention of one token with an online softmax (arXiv 2205.14135): a work-group takes HEADS query heads of one kv head and a stretch of the positions (a
+// Attention of one token, or of each of several that stand where place.h says, with an online softmax (arXiv 2205.14135): a work-group takes HEADS query heads of one kv head and a stretch of the positions (a
 // split). LANES items share a position, eight dimensions of it each, so that an item reads 16 bytes of a half-precision cache. Every warp of 32 items keeps
 // a softmax of its own; the warps of a work-group are combined in local memory, the splits by whichever work-group is the last to arrive.
 //
-// out is a buffer of activations (activations.h) of HEADS_IN_ALL * HEAD_DIM columns. counters: zero before and after, one for each group of heads.
+// out is a buffer of activations (activations.h) of HEADS_IN_ALL * HEAD_DIM columns. counters: zero before and after, one for each group of heads of a token.
+
+#include "place.h"
 
 #define LANES (HEAD_DIM / 8)
 #define ABREAST (32 / LANES)  // positions side by side in a warp
 #define WARPS (ITEMS / 32)
 #define STATE (HEAD_DIM + 2)  // of a head: weighted sum of the values, sum of the weights, largest score
 #define GROUPS (HEADS_IN_ALL / HEADS)
+#define OUT_WORDS (HEAD_DIM % 32 ? HEADS_IN_ALL * HEAD_DIM : ACTIVATION_WORDS(HEADS_IN_ALL * HEAD_DIM))
 
 typedef struct { float4 low, high; } Eight;
 
@@ -31,14 +34,15 @@ INLINE float sum_lanes(float x) {
 }
 
 KERNEL(ITEMS) ENTRY(GLOBAL float* out, GLOBAL float* partial, GLOBAL int* counters, const GLOBAL float* RESTRICT q,
-                    const GLOBAL CACHE* RESTRICT k, const GLOBAL CACHE* RESTRICT v, int start_pos) {
+                    const GLOBAL CACHE* RESTRICT k, const GLOBAL CACHE* RESTRICT v, PLACE_PARAM) {
   LOCAL_ARRAY(float, states, WARPS * HEADS * STATE);
   LOCAL_ARRAY(int, last, 1);
-  const int item = item_id(), lane = item % LANES, at = item % 32 / LANES, warp = item / 32, split = group_id(1);
-  const int group = group_id(0), head = group * HEADS, n = start_pos + 1;
+  const int item = item_id(), lane = item % LANES, at = item % 32 / LANES, warp = item / 32, split = group_id(1), t = group_id(2);
+  const int group = t * GROUPS + group_id(0), head = group_id(0) * HEADS, n = POSITION_OF(t) + 1;
   const int steps = (n + WARPS * ABREAST - 1) / (WARPS * ABREAST);  // of a whole work-group
   const int begin = steps * split / SPLITS, end = steps * (split + 1) / SPLITS;
-  const long cache = (long)(head / HEADS_PER_KV) * CACHE_ROWS * HEAD_DIM + 8 * lane;
+  const long cache = ((long)SLOT_OF(t) * (HEADS_IN_ALL / HEADS_PER_KV) + head / HEADS_PER_KV) * CACHE_ROWS * HEAD_DIM + 8 * lane;
+  q += (long)t * HEADS_IN_ALL * HEAD_DIM, out += (long)t * OUT_WORDS, partial += (long)t * HEADS_IN_ALL * SPLITS * STATE;
   Eight query[HEADS], sum[HEADS];
   float best[HEADS], total[HEADS];
   UNROLL for (int h = 0; h < HEADS; h++) {

@@ -1,6 +1,8 @@
 // attend_decode.c for devices without shuffles and for any head size that is a multiple of four. HEAD_DIM / 4 items share a position; scores are summed in
 // local memory. The splits are combined by attend_combine.c.
 
+#include "place.h"
+
 #define WIDTH (HEAD_DIM / 4)     // items that share a position
 #define ABREAST (ITEMS / WIDTH)  // positions side by side
 #define STEPS 2
@@ -9,13 +11,14 @@
 #define SUMS (ABREAST * (HEAD_DIM + 1))
 
 KERNEL(ITEMS) ENTRY(GLOBAL float* RESTRICT partial, const GLOBAL float* RESTRICT q,
-                    const GLOBAL CACHE* RESTRICT k, const GLOBAL CACHE* RESTRICT v, int start_pos) {
+                    const GLOBAL CACHE* RESTRICT k, const GLOBAL CACHE* RESTRICT v, PLACE_PARAM) {
   LOCAL_ARRAY(float, parts, DOTS > SUMS ? DOTS : SUMS);
   LOCAL_ARRAY(float, scores, HEADS * CHUNK);
-  const int item = item_id(), lane = item % WIDTH, at = item / WIDTH, split = group_id(1);
-  const int head = group_id(0) * HEADS, n = start_pos + 1, chunks = (n + CHUNK - 1) / CHUNK;
+  const int item = item_id(), lane = item % WIDTH, at = item / WIDTH, split = group_id(1), t = group_id(2);
+  const int head = group_id(0) * HEADS, n = POSITION_OF(t) + 1, chunks = (n + CHUNK - 1) / CHUNK;
   const int begin = chunks * split / SPLITS * CHUNK, end = min(n, chunks * (split + 1) / SPLITS * CHUNK);
-  const long cache = (long)(head / HEADS_PER_KV) * CACHE_ROWS * HEAD_DIM + 4 * lane;
+  const long cache = ((long)SLOT_OF(t) * (HEADS_IN_ALL / HEADS_PER_KV) + head / HEADS_PER_KV) * CACHE_ROWS * HEAD_DIM + 4 * lane;
+  q += (long)t * HEADS_IN_ALL * HEAD_DIM, partial += (long)t * HEADS_IN_ALL * SPLITS * (HEAD_DIM + 2);
   float4 query[HEADS], sum[HEADS];
   float best[HEADS], total[HEADS];
   for (int h = 0; h < HEADS; h++) {

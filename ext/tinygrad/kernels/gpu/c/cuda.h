@@ -16,7 +16,7 @@ typedef unsigned long long ulong;
 #define UNROLL _Pragma("unroll")
 #define RESTRICT __restrict__
 
-INLINE int group_id(int dimension) { return dimension ? blockIdx.y : blockIdx.x; }
+INLINE int group_id(int dimension) { return dimension == 0 ? blockIdx.x : dimension == 1 ? blockIdx.y : blockIdx.z; }
 INLINE int item_id() { return threadIdx.x; }
 INLINE void sync_group() { __syncthreads(); }
 

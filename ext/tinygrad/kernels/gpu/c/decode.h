@@ -1,17 +1,18 @@
-// Products for one token. A work-group takes SLOTS groups of 16 rows; each is shared by SPLITS warps of 32 items, which take pairs of blocks of 32 columns
-// in turn and have LOADS of them in flight. A kernel says which group of which weight a slot is: PART_OF(slot), GROUP_OF(slot).
+// Products for one token, or for a few (TOKENS), each of which is summed as it would be alone. A work-group takes SLOTS groups of 16 rows of TILE_TOKENS tokens;
+// each group is shared by SPLITS warps of 32 items, which take pairs of blocks of 32 columns in turn and have LOADS of them in flight. A kernel says which
+// group of which weight a slot is: PART_OF(slot), GROUP_OF(slot).
 //
 // Activations come in two forms: int8 with a scale for every 32 columns (amax / 127, rounded to nearest even, as llama.cpp does) for integer weights, floats for
-// float weights. With NORM every work-group makes them itself, in local memory: cheaper than a launch, and the first weights are fetched meanwhile. Without,
-// they come from a buffer (activations.h).
+// float weights. With NORM (one token alone) every work-group makes them itself, in local memory: cheaper than a launch, and the first weights are fetched
+// meanwhile. Without, they come from a buffer (activations.h).
 
-#define TILE_TOKENS 1
 #define TILE_ROWS (GROUP_ROWS * SLOTS)
 #define WARPS (ITEMS / 32)
 #define SPLITS (WARPS / SLOTS)
 
 #if NORM
 #define INPUT_SPACE LOCAL
+#define INPUT_WORDS 0  // between two tokens
 #define NORM_PARAM const GLOBAL float *RESTRICT norm,
 #define DECLARE_INPUT                                  \
   LOCAL_ARRAY(int, x_quants, INT_INPUT ? COLS / 4 : 1); \
@@ -22,28 +23,31 @@
   norm_and_quantize(x, norm, x_quants, x_scales, x_floats, scratch);
 #else
 #define INPUT_SPACE GLOBAL
+#define INPUT_WORDS ACTIVATION_WORDS(COLS)
 #define NORM_PARAM
-#define DECLARE_INPUT                                              \
-  const GLOBAL int* x_quants = activation_quants((const GLOBAL uchar*)x);   \
-  const GLOBAL float* x_scales = activation_scales((const GLOBAL uchar*)x); \
-  const GLOBAL float* x_floats = (const GLOBAL float*)x;
+#define DECLARE_INPUT                                                         \
+  const GLOBAL float* x_floats = (const GLOBAL float*)x + (long)token * INPUT_WORDS; \
+  const GLOBAL int* x_quants = activation_quants((const GLOBAL uchar*)x_floats);     \
+  const GLOBAL float* x_scales = activation_scales((const GLOBAL uchar*)x_floats);
 #define PREPARE
 #endif
 #define INPUT_PARAMS const INPUT_SPACE int *x_quants, const INPUT_SPACE float *x_scales, const INPUT_SPACE float *x_floats
 #define INPUT x_quants, x_scales, x_floats
 
-// where the warps of a work-group leave their sums: 16 rows by what could not be summed without local memory
+// where the warps of a work-group leave their sums, token by token: 16 rows by what could not be summed without local memory
 #if HAS_SHUFFLE
 #define PARTS 1
 #else
 #define PARTS 16
 #endif
-#define SHARED_FLOATS TILE_ROWS
+#define SHARED_FLOATS (TILE_TOKENS * TILE_ROWS)
 #define SUM_PITCH TILE_ROWS
-#define SUM_TOKENS 1
+#define SUM_TOKENS TILE_TOKENS
 #define EACH_STAGE ALL_AT_ONCE
 #define GATHER(first)
-#define SCRATCH (WARPS * PARTS * GROUP_ROWS > ITEMS ? WARPS * PARTS * GROUP_ROWS : ITEMS)
+#define TOKEN_SUMS (PARTS * GROUP_ROWS)
+#define WARP_SUMS (TILE_TOKENS * TOKEN_SUMS)
+#define SCRATCH (WARPS * WARP_SUMS > ITEMS ? WARPS * WARP_SUMS : ITEMS)
 
 #define MULTIPLY                                                                                                             \
   LOCAL_ARRAY(float, scratch, SCRATCH);                                                                                      \
@@ -51,12 +55,13 @@
   const int item = item_id(), lane = item % 32, warp = item / 32, slot = warp % SLOTS;                                       \
   PREPARE                                                                                                                    \
   if (GROUP_OF(slot) * GROUP_ROWS < rows)                                                                                    \
-    MULTIPLY_OF(PART_OF(slot), GROUP_OF(slot), warp / SLOTS, lane, scratch + warp * PARTS * GROUP_ROWS, INPUT);              \
+    MULTIPLY_OF(PART_OF(slot), GROUP_OF(slot), warp / SLOTS, lane, scratch + warp * WARP_SUMS, INPUT);                       \
   sync_group();                                                                                                              \
-  for (int i = item; i < TILE_ROWS; i += ITEMS) {                                                                            \
+  for (int i = item; i < SHARED_FLOATS; i += ITEMS) {                                                                        \
+    const int of = i / TILE_ROWS, row_in_tile = i % TILE_ROWS;                                                               \
+    const LOCAL float* sums = scratch + row_in_tile / GROUP_ROWS * WARP_SUMS + of * TOKEN_SUMS + row_in_tile % GROUP_ROWS;   \
     float sum = 0;                                                                                                           \
-    for (int s = 0; s < SPLITS * PARTS; s++)                                                                                 \
-      sum += scratch[((s / PARTS * SLOTS + i / GROUP_ROWS) * PARTS + s % PARTS) * GROUP_ROWS + i % GROUP_ROWS];              \
+    for (int s = 0; s < SPLITS * PARTS; s++) sum += sums[s / PARTS * SLOTS * WARP_SUMS + s % PARTS * GROUP_ROWS];            \
     shared[i] = sum;                                                                                                         \
   }
 

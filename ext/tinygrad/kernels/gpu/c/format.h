@@ -16,29 +16,32 @@ INLINE const GLOBAL uchar* FORMAT(group)(const GLOBAL uchar* weights, int group)
 #define COLUMNS (32 / LANES_A_COLUMN)  // of a warp, side by side
 
 INLINE void FORMAT(multiply)(const GLOBAL uchar* group, int split, int lane, LOCAL float* to, INPUT_PARAMS) {
-  float sums[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+  float sums[TILE_TOKENS][8];
+  UNROLL for (int t = 0; t < TILE_TOKENS; t++) UNROLL for (int r = 0; r < 8; r++) sums[t][r] = 0;
   const GLOBAL uint4* weights = (const GLOBAL uint4*)group + lane % LANES_A_COLUMN;
   for (int first = split * COLUMNS + lane / LANES_A_COLUMN; first < COLS; first += COLUMNS * SPLITS * LOADS) {
     uint4 w[LOADS];
     UNROLL for (int u = 0; u < LOADS; u++) w[u] = load_once(weights + LANES_A_COLUMN * min(first + u * COLUMNS * SPLITS, COLS - 1));
     UNROLL for (int u = 0; u < LOADS; u++) {
       const int col = first + u * COLUMNS * SPLITS;
-      const float x = col < COLS ? x_floats[col] : 0.0f;
       const uint words[4] = {w[u].x, w[u].y, w[u].z, w[u].w};
-      UNROLL for (int i = 0; i < 4; i++) {
+      UNROLL for (int t = 0; t < TILE_TOKENS; t++) {
+        const float x = col < COLS ? x_floats[t * INPUT_WORDS + col] : 0.0f;
+        UNROLL for (int i = 0; i < 4; i++) {
 #if ELEMENT_BYTES == 2
-        sums[2 * i] += x * f16_to_float((f16)(words[i] & 0xffff));
-        sums[2 * i + 1] += x * f16_to_float((f16)(words[i] >> 16));
+          sums[t][2 * i] += x * f16_to_float((f16)(words[i] & 0xffff));
+          sums[t][2 * i + 1] += x * f16_to_float((f16)(words[i] >> 16));
 #else
-        sums[i] += x * bits_to_float(words[i]);
+          sums[t][i] += x * bits_to_float(words[i]);
 #endif
+        }
       }
     }
   }
 #if ELEMENT_BYTES == 2
-  put_sums8(sums, lane, to);
+  UNROLL for (int t = 0; t < TILE_TOKENS; t++) put_sums8(sums[t], lane, to + t * TOKEN_SUMS);
 #else
-  put_sums4(sums, lane, to);
+  UNROLL for (int t = 0; t < TILE_TOKENS; t++) put_sums4(sums[t], lane, to + t * TOKEN_SUMS);
 #endif
 }
 
@@ -207,24 +210,28 @@ INLINE uint2 FORMAT(words)(Quad w, int part, int r) {
 
 INLINE void FORMAT(multiply)(const GLOBAL uchar* group, int split, int lane, LOCAL float* to, INPUT_PARAMS) {
   const int quad = lane % 4, part = lane / 4 % 4;
-  float sums[4] = {0, 0, 0, 0};
+  float sums[TILE_TOKENS][4];
+  UNROLL for (int t = 0; t < TILE_TOKENS; t++) UNROLL for (int r = 0; r < 4; r++) sums[t][r] = 0;
   for (int first = 2 * split + lane / 16; first < BLOCKS; first += 2 * SPLITS * LOADS) {
     Quad w[LOADS];
     UNROLL for (int u = 0; u < LOADS; u++) w[u] = FORMAT(load)(group, min(first + 2 * SPLITS * u, BLOCKS - 1), part, quad);
     UNROLL for (int u = 0; u < LOADS; u++) {
       const int b = first + 2 * SPLITS * u, there = min(b, BLOCKS - 1);
-      const float scale = b < BLOCKS ? x_scales[there] : 0.0f;
-      const int x = x_quants[8 * there + FIRST_WORD(part)], y = x_quants[8 * there + SECOND_WORD(part)];
-      const int total = ZERO || HAS_MIN ? dp4a(0x01010101, x, dp4a(0x01010101, y, 0)) : 0;
-      UNROLL for (int r = 0; r < 4; r++) {
-        const uint2 words = FORMAT(words)(w[u], part, r);
-        const float product = (float)dp4a((int)words.x, x, dp4a((int)words.y, y, -ZERO * total));
-        sums[r] += FORMAT(scale)(w[u], r) * (product * scale);
-        if (HAS_MIN) sums[r] += FORMAT(minimum)(w[u], r) * ((float)total * scale);
+      UNROLL for (int t = 0; t < TILE_TOKENS; t++) {
+        const float scale = b < BLOCKS ? x_scales[t * INPUT_WORDS + there] : 0.0f;
+        const INPUT_SPACE int* block = x_quants + t * INPUT_WORDS + 8 * there;
+        const int x = block[FIRST_WORD(part)], y = block[SECOND_WORD(part)];
+        const int total = ZERO || HAS_MIN ? dp4a(0x01010101, x, dp4a(0x01010101, y, 0)) : 0;
+        UNROLL for (int r = 0; r < 4; r++) {
+          const uint2 words = FORMAT(words)(w[u], part, r);
+          const float product = (float)dp4a((int)words.x, x, dp4a((int)words.y, y, -ZERO * total));
+          sums[t][r] += FORMAT(scale)(w[u], r) * (product * scale);
+          if (HAS_MIN) sums[t][r] += FORMAT(minimum)(w[u], r) * ((float)total * scale);
+        }
       }
     }
   }
-  put_sums4(sums, lane, to);
+  UNROLL for (int t = 0; t < TILE_TOKENS; t++) put_sums4(sums[t], lane, to + t * TOKEN_SUMS);
 }
 
 #else

@@ -1,4 +1,6 @@
-// q, k, v = norm(x) @ w.T; q and k are turned by RoPE, k and v are stored in the cache rows start_pos … start_pos + TOKENS - 1
+// q, k, v = norm(x) @ w.T; q and k are turned by RoPE, k and v are stored in the cache where the tokens stand (place.h)
+
+#include "place.h"
 
 #define PART_OF(slot) part
 #define GROUP_OF(slot) (tile * SLOTS + (slot))
@@ -8,18 +10,20 @@
 
 KERNEL(ITEMS) ENTRY(GLOBAL float* RESTRICT q, GLOBAL CACHE* RESTRICT cache_k, GLOBAL CACHE* RESTRICT cache_v, const GLOBAL float* RESTRICT x,
              NORM_PARAM const GLOBAL uchar* RESTRICT w0, const GLOBAL uchar* RESTRICT w1, const GLOBAL uchar* RESTRICT w2,
-             const GLOBAL float* RESTRICT rope, int start_pos) {
+             const GLOBAL float* RESTRICT rope, PLACE_PARAM) {
   const int any_tile = group_id(1), part = any_tile < Q_TILES ? 0 : any_tile < Q_TILES + KV_TILES ? 1 : 2;
   const int tile = any_tile - (part == 0 ? 0 : part == 1 ? Q_TILES : Q_TILES + KV_TILES);
   PRODUCT((part == 0 ? Q_HEADS : KV_HEADS) * HEAD_DIM, TILE_ROWS,
     const int in_head = row % HEAD_DIM;
-    const long position = start_pos + t;
-    const long to = (row / HEAD_DIM * (long)CACHE_ROWS + position) * HEAD_DIM + in_head;
+    const long position = POSITION_OF(t);
+    const long to = (((long)SLOT_OF(t) * KV_HEADS + row / HEAD_DIM) * CACHE_ROWS + position) * HEAD_DIM + in_head;
     const GLOBAL float* turn = rope + position * HEAD_DIM + in_head / 2 * 2;
     const float other = shared[at ^ 1]; /* of an adjacent pair */
     const float turned = shared[at] * turn[0] + (row % 2 ? other : -other) * turn[1];
     if (part == 0) q[(long)t * Q_HEADS * HEAD_DIM + row] = turned;
-    else if (part == 1) STORE(turned, cache_k, to);
-    else STORE(shared[at], cache_v, to);
+    else if (IS_THERE(t)) {
+      if (part == 1) STORE(turned, cache_k, to);
+      else STORE(shared[at], cache_v, to);
+    }
   )
 }

@@ -8,9 +8,11 @@ from tinygrad import Tensor, dtypes
 
 from ext.tinygrad.kernels.gpu import gpu_kernels
 from ext.tinygrad.kernels.gpu.gpu_kernels import GPUKernels
+from ext.tinygrad.kernels.gpu.operands import few
 from ext.tinygrad.kernels.gpu.tuning import Tuning
 from ext.tinygrad.kernels.packed.formats import FORMATS, Format
 from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
+from ext.tinygrad.kernels.protocol import RowPositions
 
 Sources = dict[str, tuple[str, str]]  # by what they serve: (source, entry)
 
@@ -33,7 +35,9 @@ def weight(form: Format, rows: int, cols: int) -> PackedMatrix:
 
 
 def sources(tuning: Tuning, form: Format, T: int, dim: int, hidden: int, heads: int, kv_heads: int, vocab: int, rows: int) -> Sources:
-    """Of a pass over T tokens of a LLaMA of this shape, all matrices in one format, `rows` positions of a half-precision cache."""
+    """Of a pass over T tokens of a LLaMA of this shape, all matrices in one format, `rows` positions of a half-precision cache.
+
+    A few tokens are those of several conversations, in an arena of four."""
     found: Sources = {}
     device, head_dim, set_ = "CPU", dim // heads, GPUKernels(tuning)
     set_._counters[device] = Tensor.empty(1, dtype=dtypes.int32, device=device)  # which has nothing to launch on
@@ -42,7 +46,9 @@ def sources(tuning: Tuning, form: Format, T: int, dim: int, hidden: int, heads: 
         return Tensor.empty(*shape, dtype=dtype, device=device)
 
     x, norm = empty(T, dim), empty(dim)
-    caches = [empty(kv_heads, rows, head_dim, dtype=dtypes.float16) for _ in range(2)]
+    several = T > 1 and few(T)
+    at = RowPositions(empty(2, T, dtype=dtypes.int32)) if several else 0
+    caches = [empty(*[4] * several, kv_heads, rows, head_dim, dtype=dtypes.float16) for _ in range(2)]
     down = weight(form, dim, hidden)
 
     def note(name: str, call: object) -> object:
@@ -54,8 +60,8 @@ def sources(tuning: Tuning, form: Format, T: int, dim: int, hidden: int, heads: 
 
     note("embed", lambda: set_.embed(empty(T, dtype=dtypes.int32), weight(form, vocab, dim)))
     wq, wk, wv = (weight(form, n * head_dim, dim) for n in (heads, kv_heads, kv_heads))
-    note("qkv", lambda: set_.norm_qkv(x, norm, 1e-5, wq, wk, wv, empty(rows, head_dim // 2, 2), *caches, 0))
-    attended = note("attend", lambda: set_.attend(empty(T, heads, head_dim), *caches, 0))
+    note("qkv", lambda: set_.norm_qkv(x, norm, 1e-5, wq, wk, wv, empty(rows, head_dim // 2, 2), *caches, at))
+    attended = note("attend", lambda: set_.attend(empty(T, heads, head_dim), *caches, at))
     note("wo", lambda: set_.linear_residual(attended, weight(form, dim, dim), x))  # type: ignore[arg-type]
     h = note("gated", lambda: set_.norm_gated(x, norm, 1e-5, weight(form, hidden, dim), weight(form, hidden, dim)))
     note("down", lambda: set_.linear_residual(h, down, x))  # type: ignore[arg-type]
