@@ -1,8 +1,9 @@
 """A card, on each way to it, beside llama.cpp: python -m bench.gpu [--llama-bench PATH] [--json]
 
 The operations' tests on the card; then, for LLaMA shapes in several weight formats (random weights, written to a temporary folder),
-decode at 32 and 512 and a prefill of 512, the share of the bandwidth that the canary measures there, the time a load takes, and where
-a decode step and a prefill pass spend theirs. Cases run in the order given until --seconds are over; what was left out is said.
+decode at 32 and 512 and a prefill of 512, 1, 8 and 32 conversations of 1.1B side by side, the share of the bandwidth that the canary
+measures there, the time a load takes, and where a decode step and a prefill pass spend theirs. Cases run in the order given until
+--seconds are over; what was left out is said.
 
 Needs no network and no compiler beside what is there; 16 GB of disk for 7B in F16. Exit code 2 where no card can be used.
 """
@@ -23,6 +24,7 @@ from bench.shapes import SHAPES, write
 from bench.worker import ROOT, BenchError, Worker
 
 CAPACITY, CONTEXTS, TOKENS, PROMPT = 1024, (32, 512), 64, 512
+CONVERSATIONS, SHARED_SHAPE = (1, 8, 32), "1.1b"  # side by side, and of which shape: 32 caches of 7B are for large cards alone
 TARGETS = {"decode 32": 1.2, "decode 512": 1.2, "prefill": 0.7}  # times llama.cpp's rate
 UNITS = {"gb_per_second": "GB/s", "gmac_per_second": "GMAC/s"}
 OPERATIONS = "tests/ext/tinygrad/kernels/gpu/test_operations.py"
@@ -46,8 +48,8 @@ def operations(device: str) -> dict[str, Any]:
     return {"passed": done.returncode == 0, "said": lines[-1:], "failed": failed, "seconds": time.perf_counter() - started}
 
 
-def measure(model: Path, device: str, samples: int) -> dict[str, Any]:
-    """Medians of tokens a second on one way to the card."""
+def measure(model: Path, device: str, samples: int, conversations: tuple[int, ...] = ()) -> dict[str, Any]:
+    """Medians of tokens a second on one way to the card; of so many `conversations` side by side, in all."""
     worker = Worker("townhall", model, CAPACITY, {"DEV": device, "CPU": "", "GPU": "", "WEIGHT_CACHE": "0"})
     try:
         worker("prefill", PROMPT)  # what is compiled and captured at a first use is no part of it
@@ -55,6 +57,9 @@ def measure(model: Path, device: str, samples: int) -> dict[str, Any]:
             worker("decode", context, 4)
         rates = {f"decode {context}": [TOKENS / worker("decode", context, TOKENS) for _ in range(samples)] for context in CONTEXTS}
         rates["prefill"] = [PROMPT / worker("prefill", PROMPT) for _ in range(samples)]
+        for n in conversations:
+            worker("together", n, CONTEXTS[0], 4)
+            rates[f"together {n}"] = [n * TOKENS / worker("together", n, CONTEXTS[0], TOKENS) for _ in range(samples)]
         bandwidth = worker("weight_bandwidth")
         about = worker.about
         return {
@@ -93,7 +98,7 @@ def case(shape: str, type: str, devices: list[str], options: argparse.Namespace)
         write(path, SHAPES[shape], type)
         for device in devices:
             try:
-                result["ways"][device] = measure(path, device, options.samples)
+                result["ways"][device] = measure(path, device, options.samples, CONVERSATIONS if shape == SHARED_SHAPE else ())
             except BenchError as error:
                 result["ways"][device] = {"error": str(error)}
         if options.llama_bench:
@@ -122,6 +127,8 @@ def table(result: dict[str, Any]) -> str:
                 f"{name:14}{device:12}{way['decode 32']:11.1f}{way['decode 512']:11.1f}{way['prefill']:12.1f}{way['load_seconds']:7.1f}s"
                 f"{share:>9} of {way['bandwidth'] / 1e9:.0f} GB/s, {way['kernels']} kernels"
             )
+            if rates := [f"{n}: {way[key]:.0f}, {way[key] / n:.0f} each" for n in CONVERSATIONS if (key := f"together {n}") in way]:
+                lines.append(f"{'':14}{'together':12}{'; '.join(rates)}")
             if "prefill" in peer:
                 ratios = {key: way[key] / peer[key] for key in TARGETS}
                 marks = [f"{ratios[key]:.2f}{'' if ratios[key] >= TARGETS[key] else '!'}" for key in TARGETS]

@@ -7,6 +7,7 @@ from typing import Any
 
 from app.models.llama import Llama, SamplingParams
 from app.models.llama.checkpoint import open_checkpoint
+from app.models.llama.engine import NextTokens
 from app.models.llama.sampler import Sampler
 from bench import breakdown
 from bench.weight_read import PlainRead
@@ -68,6 +69,24 @@ class Townhall:
         seconds = time.perf_counter() - started
         self.cache.truncate(context)
         return seconds
+
+    def together(self, conversations: int, context: int, tokens: int) -> float:
+        """Seconds that so many conversations take for `tokens` each from `context` on: in shared passes where the kernel set has them."""
+        if conversations > 1:
+            self.llama.share_passes(conversations)
+        caches = [self.llama.new_cache() for _ in range(conversations)]
+        for cache in caches:
+            self.llama.prefill(self.ids[:context], cache)
+        most = self.llama.most_rows if conversations > 1 else 0
+        started = time.perf_counter()
+        for token in self.ids[context : context + tokens]:
+            for first in range(0, conversations, most or 1):
+                some = caches[first : first + most] if most else [caches[first]]
+                if most:
+                    self.llama.compute_ahead([NextTokens(cache, [token], self.llama.model) for cache in some])
+                for cache in some:
+                    self.llama.engine.step(token, cache)
+        return time.perf_counter() - started
 
     def sampling(self, context: int, tokens: int) -> dict[str, float]:
         """Seconds that a step, a greedy choice and the default choice take, medians over `tokens` steps from `context` on."""

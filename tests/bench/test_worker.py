@@ -23,6 +23,7 @@ def test_townhall_measures_itself(model):
         worker("threads", 1)
         assert worker("prefill", 40) > 0 and worker("decode", 20, 4) > 0
         assert worker("plain_read") > 0 and worker("peak_memory") > 10_000_000
+        assert worker("together", 1, 20, 3) > 0 and worker("together", 5, 20, 3) > 0
         chosen = worker("sampling", 20, 4)
         assert chosen["step"] > 0 and chosen["greedy"] > 0 and chosen["default"] > 0
         for tokens, unit in ((1, "gb_per_second"), (128, "gmac_per_second")):
