@@ -8,6 +8,7 @@ from typing import Any, Literal
 from townhall.answer import Answer
 from townhall.logbook.chat_record import ChatRecord, now
 from townhall.logbook.chat_tree import TreeNode
+from townhall.server.errors import APIError
 from townhall.server.job import Job
 from townhall.server.request_planner import PlannedRequest
 from townhall.server.service import Service
@@ -40,6 +41,7 @@ class ChatGeneration:
     job: Job | None = None
     answer: tuple[Answer, str | None, int] | None = None  # as it ended: why (None: cut short), and its seed
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    error: APIError | None = None  # that it ended with
 
     def to_json(self) -> JSON:
         """A Generation of the API."""

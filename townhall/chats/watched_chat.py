@@ -204,7 +204,6 @@ class WatchedChat:
         self.hub.publish("prompt", {"generation": generation.id, "receipt": chat_view.lean_receipt(generation.receipt)})
 
     async def _write_on(self, generation: ChatGeneration, stack: ExitStack) -> None:
-        error: APIError | None = None
         id = {"generation": generation.id}
         try:
             with stack:
@@ -215,7 +214,7 @@ class WatchedChat:
                         if news := generation.more(event.text, event.reasoning):
                             self.hub.publish("delta", {**id, "text": news})
                     elif isinstance(event, JobFailed):
-                        error = as_api_error(event.error)
+                        generation.error = as_api_error(event.error)
                 before = self._glances()
                 node = await self._write(lambda: generation.keep(self.file.record, self._service.identity))
         finally:
@@ -233,7 +232,7 @@ class WatchedChat:
                 "text": message["text"] if message else generation.text,
                 "finish_reason": (answer[1] if answer else None) or "interrupted",
                 "usage": message["usage"] if message else None,
-                "error": error.body()["error"] if error else None,
+                "error": generation.error.body()["error"] if generation.error else None,
                 "change": change,
             },
         )

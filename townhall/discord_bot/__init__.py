@@ -1,0 +1,1 @@
+"""A persona on Discord, over discord.py (extra `discord`)."""
