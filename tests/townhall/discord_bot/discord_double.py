@@ -308,9 +308,22 @@ def _guild() -> JSON:
     role = {"id": GUILD, "name": "@everyone", "color": 0, "hoist": False, "position": 0, "permissions": PERMISSIONS, "managed": False,
             "mentionable": False, "flags": 0, "colors": {"primary_color": 0, "secondary_color": None, "tertiary_color": None}}  # fmt: skip
     me = {**_member(), "user": {"id": BOT, "username": "stacy", "discriminator": "0", "avatar": None, "bot": True}}
-    return {"id": GUILD, "name": "Kitchen", "owner_id": ANNA, "roles": [role], "emojis": [], "stickers": [], "features": [], "members": [me],
-            "channels": [_channel(GENERAL)], "threads": [], "voice_states": [], "presences": [], "stage_instances": [], "member_count": 2,
-            "guild_scheduled_events": [], "large": False, "unavailable": False, "verification_level": 0, "afk_timeout": 60,
-            "default_message_notifications": 0, "explicit_content_filter": 0, "mfa_level": 0, "nsfw_level": 0, "premium_tier": 0,
-            "system_channel_flags": 0, "preferred_locale": "en-US", "icon": None, "banner": None, "description": None, "splash": None,
-            "joined_at": "2026-01-01T00:00:00+00:00", "soundboard_sounds": []}  # fmt: skip
+    lists = ("emojis", "stickers", "features", "threads", "voice_states", "presences", "stage_instances")
+    levels = ("verification_level", "default_message_notifications", "explicit_content_filter", "mfa_level", "nsfw_level")
+    return {
+        **{name: [] for name in (*lists, "guild_scheduled_events", "soundboard_sounds")},
+        **dict.fromkeys((*levels, "premium_tier", "system_channel_flags"), 0),
+        **dict.fromkeys(("icon", "banner", "description", "splash")),
+        "id": GUILD,
+        "name": "Kitchen",
+        "owner_id": ANNA,
+        "roles": [role],
+        "members": [me],
+        "channels": [_channel(GENERAL)],
+        "member_count": 2,
+        "large": False,
+        "unavailable": False,
+        "afk_timeout": 60,
+        "preferred_locale": "en-US",
+        "joined_at": "2026-01-01T00:00:00+00:00",
+    }

@@ -127,8 +127,7 @@ def test_nothing_is_lost_or_doubled_over_many_resumes(service, tmp_path, monkeyp
                 await double.cut()
                 await double.say(f"number {n}")
                 await double.again(len(double.session.events))
-                resumed = n + 1
-                await double.until(lambda: sum(frame["op"] == wire.RESUME for frame in double.received) == resumed)
+                await double.until(lambda resumes=n + 1: sum(frame["op"] == wire.RESUME for frame in double.received) == resumes)
                 await double.again(len(double.session.events) - 1)
                 expected.append(f"Number {n}.")
             await double.until(lambda: double.said() == expected)
