@@ -25,8 +25,20 @@ LATE = """{
     await a_while(DELAY);
     const answer = await plain(...asked);
     if (!LATE || !answer.body || !String(asked[0]).includes("/events")) return answer;
-    const late = new TransformStream({ transform: (piece, stream) => a_while(LATE).then(() => stream.enqueue(piece)) });
-    return new Response(answer.body.pipeThrough(late), { status: answer.status, headers: answer.headers });
+    const reader = answer.body.getReader();
+    let before = Promise.resolve(); // late, but none slower: what came while another piece was late is not late on top of it
+    const late = new ReadableStream({
+      async start(stream) {
+        for (let done = false; !done;) {
+          const piece = await reader.read().catch((error) => ({ error }));
+          done = piece.done || Boolean(piece.error);
+          const give = () => (piece.error ? stream.error(piece.error) : done ? stream.close() : stream.enqueue(piece.value));
+          before = Promise.all([before, a_while(LATE)]).then(give).catch(() => {});
+        }
+      },
+      cancel: (why) => reader.cancel(why),
+    });
+    return new Response(late, { status: answer.status, headers: answer.headers });
   };
 }"""
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 90.0  # seconds for a process to answer on two cores that others share
+PATIENCE = 300.0  # seconds for a process to answer on two cores that others share
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -127,8 +127,10 @@ class Plan:
 class House:
     """A server with its page, with a home folder of its own."""
 
-    def __init__(self, outside: Outside, plan: Plan, make: Callable[[Path], Path] | None = None):
-        """`make` writes a model's file into the home folder, instead of the plan's scripted one."""
+    def __init__(
+        self, outside: Outside, plan: Plan, make: Callable[[Path], Path] | None = None, before: Callable[[Path], object] | None = None
+    ):
+        """`make` writes a model's file into the home folder, instead of the plan's scripted one; `before` whatever else is to be there."""
         self._folder = tempfile.TemporaryDirectory(prefix="townhall-web-", ignore_cleanup_errors=True)
         self.home = home = Path(self._folder.name)
         model = "fake:echo"
@@ -137,6 +139,8 @@ class House:
         elif plan.model != "echo":
             (home / "script.yaml").write_text(plan.model, encoding="utf-8")
             model = "fake:script=script.yaml"
+        if before:
+            before(home)
         for name, text in plan.files:
             (home / name).write_text(text, encoding="utf-8")
         environment = os.environ | {

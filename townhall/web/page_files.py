@@ -37,6 +37,8 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+_COMMENT = re.compile(r"^[ \t]*(?://[^\n]*|/\*\*.*?\*/[ \t]*)$", re.MULTILINE | re.DOTALL)
+_INDENT = re.compile(r"^[ \t]+", re.MULTILINE)
 _IMPORT = re.compile(r'^\s*(?:import|export)\b[^"\';]*?(?:from\s*)?"(\.[^"]+)"', re.MULTILINE)
 
 
@@ -44,7 +46,8 @@ class PageFiles:
     """Every file of the page in memory. Addresses hold a digest of all of them, so that a browser asks for a file once in a version."""
 
     def __init__(self, folder: Path = ASSETS):
-        self.files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+        paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+        self.files = {name: _lean(path.read_text()) if name.startswith("js/") else path.read_bytes() for name, path in paths.items()}
         digest = hashlib.sha256()
         for name, data in self.files.items():
             digest.update(name.encode() + b"\0" + hashlib.sha256(data).digest())
@@ -108,6 +111,11 @@ class PageFiles:
             Route("/page/{version}/{name:path}", file),
             Route("/portraits/{id}.svg", face),
         ]
+
+
+def _lean(script: str) -> bytes:
+    """A script without its indentation and the comments that have lines of their own; the number of its lines stays."""
+    return _INDENT.sub("", _COMMENT.sub(lambda comment: "\n" * comment[0].count("\n"), script)).encode()
 
 
 def _normal(path: Path) -> str:

@@ -70,6 +70,18 @@ def test_modules_that_run_at_once_are_loaded_at_once(files: PageFiles) -> None:
     assert preloaded == set(files.reachable("js/main.js")) and "vendor/katex/katex.js" not in preloaded
 
 
+def test_scripts_are_served_without_comments_and_otherwise_as_they_are(files: PageFiles) -> None:
+    for name, data in files.files.items():
+        if name.startswith("js/"):
+            source, served = (ASSETS / name).read_text().split("\n"), data.decode().split("\n")
+            assert len(served) == len(source)
+            for line, lean in zip(source, served, strict=True):
+                assert lean in (line.strip(" \t"), line.lstrip(" \t")) or (not lean and line.lstrip().startswith(("//", "/**", "*"))), (
+                    name,
+                    line,
+                )
+
+
 def test_scripts_stay_below_150_kilobytes_compressed(files: PageFiles) -> None:
     sizes = {name: len(gzip.compress(data, 9)) for name, data in files.files.items() if name.endswith(".js") and "katex" not in name}
     assert sum(sizes.values()) < 150_000, sorted(sizes.items(), key=lambda one: -one[1])[:10]
@@ -96,10 +108,10 @@ def test_the_policy_lets_in_nothing_from_elsewhere_and_nothing_inline(get) -> No
 
 
 def test_files_are_compressed_and_kept_for_good_under_their_version(get, files: PageFiles) -> None:
-    answer = get(f"/page/{files.version}/js/main.js", accept_encoding="gzip")
-    assert answer.content == files.files["js/main.js"] and answer.headers["content-encoding"] == "gzip"
+    answer = get(f"/page/{files.version}/js/store.js", accept_encoding="gzip")
+    assert answer.content == files.files["js/store.js"] and answer.headers["content-encoding"] == "gzip"
     assert "immutable" in answer.headers["cache-control"] and answer.headers["content-type"].startswith("text/javascript")
-    plain = get(f"/page/{files.version}/js/main.js", accept_encoding="identity")
+    plain = get(f"/page/{files.version}/js/store.js", accept_encoding="identity")
     assert plain.content == answer.content and "content-encoding" not in plain.headers
     assert get("/page/older/js/main.js").headers["cache-control"] == "no-cache"  # a tab from before an update
     again = get("/", if_none_match=get("/").headers["etag"])

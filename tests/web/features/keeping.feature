@@ -17,7 +17,8 @@ Feature: Keeping
     When I say "Said in the second tab"
     Then the conversation reads "Said in the second tab" and then "Said in the second tab"
     When I go back to the first tab
-    And I say "Said in the first tab again"
+    Then the conversation reads "Said in the second tab" and then "Said in the second tab"
+    When I say "Said in the first tab again"
     Then the conversation reads "Said in the first tab again" and then "Said in the first tab again"
     And nothing that was said in either tab is lost
 

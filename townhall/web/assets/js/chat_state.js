@@ -1,6 +1,7 @@
 // The open chat: what the server has of it, what its events change, and all that can be done with it.
 import { ApiError, events, get, patch, post, put, del } from "./api.js";
 import { lost, modelOf, nameOf } from "./connection.js";
+import { chooseWords, leaveWords } from "./enrichment.js";
 import { go } from "./router.js";
 import { announce, notify, store } from "./store.js";
 import { t } from "./strings.js";
@@ -24,7 +25,7 @@ const update = (id, change) => store.set((state) => (state.chat?.id === id ? { c
 function opened(open) {
   const messages = new Array(open.total);
   open.messages.forEach((message, at) => { messages[open.from + at] = message; });
-  return { id: open.chat.id, head: open.chat, greetings: open.greetings, ...withOwn(open.chat.id, open), draft: open.draft,
+  return { id: open.chat.id, head: open.chat, greetings: open.greetings, ...withOwn(open.chat.id, open), draft: open.draft, enrich: open.enrich,
     messages, generation: open.generation };
 }
 
@@ -89,6 +90,7 @@ async function take(id, change) {
 /** Show that chat, or a new one for "". */
 export async function open(id) {
   watching?.abort();
+  leaveWords(id);
   const { chat } = store.get();
   if (chat?.id === id && id) return watch(id);
   store.set({ chat: null, branchAt: null, rate: null, problem: "" });
@@ -251,6 +253,15 @@ async function ensure() {
   return found;
 }
 
+/** The words as they are to be sent; null where they were taken back, as the chat's draft where another chat is open by now. */
+async function wordsFor(id, text, role) {
+  const open = store.get().chat, mode = open?.id === id && role === "user" ? open.enrich : "off";
+  if (!mode || mode === "off") return { text };
+  const words = await chooseWords(id, text, mode);
+  if (!words && store.get().chat?.id !== id) await keepDraft(id, text);
+  return words;
+}
+
 let sending = false, lastTry = { text: "", key: "" };
 
 /** Say `text`; true where the server took it. What it refuses is for the caller to keep. */
@@ -263,7 +274,9 @@ export async function send(text, { role = "user", reply = true, ...once } = {}) 
   try {
     const chat = await ensure();
     await saving.get(chat.id);
-    const change = await post(`${base(chat.id)}/messages`, { text, role, reply, after: lastMessage(store.get().chat?.id === chat.id ? store.get().chat : chat)?.id ?? 0, key: lastTry.key, ...once });
+    const words = await wordsFor(chat.id, text, role);
+    if (!words) return false;
+    const change = await post(`${base(chat.id)}/messages`, { ...words, role, reply, after: lastMessage(store.get().chat?.id === chat.id ? store.get().chat : chat)?.id ?? 0, key: lastTry.key, ...once });
     lastTry = { text: "", key: "" };
     await take(chat.id, change);
     return true;
@@ -333,6 +346,7 @@ async function saveSettings(id, confirmed) {
       underway.delete(id);
       confirmed = choicesOf(answer);
       update(id, { head: answer.chat, ...withOwn(id, answer) });
+      if ("enrich" in (change.settings ?? {})) update(id, { enrich: (await get(`${base(id)}?limit=1`)).enrich });
     } catch (error) {
       underway.delete(id);
       unsent.delete(id);

@@ -5,6 +5,7 @@ import { Composer } from "./composer.js";
 import { ContextBar } from "./context_bar.js";
 import { carryOn, choose, lastMessage, need, open, placeOf, problem, remove, rowsOf, speaker, stop } from "./chat_state.js";
 import { modelOf } from "./connection.js";
+import { EnrichPanel } from "./enrich_panel.js";
 import { Icon } from "./icons.js";
 import { onShortcut } from "./keys.js";
 import { Message } from "./message.js";
@@ -103,6 +104,6 @@ export function ChatView({ route }) {
   return html`<div class="chat"><div class="chat-column"><${ChatHead} /><${Connection} />
       ${chat ? html`<${Conversation} chat=${chat} wanted=${route.query.message} />` : route.id ? html`<div class="talk-frame"><${Spinner} label=${t("loading")} /></div>` : html`<${NewChat} pending=${pending} />`}
       <p class="unseen" role="status">${generation ? t("talk.writing", { name: chat.head.persona }) : ""}</p>
-      <div class="chat-foot">${chat && !chat.head.model && html`<p class="remark">${t("chat.readOnly", { name: chat.head.persona })}</p>`}<${Problem} /><${Composer} /><${ContextBar} /></div></div>
+      <div class="chat-foot">${chat && !chat.head.model && html`<p class="remark">${t("chat.readOnly", { name: chat.head.persona })}</p>`}<${Problem} /><${EnrichPanel} /><${Composer} /><${ContextBar} /></div></div>
     ${panel === "settings" && html`<${SettingsPanel} />`}</div>`;
 }

@@ -106,12 +106,12 @@ export function Composer() {
 
   const last = messages?.at(-1), exchanged = messages?.some((message) => message?.role === "user");
   const submit = async (options = {}) => {
-    const said = box.value;
+    const said = box.value, of = chatId;
     if (!said.trim() || busy || pending) return;
     box.value = "";
     setText("");
     if (await send(said, { ...(prefill && options.reply !== false && { prefill }), ...options })) { setPrefill(null); keep(); }
-    else addWords(said); // in front of what was written meanwhile
+    else if ((store.get().chat?.id ?? "") === of || !of) addWords(said); // in front of what was written meanwhile
   };
   const again = () => { if (last && !busy) retry(null, prefill ? { prefill } : {}); };
   const back = async () => {

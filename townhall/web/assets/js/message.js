@@ -10,7 +10,7 @@ import { t, when } from "./strings.js";
 import { Thoughts } from "./thoughts.js";
 import { TokenView } from "./token_view.js";
 
-/** Components shown below a reply, each with {message}: where its passages came from, for one. */
+/** Components shown below a message, each with {message}: where its passages came from, for one. */
 export const MESSAGE_NOTES = [];
 
 const editors = new Map(); // id → open the editor of that message
@@ -96,7 +96,7 @@ export const Message = memo(({ message, place, of, last, beforeLast, current, bu
           : message.text || !live ? html`<${Markdown} text=${message.text} live=${Boolean(live)} />`
           : !message.reasoning && html`<p class="waiting">${message.state === "reading" ? t("talk.reading") : t("talk.waiting")}</p>`}
         ${notes.map((line) => html`<p class="note">${line}</p>`)}
-        ${!mine && MESSAGE_NOTES.map((Note, at) => html`<${Note} key=${at} message=${message} />`)}
+        ${MESSAGE_NOTES.map((Note, at) => html`<${Note} key=${at} message=${message} />`)}
       </div>
       ${last && tools}
     </div></article>`;

@@ -1,24 +1,23 @@
-// Models: which one is loaded and on what device, which others are there, what they take of the memory as a picture, and how fast replies come.
+// Models: which one is loaded and on what device, what models take of the memory as a picture, and how fast replies come.
 import { html, useCallback, useEffect, useRef, useState } from "./html.js";
 import { get } from "./api.js";
 import { failed } from "./character_actions.js";
-import { CopyButton, Select, Spinner, ViewHead } from "./components.js";
+import { Select, Spinner, ViewHead } from "./components.js";
+import { ModelFiles } from "./model_files.js";
+import { ROOT, round, size } from "./model_units.js";
 import { t } from "./strings.js";
 
-const ROOT = "townhall/models", PULSE = 1000;
+const PULSE = 1000; // milliseconds
 const CONTEXTS = [1024, 2048, 4096, 8192, 16384, 32768], SLOTS = [1, 2, 4, 8, 16];
 const PARTS = ["weights", "cache", "scratch", "process"];
 
-const round = (value, digits) => Math.round(value * 10 ** digits) / 10 ** digits;
-const size = (bytes) => (bytes >= 1e9 ? t("models.gigabytes", { n: round(bytes / 1e9, 2) }) : t("models.megabytes", { n: Math.round(bytes / 1e6) }));
-const count = (n) => (n >= 1e9 ? t("models.billion", { n: round(n / 1e9, 1) }) : t("models.million", { n: Math.round(n / 1e6) }));
-
 export default function ModelsView() {
   const [found, setFound] = useState(null);
-  useEffect(() => { get(ROOT).then(setFound, failed); }, []);
+  const look = useCallback(() => get(ROOT).then(setFound, failed), []);
+  useEffect(() => { look(); }, []);
   return html`<div class="view models"><${ViewHead} title=${t("models.title")} about=${t("models.about")} />
     ${!found && html`<${Spinner} label=${t("loading")} />`}
-    ${found && html`<div class="stack"><${Loaded} loaded=${found.loaded} /><${Meter} /><${Memory} models=${found.models} /><${Files} found=${found} /></div>`}</div>`;
+    ${found && html`<div class="stack"><${Loaded} loaded=${found.loaded} /><${Meter} /><${Memory} models=${found.models} /><${ModelFiles} found=${found} look=${look} /></div>`}</div>`;
 }
 
 function Loaded({ loaded }) {
@@ -87,14 +86,4 @@ function Device({ device }) {
     <ul class="legend">${PARTS.map((part) => html`<li key=${part}><i class=${`part ${part}`}></i>${t(`models.part.${part}`)}</li>`)}<li><i class="kept"></i>${t("models.reserve")}</li></ul>
     ${device.models.length > 0 && html`<div class="scroll" tabindex="0" role="group" aria-label=${t("models.figures", { name: device.name })}><table class="table"><thead><tr><th scope="col">${t("models.model")}</th><th scope="col">${t("models.total")}</th>${PARTS.map((part) => html`<th scope="col" key=${part}>${t(`models.part.${part}`)}</th>`)}</tr></thead>
       <tbody>${device.models.map((one, at) => html`<tr key=${at}><th scope="row"><bdi>${one.name}</bdi></th><td>${size(one.nbytes)}</td>${PARTS.map((part) => html`<td key=${part}>${one[part] ? size(one[part]) : "–"}</td>`)}</tr>`)}</tbody></table></div>`}</figure>`;
-}
-
-function Files({ found }) {
-  const command = (name) => found.how.replace("FILE", /[^\w./-]/.test(name) ? `'${name}'` : name);
-  return html`<section class="card stack" aria-label=${t("models.files")}><h2>${t("models.files")}</h2>
-    ${!found.switchable && html`<p class="field-help">${t("models.restart")} <code>${found.how}</code></p>`}
-    ${found.models.length === 0 && html`<p class="faint">${t("models.none")}</p>`}
-    <ul class="files">${found.models.map((one) => html`<li key=${one.name}><span class="file-name"><b><bdi>${one.name}</bdi></b>${one.loaded && html` <span class="chip">${t("models.isLoaded")}</span>`}
-      ${one.fault ? html`<span class="field-error">${one.fault}</span>` : html`<span class="faint">${[one.architecture, t("models.parameters", { n: count(one.parameters) }), one.types.slice(0, 3).join(", "), size(one.bytes), t("models.trained", { n: one.context_length })].join(" · ")}</span>`}</span>
-      ${!one.loaded && !one.fault && html`<${CopyButton} text=${() => command(one.name)} label=${t("models.copyCommand", { name: one.name })} />`}</li>`)}</ul></section>`;
 }

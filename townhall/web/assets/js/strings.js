@@ -8,19 +8,8 @@ const CHOSEN = "townhall-language";
 export const STRINGS = {
   // the page as a whole
   skip: ["Skip to your message", "Zu deiner Nachricht springen"],
-  close: ["Close", "Schließen"],
-  cancel: ["Cancel", "Abbrechen"],
-  save: ["Save", "Speichern"],
-  remove: ["Remove", "Entfernen"],
-  "delete": ["Delete", "Löschen"],
-  keep: ["Keep", "Behalten"],
-  copy: ["Copy", "Kopieren"],
-  copied: ["Copied", "Kopiert"],
-  loading: ["Loading …", "Wird geladen …"],
-  reload: ["Load the page again", "Seite neu laden"],
-  more: ["More", "Mehr"],
-  off: ["Off", "Aus"],
-  on: ["On", "An"],
+  close: ["Close", "Schließen"], cancel: ["Cancel", "Abbrechen"], save: ["Save", "Speichern"], remove: ["Remove", "Entfernen"], "delete": ["Delete", "Löschen"], keep: ["Keep", "Behalten"], copy: ["Copy", "Kopieren"],
+  copied: ["Copied", "Kopiert"], loading: ["Loading …", "Wird geladen …"], reload: ["Load the page again", "Seite neu laden"], more: ["More", "Mehr"], off: ["Off", "Aus"], on: ["On", "An"],
   "view.failed": ["This part of the page could not be loaded.", "Dieser Teil der Seite konnte nicht geladen werden."],
   "view.unknown": ["There is no such page.", "Diese Seite gibt es nicht."],
   "side.label": ["Chats and views", "Chats und Ansichten"],
@@ -116,7 +105,16 @@ export const STRINGS = {
   "models.room": ["{memory}, {free} free", "{memory}, {free} frei"], "models.nothing": ["nothing", "nichts"], "models.figures": ["Figures of {name}", "Zahlen von {name}"],
   "models.noRoom": ["{name} does not fit: it needs {nbytes}, {missing} more than {device} has left.", "{name} passt nicht: Es braucht {nbytes}, {missing} mehr, als auf {device} frei ist."], "models.remedies": ["What would fit: {remedies}.", "Was passen würde: {remedies}."], "models.resident": ["This server takes {size} now.", "Dieser Server belegt gerade {size}."],
   "models.files": ["Models that are here", "Modelle, die da sind"], "models.none": ["None but the one that is loaded.", "Keine außer dem geladenen."], "models.isLoaded": ["loaded", "geladen"], "models.parameters": ["{n} parameters", "{n} Parameter"], "models.trained": ["window of {n}", "Fenster von {n}"],
+  "models.load": ["Load", "Laden"], "models.loadThis": ["Load {name}", "{name} laden"], "models.unload": ["Unload", "Entladen"], "models.unloadThis": ["Unload {name}", "{name} entladen"], "models.pin": ["Pinned", "Angeheftet"], "models.pinHelp": ["A pinned model is not unloaded to make room for another one.", "Ein angeheftetes Modell wird nicht entladen, um für ein anderes Platz zu machen."],
+  "models.state.disk": ["not loaded", "nicht geladen"], "models.state.waiting": ["waits for room", "wartet auf Platz"], "models.state.loading": ["Loading", "Wird geladen"], "models.state.loaded": ["loaded", "geladen"], "models.state.leaving": ["unloads after its replies", "wird nach seinen Antworten entladen"],
+  "models.budget": ["{name}: {used} of {budget} are planned for", "{name}: {used} von {budget} verplant"], "models.takes": ["takes {size}", "belegt {size}"], "models.wouldTake": ["would take {size}", "würde {size} belegen"], "models.replies": ["{active} being written, {waiting} waiting", "{active} entstehen, {waiting} warten"],
   "models.restart": ["A server holds one model. Another one is loaded by starting the server with it:", "Ein Server hält ein Modell. Ein anderes wird geladen, indem der Server damit gestartet wird:"], "models.copyCommand": ["Copy the command that starts with {name}", "Befehl kopieren, der mit {name} startet"],
+
+  // a question in other words
+  "enrich.title": ["Your question, and the rewritten one", "Deine Frage und die umgeschriebene"], "enrich.own": ["Your question", "Deine Frage"], "enrich.offered": ["Rewritten", "Umgeschrieben"], "enrich.added": ["Added:", "Ergänzt:"],
+  "enrich.busy": ["Your question is being rewritten …", "Deine Frage wird umgeschrieben …"], "enrich.asItIs": ["Send it as it is", "So senden, wie sie ist"], "enrich.take": ["Send the rewritten one", "Umgeschriebene senden"], "enrich.refuse": ["Send mine", "Meine senden"], "enrich.back": ["Back", "Zurück"],
+  "enrich.failed": ["Your question was sent as it is: {fault}", "Deine Frage wurde gesendet, wie sie ist: {fault}"], "enrich.taken": ["rewritten", "umgeschrieben"], "enrich.edited": ["rewritten, then edited", "umgeschrieben, dann bearbeitet"], "enrich.refused": ["sent as you wrote it", "gesendet, wie du sie schriebst"],
+  "enrich.setting": ["Rewrite my questions", "Meine Fragen umschreiben"], "enrich.settingHelp": ["The model makes a question of it that can be understood alone.", "Das Modell macht daraus eine Frage, die für sich verständlich ist."], "enrich.default": ["as the server has it", "wie der Server es hat"], "enrich.ask": ["show both and ask", "beide zeigen und fragen"], "enrich.always": ["always", "immer"],
 
   // the list of chats
   "chats.title": ["Chats", "Chats"],
