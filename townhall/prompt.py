@@ -24,7 +24,7 @@ class Prompt:
         """`head_texts` are what sources put into the head of `format`'s persona."""
         self.format, self.tokenizer, self.head_texts = format, tokenizer, tuple(head_texts)
         self._special = frozenset(tokenizer.special_ids.values())
-        self._head = format.head() if format.turn_by_turn else self._up_to_control(format.head())
+        self._head = format.head() if format.fixed_head else self._up_to_control(format.head())
         self.head_ids = tuple(self._encode(self._head, bos=True))
         # a turn follows the close of an answer or the head, which ends the same way
         self.close_ids = tuple(self._encode(format.close(), continued=True))

@@ -1,4 +1,4 @@
-"""How a prompt is laid out: two formats behind one protocol, and the rule that picks one for a model."""
+"""How a prompt is laid out: three formats behind one protocol, and the rule that picks one for a model."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -21,6 +21,14 @@ def _chat_log(persona: Persona, tokenizer: TextTokenizer, think: bool | None, to
     return ChatLog(persona)
 
 
+def _alpaca_roleplay(
+    persona: Persona, tokenizer: TextTokenizer, think: bool | None, tools: Tools, syntax: CallSyntax | None
+) -> PromptFormat:
+    from townhall.formats.alpaca_roleplay import AlpacaRoleplay
+
+    return AlpacaRoleplay(persona)
+
+
 def _chat_template(persona: Persona, tokenizer: TextTokenizer, think: bool | None, tools: Tools, syntax: CallSyntax | None) -> PromptFormat:
     from townhall.formats.chat_template import ChatTemplate  # jinja2 is imported only where a template is used
 
@@ -30,6 +38,7 @@ def _chat_template(persona: Persona, tokenizer: TextTokenizer, think: bool | Non
 
 
 FORMATS: dict[str, Callable[[Persona, TextTokenizer, bool | None, Tools, CallSyntax | None], PromptFormat]] = {
+    "alpaca_roleplay": _alpaca_roleplay,
     "chat_log": _chat_log,
     "chat_template": _chat_template,
 }
@@ -41,7 +50,7 @@ def open_format(
     """The format called `name`; "auto" follows the model: its chat template where it has one, else the chat log.
 
     `think`: whether the model thinks before it answers, where its template knows the switch; None leaves it to the template. `tools` go to
-    a template of which `syntax` says that it lays them out (`call_syntax`); the chat log knows none.
+    a template of which `syntax` says that it lays them out (`call_syntax`); the other formats know none.
     """
     if name == "auto":
         name = "chat_template" if tokenizer.chat_template else "chat_log"
@@ -52,7 +61,7 @@ def open_format(
 
 def call_syntax(name: str, tokenizer: TextTokenizer) -> CallSyntax:
     """How the model writes calls of functions, in the format called `name`: as its chat template has them, or the general form."""
-    if name == "chat_log" or not tokenizer.chat_template:
+    if name not in ("auto", "chat_template") or not tokenizer.chat_template:
         return GENERAL
     from townhall.formats.call_probe import learnt_from
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from app.models.llama.training.samples import Sample
 from townhall.data.training_chats import TrainingChat
+from townhall.errors import TemplateError
 from townhall.language_model import TextTokenizer
 from townhall.persona import Persona
 from townhall.prompt import Prompt
@@ -11,9 +12,16 @@ from townhall.template import open_format
 
 
 class SampleMaker:
-    """`persona`: its description and examples stand before every conversation, as when it is talked to; None: only what the data says."""
+    """`persona`: its description and examples stand before every conversation, as when it is talked to; None: only what the data says.
+
+    TemplateError for a format in which a conversation is not one text after another.
+    """
 
     def __init__(self, tokenizer: TextTokenizer, persona: Persona | None = None, format: str = "auto"):
+        if format == "alpaca_roleplay":
+            raise TemplateError(
+                "--format alpaca_roleplay is for talking: each of its prompts lays out the talk anew; train with auto or chat_log"
+            )
         self._tokenizer, self._persona, self._format = tokenizer, persona, format
         self._prompts: dict[str, Prompt] = {}
 

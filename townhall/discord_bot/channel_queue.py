@@ -5,6 +5,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+GRACE = 10.0  # seconds in which what is under way may come to its end
+
 
 @dataclass(eq=False)
 class ChannelWork:
@@ -64,11 +66,15 @@ class ChannelQueues:
         if current := self._current.get(channel):
             current.stop()
 
-    async def close(self) -> None:
-        """Stop everything; returns when what was begun has ended."""
+    async def close(self, grace: float = GRACE) -> None:
+        """Stop everything; returns when what was begun has ended, after `grace` seconds at the latest."""
         for channel in list(self._tasks):
             self.clear(channel)
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        if tasks := list(self._tasks.values()):
+            _, late = await asyncio.wait(tasks, timeout=grace)
+            for task in late:  # the network is gone, say
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     async def _work(self, channel: int) -> None:
         waiting = self._waiting[channel]

@@ -42,7 +42,7 @@ class ChannelTalk:
         id = asked.channel.id
         reference = asked.to_reference(fail_if_not_exists=False) if asked.guild else None
         stream = ReplyStream(asked.channel, f"{asked.id:x}", reference)
-        chat = await self.chat(id, title_of(asked.channel))
+        chat = await self.chat(id, title_of(asked.channel, asked.author))
         persona = self.persona(chat)
         named = [SpokenLine(display_name(line.name, persona) if line.name else "", line.text) for line in lines]
         names = self._speakers(id, [line.name for line in named if line.name])
@@ -109,6 +109,8 @@ class ChannelTalk:
                     await begin()
                     if generation := chat.generation:
                         work.on_stop = lambda: self._stop(generation)
+                        if work.stopped:  # meanwhile
+                            work.on_stop()
                         await self._follow(generation, stream, thinking, self.persona(chat))
                 text = self._said(chat, generation)
             except ReplyGoneError:
@@ -153,9 +155,9 @@ class ChannelTalk:
             self._service.cancel(generation.job)
 
 
-def title_of(channel: Any) -> str:
-    """What a chat of that channel is called."""
+def title_of(channel: Any, person: discord.abc.User) -> str:
+    """What a chat of that channel is called, or one with that person alone."""
     if isinstance(channel, discord.DMChannel):
-        return f"@{channel.recipient.display_name}" if channel.recipient else "direct messages"
+        return f"@{person.display_name}"
     guild = getattr(channel, "guild", None)
     return f"#{channel}" + (f" · {guild}" if guild else "")

@@ -73,13 +73,15 @@ class PersonaBot(discord.Client):
 
     async def on_ready(self) -> None:
         assert self.user
-        if self._connected:
-            await self._catch_up()
-        else:
-            self._connected = True
-            self._note(f"{self.user} is on Discord, in {len(self.guilds)} servers; Ctrl-C ends it")
-            self._warn_of_unknown_channels()
-        self._level.set()
+        try:
+            if self._connected:
+                await self._catch_up()
+            else:
+                self._connected = True
+                self._note(f"{self.user} is on Discord, in {len(self.guilds)} servers; Ctrl-C ends it")
+                self._warn_of_unknown_channels()
+        finally:
+            self._level.set()
 
     async def on_message(self, message: discord.Message) -> None:
         await self._level.wait()

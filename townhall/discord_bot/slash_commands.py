@@ -57,7 +57,7 @@ def _commands(bot: "PersonaBot") -> list[app_commands.Command[Any, ..., Any]]:
         await interaction.response.defer(ephemeral=name is None)
         channel = _channel(interaction)
         if name is None:
-            chat = await bot.talk.chat(channel.id, title_of(channel))
+            chat = await bot.talk.chat(channel.id, title_of(channel, interaction.user))
             others = ", ".join(served.id for served in bot.service.served_models if not served.bare)
             return await _answer(interaction, f"{bot.talk.persona(chat)} speaks here. There are: {others}", ephemeral=True)
         known = {key: one.id for one in bot.service.served_models if not one.bare for key in (one.id, one.persona.name.casefold())}
@@ -102,7 +102,7 @@ async def _begin(bot: "PersonaBot", interaction: discord.Interaction["PersonaBot
     """A new conversation, which the persona greets."""
     channel = _channel(interaction)
     bot.queues.clear(channel.id)
-    chat = await bot.talk.begin(channel.id, model, title_of(channel))
+    chat = await bot.talk.begin(channel.id, model, title_of(channel, interaction.user))
     greeting = chat.tree.path()[0].turn.text if chat.tree.path() else f"{bot.talk.persona(chat)} is here, and has forgotten what was said."
     await _answer(interaction, greeting)
 

@@ -306,8 +306,12 @@ def open_fake(model: Path | str, max_context: int = 1024) -> FakeModel:
 
 def echo(prompt: str) -> ScriptedReply:
     """The last thing that the user said, or the last line of a raw prompt."""
-    turns = re.findall(r"<\|im_start\|>user\n(.*?)<\|im_end\|>", prompt, re.DOTALL) or re.findall(
-        r"(?:<CHAT LOG>|\[EOS\])\n[^:\n]+: ((?:(?!\[EOS\]\n).)*)\n[^:\n]+:$", prompt, re.DOTALL
+    alpaca = re.search(r"### Input:\n[^:\n]+: ((?:(?!\n### ).)*)\n### Response:\n[^:\n]+:$", prompt, re.DOTALL)
+    turns = (
+        [alpaca[1]]
+        if alpaca
+        else re.findall(r"<\|im_start\|>user\n(.*?)<\|im_end\|>", prompt, re.DOTALL)
+        or re.findall(r"(?:<CHAT LOG>|\[EOS\])\n[^:\n]+: ((?:(?!\[EOS\]\n).)*)\n[^:\n]+:$", prompt, re.DOTALL)
     )
     return ScriptedReply(turns[-1] if turns else prompt.removeprefix("<s>").splitlines()[-1] if prompt.removeprefix("<s>") else "")
 

@@ -16,7 +16,7 @@ class ChatLog:
     """
 
     name = "chat_log"
-    turn_by_turn = True
+    turn_by_turn = fixed_head = True
 
     def __init__(self, persona: Persona):
         self.persona = persona

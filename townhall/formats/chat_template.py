@@ -82,6 +82,10 @@ class ChatTemplate:
     def turn_by_turn(self) -> bool:
         return self._parts.regular
 
+    @property
+    def fixed_head(self) -> bool:
+        return self._parts.regular
+
     def head(self) -> list[Piece]:
         return self._parts.head
 

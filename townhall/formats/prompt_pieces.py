@@ -65,6 +65,11 @@ class PromptFormat(Protocol):
         """False: a turn's text depends on the others', so whole() must render every prompt."""
         ...
 
+    @property
+    def fixed_head(self) -> bool:
+        """Does every prompt begin with head(), whatever is said?"""
+        ...
+
     def head(self) -> list[Piece]:
         """The persona: description and examples, pinned at the start of every prompt."""
         ...
