@@ -14,8 +14,9 @@ import pytest
 
 from app.models.llama.training import training_state
 from tests.reference.tiny import make_tiny_gguf
+from townhall.cli import training_plot
 from townhall.cli.main import main
-from townhall.cli.training_report import clock, sparkline, svg
+from townhall.cli.training_report import clock, sparkline
 
 ROOT = Path(__file__).parents[3]
 FLAGS = ["--rank", "2", "--lr", "0.01", "--steps", "8", "--batch", "2", "--max-length", "64", "--warmup", "1", "--save-every", "1"]
@@ -56,7 +57,7 @@ def test_an_adapter_a_plot_and_checkpoints_come_out(files: tuple[Path, Path], wh
 
     adapter = read_peft(whole, open_checkpoint(files[0]).config)
     assert len(adapter.matrices) == 2 * 7 and all(np.abs(change.b).max() > 0 for change in adapter.matrices.values())
-    assert (whole / "training.svg").read_text().startswith("<svg")
+    assert (whole / "training.svg").read_text().startswith("<svg") and (whole / "training.png").read_bytes().startswith(b"\x89PNG")
     state = training_state.newest(whole)
     assert state is not None and state.step == 8 and state.history[-1]["loss"] < state.history[0]["loss"]
     assert not list(whole.rglob("*.part"))
@@ -159,5 +160,37 @@ def test_logs_become_data(tmp_path: Path, capfd) -> None:
 def test_what_is_shown() -> None:
     assert (clock(61), clock(7322)) == ("1:01", "2:02:02")
     assert sparkline([4.0, 2.0, 1.0]) == "█▃▁" and sparkline([1.0]) == "▁"
-    drawn = svg([{"step": 1, "loss": 2.0, "rate": 0.1}, {"step": 2, "loss": 1.0, "rate": 0.0, "held_out": 1.5}])
+
+
+HISTORY = [{"step": n, "loss": 4 / n, "rate": 0.01 * (11 - n)} for n in range(1, 11)]
+
+
+def test_the_plot_is_drawn_as_svg(tmp_path: Path) -> None:
+    training_plot.svg([*HISTORY[:-1], HISTORY[-1] | {"held_out": 1.5}], tmp_path / "plot")
+    drawn = (tmp_path / "plot").read_text()
     assert drawn.count("<polyline") == 3 and "held out" in drawn
+
+
+def test_the_plot_as_png_shows_a_loss_that_falls(tmp_path: Path) -> None:
+    from matplotlib import image
+
+    training_plot.png([*HISTORY[:-1], HISTORY[-1] | {"held_out": 3.9}], tmp_path / "plot")
+    with (tmp_path / "plot").open("rb") as file:
+        pixels = image.imread(file, format="png")[..., :3]
+
+    def column(colour: str) -> np.ndarray:
+        """The lowest of a line's pixels, by column of the picture, from the left: the legend stands above."""
+        value = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+        found = np.abs(pixels - value).max(-1) < 0.02
+        return np.array([np.nonzero(found[:, x])[0].max() for x in np.nonzero(found.any(0))[0]])
+
+    loss, held_out = column(training_plot.LOSS), column(training_plot.HELD_OUT)
+    assert pixels.shape == (450, 1080, 3) and len(loss) > 600
+    assert loss[5] < loss[300] < loss[595] and loss[595] > held_out.mean()  # rows count from the top
+    training_plot.png(HISTORY[:1], tmp_path / "one")  # a training of one step
+    assert (tmp_path / "one").stat().st_size > 5000
+
+
+def test_without_matplotlib_there_is_an_svg_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_plot, "find_spec", lambda name: None)
+    assert [file.name for file in training_plot.write(HISTORY, tmp_path)] == ["training.svg"] == [p.name for p in tmp_path.iterdir()]
