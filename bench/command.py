@@ -6,7 +6,10 @@ from typing import Any
 
 import click
 
+from townhall.adapter_spec import parse_all, scaled
 from townhall.cli.chat_options import ChatOptions
+from townhall.cli.flags import some_flags
+from townhall.errors import ModelError
 
 ROOT = Path(__file__).resolve().parents[1]
 EPILOG = """\b
@@ -29,6 +32,7 @@ def _threads(context: click.Context, parameter: click.Parameter, text: str | Non
 
 @click.command(help="Measure tokens per second, beside llama.cpp where llama-cpp-python is installed.", epilog=EPILOG)
 @click.option("--model", type=click.Path(path_type=Path), help="model file  [default: the one that pull_llama.sh fetches]")
+@some_flags("lora")
 @click.option(
     "--against", type=click.Choice(["auto", "llama.cpp", "nobody"]), default="auto", show_default=True, help="who runs in turn with us"
 )
@@ -43,6 +47,7 @@ def _threads(context: click.Context, parameter: click.Parameter, text: str | Non
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="PNG to draw  [default: docs/bench.png of a checkout]")
 def bench(
     model: Path | None,
+    lora: tuple[str, ...],
     against: str,
     threads: tuple[int, ...],
     alternations: int,
@@ -52,7 +57,9 @@ def bench(
     out: Path | None,
     plot: Path | None,
 ) -> int:
-    path = ChatOptions(model=model).model_path()
+    path, adapters = ChatOptions(model=model).model_path(), scaled(parse_all(lora))
+    if adapters and against == "llama.cpp":
+        raise ModelError("--lora: adapters are measured by themselves; leave out --against llama.cpp")
     from ext.tinygrad.device_selection import select
     from ext.tinygrad.toolchain import prepare_environment
 
@@ -62,10 +69,13 @@ def bench(
     from bench import plot as picture
     from bench.measure import BenchPlan, run
 
-    plan = BenchPlan(path, peer.available() if against == "auto" else against == "llama.cpp", threads, alternations=alternations)
+    beside = peer.available() and not adapters if against == "auto" else against == "llama.cpp"
+    plan = BenchPlan(path, beside, threads, alternations=alternations, adapters=tuple(adapters))
     results = run(plan.quick() if quick else plan, lambda text: click.echo(text, err=True))
     click.echo(json.dumps(results, ensure_ascii=False) if as_json else f"\n{report.table(results)}")
-    if not quick and model is None and (ROOT / "bench" / "results").is_dir():  # a checkout's own record is of the default model
+    if (
+        not quick and model is None and not adapters and (ROOT / "bench" / "results").is_dir()
+    ):  # a checkout's own record is of the default model
         out, plot = out or ROOT / "bench" / "results", plot or ROOT / "docs" / "bench.png"
     _keep(results, out, plot if picture.available() else None)
     return 0

@@ -14,21 +14,22 @@ def mark(phase: str) -> None:
 mark("interpreter")
 
 
-def ours(model: str, tokens: int) -> None:
+def ours(model: str, tokens: int, adapters: list[str]) -> None:
     from app.models.llama import Llama, SamplingParams
+    from bench.worker import adapters_of
     from ext.tinygrad.backend import open_backend
 
     mark("imports")
     open_backend()
     mark("device")
-    llama = Llama.load(model)
+    llama = Llama.load(model, adapters=adapters_of(adapters))
     mark("weights and tokenizer")
     ids = llama.tokenizer.encode(" ".join(["town hall"] * tokens))[:tokens]
     next(llama.generate(ids, 1, SamplingParams(temperature=0)))
     mark("first token")
 
 
-def theirs(model: str, tokens: int) -> None:
+def theirs(model: str, tokens: int, adapters: list[str]) -> None:
     from llama_cpp import llama_cpp
 
     quiet = llama_cpp.llama_log_callback(lambda level, text, data: None)
@@ -63,7 +64,7 @@ if __name__ == "__main__":
     import sys
 
     subject, model = sys.argv[1:3]
-    (ours if subject == "townhall" else theirs)(model, int(os.environ.get("PROMPT_TOKENS", "30")))
+    (ours if subject == "townhall" else theirs)(model, int(os.environ.get("PROMPT_TOKENS", "30")), sys.argv[3:])
     print("\n" + json.dumps(MARKS), flush=True)
     if subject == "townhall":
         from app.models.llama.weight_cache import settle

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,12 +98,12 @@ class BenchPlan:
     starts: int = 3  # warm starts; 0 leaves the starts out
     cold: bool = True
     seconds: float = 420.0
+    adapters: tuple[tuple[Path, float], ...] = ()  # with their scales, laid over our side's model
 
     def quick(self) -> "BenchPlan":
         """The same in less than two minutes: fewer samples, contexts and starts."""
-        return BenchPlan(
-            self.model, self.against, self.threads, self.contexts[:2], self.prefill, min(3, self.alternations), self.busy, 1, False, 90.0
-        )
+        alternations = min(3, self.alternations)
+        return replace(self, contexts=self.contexts[:2], alternations=alternations, starts=1, cold=False, seconds=90.0)
 
 
 def run(plan: BenchPlan, say: Say = lambda text: print(text, file=sys.stderr)) -> dict[str, Any]:
@@ -114,14 +114,15 @@ def run(plan: BenchPlan, say: Say = lambda text: print(text, file=sys.stderr)) -
         "machine": machine.describe(),
         "model": {"file": plan.model.name, "bytes": size_of(plan.model)},
         "alternations": plan.alternations,
+        **({"adapters": [f"{path}:{scale}" for path, scale in plan.adapters]} if plan.adapters else {}),
     }
     if plan.starts:
         say("process start to first token …")
-        out["start"] = process_start.measure(plan.model, plan.against, plan.starts, plan.cold, say)
+        out["start"] = process_start.measure(plan.model, plan.against, plan.starts, plan.cold, say, plan.adapters)
     with contextlib.ExitStack() as stack:
         workers: dict[str, Worker] = {}
         for name in [OURS, *([PEER] if plan.against else [])]:
-            workers[name] = Worker(name, plan.model, CAPACITY)
+            workers[name] = Worker(name, plan.model, CAPACITY, adapters=plan.adapters if name == OURS else ())
             stack.callback(workers[name].close)
         out["subjects"] = {name: worker.about for name, worker in workers.items()}
         cases = cases_of(plan, workers[OURS].about["context_length"])

@@ -8,29 +8,36 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.worker import ROOT, BenchError
+from bench.worker import ROOT, BenchError, adapter_arguments
 
 PROMPT_TOKENS = 30
 LONGEST = 300.0  # seconds; no start takes that long
 
 
-def measure(model: Path, against: bool, repeats: int, cold: bool, say: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
+def measure(
+    model: Path,
+    against: bool,
+    repeats: int,
+    cold: bool,
+    say: Callable[[str], None] = lambda text: None,
+    adapters: Sequence[tuple[Path, float]] = (),
+) -> dict[str, Any]:
     """Seconds by phase; cold starts have empty compile, weight and conversation caches but files that the system has read before."""
     out: dict[str, Any] = {"prompt_tokens": PROMPT_TOKENS}
     if cold:
         with empty_caches() as environment:
-            first = first_token("townhall", model, environment)
+            first = first_token("townhall", model, environment, adapters)
         out["first ever"] = first
         say(f"first start ever: first token after {first['first token']:.2f} s")
-    first_token("townhall", model)  # fills the caches, where that was not done before
+    first_token("townhall", model, adapters=adapters)  # fills the caches, where that was not done before
     runs: dict[str, list[dict[str, float]]] = {"townhall": [], **({"llama.cpp": []} if against else {})}
     for _ in range(repeats):
         for name, marks in runs.items():
-            marks.append(first_token(name, model))
+            marks.append(first_token(name, model, adapters=adapters if name == "townhall" else ()))
     for name, marks in runs.items():
         out[name] = {phase: round(statistics.median(run[phase] for run in marks), 3) for phase in marks[0]}
         say(f"later starts: {name}'s first token after {out[name]['first token']:.2f} s")
@@ -48,9 +55,11 @@ class empty_caches:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def first_token(subject: str, model: Path, environment: Mapping[str, str] | None = None) -> dict[str, float]:
+def first_token(
+    subject: str, model: Path, environment: Mapping[str, str] | None = None, adapters: Sequence[tuple[Path, float]] = ()
+) -> dict[str, float]:
     """Seconds from the start of a process to the end of each of its phases; the last is called "first token"."""
-    process = _spawn([sys.executable, "-m", "bench.first_token", subject, str(model)], environment)
+    process = _spawn([sys.executable, "-m", "bench.first_token", subject, str(model), *adapter_arguments(adapters)], environment)
     try:
         output, errors = process.communicate(timeout=LONGEST)
     except subprocess.TimeoutExpired:

@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -52,12 +52,30 @@ def peak_memory() -> int:
         return peak if sys.platform == "darwin" else peak * 1024
 
 
+def adapter_arguments(adapters: Sequence[tuple[Path, float]]) -> list[str]:
+    """Adapters and scales as a process of ours takes them behind its other arguments."""
+    return [str(one) for adapter in adapters for one in adapter]
+
+
+def adapters_of(arguments: Sequence[str]) -> list[tuple[Path | str, float]]:
+    """Back from `adapter_arguments`."""
+    return [(Path(path), float(scale)) for path, scale in zip(arguments[::2], arguments[1::2], strict=True)]
+
+
 class Worker:
     """The process of one subject, "townhall" or "llama.cpp"."""
 
-    def __init__(self, subject: str, model: Path, capacity: int, environment: Mapping[str, str] | None = None):
+    def __init__(
+        self,
+        subject: str,
+        model: Path,
+        capacity: int,
+        environment: Mapping[str, str] | None = None,
+        adapters: Sequence[tuple[Path, float]] = (),
+    ):
+        """`adapters` with their scales, which only our own subject takes."""
         self.subject = subject
-        command = [sys.executable, "-m", "bench.worker_process", subject, str(model), str(capacity)]
+        command = [sys.executable, "-m", "bench.worker_process", subject, str(model), str(capacity), *adapter_arguments(adapters)]
         paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         self._process = subprocess.Popen(
             command,

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.worker import Subject, peak_memory
+from bench.worker import Subject, adapters_of, peak_memory
 from ext.tinygrad.errors import TownhallError
 
 
@@ -28,7 +28,7 @@ def main() -> None:
         if subject_name == "townhall":
             from bench.ours import Townhall  # the other runtime need not be there
 
-            subject = Townhall(model, capacity)
+            subject = Townhall(model, capacity, adapters_of(sys.argv[4:]))
         else:
             from bench.peer import LlamaCppPeer
 

@@ -1,6 +1,6 @@
 """Filling the caches that a first start would wait for: compiled kernels, packed weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from app.models.llama import SamplingParams
@@ -9,18 +9,25 @@ from ext.tinygrad.backend import open_backend
 from townhall.default_window import load_llama
 
 
-def warm(model: Path, max_context: int | None, progress: Callable[[int, int], None], note: Callable[[str], object]) -> str:
-    """Load the model and make every pass once that a conversation makes; -> the device it was done for.
+def warm(
+    model: Path,
+    max_context: int | None,
+    adapters: Sequence[tuple[Path, float]],
+    progress: Callable[[int, int], None],
+    note: Callable[[str], object],
+) -> str:
+    """Load the model and make every pass once that a conversation makes, through these adapters as well; -> the device it was done for.
 
     `note` gets a sentence where a default window has to fit itself to the model.
     """
     backend = open_backend()
     llama = load_llama(model, max_context, note, progress=progress, tune=None)
-    cache = llama.new_cache()
-    for tokens in llama.prefill_sizes:
+    for one in dict.fromkeys([llama, llama.adapted(adapters)]):
+        cache = one.new_cache()
+        for tokens in one.prefill_sizes:
+            cache.truncate(0)
+            one.prefill([1] * min(tokens, one.max_context), cache)
         cache.truncate(0)
-        llama.prefill([1] * min(tokens, llama.max_context), cache)
-    cache.truncate(0)
-    next(llama.generate([1], 1, SamplingParams(temperature=0), cache), None)
+        next(one.generate([1], 1, SamplingParams(temperature=0), cache), None)
     settle()
     return backend.describe()

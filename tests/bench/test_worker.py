@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from app.models.llama.checkpoint import open_checkpoint
+from app.models.llama.lora.adapter import Adapter, LowRank
+from app.models.llama.lora.peft_folder import write_peft
 from bench import peer, process_start
 from bench.worker import BenchError, Worker
 from tests.reference.tiny import make_tiny_gguf
@@ -31,6 +35,22 @@ def test_townhall_measures_itself(model):
             assert rows["qkv"]["count"] == 2 and rows["qkv"]["microseconds"] > 0 and rows["gated"][unit] >= 0
     finally:
         worker.close()
+
+
+def test_townhall_measures_itself_through_an_adapter(model, tmp_path):
+    config = open_checkpoint(model).config
+    change = LowRank(np.ones((4, config.dim), np.float32), np.ones((config.dim, 4), np.float32), 0.1)
+    adapter = write_peft(Adapter({"layers.0.attention.wo.weight": change}), tmp_path / "adapter", config)
+    weights = []
+    for adapters in ([], [(adapter, 0.5)]):
+        worker = Worker("townhall", model, 200, {"DEV": "CPU"}, adapters)
+        try:
+            weights.append(worker.about["decode_weight_bytes"])
+            assert worker("decode", 20, 4) > 0
+        finally:
+            worker.close()
+    assert weights[1] - weights[0] == 2 * 4 * 2 * config.dim  # A and B as halves
+    assert process_start.first_token("townhall", model, {"DEV": "CPU"}, [(adapter, 0.5)])["first token"] > 0
 
 
 def test_a_worker_that_cannot_load_says_why(tmp_path):

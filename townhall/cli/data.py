@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from townhall.cli import terminal
+from townhall.cli.flags import some_flags
 
 if TYPE_CHECKING:
     from townhall.data.training_chats import TrainingChat
@@ -70,21 +71,30 @@ def from_logs(
 @out_argument
 @click.option("--personality", default="stacy", show_default=True, metavar="NAME", help="who answers")
 @click.option("--model", type=click.Path(path_type=Path), metavar="PATH", help="who writes  [default: as chat's]")
+@some_flags("lora")
 @click.option("--count", type=click.IntRange(1, 10_000), default=20, show_default=True, metavar="N", help="exchanges that are wanted")
 @click.option("--topic", "topics", multiple=True, metavar="WORDS", help="what is asked about  [default: some sixty of every day]")
 @click.option("--temperature", type=click.FloatRange(0, 2), default=0.7, show_default=True, metavar="X", help="of questions and answers")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="S", help="the same seed writes the same")
 def from_persona(
-    out: Path, personality: str, model: Path | None, count: int, topics: tuple[str, ...], temperature: float, seed: int
+    out: Path,
+    personality: str,
+    model: Path | None,
+    lora: tuple[str, ...],
+    count: int,
+    topics: tuple[str, ...],
+    temperature: float,
+    seed: int,
 ) -> None:
     from townhall.cli.chat_options import ChatOptions
+    from townhall.cli.chat_setup import with_adapters
     from townhall.cli.model_loading import load
     from townhall.data.persona_writer import CHECKS, TOPICS, PersonaWriter, asks
     from townhall.data.training_chats import write_chats
     from townhall.persona import load_persona
 
     persona = load_persona(personality)
-    loaded = load(ChatOptions(model=model, personality=personality))
+    loaded = load(with_adapters(ChatOptions(model=model, personality=personality, lora=lora), persona))
     writer = PersonaWriter.over(persona, asks(loaded.llama, temperature, 100))
     chats: list[TrainingChat] = []
     with terminal.ctrl_c_stops() as interrupt:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from townhall.cli.flags import some_flags
 from townhall.cli.log import LOG, complete_logs, folder_option, open_index
 
 if TYPE_CHECKING:
@@ -27,8 +28,9 @@ Examples:
 @click.argument("name", metavar="LOG", shell_complete=complete_logs)
 @folder_option
 @click.option("--model", type=click.Path(path_type=Path), help="another model, or the same one in another place  [default: the log's]")
+@some_flags("lora")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object instead of a sentence")
-def replay(name: str, folder: Path | None, model: Path | None, as_json: bool) -> int:
+def replay(name: str, folder: Path | None, model: Path | None, lora: tuple[str, ...], as_json: bool) -> int:
     from townhall.cli import terminal
     from townhall.cli.chat_setup import with_adapters
     from townhall.cli.model_loading import load
@@ -42,6 +44,7 @@ def replay(name: str, folder: Path | None, model: Path | None, as_json: bool) ->
 
     log = read_log(open_index(folder).find(name))
     options = options_of(log, model)
+    options = replace(options, lora=lora) if lora else options
     persona = BARE_MODEL if log.head.get("bare") is True else load_persona(options.personality)
     total = replaying.total(log)
     loaded = load(with_adapters(options, persona), fit=True)  # the window was asked for when the log was written, not now

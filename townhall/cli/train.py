@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from townhall.adapter_spec import AdapterSpec
 from townhall.cli import terminal
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ Examples:
 @click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", required=True, help="where the adapter goes, as peft has it")
 @click.option("--personality", metavar="NAME", help="train in this persona's prompt  [default: none but what the data says]")
 @click.option("--format", "prompt_format", default="auto", show_default=True, metavar="NAME", help="auto, chat_template or chat_log")
+@click.option("--lora", metavar="PATH[:SCALE]", help="begin with this adapter's numbers; it must have the same rank and matrices")
 @click.option("--rank", type=int, default=8, show_default=True, metavar="N", help="of the adapter")
 @click.option("--alpha", type=float, default=16.0, show_default=True, metavar="X", help="its scale is alpha / rank")
 @click.option("--targets", default="all", show_default=True, metavar="NAMES", help="attention, all, or q_proj,v_proj …")
@@ -60,6 +62,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object per step")
 def train(
     model: Path | None,
+    lora: str | None,
     data: tuple[Path, ...],
     out: Path,
     personality: str | None,
@@ -83,7 +86,9 @@ def train(
     state = training_state.newest(out) if resume else None
     if not resume and (out / training_state.FOLDER).is_dir() and any((out / training_state.FOLDER).iterdir()):
         raise TrainingError(f"{out} holds checkpoints of an earlier training: pass --resume to go on with it, or another --out")
-    trainer = open_trainer(model, data, personality, prompt_format, chosen, skip_long, eval_data, qlora)
+    trainer = open_trainer(
+        model, data, personality, prompt_format, chosen, skip_long, eval_data, qlora, AdapterSpec.parse(lora) if lora else None
+    )
     if state is not None:
         trainer.resume(state)
         terminal.note(f"going on after step {trainer.step} of {trainer.steps}")
@@ -114,6 +119,7 @@ def open_trainer(
     skip_long: bool,
     eval_data: Path | None,
     qlora: bool,
+    first: AdapterSpec | None = None,
 ) -> "Trainer":
     """Data first, then the model: a mistake in a file is found before anything is loaded."""
     from townhall.cli.chat_options import ChatOptions
@@ -157,7 +163,10 @@ def open_trainer(
         return kept
 
     where = ", ".join(map(str, data))
-    return Trainer(llama, fitting(maker.samples(chats)), settings, fitting(maker.samples(held_out)), where)
+    trainer = Trainer(llama, fitting(maker.samples(chats)), settings, fitting(maker.samples(held_out)), where)
+    if first is not None:
+        trainer.begin_with(llama.adapter(first.path), first.scale)
+    return trainer
 
 
 def write_adapter(trainer: "Trainer", out: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from townhall.adapter_spec import parse_all, scaled
 from townhall.cli import terminal
 from townhall.cli.chat_options import ChatOptions
 from townhall.cli.flags import some_flags
@@ -15,9 +16,9 @@ from townhall.cli.flags import some_flags
     epilog="Example: townhall warm --max-context 4096",
 )
 @click.option("--model", type=click.Path(path_type=Path), help="model file  [default: the one that pull_llama.sh fetches]")
-@some_flags("max_context")
-def warm(model: Path | None, max_context: int | None) -> int:
-    path = ChatOptions(model=model).model_path()
+@some_flags("max_context", "lora")
+def warm(model: Path | None, max_context: int | None, lora: tuple[str, ...]) -> int:
+    path, adapters = ChatOptions(model=model).model_path(), scaled(parse_all(lora))
     started = time.perf_counter()
     from ext.tinygrad.toolchain import prepare_environment
 
@@ -26,6 +27,6 @@ def warm(model: Path | None, max_context: int | None) -> int:
     from townhall.warmup import warm as fill
 
     show_compiling()
-    device = fill(path, max_context, lambda done, total: terminal.progress(f"{path.name}: {done / total:.0%}"), terminal.note)
+    device = fill(path, max_context, adapters, lambda done, total: terminal.progress(f"{path.name}: {done / total:.0%}"), terminal.note)
     terminal.note(f"{path.name} is warm on {device} ({time.perf_counter() - started:.1f} s)")
     return 0

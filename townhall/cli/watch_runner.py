@@ -26,7 +26,7 @@ from townhall.watch.watcher import Watcher, create
 PATIENCE = 1.0  # seconds in which a second Ctrl-C is the same one, typed by quick fingers
 # what a file may say of itself; the rest is the watcher's
 FRONT = (
-    *("personality", "model", "size", "gen", "quantize", "eos", "count", *DECLARED, "seed"),
+    *("personality", "model", "size", "gen", "quantize", "lora", "eos", "count", *DECLARED, "seed"),
     *("max_context", "context", "format"),
 )
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 
@@ -13,7 +14,7 @@ from app.models.llama.checkpoint import open_checkpoint
 from app.models.llama.lora.adapter import Adapter, LowRank, adaptable_shapes
 from app.models.llama.lora.peft_folder import write_peft
 from tests.reference.tiny import make_tiny_gguf
-from townhall.cli.main import main
+from townhall.cli.main import cli, main
 from townhall.logbook.log_reader import read_log
 
 pytestmark = pytest.mark.slow
@@ -164,3 +165,40 @@ def test_faults_are_sentences(run: Any, model: Path, adapter: Path, tmp_path: Pa
     ):
         code, _, err = run("chat", *flags, "--no-log", stdin=("hello",))
         assert code == 2 and words in err and "Traceback" not in err
+
+
+def commands(command: click.Command, name: str = "townhall") -> dict[str, set[str]]:
+    """Options of every command by its name."""
+    if not isinstance(command, click.Group):
+        return {name: {option for parameter in command.params for option in parameter.opts}}
+    found: dict[str, set[str]] = {}
+    for word in command.list_commands(click.Context(command)):
+        if (inner := command.get_command(click.Context(command), word)) is not None:
+            found |= commands(inner, f"{name} {word}")
+    return found
+
+
+def test_every_command_that_runs_a_model_takes_adapters() -> None:
+    of_models = {name: options for name, options in commands(cli).items() if "--model" in options}
+    # the one reads a tokenizer, the other an adapter
+    assert {name for name, options in of_models.items() if "--lora" not in options} == {"townhall data check", "townhall lora inspect"}
+    assert len(of_models) == 12
+
+
+def test_watch_replay_and_warm_run_through_adapters(chat: Any, run: Any, model: Path, adapter: Path, tmp_path: Path) -> None:
+    (plain,), _ = chat(stdin=("hello",))
+    (loud,), _ = chat("--lora", adapter, stdin=("hello",))
+    flags = ("--model", model, "--personality", tmp_path / "ada.yaml", "--max-context", 400, "--count", 12, "--temperature", 0)
+    answered = []
+    for name, more, front in (("plain", (), ""), ("flag", ("--lora", adapter), ""), ("front", (), f"---\nlora: ['{adapter}']\n---\n")):
+        (talk := tmp_path / f"{name}.chat").write_text(f"{front}User: hello\n")
+        code, out, err = run("watch", talk, "--once", "--json", *flags, *more)
+        assert code == 0, err
+        answered.append(json.loads(out)["text"])
+    assert answered == [plain, loud, loud]
+    first, second = sorted((tmp_path / "logs").glob("*.md"), key=lambda path: "adapters" in read_log(path).head)
+    assert run("replay", first, "--lora", adapter)[0] == 1 and run("replay", second, "--lora", "none")[0] == 1
+    assert run("warm", "--model", model, "--max-context", 400, "--lora", adapter)[0] == 0
+    for command in (("warm",), ("data", "from-persona", tmp_path / "draft.jsonl")):
+        code, _, err = run(*command, "--model", model, "--lora", model)
+        assert code == 2 and "no adapter but a model" in err

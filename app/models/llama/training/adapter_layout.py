@@ -82,6 +82,19 @@ class AdapterLayout:
                 matrices[f"layers.{layer}.{MODULES[name]}.weight"] = LowRank(a, b, place.scale)
         return Adapter(matrices, base=base)
 
+    def from_adapter(self, adapter: Adapter, scale: float) -> list[np.ndarray]:
+        """By layer, the numbers of an adapter that changes just these matrices. TrainingError, naming what differs."""
+        wanted = {f"layers.{layer}.{MODULES[name]}.weight": name for layer in range(self.config.n_layers) for name in self.modules}
+        if other := sorted({*wanted} ^ {*adapter.matrices, *adapter.replaced}):
+            raise TrainingError(f"--lora: the adapter and --targets differ in {other[0]}; pass the --targets that it was trained with")
+        for name, change in adapter.matrices.items():
+            if change.magnitude is not None:
+                raise TrainingError("--lora: the adapter is DoRA, which is not trained here; pass one of LoRA")
+            if len(change.a) != self.rank:
+                raise TrainingError(f"--lora: {name} has rank {len(change.a)}, not {self.rank}; pass --rank {len(change.a)}")
+        share = {name: scale * change.scale / self.places[wanted[name]].scale for name, change in adapter.matrices.items()}
+        return self.from_arrays({name: (change.a, np.float32(share[name]) * change.b) for name, change in adapter.matrices.items()})
+
     def from_arrays(self, arrays: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
         """By layer, from (A, B) by a matrix's name."""
         layers = [np.zeros(self.size, np.float32) for _ in range(self.config.n_layers)]

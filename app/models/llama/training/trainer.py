@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from app.models.llama.llama import Llama
-from app.models.llama.lora.adapter import Adapter
+from app.models.llama.lora.adapter import Adapter, checked
 from app.models.llama.training import training_state
 from app.models.llama.training.adamw import SCHEDULES, AdamW, learning_rate
 from app.models.llama.training.adapter_layout import AdapterLayout, modules_of
@@ -118,10 +118,12 @@ class Trainer:
         self._rows = epochs(*a_pass)
         self._passes: dict[int, TrainingPass] = {}
         self._recompute = recompute
+        self._began = ""  # with which adapter, where it was not nothing
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must agree in to be gone on with."""
         facts = dataclasses.asdict(self.settings) | {"steps": self.steps, "version": VERSION}
+        facts |= {"lora": self._began} if self._began else {}
         return facts | {"base": self.llama.fingerprint, "data": digest(self._samples), "kernels": self.llama.model.kernels.name}
 
     def run(self, eval_every: int = 0, stop: Callable[[], bool] = lambda: False) -> Iterator[StepReport]:
@@ -176,10 +178,10 @@ class Trainer:
     def resume(self, state: TrainingState) -> None:
         """Go on where a checkpoint stands. TrainingError where it is of another training, naming what differs."""
         mine = self.identity()
-        if differing := [name for name in mine if state.settings.get(name) != mine[name]]:
+        if differing := [name for name in {**mine, **state.settings} if state.settings.get(name) != mine.get(name)]:
             name = differing[0]
             raise TrainingError(
-                f"--resume: the checkpoint was made with {name} {state.settings.get(name)!r}, this training has {mine[name]!r}; "
+                f"--resume: the checkpoint was made with {name} {state.settings.get(name)!r}, this training has {mine.get(name)!r}; "
                 "repeat the flags it was started with, or pass another --out"
             )
         groups = {"params": self.adapters.params, "means": self.optimizer.means, "squares": self.optimizer.squares}
@@ -188,6 +190,14 @@ class Trainer:
         self.step, self.history = state.step, list(state.history)
         for _ in islice(self._rows, self.step):
             pass
+
+    def begin_with(self, adapter: Adapter, scale: float = 1.0) -> None:
+        """Before the first step: an adapter's numbers in place of those that the seed draws.
+
+        AdapterError or TrainingError where it does not fit."""
+        assert self.step == 0
+        self.optimizer.load(self.adapters.params, np.stack(self.layout.from_adapter(checked(adapter, self.llama.config), scale)))
+        self._began = f"{adapter.digest}@{scale!r}"
 
     def _pass_for(self, row: Row) -> TrainingPass:
         T = bucket(len(row.ids), self.settings.max_length)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from app.models.llama.llama import Llama
+from app.models.llama.lora.peft_folder import read_peft, write_peft
 from app.models.llama.training import training_state
 from app.models.llama.training.adamw import AdamW, learning_rate
 from app.models.llama.training.errors import TrainingError
@@ -83,6 +84,24 @@ def test_only_targets_are_trained(tiny: Llama, samples: list[Sample], targets: s
     changes = trainer.adapter().matrices
     assert len(changes) == 2 * modules
     assert all(np.abs(change.b).max() > 0 for change in changes.values())
+
+
+def test_a_training_begins_with_an_adapter(tiny: Llama, samples: list[Sample], tmp_path: Path) -> None:
+    first = Trainer(tiny, samples, SETTINGS)
+    list(first.run())
+    adapter = read_peft(write_peft(first.adapter(), tmp_path / "first", tiny.config), tiny.config)
+    second = Trainer(tiny, samples, dataclasses.replace(SETTINGS, alpha=4.0, steps=2))
+    second.begin_with(adapter)
+    assert second.evaluate(samples) == pytest.approx(loss := first.evaluate(samples), abs=1e-6)
+    assert loss < Trainer(tiny, samples, SETTINGS).evaluate(samples)
+    second.save(tmp_path)
+    state = training_state.newest(tmp_path)
+    assert state is not None
+    with pytest.raises(TrainingError, match="made with lora"):  # the same flags, but not what it began with
+        Trainer(tiny, samples, dataclasses.replace(SETTINGS, alpha=4.0, steps=2)).resume(state)
+    for change, said in (({"rank": 2}, "pass --rank 4"), ({"targets": "attention"}, "differ in layers.0.feed_forward.w1")):
+        with pytest.raises(TrainingError, match=said):
+            Trainer(tiny, samples, dataclasses.replace(SETTINGS, **change)).begin_with(adapter)
 
 
 def test_an_interrupted_step_leaves_no_trace(tiny: Llama, samples: list[Sample]) -> None:
