@@ -114,3 +114,4 @@ class SharesPasses(Protocol):
     def most_rows(self) -> int: ...  # tokens of such a pass; 0: there are none
     def share_passes(self, conversations: int, rows: int = 0) -> None: ...  # for so many of the caches that are made from now on
     def compute_ahead(self, wanted: Sequence[Any]) -> None: ...
+    def together(self, one: Any, other: Any) -> bool: ...  # may it take both at once?

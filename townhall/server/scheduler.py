@@ -222,8 +222,8 @@ class Scheduler:
         rows, together = 0, list[Active]()
         for active in sorted(upcoming, key=lambda active: active.turn):
             wanted = upcoming[active]
-            if wanted.model is not upcoming[(together or [active])[0]].model:
-                continue  # other adapters: in the next round it has waited longest
+            if together and not llama.together(wanted, upcoming[together[0]]):
+                continue  # adapters that are not laid out by row: in the next round it has waited longest
             if rows + len(wanted.tokens) > llama.most_rows:
                 wanted = upcoming[active] = wanted.alone
             if rows == llama.most_rows:

@@ -16,7 +16,8 @@ import numpy as np
 from tinygrad import Device
 
 from app.models.llama.forward import Pass, RowPass
-from app.models.llama.kv_cache import AheadRow, CacheArena, KVCache
+from app.models.llama.kv_cache import AheadRow, KVCache
+from app.models.llama.shared_passes import NextTokens, SharedPasses
 from app.models.llama.speculation import Speculation
 from app.models.llama.transformer import Transformer
 from ext.tinygrad import buffers
@@ -46,25 +47,6 @@ class PrefillStats:
     seconds: float
 
 
-@dataclass(frozen=True)
-class NextTokens:
-    """What a conversation's next step will put into its cache: a token that is certain, and perhaps guesses of those after it."""
-
-    cache: KVCache
-    tokens: Sequence[int]
-    model: Transformer  # that fills the cache: only those of one share a pass
-
-    @property
-    def alone(self) -> "NextTokens":
-        """Without guesses."""
-        return self if len(self.tokens) == 1 else replace(self, tokens=self.tokens[:1])
-
-    @property
-    def computed(self) -> bool:
-        """Has a pass over rows done it already?"""
-        return bool(self.cache.ahead) and self.cache.ahead[0].token == self.tokens[0]
-
-
 class Engine:
     """Runs one transformer over the caches of any number of conversations."""
 
@@ -80,9 +62,7 @@ class Engine:
         self._largest: np.ndarray | None = None
         self._seconds = 0.0  # that a token of the last prefill pass took
         self.patience: float | None = None  # seconds that a prefill pass may take, as far as the chunks allow; None: LONGEST
-        self._row_passes: list[RowPass] = []  # by size
-        self._arena: CacheArena | None = None  # of the caches that such passes can take
-        self._shared: set[int] = set()  # ids of models that they are prepared for; passes keep these alive
+        self.sharing = SharedPasses(model, device)
         self._ahead: WeakSet[KVCache] = WeakSet()  # that the last one was for
         self._rows: RowPass | None = None  # that was the last
         self._row: int | None = None  # of it, which the last step took; None: it had a pass of its own
@@ -116,58 +96,30 @@ class Engine:
         """Of so many that are to be read, how many the next prefill pass takes."""
         return min(tokens, self._chunk(tokens, cache))
 
-    def share(self, arena: CacheArena, rows: int, model: Transformer) -> None:
-        """Make `ahead` able to take up to `rows` tokens of caches of this arena that `model` fills, as far as the kernel set can.
-
-        All is captured here; adapters laid over the engine's model make one of its own."""
-        sizes = self.model.kernels.row_sizes(self.model.config.head_dim)
-        needed = [T for i, T in enumerate(sizes) if i == 0 or sizes[i - 1] < rows]
-        if self._arena is not arena:
-            self._arena = arena
-            self._row_passes = [RowPass(self.model, T, arena, self.device) for T in needed]
-        for run in self._row_passes:
-            run.prepare(model)
-        self._shared.add(id(model))
-
     def _measure(self, rows: int, seconds: float) -> None:
         known = self._pass_seconds.get(rows, seconds)
         self._pass_seconds[rows] = known + MEASURING * (seconds - known)
 
     def row_cost(self, rows: int) -> float:
         """What a pass over so many rows costs, in steps of one token: as measured, or a guess until then."""
-        size = next((run.T for run in self._row_passes if rows <= run.T), rows)
+        size = self.sharing.size_for(rows)
         if (measured := self._pass_seconds.get(size)) and (step := self._pass_seconds.get(1)):
             return measured / step
         return 1 + ROW_COST * (size - 1)
 
-    def shares(self, cache: KVCache) -> bool:
-        """May `ahead` take this cache's tokens?"""
-        return self._arena is not None and cache.arena is self._arena and id(cache.model or self.model) in self._shared
-
-    @property
-    def most_rows(self) -> int:
-        """Tokens that `ahead` takes at most; 0 where it cannot be used."""
-        return self._row_passes[-1].T if self._row_passes else 0
-
     def ahead(self, wanted: Sequence[NextTokens]) -> None:
-        """Compute the next steps of several conversations of one model in one pass, at most `most_rows` tokens; `advance` finds them done.
+        """Compute the next steps of several conversations in one pass, at most `sharing.most_rows` tokens; `advance` finds them done.
 
         To the last bit what a step of its own would give. Nothing else may run over these caches in between, or they are computed again."""
         started = time.perf_counter()
         for cache in self._ahead:
             cache.ahead.clear()
         self._ahead = WeakSet(one.cache for one in wanted)
-        ids, slots, positions = list[int](), list[int](), list[int]()
+        self._rows, rows = self.sharing.run(wanted, self.capacity), 0
         for one in wanted:
-            cache, first = one.cache, len(one.cache.tokens)
-            assert self.shares(cache) and one.model is wanted[0].model, "caches that cannot share a pass"
-            kept = one.tokens[: self.capacity - first]
-            cache.ahead.extend(AheadRow(token, len(ids) + i, i == 0) for i, token in enumerate(kept))
-            ids += kept
-            slots += [cache.slot] * len(kept)
-            positions += range(first, first + len(kept))
-        self._rows = next(run for run in self._row_passes if len(ids) <= run.T)
-        self._rows.run(wanted[0].model, ids, slots, positions)
+            kept = one.tokens[: self.capacity - len(one.cache.tokens)]
+            one.cache.ahead.extend(AheadRow(token, rows + i, i == 0) for i, token in enumerate(kept))
+            rows += len(kept)
         Device[self.device].synchronize()
         self._row_seconds = time.perf_counter() - started
         self._measure(self._rows.T, self._row_seconds)
@@ -199,7 +151,7 @@ class Engine:
             self._row, self.shared_seconds = None, 0.0
             counts, started = self._decode.prepared(cache), time.perf_counter()
             self._decode([token], len(cache.tokens), cache)
-            if counts and self._row_passes:
+            if counts and self.sharing.most_rows:
                 Device[self.device].synchronize()  # a driver returns as soon as the pass is enqueued; its logits are waited for anyway
                 self._measure(1, time.perf_counter() - started)
         cache.tokens.append(token)
@@ -358,12 +310,17 @@ class Generation(Iterator[int]):
         """What the next id needs computed, where `Engine.ahead` may do it: the prompt has been read, and an id will be drawn."""
         held, history = self._cache.tokens, self._history
         over = self._closed or self.finish_reason or self.tokens >= self._max_tokens or len(history) >= self._cache.capacity + 1
-        if over or not self._engine.shares(self._cache) or len(held) != len(history) - 1 or (self.tokens == 0 and held != history[:-1]):
+        if (
+            over
+            or not self._engine.sharing.shares(self._cache)
+            or len(held) != len(history) - 1
+            or (self.tokens == 0 and held != history[:-1])
+        ):
             return None
         wanted = NextTokens(self._cache, history[-1:], self._cache.model or self._engine.model)
         if not self._speculation or self._forced or wanted.computed:
             return wanted
-        most = min(self._engine.most_rows, self._max_tokens - self.tokens, self._cache.capacity - len(held)) - 1
+        most = min(self._engine.sharing.most_rows, self._max_tokens - self.tokens, self._cache.capacity - len(held)) - 1
         return replace(wanted, tokens=[history[-1], *self._speculation.guess(history, most)])
 
     def _prefill(self) -> None:

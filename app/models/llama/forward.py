@@ -211,7 +211,7 @@ class Pass:
         for i, (block, layer) in enumerate(zip(model.blocks, layers, strict=True)):
             name = f"block {layouts.index(block.layout)}"
             graph = self._graph("block", block.layout, name, self._block_function(model, i, layer))
-            steps.append((graph, [self.x, layer.k, layer.v, *self._also, *block.tensors]))
+            steps.append((graph, distinct([self.x, layer.k, layer.v, *self._also, *block.tensors])))
         if self.with_logits:
             steps.append((self._head_of(model), [self.x, *model.norm.tensors, *model.output.tensors]))
         missing: dict[str, tuple[CapturedGraph, list[Tensor]]] = {}
@@ -283,6 +283,10 @@ class RowPass(Pass):
         if id(model) not in self._steps_of:
             self._steps_of[id(model)] = (model, self._compose(model, self._arena.layers, 0))
 
+    def forget(self, model: Transformer) -> None:
+        """A model that it is not run over again."""
+        self._steps_of.pop(id(model), None)
+
     def run(self, model: Transformer, ids: Sequence[int], slots: Sequence[int], positions: Sequence[int]) -> None:
         """A prepared model over these tokens, at most T; `slots` and `positions` say where each stands."""
         n = len(ids)
@@ -308,6 +312,11 @@ class RowPass(Pass):
             self._logits = buffers.view(self.logits) if of_cpu else buffers.read(self.logits, np.empty(self.logits.shape, np.float32))
         found: np.ndarray = self._logits[row]
         return found
+
+
+def distinct(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Each once, in their order: weights whose changes differ by row share a buffer."""
+    return list({id(tensor): tensor for tensor in tensors}.values())
 
 
 def _overwrite(target: Tensor, values: Tensor) -> Tensor:

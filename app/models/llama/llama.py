@@ -21,7 +21,7 @@ from tinygrad import Device, Tensor, dtypes
 
 from app.models.llama.checkpoint import Checkpoint, open_checkpoint
 from app.models.llama.config import ConfigError, LlamaConfig
-from app.models.llama.engine import CHUNKS, ContextOverflow, Draw, Engine, Generation, NextTokens, PrefillStats, chunks_of
+from app.models.llama.engine import CHUNKS, ContextOverflow, Draw, Engine, Generation, PrefillStats, chunks_of
 from app.models.llama.footprint import Footprint, check_fit
 from app.models.llama.kv_cache import CacheArena, CacheError, KVCache, Shifter
 from app.models.llama.lora.adapter import Adapter
@@ -29,6 +29,7 @@ from app.models.llama.lora.adapter_set import AdapterSet, key_of, lay_over
 from app.models.llama.lora.open_adapter import open_adapter
 from app.models.llama.sampler import Sampler, SamplingParams
 from app.models.llama.sequence_breakers import breakers_for
+from app.models.llama.shared_passes import NextTokens
 from app.models.llama.speculation import Drafter, DraftModel, Speculation, SpeculationCount
 from app.models.llama.tokenizers.tokenizer import Tokenizer
 from app.models.llama.traits import Rope
@@ -202,7 +203,7 @@ class Llama:
                 self._arena = CacheArena(conversations, self.config.n_layers, shape, self._cache_dtype, self.device)
             except CacheError:
                 return
-        self.engine.share(self._arena, rows or conversations, self.model if self.adapters is None else self.adapters.model)
+        self.engine.sharing.share(self._arena, rows or conversations, self.model if self.adapters is None else self.adapters.model)
 
     def speculate(self, drafter: Callable[[], Drafter]) -> None:
         """From now on guess what comes next, by a `drafter` for each generation, where a cache's passes can be shared (`share_passes`)."""
@@ -218,11 +219,15 @@ class Llama:
     @property
     def most_rows(self) -> int:
         """Tokens that `compute_ahead` takes at most; 0 where it cannot be used."""
-        return self.engine.most_rows
+        return self.engine.sharing.most_rows
 
     def compute_ahead(self, wanted: Sequence[NextTokens]) -> None:
         """The next steps of several conversations (`Generation.upcoming`) in one pass: each finds its own done when it goes on."""
         self.engine.ahead(wanted)
+
+    def together(self, one: NextTokens, other: NextTokens) -> bool:
+        """May `compute_ahead` take both at once? Adapters that change nothing but matrices share passes with each other and the base."""
+        return self.engine.sharing.together(one, other)
 
     def pass_tokens(self, tokens: int, cache: KVCache) -> int:
         """Of so many that are to be read into a cache, how many the next pass takes."""

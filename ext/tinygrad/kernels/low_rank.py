@@ -136,7 +136,7 @@ def _put(values: np.ndarray, dtype: type[np.generic], device: str) -> Tensor:
 
 def packed(weight: PackedWeight) -> PackedMatrix:
     """The weight without its change, of a set whose weights are packed matrices."""
-    return cast(PackedMatrix, weight.base if isinstance(weight, AdaptedWeight) else weight)
+    return cast(PackedMatrix, getattr(weight, "base", weight))
 
 
 def adapted(*weights: PackedWeight) -> bool:

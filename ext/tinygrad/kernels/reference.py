@@ -266,6 +266,7 @@ class ReferenceKernels:
     name = "tinygrad"
     layout = ""
     has_experts = True
+    changes_by_row = False
 
     def row_sizes(self, head_dim: int) -> tuple[int, ...]:
         return ()  # an oracle of such passes: attention of one token sums another number of terms

@@ -41,7 +41,7 @@ class Running:
         self._thread.start()
         if not wait:
             return
-        assert loaded.wait(60)
+        assert loaded.wait(240)  # every kernel may have to be compiled
         if self._failures:
             raise self._failures[0]
         self.wait(lambda: self.server.started and self.service.ready)

@@ -1,6 +1,7 @@
 """Adapters as models, and by name in a request, over a tiny model."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,30 @@ def test_a_persona_speaks_through_its_adapter(adapted_server: Running) -> None:
         return found
 
     assert say() == say(lora=[{"id": "loud"}]) != say(lora=[])
+
+
+def test_texts_through_several_adapters_at_once_are_those_of_each_alone(adapted_server: Running) -> None:
+    requests = [(name, {"max_tokens": 200, "temperature": 1.0, "seed": seed}) for seed in range(2) for name in ("tiny", "loud", "odd")]
+    expected = [ask(adapted_server, name, **fields) for name, fields in requests]
+    assert adapted_server.service.opened
+    llama: Any = adapted_server.service.opened.llama
+    sharing = llama.engine.sharing
+    if not (sharing.most_rows and llama.model.kernels.changes_by_row):
+        pytest.skip("no such passes here")
+    run, models = sharing.run, list[int]()
+
+    def counted(wanted: Any, capacity: int) -> Any:
+        models.append(len({id(one.model) for one in wanted}))
+        return run(wanted, capacity)
+
+    sharing.run = counted
+    try:
+        with ThreadPoolExecutor(len(requests)) as pool:
+            together = list(pool.map(lambda request: ask(adapted_server, request[0], **request[1]), requests))
+    finally:
+        sharing.run = run
+    assert together == expected
+    assert max(models) == 3 and len(set(expected)) == len(expected)
 
 
 @pytest.mark.parametrize(

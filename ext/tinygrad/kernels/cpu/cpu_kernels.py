@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from tinygrad import Tensor, UOp, dtypes
 from tinygrad.dtype import DType
 
-from ext.tinygrad.kernels.cpu.cpu_low_rank import change_macros, change_tensors, element, ranks
+from ext.tinygrad.kernels.cpu.cpu_low_rank import by_row, change_macros, change_tensors, element, ranks
 from ext.tinygrad.kernels.cpu.cpu_source import launch, matmul_source, missing_instructions, plain_source
 from ext.tinygrad.kernels.low_rank import AdaptedWeight, packed
 from ext.tinygrad.kernels.matrix import QuantMatrix
@@ -32,6 +32,7 @@ class CPUKernels:
     name = "cpu"
     layout = LAYOUT
     has_experts = True
+    changes_by_row = True
     _launch = staticmethod(launch)  # OpenCL drivers on the CPU run the same sources, launched otherwise
 
     @staticmethod
@@ -291,9 +292,11 @@ class CPUKernels:
         T, found = x.shape[0], (ranks(weights) + [0, 0])[:3]
         tasks = max(1, T // 8)
         macros = macros | {"TASKS": tasks, "CHANGE": element(weights), **{f"RANK_{i}": rank for i, rank in enumerate(found)}}
-        source = plain_source("narrow", ["activations.h", "tile.h", "low_rank.h", "narrow.c"], macros)
+        changing = by_row(weights)
+        file = "narrow_rows.c" if changing else "narrow.c"
+        source = plain_source("narrow", ["activations.h", "tile.h", "low_rank.h", file], macros)
         out = Tensor.empty(T, sum(found), dtype=dtypes.float32, device=x.device)
-        own = [w.a for w in weights if isinstance(w, AdaptedWeight)]
+        own = [changing[0].sets, *(w.table for w in changing)] if changing else [w.a for w in weights if isinstance(w, AdaptedWeight)]
         return self._launch(source, "narrow", tasks, [out], [x, *norms, *own])[0]
 
     def _prepare(self, x: Tensor, norms: Sequence[Tensor], macros: dict[str, object]) -> Tensor:

@@ -60,6 +60,7 @@ class CPUDriverKernels(CPUKernels):
     """Tasks become work-groups of one item each."""
 
     name = "opencl-cpu"
+    changes_by_row = False  # OpenCL does not hand out addresses of buffers
 
     @staticmethod
     def obstacle(device: str) -> str | None:

@@ -59,6 +59,7 @@ class GPUKernels:
     name = "gpu"
     layout = LAYOUT
     has_experts = False
+    changes_by_row = False
     chunks = (512, 128, 32)  # tokens that a prefill pass takes: tiles of few tokens would leave most of a large card idle
 
     def __init__(self, tuning: Tuning):

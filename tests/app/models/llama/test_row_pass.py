@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from app.models.llama import Llama, SamplingParams
-from app.models.llama.engine import NextTokens
 from app.models.llama.kv_cache import KVCache
+from app.models.llama.lora.adapter import Adapter, LowRank, adaptable_shapes
+from app.models.llama.shared_passes import NextTokens
 from tests.reference.adapters import CASES, stored_cases, write_adapter
 from tests.reference.families import CONTEXT, ids_of, write_family
 from tests.reference.tiny import make_tiny_gguf
@@ -158,32 +159,95 @@ def test_a_model_of_floats_is_computed_as_alone(tmp_path: Path) -> None:
     np.testing.assert_array_equal(llama.engine.step(ids[20], b), alone(llama, ids[:21]))
 
 
-@pytest.mark.slow
-def test_conversations_through_one_adapter_share_a_pass_and_no_other_does(tmp_path: Path) -> None:
-    base = write_family(CASES["all"][0], tmp_path / "base")
-    adapter = write_adapter(stored_cases()["all"], tmp_path / "adapter")
-    bare = Llama.load(base, CONTEXT, device="CPU")
-    bare.share_passes(3, 2)
+@pytest.fixture(scope="module")
+def through(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Llama]:
+    """The base, and the same model through adapters of several kinds, all of them made ready for passes over four caches."""
+    folder = tmp_path_factory.mktemp("through")
+    bare = Llama.load(write_family(CASES["all"][0], folder / "base"), CONTEXT, device="CPU", quantize=True)
+    bare.share_passes(4, 6)  # before others are made of it: they take over its arena
+    kinds = ("all", "odd-rank", "rslora", "layers", "dora", "head", "dora-embedding", "saved")
+    found = {"": bare} | {
+        kind: bare.adapted([(write_adapter(stored_cases()[kind], folder / kind), 0.5 if kind == "dora" else 1.0)]) for kind in kinds
+    }
+    for llama in found.values():
+        llama.share_passes(4, 6)
     if not bare.most_rows:
         pytest.skip("no such passes here")
-    llama = bare.adapted([(adapter, 1.0)])
-    a, b, other, alone_cache = llama.new_cache(), llama.new_cache(), bare.new_cache(), llama.new_cache()
-    assert other.arena is not None and alone_cache.arena is None
-    ids = ids_of(12)
-    generation = llama.generate(ids[:9], 4, cache=a)
-    llama.prefill(ids[:8], a)
-    assert generation.upcoming is None  # nothing is ready for it yet, and nothing is captured in the middle of a request
-    llama.share_passes(3, 2)
-    assert generation.upcoming is not None
-    for cache in (b, alone_cache):
-        llama.prefill(ids[:8], cache)
-    bare.prefill(ids[:8], other)
-    through = generation.upcoming.model
-    assert through is not bare.model
+    return found
+
+
+def shares(through: dict[str, Llama], kinds: tuple[str, ...]) -> None:
+    """Each has two tokens computed in passes with the others, and alone; both must be equal to the bit, and another than the base's."""
+    ids, caches = ids_of(12), [through[kind].new_cache() for kind in kinds]
+    expected = [alone_through(through[kind], ids) for kind in kinds]
+    for kind, cache in zip(kinds, caches, strict=True):
+        through[kind].prefill(ids[:8], cache)
+    wanted = []
+    for i, (kind, cache) in enumerate(zip(kinds, caches, strict=True)):
+        model = through[kind].model if through[kind].adapters is None else through[kind].adapters.model  # type: ignore[union-attr]
+        wanted.append(NextTokens(cache, ids[8 : 10 - i % 2], model))
+    through[""].compute_ahead(wanted)
+    for one, cache, (first, second) in zip(wanted, caches, expected, strict=True):
+        assert len(cache.ahead) == len(one.tokens)
+        np.testing.assert_array_equal(through[""].engine.step(ids[8], cache), first)
+        if len(one.tokens) == 2:
+            np.testing.assert_array_equal(through[""].engine.step(ids[9], cache), second)
+    said = {kind: logits.tobytes() for kind, (logits, _) in zip(kinds, expected, strict=True)}
+    assert len(set(said.values())) == len(said)
+
+
+def alone_through(llama: Llama, ids: list[int]) -> list[np.ndarray]:
+    """The logits of two steps, in a cache that shares nothing."""
+    cache = KVCache(llama.config, llama.max_context, llama.model.rows, llama._cache_dtype, "CPU", llama._shifter, llama._identity)
+    cache.model = None if llama.adapters is None else llama.adapters.model
+    llama.prefill(ids[:8], cache)
+    return [llama.engine.step(token, cache).copy() for token in ids[8:10]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kinds", [("", "all", "odd-rank"), ("rslora", "layers", "dora", ""), ("all", "all", "head", "dora")])
+def test_rows_through_other_adapters_are_computed_as_alone(through: dict[str, Llama], kinds: tuple[str, ...]) -> None:
+    shares(through, kinds)
+
+
+@pytest.mark.slow
+def test_adapters_as_halves_over_four_bits_are_computed_as_alone(llama: Llama) -> None:
+    rng, shapes, found = np.random.default_rng(8), adaptable_shapes(llama.config), {"": llama}
+    for rank in (3, 16):
+        matrices = {
+            name: LowRank(rng.standard_normal((rank, cols), np.float32), rng.standard_normal((rows, rank), np.float32), 0.02)
+            for name, (rows, cols) in shapes.items()
+            if name.startswith("layers.") and (rank == 3 or "attention" in name)
+        }
+        found[f"rank {rank}"] = llama.adapted([(Adapter(matrices), 1.0)])
+        found[f"rank {rank}"].share_passes(CONVERSATIONS)
+    shares(found, ("rank 16", "", "rank 3"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["dora-embedding", "saved"])
+def test_what_changes_more_than_matrices_has_passes_of_its_own(through: dict[str, Llama], kind: str) -> None:
+    ids, own = ids_of(12), through[kind]
+    caches = own.new_cache(), own.new_cache(), through[""].new_cache()
+    for cache in caches:
+        own.prefill(ids[:8], cache)
+    assert own.adapters is not None
+    one, other = (NextTokens(cache, ids[8:9], own.adapters.model) for cache in caches[:2])
+    base = NextTokens(caches[2], ids[8:9], own.model)
+    assert own.together(one, other) and not own.together(one, base)
     with pytest.raises(AssertionError):
-        llama.compute_ahead([NextTokens(a, ids[8:9], through), NextTokens(other, ids[8:9], bare.model)])
-    llama.compute_ahead([NextTokens(a, ids[8:9], through), NextTokens(b, ids[8:9], through)])
-    expected = llama.engine.step(ids[8], alone_cache).copy()
-    for cache in (a, b):
-        np.testing.assert_array_equal(llama.engine.step(ids[8], cache), expected)
-    assert np.abs(bare.engine.step(ids[8], other) - expected).max() > 0
+        own.compute_ahead([one, base])
+    own.compute_ahead([one, other])
+    for cache in caches[:2]:
+        np.testing.assert_array_equal(own.engine.step(ids[8], cache), alone_through(own, ids)[0])
+
+
+@pytest.mark.slow
+def test_an_adapter_shares_no_pass_before_it_is_ready(through: dict[str, Llama], tmp_path: Path) -> None:
+    llama = through[""].adapted([(write_adapter(stored_cases()["pattern"], tmp_path / "adapter"), 1.0)])
+    ids, cache = ids_of(12), llama.new_cache()
+    generation = llama.generate(ids[:9], 4, cache=cache)
+    llama.prefill(ids[:8], cache)
+    assert cache.arena is not None and generation.upcoming is None  # nothing is captured in the middle of a request
+    llama.share_passes(4, 6)
+    assert generation.upcoming is not None and llama.together(generation.upcoming, NextTokens(cache, ids[8:9], llama.model))

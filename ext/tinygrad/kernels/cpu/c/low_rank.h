@@ -57,3 +57,30 @@ INLINE void narrow_row(const f32* x, const f32* norm, f32 eps, int cols, const C
       (acc)[t_ * VECTORS + v_] = y_ + odd_;                                                                         \
     }                                                                                                               \
   }
+
+// a change by its addresses, as a table of such has it (row_changes.py): of A, of B, of the gain (0: none), and the rank (0: no change)
+typedef struct { long a, b, gain, rank; } change_place;
+
+// the change of token t_: none where its set is -1, or changes other weights
+#define CHANGE_OF(changes, sets, t_) ((sets)[t_] < 0 || !(changes)[(sets)[t_]].rank ? (const change_place*)0 : (changes) + (sets)[t_])
+
+// the sums of a tile where each token has a change of its own, summed as ADAPT does
+#define ADAPT_ROWS(acc, tile, changes, sets, narrow, stride, rows)                                                  \
+  for (int t_ = 0; t_ < TOKENS; t_++) {                                                                             \
+    const change_place* of_ = CHANGE_OF(changes, sets, t_);                                                         \
+    if (!of_) continue;                                                                                             \
+    const CHANGE* b_ = (const CHANGE*)of_->b;                                                                       \
+    const f32 *gain_ = (const f32*)of_->gain, *narrow_ = (narrow) + (long)t_ * (stride);                            \
+    const int rank_ = of_->rank;                                                                                    \
+    UNROLL for (int v_ = 0; v_ < VECTORS; v_++) {                                                                   \
+      const int row_ = (tile) * TILE_ROWS + v_ * LANES;                                                             \
+      const CHANGE* at_ = b_ + (long)row_ / 16 * rank_ * 16 + row_ % 16;                                            \
+      vf y_ = (acc)[t_ * VECTORS + v_], odd_ = SPLAT(0);                                                            \
+      if (gain_ != 0) y_ *= load_rows(gain_, row_, (rows));                                                         \
+      for (int j_ = 0; j_ < rank_; j_ += 2) {                                                                       \
+        y_ += load_change(at_ + j_ * 16) * narrow_[j_];                                                             \
+        odd_ += load_change(at_ + (j_ + 1) * 16) * narrow_[j_ + 1];                                                 \
+      }                                                                                                             \
+      (acc)[t_ * VECTORS + v_] = y_ + odd_;                                                                         \
+    }                                                                                                               \
+  }
