@@ -197,7 +197,7 @@ def kills(count: int, seed: int) -> None:
         data.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
         def command(out: str) -> list[str]:
-            flags = f"--rank 2 --lr 0.01 --steps {40 * count} --batch 1 --max-length 64 --save-every 1 --resume --json".split()
+            flags = f"--rank 2 --lr 0.01 --steps {20 * count} --batch 1 --max-length 64 --save-every 1 --resume --json".split()
             where = ["--model", str(model), "--data", str(data), "--out", str(folder / out)]
             return [sys.executable, "-m", "townhall", "train", *where, *flags]
 
