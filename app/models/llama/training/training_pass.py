@@ -50,10 +50,12 @@ class Kept:
     gate: Tensor  # (T, F)
     up: Tensor
     lows: dict[str, Tensor]  # (T, r) by module
+    plain: tuple[Tensor, ...] = ()  # q and k as projected, (T, H * Hd) and (T, KvH * Hd), where a norm of heads follows
 
     @property
     def tensors(self) -> list[Tensor]:
-        return [getattr(self, field.name) for field in fields(self) if field.name != "lows"] + list(self.lows.values())
+        own = [getattr(self, field.name) for field in fields(self) if field.name not in ("lows", "plain")]
+        return [*own, *self.plain, *self.lows.values()]
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,21 @@ def check_trainable(model: Transformer, max_length: int = 0) -> TrainingKernels:
     """What runs its gradients; TrainingError where the family or the device has none."""
     t, config = model.config.traits, model.config
     differs = [field.name for field in fields(t) if getattr(t, field.name) != getattr(LLAMA, field.name)]
-    allowed = {"embedding_scale", "attention_scale", "windows", "long_rope", "unrotated"}
+    allowed = {
+        "qkv_bias",
+        "output_bias",
+        "mlp_bias",
+        "head_norm",
+        "embedding_scale",
+        "attention_scale",
+        "windows",
+        "long_rope",
+        "unrotated",
+    }
     if unknown := [name for name in differs if name not in allowed]:
         raise TrainingError(
             f"{config.name or config.architecture} cannot be trained yet: its blocks differ from LLaMA's by {', '.join(unknown)}; "
-            "pick a LLaMA, SmolLM, TinyLlama or Mistral"
+            "pick a LLaMA, SmolLM, TinyLlama, Mistral, Qwen 2 or dense Qwen 3"
         )
     if any(0 < window < max_length for window in t.windows):
         raise TrainingError(f"--max-length {max_length} exceeds the window of the model's attention; pass {max(t.windows)} or less")
@@ -171,6 +183,7 @@ class TrainingPass:
             gate=self._zeros(T, config.hidden_dim),
             up=self._zeros(T, config.hidden_dim),
             lows={name: self._zeros(T, self._layout.rank) for name in self._layout.modules},
+            plain=tuple(self._zeros(T, n * config.head_dim) for n in ((heads[1], kv_heads[1]) if config.traits.head_norm else ())),
         )
 
     def _kept_of(self, layer: int) -> Kept:
@@ -213,18 +226,35 @@ class TrainingPass:
             return y
 
         assert block.attention_norm is not None and block.ffn_norm is not None
-        normed = kernels.norm(x, block.attention_norm.weight, eps)
-        q = linear("wq", normed, kept.q.reshape(T, -1)).reshape(kept.q.shape)
-        k = linear("wk", normed, kept.k.reshape(T, -1)).reshape(kept.k.shape)
-        v = linear("wv", normed, kept.v.reshape(T, -1)).reshape(kept.v.shape)
+        normed, places = kernels.norm(x, block.attention_norm.weight, eps), [kept.q, kept.k, kept.v]
+        into = [*kept.plain, *places[len(kept.plain) :]]
+        q, k, v = (linear(name, normed, to.reshape(T, -1)) for name, to in zip(("wq", "wk", "wv"), into, strict=True))
+        if block.heads is not None and (bias := block.heads.bias) is not None:
+            parts = bias.split([q.shape[1], k.shape[1], v.shape[1]])
+            q, k, v = (_store(y, y + part) for y, part in zip((q, k, v), parts, strict=True))
+        plain = [q, k] if kept.plain else []
+        if plain:
+            each = zip(plain, self._head_norms(block), (kept.q, kept.k), strict=True)
+            q, k = (_store(to, kernels.norm(y.reshape(-1, len(w)), w, config.norm_eps).reshape(to.shape)) for y, w, to in each)
+        q, k, v = q.reshape(kept.q.shape), k.reshape(kept.k.shape), v.reshape(kept.v.shape)
         q, k = kernels.turn(q, k, self._positions, block.rope)
         scale = block.attention.scale_of(config.head_dim)
         attended, stats = kernels.attend(q, k, v, self._first, scale, kept.attended, kept.stats)
-        between = linear("wo", attended.reshape(T, -1), kept.between, x)
+        between = _plus(linear("wo", attended.reshape(T, -1), kept.between, x), block.wo_bias)
         normed = kernels.norm(between, block.ffn_norm.weight, eps)
         gate, up = linear("w1", normed, kept.gate), linear("w3", normed, kept.up)
-        result = linear("w2", kernels.swiglu(gate, up), out, between)
-        return [result, q, k, v, attended, stats, between, gate, up, *lows.values()]
+        if block.gated_bias is not None:
+            gate, up = (_plus(y, part) for y, part in zip((gate, up), block.gated_bias.split(config.hidden_dim), strict=True))
+        result = _plus(linear("w2", kernels.swiglu(gate, up), out, between), block.w2_bias)
+        return [result, *plain, q, k, v, attended, stats, between, gate, up, *lows.values()]
+
+    @staticmethod
+    def _head_norms(block: Block) -> list[Tensor]:
+        """Weights of the norms of queries and of keys: of each head, (Hd,), or of all of a token."""
+        if block.heads is None or (norm := block.heads.norm) is None:
+            return []
+        first = norm.shape[0] // 2 if block.heads.per_head else block.wq.shape[0]
+        return [norm[:first].contiguous(), norm[first:].contiguous()]  # kernels take buffers from their start
 
     def _backward_steps(self) -> list[tuple[CapturedGraph, list[Tensor]]]:
         steps = []
@@ -267,7 +297,10 @@ class TrainingPass:
         attended = kept.attended.reshape(T, -1)
         dattended = back("wo", dbetween, attended)
         scale, places = block.attention.scale_of(config.head_dim), (self._first, self._positions, block.rope)
-        grads = kernels.attend_backward(dattended, attended, kept.stats, kept.q, kept.k, kept.v, *places, scale)
+        grads = list(kernels.attend_backward(dattended, attended, kept.stats, kept.q, kept.k, kept.v, *places, scale))
+        for i, (y, weight) in enumerate(zip(kept.plain, self._head_norms(block), strict=True)):
+            rows = (-1, len(weight))
+            grads[i] = kernels.norm_backward(grads[i].reshape(rows), y.reshape(rows), weight, eps, None).reshape(T, -1)
         normed, dnormed_ = kernels.norm(x, block.attention_norm.weight, eps), None
         for name, grad in zip(("wq", "wk", "wv"), grads, strict=True):
             dnormed_ = back(name, grad, normed, dnormed_)
@@ -320,6 +353,11 @@ class Replayed:
             return
         for graph, inputs in self.steps:
             graph(inputs, 0)
+
+
+def _plus(y: Tensor, bias: Tensor | None) -> Tensor:
+    """y (T, N) and a bias (N,), in the buffer of y."""
+    return y if bias is None else _store(y, y + bias)
 
 
 def _store(target: Tensor, values: Tensor) -> Tensor:
