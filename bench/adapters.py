@@ -3,6 +3,7 @@
 python -m bench.adapters [--only dora,rslora]: needs torch, transformers and peft (0.21)
 python -m bench.adapters --llama-cpp: tiny models and GGUF adapters beside llama.cpp, where llama-cpp-python is installed
 python -m bench.adapters --speed MODEL [--rank 8]: decoding with an adapter on every matrix beside the model alone
+python -m bench.adapters --shared MODEL [--rank 8]: passes whose rows go through several adapters
 """
 
 import argparse
@@ -10,12 +11,16 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tests.reference.adapters import CASES, DATA, LENGTH, POSITIONS, adapter_values, write_adapter
 from tests.reference.families import ids_of, published_shapes, write
+
+if TYPE_CHECKING:
+    from app.models.llama.config import LlamaConfig
+    from app.models.llama.lora.adapter import Adapter
 
 
 def reference(name: str, folder: Path) -> tuple[dict[str, Any], np.ndarray]:
@@ -57,22 +62,65 @@ def reference(name: str, folder: Path) -> tuple[dict[str, Any], np.ndarray]:
     return case, logits[list(POSITIONS)]
 
 
+def random_adapter(config: "LlamaConfig", rank: int, seed: int) -> "Adapter":
+    """On every matrix of every block."""
+    from app.models.llama.lora.adapter import Adapter, LowRank, adaptable_shapes
+
+    random = np.random.default_rng(seed)
+
+    def change(rows: int, cols: int) -> LowRank:
+        a, b = random.standard_normal((rank, cols)), random.standard_normal((rows, rank))
+        return LowRank((0.02 * a).astype(np.float32), (0.002 * b).astype(np.float32), 2.0)
+
+    shapes = {name: shape for name, shape in adaptable_shapes(config).items() if name.startswith("layers.")}
+    return Adapter({name: change(*shape) for name, shape in shapes.items()})
+
+
+def shared(path: Path, rank: int, conversations: int = 4) -> int:
+    """Processor time of a round of next tokens: of the base and three adapters in one pass, in a pass each, and of the base alone."""
+    import time
+
+    from app.models.llama import Llama
+    from app.models.llama.shared_passes import NextTokens
+
+    llama = Llama.load(path, 512)
+    llama.share_passes(2 * conversations, conversations)
+    mixed = [llama, *(llama.adapted([(random_adapter(llama.config, rank, seed), 1.0)]) for seed in range(1, conversations))]
+    ids, found = list(range(100, 130)), dict[str, list[float]]()
+    for one in mixed:
+        one.share_passes(2 * conversations, conversations)
+    kinds = {"one pass, several adapters": mixed, "one pass, the base alone": [llama] * conversations, "a pass each": mixed}
+    caches = {kind: [one.new_cache() for one in of] for kind, of in list(kinds.items())[:2]}
+    caches["a pass each"] = caches["one pass, several adapters"]
+    for turn in range(9):
+        for kind, of in kinds.items():
+            for one, cache in zip(of, caches[kind], strict=True):
+                one.prefill(ids, cache)
+                cache.truncate(len(ids))
+            for token in ids:
+                begun = time.process_time()
+                if kind != "a pass each":
+                    wanted = [NextTokens(cache, [token], cache.model or llama.model) for cache in caches[kind]]
+                    llama.compute_ahead(wanted)
+                for cache in caches[kind]:
+                    llama.engine.step(token, cache)
+                found.setdefault(kind, []).extend([time.process_time() - begun] * bool(turn))
+    medians = {kind: float(np.median(times)) for kind, times in found.items()}
+    for kind, seconds in medians.items():
+        each = medians["a pass each"] / seconds
+        print(f"{kind:<28}{seconds * 1000:8.2f} ms of processor time for {conversations} tokens, {each:.2f} times as fast as a pass each")
+    return 0
+
+
 def speed(path: Path, rank: int) -> int:
     """Processor time of a decode step, in turns: other processes disturb it least. THREADS=1 tells it apart from waiting."""
     import time
 
     from app.models.llama import Llama
     from app.models.llama.kv_cache import KVCache
-    from app.models.llama.lora.adapter import Adapter, LowRank, adaptable_shapes
 
-    llama, random = Llama.load(path, 512), np.random.default_rng(0)
-
-    def change(rows: int, cols: int) -> LowRank:
-        a, b = random.standard_normal((rank, cols)), random.standard_normal((rows, rank))
-        return LowRank((0.02 * a).astype(np.float32), (0.002 * b).astype(np.float32), 2.0)
-
-    shapes = {name: shape for name, shape in adaptable_shapes(llama.config).items() if name.startswith("layers.")}
-    adapted = llama.adapted([(Adapter({name: change(*shape) for name, shape in shapes.items()}), 1.0)])
+    llama = Llama.load(path, 512)
+    adapted = llama.adapted([(random_adapter(llama.config, rank, 0), 1.0)])
     ids = list(range(100, 160))
 
     def steps(cache: KVCache) -> list[float]:
@@ -137,9 +185,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Adapters of every form beside peft.")
     parser.add_argument("--llama-cpp", action="store_true", help="beside llama.cpp instead")
     parser.add_argument("--speed", type=Path, metavar="MODEL", help="time decoding with an adapter instead")
+    parser.add_argument("--shared", type=Path, metavar="MODEL", help="time passes of several adapters instead")
     parser.add_argument("--rank", type=int, default=8, help="of --speed's adapter")
     parser.add_argument("--only", help="cases, with commas between")
     options = parser.parse_args()
+    if options.shared:
+        return shared(options.shared, options.rank)
     if options.speed or options.llama_cpp:
         return speed(options.speed, options.rank) if options.speed else beside_llama_cpp()
     names = options.only.split(",") if options.only else list(CASES)

@@ -8,8 +8,8 @@ from typing import Any
 
 from app.models.llama import Llama, SamplingParams
 from app.models.llama.checkpoint import open_checkpoint
-from app.models.llama.engine import NextTokens
 from app.models.llama.sampler import Sampler
+from app.models.llama.shared_passes import NextTokens
 from bench import breakdown
 from bench.weight_read import PlainRead
 from bench.worker import prompt_ids
