@@ -70,7 +70,7 @@ $(VENV)/.cuda-stamp: $(VENV)/.setup-stamp
 
 $(VENV)/.test-stamp: $(VENV)/.setup-stamp
 	@echo "installing the test extras" >&2
-	@$(PIP) install -e '.[discord,library,server,train,test]' >&2
+	@$(PIP) install -e '.[discord,library,server,test,train,via]' >&2
 	@touch $@
 
 $(VENV)/.web-stamp: $(VENV)/.setup-stamp

@@ -10,7 +10,7 @@ from townhall.answer import Answer
 from townhall.answer_loop import AnswerLoop, common_prefix
 from townhall.context.source import GatheredSources, PromptSources, SourceRole, SourceState
 from townhall.context.strategies import open_strategy
-from townhall.context.strategy import Usage, WindowPlan, describe_history, fold_ahead
+from townhall.context.strategy import Usage, Window, WindowPlan, describe_history, fold_ahead
 from townhall.context.summarizer import Fold, Summarizer
 from townhall.language_model import LanguageModel, Progress, TokenStream
 from townhall.message import Exchange, Message, Note
@@ -30,6 +30,7 @@ from townhall.reply import Reply
 from townhall.template import open_format
 from townhall.transcript import exchange_of
 from townhall.turn import ConversationState, OngoingTurn, settled, states
+from townhall.via.answering import AnsweringModel, Hearing, laid_reply, question_for
 
 if TYPE_CHECKING:
     from app.models.llama import SamplingParams
@@ -73,10 +74,11 @@ class Conversation:
         think: bool | None = None,
         think_tokens: int | None = None,
         sources: PromptSources | None = None,
+        history: int | None = None,
     ):
         """Lay out the persona; ContextError, with the numbers, where it leaves no room to talk. `heads` keeps personas for other starts.
 
-        `sources` give what goes into prompts beside persona and conversation.
+        `sources` give what goes into prompts beside persona and conversation; of that, memory and exchanges take `history` tokens at most.
 
         Without `trim` answers are raw: white space at their ends stays, and no string but the model's own end token ends them. `think`
         tells a template that knows the switch whether the model thinks before it answers; thoughts end after `think_tokens`.
@@ -85,7 +87,9 @@ class Conversation:
         self.stop: Sequence[str] = ()  # texts that end an answer, beside the format's own
         self.sampling = sampling if sampling is not None else _default_sampling()
         self.strategy, self.heads, self.trim, self._format = open_strategy(context), heads, trim, format
-        self.think, self.think_tokens = think, think_tokens
+        self.think, self.think_tokens, self._history = think, think_tokens, history
+        self.elsewhere: AnsweringModel | None = None  # who answers in the local model's place
+        self.away: Callable[[str], object] = lambda said: None  # is given the sentence why the local model answers after all
         self.cache = llama.new_cache()
         self._lay_out(sources or PromptSources((), llama.tokenizer))
         self._summarizer: Summarizer | None = None  # made when there is first something to write down
@@ -95,9 +99,13 @@ class Conversation:
         """How prompts begin, and what room there is beside that. ContextError, and all is as before, where there is none to talk."""
         tokenizer = self.llama.tokenizer
         prompt = Prompt(open_format(self._format, sources.persona(self.persona), tokenizer, self.think), tokenizer, sources.head)
-        window = open_window(prompt, self.cache.capacity, self.max_tokens, sources)
-        refuse_oversized_head(self.persona, prompt, window, self.max_tokens)
-        self.sources, self.prompt, self.window = sources, prompt, window
+        self.window = self._opened(prompt, sources, self.max_tokens)
+        self.sources, self.prompt = sources, prompt
+
+    def _opened(self, prompt: Prompt, sources: PromptSources, max_tokens: int) -> Window:
+        window = replace(open_window(prompt, self.cache.capacity, max_tokens, sources), history=self._history)
+        refuse_oversized_head(self.persona, prompt, window, max_tokens)
+        return window
 
     def use(self, sources: PromptSources) -> None:
         """From the next turn on, have these sources. ContextError, and all is as before, where their head leaves no room to talk."""
@@ -148,9 +156,7 @@ class Conversation:
 
     def limit(self, max_tokens: int) -> None:
         """From now on an answer has at most so many tokens. ContextError where the persona leaves no room for that."""
-        window = open_window(self.prompt, self.cache.capacity, max_tokens, self.sources)
-        refuse_oversized_head(self.persona, self.prompt, window, max_tokens)
-        self.window, self.max_tokens = window, max_tokens
+        self.window, self.max_tokens = self._opened(self.prompt, self.sources, max_tokens), max_tokens
 
     def undo(self, turns: int = 1) -> tuple[Exchange, ...]:
         """Take back the last `turns` exchanges, at most all, and say which: the window is again what the first of them found."""
@@ -205,14 +211,14 @@ class Conversation:
     def usage(self) -> Usage:
         """How the window is filled now."""
         memory = memory_tokens(self.plan.memory)
-        return Usage(self.window.capacity, self.window.pinned, memory, self.plan.tokens - memory, self.window.reserve, self.window.beside)
+        return Usage.of(self.window, memory, self.plan.tokens - memory)
 
     def after_reply(self, stopped: Callable[[], bool] = lambda: False, on_progress: Progress | None = None) -> Fold | None:
         """Summarise what the next turn would push out; to be called after an answer has been shown.
 
         None where there was nothing to do. `stopped` is asked between tokens, and true ends it without a memory.
         """
-        bound = min(self.strategy.memory, self.window.capacity // 8)
+        bound = self.window.memory_bound(self.strategy.memory)
         leaving = fold_ahead(self.window, self.plan, bound) if bound else ()
         if not (self._now.unfolded or leaving) or (not self._now.unfolded and leaving[-1] in self._now.given_up):
             return None
@@ -225,7 +231,8 @@ class Conversation:
         self._now = self._now.folded(leaving, fold.memory, sum(exchange.tokens for exchange in moved))
         if self.prompt.format.turn_by_turn:
             self._next_prompt = self._as_read = self.prompt.before(self.plan)
-            self.llama.prefill(list(self._next_prompt), self.cache)
+            if self.elsewhere is None:
+                self.llama.prefill(list(self._next_prompt), self.cache)
         return fold
 
     def reply(
@@ -260,6 +267,8 @@ class Conversation:
         begun = self.prompt.opening_ids(prefill or gathered.opening) if opening is None else self.prompt.continued_ids(opening)
         built = build(self.prompt, self.strategy, self.window, found.plan, turn, begun, gathered)
         self.undo(instead)
+        if self.elsewhere is not None:
+            return self._stream_elsewhere(self.elsewhere, built, stopped, on_progress, on_reasoning)
         return self._stream(built, stopped, on_progress, on_reasoning)
 
     def _gather(self, at: int, text: str, states: Mapping[str, SourceState]) -> GatheredSources:
@@ -333,26 +342,49 @@ class Conversation:
             if finish:
                 turn = OngoingTurn(built, self._now, self.strategy.name, self.window, uncomputed)
                 self.last = turn.reply(answer, loop, finish, self.llama.device)
-                self._keep(built, answer, finish)
+                ids = (*answer.kept_ids(finish), *self.prompt.close_ids)
+                reply = Message(built.turn.id + 1, "assistant", answer.shown, ids, sampled=True, reasoning=answer.reasoning)
+                self._keep(built, reply, finish)
 
-    def _keep(self, built: BuiltPrompt, answer: Answer, finish: str) -> None:
-        """Put the exchange into the history; one that was interrupted before a word was shown never happened."""
+    def _stream_elsewhere(
+        self,
+        model: AnsweringModel,
+        built: BuiltPrompt,
+        stopped: Callable[[], bool],
+        on_progress: Progress | None,
+        on_reasoning: Callable[[str], None],
+    ) -> Generator[str, None, None]:
+        """The answer of another model; the local one's, where that is away before a word has come."""
+        asked = question_for(self, built)
+        settle_cache(self.strategy, self.cache, built.removed, self._next_prompt)
+        hearing = Hearing(model.answer(asked), stopped, on_reasoning, self.away)
+        try:
+            yield from hearing.pieces()
+        finally:
+            if hearing.finish:
+                turn = OngoingTurn(built, self._now, self.strategy.name, self.window, 0)
+                self.last = turn.reply_elsewhere(hearing.answer, hearing.finish)
+                self._keep(built, laid_reply(self.prompt, built, hearing.answer), hearing.finish, read=False)
+        if not hearing.finish:
+            yield from self._stream(built, stopped, on_progress, on_reasoning)
+
+    def _keep(self, built: BuiltPrompt, reply: Message, finish: str, read: bool = True) -> None:
+        """Put the exchange into the history; one interrupted before a word was shown never happened. `read`: by the local model."""
         remembers, self._known = bool(self.strategy.memory), False
-        plain = not built.gathered.texts
-        if finish == "interrupted" and not answer.shown:
+        plain = read and not built.gathered.texts
+        if finish == "interrupted" and not reply.text:
             self._now = self._now.said(built.plan, None, remembers)
             # what stands before the turn, where turns stand by themselves
             self._next_prompt = built.prompt[: len(built.prompt) - len(built.turn.ids)] if plain else self.prompt.before(built.plan)
             self._as_read = self._next_prompt
             return
-        ids = (*answer.kept_ids(finish), *self.prompt.close_ids)
-        reply = Message(built.turn.id + 1, "assistant", answer.shown, ids, sampled=True, reasoning=answer.reasoning)
         exchange = Exchange(built.turn, reply)
         self.exchanges.append(exchange)
         self._before.append(self._now)
         self._now = self._now.said(built.plan, exchange, remembers, built.gathered.states)
-        self._as_read = [*built.prompt, *reply.ids]
-        self._next_prompt = self._as_read if plain else self.prompt.before(self.plan)
+        self._next_prompt = self._as_read = [*built.prompt, *reply.ids] if read else self.prompt.before(self.plan)
+        if not plain:
+            self._next_prompt = self.prompt.before(self.plan)
 
 
 def _default_sampling() -> "SamplingParams":

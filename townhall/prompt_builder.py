@@ -119,7 +119,7 @@ def _with_texts(
     texts: list[SourceText] = []
     missing: list[SourceItem] = []
     for text in gathered.texts:
-        longer = _laid_in(prompt, plan, turn, [*texts, text])
+        longer = prompt.ids(*laid_in(prompt, plan, turn, [*texts, text]))
         if len(longer) > most:
             missing.append(SourceItem(text.source, f"no room beside this turn: a prompt has {most} tokens at most", len(longer) - len(ids)))
             continue
@@ -129,8 +129,8 @@ def _with_texts(
     return ids, parts, replace(gathered, texts=tuple(texts), passed_over=(*gathered.passed_over, *missing))
 
 
-def _laid_in(prompt: Prompt, plan: WindowPlan, turn: Message, texts: Sequence[SourceText]) -> list[int]:
-    """The ids of a prompt whose user messages have `texts` in front of their words or behind them."""
+def laid_in(prompt: Prompt, plan: WindowPlan, turn: Message, texts: Sequence[SourceText]) -> tuple[WindowPlan, Message]:
+    """What a prompt holds, with `texts` in front of the words of the user's messages or behind them."""
     first = plan.kept[0].user.id if plan.kept else turn.id
     before: dict[int, list[str]] = {}
     behind: dict[int, list[str]] = {}
@@ -151,7 +151,7 @@ def _laid_in(prompt: Prompt, plan: WindowPlan, turn: Message, texts: Sequence[So
         return replace(message, text=message.text if turns else words, ids=ids, turns=turns)
 
     kept = tuple(Exchange(laid(exchange.user), exchange.reply) for exchange in plan.kept)
-    return prompt.ids(replace(plan, kept=kept), laid(turn))
+    return replace(plan, kept=kept), laid(turn)
 
 
 def settle_cache(strategy: ContextStrategy, cache: Cache, removed: tuple[int, int] | None, before: Sequence[int]) -> None:

@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from townhall.context.source import GatheredSources, PromptPart, SourceItem, described
+
+if TYPE_CHECKING:
+    from townhall.via.answering import SentFigures
 
 
 @dataclass(frozen=True)
@@ -25,10 +28,13 @@ class Receipt:
     memory_of: Sequence[int] = ()  # ids of the messages that the memory came from
     parts: Sequence[PromptPart] = ()
     passed_over: Sequence[SourceItem] = ()
+    sent: "SentFigures | None" = None  # where another server's model answered
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        plain = asdict(replace(self, parts=(), passed_over=()))
+        plain = asdict(replace(self, parts=(), passed_over=(), sent=None))
+        del plain["sent"]
+        plain |= {"sent": self.sent.to_json()} if self.sent else {}
         plain |= {"dropped": list(self.dropped), "memory_of": list(self.memory_of), "parts": [part.to_json() for part in self.parts]}
         passed_over = [item.to_json() for item in self.passed_over]
         return {**plain, "passed_over": passed_over}
@@ -45,6 +51,7 @@ class Receipt:
         ]
         again = f", {self.recomputed_tokens} of them read again" if self.recomputed_tokens else ""
         lines.append(f"{self.prompt_tokens:>6} tokens in the last prompt{again}")
+        lines += [f"       {self.sent.describe()}"] if self.sent else []
         return "\n".join([*lines, *(f"       passed over: {described([item])}" for item in self.passed_over)])
 
     def describe(self) -> str | None:

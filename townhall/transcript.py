@@ -129,7 +129,7 @@ def plans(
 
     From `summary_checkpoint` on, where there is one.
     """
-    if summary_checkpoint is None and sum(exchange.tokens for exchange in exchanges) <= window.budget:
+    if summary_checkpoint is None and window.holds(sum(exchange.tokens for exchange in exchanges), 0):
         yield from (WindowPlan(tuple(exchanges[:said])) for said in range(len(exchanges) + 1))  # then nothing ever had to go
         return
     said, left, memory = (

@@ -11,6 +11,7 @@ from townhall.message import Exchange, Memory, Message, messages_of
 from townhall.prompt_builder import BuiltPrompt, memory_tokens
 from townhall.reply import Receipt, Reply
 from townhall.transcript import plans
+from townhall.via.answering import ArrivingAnswer, SentFigures
 
 NOTED = 16  # exchanges at most that a memory is made of when a whole history is brought back
 
@@ -78,25 +79,14 @@ class OngoingTurn:
     window: Window
     uncomputed: int
 
+    def receipt(self, cached: int) -> Receipt:
+        """Of a prompt that the local model reads, with `cached` tokens in its cache already."""
+        again = len(self.built.prompt) - self.built.turn_tokens - cached - self.uncomputed
+        return self._receipt(self.found.recomputed + max(0, again))
+
     def reply(self, answer: Answer, loop: AnswerLoop[str], finish: str, device: str) -> Reply:
         """The text and figures of the answer so far."""
-        built, found, memory = self.built, self.found, self.built.plan.memory
-        gone = (*found.left, *built.plan.dropped)
-        forgotten = found.plan.memory if memory is None else None
-        again = len(built.prompt) - built.turn_tokens - loop.cached - self.uncomputed
-        receipt = Receipt(
-            strategy=self.strategy,
-            window=self.window.capacity,
-            prompt_tokens=len(built.ids),
-            pinned_tokens=self.window.pinned,
-            dropped=_ids(messages_of(gone)),
-            dropped_tokens=sum(exchange.tokens for exchange in gone) + memory_tokens(forgotten),
-            recomputed_tokens=found.recomputed + max(0, again),
-            memory_tokens=memory_tokens(memory),
-            memory_of=memory.sources if memory else (),
-            parts=built.parts,
-            passed_over=built.gathered.passed_over,
-        )
+        built = self.built
         return Reply(
             text=answer.shown,
             tokens=max(0, len(answer.ids) - len(built.opening)),
@@ -106,9 +96,44 @@ class OngoingTurn:
             prefill_seconds=loop.read_seconds + loop.generation.prefill_seconds,
             decode_seconds=loop.generation.decode_seconds,
             device=device,
-            receipt=receipt,
+            receipt=self.receipt(loop.cached),
             reasoning=answer.reasoning,
             gathered=built.gathered,
+        )
+
+    def reply_elsewhere(self, answer: ArrivingAnswer, finish: str) -> Reply:
+        """The same of an answer that another model gives: nothing is read here."""
+        return Reply(
+            text=answer.text,
+            tokens=answer.tokens,
+            prompt_tokens=len(self.built.ids),
+            cached_tokens=0,
+            finish_reason=finish,
+            prefill_seconds=answer.first_seconds,
+            decode_seconds=answer.seconds,
+            device=answer.place,
+            receipt=self._receipt(self.found.recomputed, answer.figures),
+            reasoning=answer.reasoning,
+            gathered=self.built.gathered,
+        )
+
+    def _receipt(self, recomputed: int, sent: SentFigures | None = None) -> Receipt:
+        built, found, memory = self.built, self.found, self.built.plan.memory
+        gone = (*found.left, *built.plan.dropped)
+        forgotten = found.plan.memory if memory is None else None
+        return Receipt(
+            strategy=self.strategy,
+            window=self.window.capacity,
+            prompt_tokens=len(built.ids),
+            pinned_tokens=self.window.pinned,
+            dropped=_ids(messages_of(gone)),
+            dropped_tokens=sum(exchange.tokens for exchange in gone) + memory_tokens(forgotten),
+            recomputed_tokens=recomputed,
+            memory_tokens=memory_tokens(memory),
+            memory_of=memory.sources if memory else (),
+            parts=built.parts,
+            passed_over=built.gathered.passed_over,
+            sent=sent,
         )
 
 

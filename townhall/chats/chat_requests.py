@@ -64,6 +64,7 @@ class ChatSettings(StrictModel):
     stop: Annotated[Listed[StopText], Field(max_length=MAX_STOPS)] | None = None
     adapters: Annotated[Listed[ChatAdapter], Field(max_length=16)] | None = None  # in place of the character's own; []: none
     libraries: Annotated[Listed[LibraryName], Field(max_length=MAX_LIBRARIES)] | None = None  # likewise
+    enrich: Literal["off", "ask", "always"] | None = None  # whether a client has questions rewritten before they are sent
 
     def given(self) -> dict[str, Any]:
         """As a log's `set` has it."""
@@ -110,10 +111,30 @@ class NewChat(ChatChanges):
     greeting: Annotated[int, Field(ge=0, le=1000), FLOATS] | None = None
 
 
-class NewMessage(DrawnReply):
-    """POST /townhall/chats/{id}/messages."""
+class EnrichedWords(StrictModel):
+    """The words that a person typed, and those that were offered in their place."""
+
+    own: Text
+    offered: Text
+
+
+class AskedQuestion(StrictModel):
+    """POST …/enrich."""
 
     text: Text
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> "AskedQuestion":
+        if not self.text.strip():
+            raise ValueError("text: a question holds at least one character that is no space")
+        return self
+
+
+class NewMessage(DrawnReply):
+    """POST /townhall/chats/{id}/messages. `enriched` is kept with it."""
+
+    text: Text
+    enriched: EnrichedWords | None = None
     role: Literal["user", "assistant"] = "user"
     reply: bool = True
     after: Annotated[int, Field(ge=0), FLOATS] | None = None

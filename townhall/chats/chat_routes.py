@@ -9,11 +9,13 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from townhall.chats import chat_view
+from townhall.chats.chat_enrichment import enriched
 from townhall.chats.chat_events import EventHub
 from townhall.chats.chat_folder import ChatFolder, ChatQuery
 from townhall.chats.chat_requests import (
     MOST_ALTERNATIVES,
     AlternativeRequest,
+    AskedQuestion,
     BranchRequest,
     ChatChanges,
     ChosenMessage,
@@ -90,6 +92,7 @@ class ChatRoutes:
                 _post(CHAT + "/stop", self.stop, "End the reply that is being written.", "Change", StopRequest),
                 _post(CHAT + "/choose", self.choose, "Lead the path through a message.", "Change", ChosenMessage),
                 _post(CHAT + "/branch", self.branch, "Go on from a message, here or in a new chat.", "Change", BranchRequest),
+                _post(CHAT + "/enrich", self.enrich, "A question that can be understood alone.", "EnrichedQuestion", AskedQuestion),
                 _post(CHAT + "/tokens", self.tokens, "Tokens of a text and of the prompt it would make.", "TokenCounts", CountedText),
             ],
             REPLIES,
@@ -251,6 +254,11 @@ class ChatRoutes:
             return json_response(await chat.branch(asked.message))
         chat.node(asked.message)
         return json_response(await self._opened(await self._chats().copy(chat, asked.message, asked.title), 100), 201)
+
+    async def enrich(self, request: Request) -> Response:
+        """POST …/enrich."""
+        asked = await self._read(request, AskedQuestion)
+        return json_response(await enriched(await self._chat(request), self._service, asked.text, request.is_disconnected))
 
     async def tokens(self, request: Request) -> Response:
         """POST …/tokens."""

@@ -60,6 +60,7 @@ _MESSAGE = schema(
         "branches": COUNT,
         "edited": FLAG,
         "greeting": FLAG,
+        "enriched": _or_null(schema({"own": TEXT, "offered": TEXT})),
         "finish_reason": _MAYBE_TEXT,
         "seed": _or_null({"type": "integer"}),
         "sampler": _or_null(OBJECT),
@@ -104,7 +105,17 @@ REPLIES: dict[str, JSON] = {
             "total": COUNT,
             "generation": _or_null(reference("Generation")),
             "saved": FLAG,
+            "enrich": {"enum": ["off", "ask", "always"]},
             "event": TEXT,
+        }
+    ),
+    "EnrichedQuestion": schema(
+        {
+            **dict.fromkeys(("own", "text", "question", "form", "model"), TEXT),
+            "changed": FLAG,
+            "reason": _MAYBE_TEXT,
+            "facts": listed(TEXT),
+            "tokens": COUNT,
         }
     ),
     "DeletedChat": schema({"deleted": TEXT}),

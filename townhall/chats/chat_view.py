@@ -31,6 +31,7 @@ def message(tree: ChatTree, node: TreeNode, index: int | None, whole: bool = Fal
         "branches": len(tree.below(node.id)),
         "edited": node.edited,
         "greeting": "greeting" in facts,
+        "enriched": enriched(facts),
         "finish_reason": facts.get("finish_reason"),
         "seed": sampler.get("seed") if isinstance(sampler, dict) else None,
         "sampler": sampler if isinstance(sampler, dict) else None,
@@ -42,6 +43,14 @@ def message(tree: ChatTree, node: TreeNode, index: int | None, whole: bool = Fal
 def messages(tree: ChatTree, path: Sequence[TreeNode], start: int, most: int) -> list[JSON]:
     """A stretch of the path."""
     return [message(tree, node, index) for index, node in enumerate(path[start : start + most], start)]
+
+
+def enriched(facts: Mapping[str, Any]) -> JSON | None:
+    """The words that a person typed and those that were offered in their place, where a question was rewritten."""
+    words = facts.get("enriched")
+    if not isinstance(words, dict) or not all(isinstance(words.get(name), str) for name in ("own", "offered")):
+        return None
+    return {"own": words["own"], "offered": words["offered"]}
 
 
 def usage(facts: Mapping[str, Any]) -> JSON | None:

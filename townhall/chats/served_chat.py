@@ -52,7 +52,8 @@ class ServedChat(WatchedChat):
             with self._writing() as (stack, record):
                 if generation:
                     self._submit(generation, stack)
-                facts = {"at": now()} if asked.role == "user" else {"at": now(), "written": True}
+                facts: JSON = {"at": now()} if asked.role == "user" else {"at": now(), "written": True}
+                facts |= {"enriched": asked.enriched.model_dump()} if asked.enriched and asked.role == "user" else {}
                 node = await self._write(lambda: record.say(asked.role, asked.text, facts))
                 if generation:
                     generation.message, generation.parent = self.tree.next_id, node.id

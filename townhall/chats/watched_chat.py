@@ -97,6 +97,7 @@ class WatchedChat:
             "total": len(path),
             "generation": self.generation.to_json() if self.generation else None,
             "saved": self.file.saved,
+            "enrich": self.details()["settings"].get("enrich") or self._service.options.enrich,
             "event": self.hub.last,
         }
 

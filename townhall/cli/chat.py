@@ -35,12 +35,17 @@ def chat(ctx: click.Context, /, config: tuple[str, ...], resume: str | None, **f
     options = chat_options(ctx, config, flags)
     if options.prompt is not None:
         if unused := [
-            name for name in ("greeting", "lorebook", "knowledge") if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+            name
+            for name in ("greeting", "lorebook", "knowledge", "via", "compress", "enrich")
+            if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
         ]:
-            raise click.UsageError(f"--prompt carries on a text, without a persona to use --{unused[0]}; leave one of them out")
+            raise click.UsageError(f"--prompt carries on a text, here and without a persona to use --{unused[0]}; leave one of them out")
         from townhall.cli.complete_text import run_completion
 
         return run_completion(options)
+    said = ctx.get_parameter_source("context") is ParameterSource.COMMANDLINE
+    if options.compress is not None and said and options.context != options.strategy:
+        raise click.UsageError(f"--compress keeps a memory, and --context {options.context} keeps none; leave one of them out")
     from townhall.cli.session import run_session
 
     return run_session(options)

@@ -81,6 +81,30 @@ class ChatOptions(SamplerSettings):
         optional=True,
     )  # fmt: skip
     context: str = _option("slide", str, "how a long talk is made to fit", choices=tuple(STRATEGIES))
+    via: str | None = _option(
+        None, str, "have answers from a model on this OpenAI-compatible server; the local one stands in where it is away", metavar="URL",
+        allowed="the address of an API, such as http://127.0.0.1:8000/v1", optional=True,
+    )  # fmt: skip
+    via_model: str | None = _option(
+        None, str, "which of the server's models answers", metavar="NAME", allowed="a model's name; put it in quotes", optional=True
+    )
+    via_key: str | None = _option(
+        None, str, "environment variable that holds the key  [default: TOWNHALL_VIA_KEY; OPENAI_API_KEY for api.openai.com]",
+        metavar="VARIABLE", allowed="the name of an environment variable, and no key", optional=True,
+    )  # fmt: skip
+    via_timeout: int = _option(60, int, "seconds of silence before the server counts as away", metavar="S", least=1)
+    via_price: tuple[str, ...] = _option(
+        (), str, "what a million tokens of prompts and of answers cost there; may be repeated", metavar="MODEL=PROMPT/ANSWER",
+        allowed="a list of prices, each in quotes: MODEL=PROMPT/ANSWER CURRENCY, for a million tokens", repeated=True,
+    )  # fmt: skip
+    compress: int | None = _option(
+        None, int, "send memory and newest exchanges within so many tokens (needs --via, implies --context summarize)", metavar="N",
+        least=64, optional=True,
+    )  # fmt: skip
+    enrich: str = _option(
+        "off", str, "have the local model rewrite questions so that they can be understood alone; ask: you see both and choose",
+        choices=("off", "ask", "always"),
+    )  # fmt: skip
     format: str = _option("auto", str, "prompt format; auto follows the model", choices=("auto", *FORMATS))
     think: bool | None = _option(None, bool, "have a reasoning model think first, or not  [default: as its template has it]", optional=True)
     think_tokens: int | None = _option(None, int, "tokens of thoughts, at most", metavar="N", least=1, optional=True)
@@ -148,6 +172,11 @@ class ChatOptions(SamplerSettings):
             values["repeat_penalty"] = REPEAT_PENALTY if self.prompt is None else 1.0
         return SamplingParams(**values, seed=self.seed)
 
+    @property
+    def strategy(self) -> str:
+        """The context strategy: what is compressed needs a memory."""
+        return self.context if self.compress is None else "summarize"
+
     def that_matter(self) -> dict[str, Any]:
         """All that an answer depends on, in plain values: what it takes to do the same again."""
         names = (
@@ -171,6 +200,10 @@ class ChatOptions(SamplerSettings):
             values["lora"] = tuple(text if text == NONE else str(AdapterSpec.parse(text)) for text in self.lora)
         if Path(self.personality).is_file():
             values["personality"] = Path(self.personality).absolute()
+        if self.compress is not None:
+            values["compress"] = self.compress
+        if self.via is not None:
+            values |= {"via": self.via, "via_model": self.via_model}
         if self.greeting != 1:
             values["greeting"] = self.greeting
         if self.lorebook:
@@ -228,6 +261,12 @@ class ChatOptions(SamplerSettings):
 def _is_path(name: str) -> bool:
     """A library's name is none."""
     return "/" in name or name.startswith("~")
+
+
+def as_word(key: str, value: Any) -> Any:
+    """What YAML made of a word: it reads off as false, which among a setting's choices is the word."""
+    choices = OPTIONS[key].choices if key in OPTIONS else ()
+    return "off" if value is False and "off" in choices else value
 
 
 def in_one_line(texts: tuple[str, ...]) -> str:

@@ -10,7 +10,7 @@ from townhall.cli.chat_options import ChatOptions
 from townhall.cli.model_loading import Loaded
 from townhall.conversation import Conversation, Prepared
 from townhall.default_window import WINDOW
-from townhall.errors import ContextError, PersonaError
+from townhall.errors import ContextError, ModelError, PersonaError
 from townhall.language_model import LanguageModel
 from townhall.logbook.log_reader import Log
 from townhall.logbook.recording_model import RecordedModel
@@ -18,6 +18,8 @@ from townhall.model_cache import ModelCache
 from townhall.persona import Persona, load_persona
 from townhall.persona_sources import open_sources
 from townhall.prefix_cache import PrefixCache
+from townhall.via.endpoint import RemoteEndpoint
+from townhall.via.remote_model import RemoteModel
 
 if TYPE_CHECKING:
     from app.models.llama import SamplingParams
@@ -48,10 +50,37 @@ def open_chat_setup(options: ChatOptions, models: Models, recall: Recall = nothi
     loaded = models.open(with_adapters(options, persona))
     recorded = RecordedModel(loaded.llama)
     conversation = open_conversation(recorded, loaded.sampling, options, persona)
+    if options.via is not None:
+        conversation.elsewhere, conversation.away = RemoteModel(endpoint_of(options)), _note_away
     recall(conversation)
     with loaded.watch.lap("read the persona"):
         prepared = prepare(conversation)
     return ChatSetup(options, persona, loaded, conversation, recorded, prepared)
+
+
+def endpoint_of(options: ChatOptions) -> RemoteEndpoint:
+    """Who --via means. ModelError for what cannot be meant, before a model is loaded."""
+    assert options.via is not None
+    return RemoteEndpoint.opened(options.via, options.via_model, options.via_key, options.via_timeout, options.via_price)
+
+
+def check_via(options: ChatOptions) -> None:
+    """ModelError for settings that do not go together, or an address that cannot be meant."""
+    if options.via is None:
+        for name in ("via_model", "via_key", "compress"):
+            if getattr(options, name) is not None:
+                raise ModelError(
+                    f"--{name.replace('_', '-')} is of use where another server answers: pass --via URL as well, or leave it out"
+                )
+        return
+    endpoint = endpoint_of(options)
+    if endpoint.exposed:
+        terminal.note(f"the key of {endpoint.key_name} crosses the network in the clear: {endpoint.url} is not https")
+    terminal.note(f"{endpoint.model} at {endpoint.host} answers; it gets the persona, the talk and what sources add")
+
+
+def _note_away(reason: str) -> None:
+    terminal.note(f"the local model answers: {reason}")
 
 
 def with_adapters(options: ChatOptions, persona: Persona) -> ChatOptions:
@@ -68,13 +97,14 @@ def open_conversation(
             llama,
             persona,
             format=options.format,
-            context=options.context,
+            context=options.strategy,
             sampling=sampling,
             max_tokens=options.count,
             heads=None if options.fake or not options.cache else PrefixCache.of_user(terminal.note),
             trim=trim,
             think=options.think,
             think_tokens=options.think_tokens,
+            history=options.compress,
             sources=open_sources(
                 persona,
                 llama.tokenizer,

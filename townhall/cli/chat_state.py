@@ -1,7 +1,7 @@
 """The state of a chat session that slash commands change: persona, model, settings and log."""
 
 import copy
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from townhall.cli.model_loading import Loaded, refuse_adapters
 from townhall.cli.reply_report import counted
 from townhall.context.source import NoteSource, PromptSources
 from townhall.conversation import Conversation, Prepared
+from townhall.enrich.enricher import Enricher, Enrichment, EnrichmentRequest, searching
 from townhall.errors import CommandError
 from townhall.language_model import Progress
 from townhall.logbook import restore
@@ -22,6 +23,7 @@ from townhall.logbook.chat_tree import TreeNode
 from townhall.logbook.log_reader import Log
 from townhall.logbook.log_writer import SUFFIX, write_whole
 from townhall.logbook.logged_chat import COMPLETION, LoggedChat, default_folder, front_matter
+from townhall.message import messages_of
 from townhall.persona import Persona, list_personas
 
 SEEDS = 1 << 63
@@ -39,6 +41,7 @@ class ChatState:
         self.laid_off: list[str] = []  # adapters that were taken off last
         self._begun = ""  # what the answer under way was made to begin with
         self._retries = 0
+        self._enricher: Enricher | None = None  # made when there is first something to rewrite
         self._chat_setup = open_chat_setup(options, models)
         self._sources = self.conversation.sources
         self.chat = self._keep(log)
@@ -92,10 +95,12 @@ class ChatState:
         stopped: Callable[[], bool] = lambda: False,
         on_progress: Progress | None = None,
         on_reasoning: Callable[[str], None] = lambda thoughts: None,
+        enriched: Mapping[str, str] | None = None,
     ) -> Generator[str, None, None]:
         """The answer to `text`, which takes the place of the last `instead` exchanges. ContextError where it cannot be asked.
 
-        While the prompt is read, `on_progress` counts; thoughts go to `on_reasoning`; in the meantime `stopped` is asked.
+        While the prompt is read, `on_progress` counts; thoughts go to `on_reasoning`; in the meantime `stopped` is asked. `enriched` is
+        noted with the question: `own` words and those `offered` for them.
         """
         conversation, sampling = self.conversation, self.loaded.sampling
         self._retries = self._retries + 1 if instead else 0
@@ -108,8 +113,18 @@ class ChatState:
         pieces = conversation.reply(question, self.prefill, instead, stopped, on_progress, on_reasoning)
         self._begun, self.prefill, self.unanswered = self.prefill, "", text
         self.chat.sourced(conversation.sources.note(conversation.window.capacity))
-        self.chat.asked(text, instead)
+        self.chat.asked(text, instead, enriched)
         return pieces
+
+    def enrich(self, text: str, instead: int, stopped: Callable[[], bool]) -> Enrichment:
+        """What the local model would have asked in the place of `text`, which is said in that of the last `instead` exchanges."""
+        conversation, model = self.conversation, self.loaded.llama
+        if self._enricher is None or self._enricher.llama is not model:
+            self._enricher = Enricher(model, self.options.format)
+        memory, exchanges = conversation.plan.memory, conversation.exchanges[: len(conversation.exchanges) - instead]
+        said = [(message.role, message.text) for message in messages_of(exchanges)]
+        notes = [note.text for note in memory.notes] if memory else []
+        return self._enricher.enrich(EnrichmentRequest(text, said, notes, searching(conversation.sources.sources)), stopped)
 
     def carry_on(
         self,

@@ -14,7 +14,7 @@ import yaml
 from app.sampler_settings import worth_noting
 from townhall.adapter_spec import NONE, AdapterSpec, parse_all
 from townhall.cli import chat_commands, terminal
-from townhall.cli.chat_options import ChatOptions, in_one_line
+from townhall.cli.chat_options import ChatOptions, as_word, in_one_line
 from townhall.cli.chat_setup import with_adapters
 from townhall.cli.chat_state import ChatState
 from townhall.cli.reply_report import counted
@@ -30,7 +30,25 @@ FIXED = {
     "personality": "use /persona NAME",
     "log_to": "use /branch, or /save PATH",
 }
-AT_START = ("greeting", "max_context", "quantize", "speculate", "draft", "eos", "device", "require", "cache", "log", "profile")
+AT_START = (
+    "greeting",
+    "max_context",
+    "quantize",
+    "speculate",
+    "draft",
+    "eos",
+    "device",
+    "require",
+    "cache",
+    "log",
+    "profile",
+    "via",
+    "via_model",
+    "via_key",
+    "via_timeout",
+    "via_price",
+    "compress",
+)
 NEW_LOG = ("context", "format", "lora", "lorebook", "knowledge")  # how prompts are laid out, and who answers: a log says that once
 
 
@@ -57,7 +75,7 @@ def change(chat_state: ChatState, key: str, value: str) -> str:
     if key in AT_START:
         flag = f"--{key.replace('_', '-')}"
         raise CommandError(f"{key} cannot change while the session runs; leave, and start it again with {flag}")
-    parsed = parse(value)
+    parsed = as_word(key, parse(value))
     if found := fault({key: parsed}):
         raise CommandError(found[1])
     in_new_log = chat_state.set(key, tuple(parsed) if isinstance(parsed, list) else parsed)

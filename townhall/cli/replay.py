@@ -65,10 +65,11 @@ def replay(name: str, folder: Path | None, model: Path | None, lora: tuple[str, 
                 rehearsed,
                 speaker,
                 format=options.format,
-                context=str(settings.get("context") or options.context),
+                context=str(settings.get("context") or options.strategy),
                 max_tokens=options.count,
                 think=settings["think"] if isinstance(settings.get("think"), bool) else options.think,
                 think_tokens=options.think_tokens,
+                history=options.compress,
             )
             conversation.prepare()
             return conversation
@@ -82,11 +83,15 @@ def replay(name: str, folder: Path | None, model: Path | None, lora: tuple[str, 
         )
         terminal.progress("")
     if as_json:
-        terminal.say(json.dumps({"id": log.id, "of": total} | asdict(outcome), ensure_ascii=False) + "\n")
+        figures = {key: value for key, value in asdict(outcome).items() if key != "kept" or value}
+        terminal.say(json.dumps({"id": log.id, "of": total} | figures, ensure_ascii=False) + "\n")
     elif found := outcome.difference:
         terminal.say(describe(found, loaded.llama.tokenizer) + "\n")
     else:
         terminal.say(f"{counted(outcome.replies, 'reply')}, {counted(outcome.tokens, 'token')}: all the same\n")
+    if outcome.kept:
+        what = f"{counted(outcome.kept, 'reply')} of another server's model"
+        terminal.note(f"{what}: what was said elsewhere cannot be repeated here, so the kept text was taken as it is")
     return 1 if outcome.difference else 0
 
 

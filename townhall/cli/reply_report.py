@@ -18,6 +18,11 @@ def counted(number: int, thing: str) -> str:
 
 def as_timing(reply: Reply, loaded: Loaded) -> str:
     """Tokens and seconds, and the device by its driver's own name."""
+    if reply.receipt.sent:
+        return (
+            f"{counted(reply.tokens, 'token')} in {reply.decode_seconds:.2f} s, the first after {reply.prefill_seconds:.2f} s; "
+            f"{reply.receipt.sent.describe()}"
+        )
     read = reply.prompt_tokens - reply.cached_tokens
     # the first id comes out of the prefill
     rate = f", {(reply.tokens - 1) / reply.decode_seconds:.1f} tokens/s" if reply.tokens > 1 and reply.decode_seconds > 0 else ""
@@ -31,6 +36,9 @@ def as_timing(reply: Reply, loaded: Loaded) -> str:
 
 def account(reply: Reply, loaded: Loaded) -> None:
     """Count an answer's seconds for --profile."""
+    if reply.receipt.sent:
+        loaded.watch.add("wait for another server", reply.prefill_seconds + reply.decode_seconds)
+        return
     loaded.watch.add("read prompts", reply.prefill_seconds)
     loaded.watch.add("write answers", reply.decode_seconds)
 

@@ -39,7 +39,7 @@ SERVING = (
 # what a conversation's flags and settings files say of the model, of how it draws, and of what it sees
 SHARED = (
     *("config", "model", "size", "gen", "quantize", "lora", "speculate", "draft", "eos", "device", "require", "cache"),
-    *("lorebook", "knowledge", *SAMPLER_KEYS, "max_context", "context", "format", "think", "think_tokens"),
+    *("lorebook", "knowledge", *SAMPLER_KEYS, "max_context", "context", "format", "think", "think_tokens", "enrich"),
 )
 
 
@@ -246,6 +246,7 @@ def answering(chat: ChatOptions, personas: tuple[str, ...], **others: Any) -> "S
         plain_penalty=chat.repeat_penalty or 1.0,
         think=chat.think,
         think_tokens=chat.think_tokens,
+        enrich=chat.enrich,
         speculate=bool(chat.speculate or chat.draft),
         log_settings=unadapted(chat).that_matter(),
         adapters=parse_all(chat.lora),

@@ -9,9 +9,10 @@ from pathlib import Path
 from ext.tinygrad.errors import TownhallError
 from townhall.cli import commands, reply_report, terminal
 from townhall.cli.chat_options import ChatOptions
+from townhall.cli.chat_setup import check_via
 from townhall.cli.chat_state import ChatState
 from townhall.cli.commands import CommandResult
-from townhall.cli.line_input import held, open_line
+from townhall.cli.line_input import LineInput, held, open_line
 from townhall.cli.model_loading import Loaded, open_models
 from townhall.cli.render import ThoughtsView, View, open_view
 from townhall.cli.typeahead import Typeahead
@@ -19,6 +20,7 @@ from townhall.conversation import Conversation
 from townhall.logbook.log_reader import Log
 from townhall.persona import Persona, load_persona
 from townhall.persona_sources import check
+from townhall.via.errors import RemoteError
 
 PATIENCE = 1.0  # seconds in which a second Ctrl-C is the same one, typed by quick fingers
 
@@ -27,6 +29,7 @@ def run_session(options: ChatOptions, log: Log | None = None) -> int:
     """Talk until the input ends, going on with `log` where there is one; the exit code is 2 where a piped line had to be refused."""
     persona = load_persona(options.personality)  # what is broken ends this here
     check((*persona.lorebooks, *(Path(name).expanduser() for name in options.lorebook)), (*persona.knowledge, *options.knowledge))
+    check_via(options)
     with terminal.ends_in_order(), held() as typed:
         chat_state = ChatState(options, open_models(), log)
         session = Session(chat_state, typed)
@@ -43,6 +46,7 @@ class Session:
 
     def __init__(self, chat_state: ChatState, typed: Typeahead | None = None):
         self.chat_state, self._typed = chat_state, typed
+        self.line: LineInput | None = None  # where a person types
 
     @property
     def options(self) -> ChatOptions:
@@ -83,9 +87,9 @@ class Session:
                 elif outcome.leave:
                     break
                 elif outcome.say is not None:
-                    code = max(code, self.answer(outcome.say, outcome.instead, outcome.carry_on))
+                    code = max(code, self.answer(outcome.say, None, outcome.instead, outcome.carry_on))
             elif text.strip():
-                code = max(code, self.answer(text))
+                code = max(code, self.answer(*self.enriched(text)))
         return code
 
     def interact(self) -> int:
@@ -94,19 +98,20 @@ class Session:
             if self.persona.greeting:
                 self._greet(self.persona.greeting)
             with self.loaded.watch.lap("set up the line"):
-                self.line = open_line(lambda: self.persona.user, commands.completions(), keep=self.options.log, typed=self._typed)
+                self.line = line = open_line(lambda: self.persona.user, commands.completions(), keep=self.options.log, typed=self._typed)
             outcome = CommandResult()
             while not outcome.leave:
                 try:
-                    text = self.line.read(outcome.line)
+                    text = line.read(outcome.line)
                 except EOFError:
                     return 0
-                instead, outcome = 0 if self.line.cleared else outcome.instead, CommandResult()
+                instead, outcome = 0 if line.cleared else outcome.instead, CommandResult()
                 try:
                     if text.lstrip().startswith("/"):
                         outcome = self._commanded(text.strip())
                     elif text.strip():
-                        self.answer(text, instead)
+                        chosen, words = self.enriched(text, instead)
+                        self.answer(chosen, words, instead)
                 except KeyboardInterrupt:
                     terminal.note("(stopped)")
             return 0
@@ -118,7 +123,7 @@ class Session:
         if outcome.greet and self.persona.greeting:
             self._greet(self.persona.greeting)
         if outcome.say is not None:
-            self.answer(outcome.say, outcome.instead, outcome.carry_on)
+            self.answer(outcome.say, None, outcome.instead, outcome.carry_on)
             return CommandResult()
         return outcome
 
@@ -130,10 +135,36 @@ class Session:
         else:
             terminal.note(f"{self.persona.name}: {greeting}")
 
-    def answer(self, text: str, instead: int = 0, carry_on: bool = False) -> int:
+    def enriched(self, own: str, instead: int = 0) -> tuple[str, dict[str, str] | None]:
+        """(what is asked in the end, the own words beside those that were offered), as --enrich says: None where nothing was offered.
+
+        Under `ask` a person chooses; where none can be asked, as in a pipe, the own words are sent.
+        """
+        if self.options.enrich == "off" or (self.options.enrich == "ask" and self.line is None):
+            return own, None
+        with self.loaded.watch.lap("rewrite questions"), terminal.ctrl_c_stops() as interrupted:
+            terminal.progress("looking at what the question points at")
+            offer = self.chat_state.enrich(own, instead, lambda: bool(interrupted))
+        terminal.progress("")
+        interrupted.leave()
+        if not offer.changed:
+            return own, None
+        words = {"own": own, "offered": offer.text}
+        if self.line is None or self.options.enrich == "always":
+            terminal.note(f"asked as: {offer.text}")
+            return offer.text, words
+        terminal.note("this can be understood alone; Enter sends it, as you change it; Ctrl-C and Enter send your own words")
+        try:
+            chosen = self.line.read(offer.text).strip()
+        except EOFError:
+            chosen = ""
+        return chosen or own, words
+
+    def answer(self, text: str, words: dict[str, str] | None = None, instead: int = 0, carry_on: bool = False) -> int:
         """Show the answer to `text`, in the place of the last `instead` exchanges; 2 where it was refused, 0 otherwise.
 
-        With `carry_on` the last answer is shown and carried on instead, with the words `text` in between.
+        With `carry_on` the last answer is shown and carried on instead, with the words `text` in between. `words` are noted with it: the
+        user's own, and those that were offered in their place.
         """
         typed = sys.stdin.isatty()
         cue = self._cue(self.persona.name) if typed and sys.stdout.isatty() else ""
@@ -142,14 +173,17 @@ class Session:
         interrupted = terminal.Interrupt()
         try:
             watched = (lambda: bool(interrupted), self._reading, thoughts.push)
-            pieces = self.chat_state.carry_on(text, *watched) if carry_on else self.chat_state.ask(text, instead, *watched)
+            pieces = self.chat_state.carry_on(text, *watched) if carry_on else self.chat_state.ask(text, instead, *watched, words)
         except TownhallError as error:
             return self._refuse(error)
         try:
             with terminal.ctrl_c_stops(PATIENCE if typed else 0, interrupted):
                 self._show(pieces, view, thoughts, interrupted)
         except TownhallError as error:
-            self.chat_state.failed()
+            if isinstance(error, RemoteError) and error.kept:
+                self._conclude(interrupted, view)
+            else:
+                self.chat_state.failed()
             return self._refuse(error)
         self._conclude(interrupted, view)
         interrupted = interrupted or self._remember()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from townhall.cli.chat_options import as_word
 from townhall.errors import SettingsError
 from townhall.yaml_file import MAX_BYTES, Fields, YamlFile, nearest
 
@@ -95,7 +96,7 @@ def list_settings() -> list[str]:
 
 
 def _checked(fields: Fields, path: Path, defaults: Mapping[str, Any]) -> dict[str, Setting]:
-    values = {key: fields.plain(key) for key in fields.values}
+    values = {key: as_word(key, fields.plain(key)) for key in fields.values}
     new = {key: value for key, value in values.items() if type(value) is not type(defaults[key]) or value != defaults[key]}
     if new:
         from townhall.cli import settings_schema

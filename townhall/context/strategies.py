@@ -19,7 +19,7 @@ class StopStrategy:
         """Nothing ever leaves."""
 
     def choose(self, window: Window, current: WindowPlan, turn: int) -> WindowPlan:
-        if current.tokens + turn > window.budget:
+        if not window.holds(current.tokens, turn):
             needed = window.pinned + current.tokens + turn
             help = "shorten it, begin anew with /reset, raise --max-context, or let old exchanges go with --context slide"
             raise ContextError(refusal(needed, window, help), needed, window.capacity)
@@ -48,14 +48,14 @@ class SlideStrategy:
 
     def goal(self, window: Window) -> int:
         """Tokens that an overflow frees at least."""
-        return window.capacity // 4
+        return window.span // 4
 
     def choose(self, window: Window, current: WindowPlan, turn: int) -> WindowPlan:
         dropped = evict(window, current, turn, self.goal(window))
         kept = current.kept[len(dropped) :]
         plan = WindowPlan(kept, dropped, current.memory)
         # a memory is the last to go
-        return plan if kept or plan.tokens + turn <= window.budget else WindowPlan(kept, dropped)
+        return plan if kept or window.holds(plan.tokens, turn) else WindowPlan(kept, dropped)
 
     def settle(self, cache: Cache, removed: tuple[int, int] | None) -> None:
         """Nothing to do: what moved up is computed again."""
@@ -68,7 +68,7 @@ class HalveStrategy(SlideStrategy):
     label = "forget half at once"
 
     def goal(self, window: Window) -> int:
-        return window.capacity // 2
+        return window.span // 2
 
 
 class ShiftStrategy(SlideStrategy):

@@ -1,7 +1,7 @@
 """The protocol that every context strategy fills, the plan of a window that it makes, and how full that window is."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from townhall.language_model import Cache
@@ -18,11 +18,25 @@ class Window:
     pinned: int  # the persona's head, in every prompt
     reserve: int  # kept free for the answer
     beside: int = 0  # kept free for what sources put into a turn's prompt
+    history: int | None = None  # at most so many for memory and kept exchanges; None: as many as there is room for
 
     @property
     def budget(self) -> int:
         """Tokens for everything between the pinned head and the answer but the sources' texts."""
         return self.capacity - self.pinned - self.reserve - self.beside
+
+    @property
+    def span(self) -> int:
+        """Tokens of which a strategy frees a share at once."""
+        return self.capacity if self.history is None else min(self.capacity, self.history)
+
+    def memory_bound(self, most: int) -> int:
+        """Tokens that a memory may take, where a strategy's has `most`."""
+        return min(most, self.capacity // 8, self.span // 2)
+
+    def holds(self, tokens: int, turn: int) -> bool:
+        """Is there room for so many tokens of memory and exchanges beside a turn of so many?"""
+        return tokens + turn <= self.budget and (self.history is None or tokens <= self.history)
 
 
 @dataclass(frozen=True)
@@ -67,9 +81,10 @@ class ContextStrategy(Protocol):
 
 def fold_ahead(window: Window, current: WindowPlan, memory: int) -> tuple[Exchange, ...]:
     """The exchanges that a next turn like the recent ones would push out, were there a memory of `memory` tokens."""
-    turn = max([window.capacity // 16, *(len(exchange.user.ids) for exchange in current.kept[-RECENT:])])
-    more = memory - (len(current.memory.ids) if current.memory else 0)
-    return evict(window, current, turn + max(0, more))
+    turn = max([window.span // 16, *(len(exchange.user.ids) for exchange in current.kept[-RECENT:])])
+    more = max(0, memory - (len(current.memory.ids) if current.memory else 0))
+    room = None if window.history is None else max(0, window.history - more)
+    return evict(replace(window, history=room), current, turn + more)
 
 
 def evict(window: Window, current: WindowPlan, turn: int, goal: int | None = None) -> tuple[Exchange, ...]:
@@ -77,9 +92,11 @@ def evict(window: Window, current: WindowPlan, turn: int, goal: int | None = Non
 
     Only the newest exchange is spared for as long as it fits, since a follow-up question hangs on it: `Slide` says what that costs.
     """
-    total, freed, dropped = current.tokens + turn, 0, 0
-    goal = (window.capacity // 4 if goal is None else goal) if total > window.budget else 0
-    while dropped < len(current.kept) and (total - freed > window.budget or (freed < goal and dropped < len(current.kept) - 1)):
+    freed, dropped = 0, 0
+    goal = 0 if window.holds(current.tokens, turn) else window.span // 4 if goal is None else goal
+    while dropped < len(current.kept) and (
+        not window.holds(current.tokens - freed, turn) or (freed < goal and dropped < len(current.kept) - 1)
+    ):
         freed += current.kept[dropped].tokens
         dropped += 1
     return current.kept[:dropped]
@@ -105,11 +122,17 @@ class Usage:
     recent: int
     reserve: int
     beside: int = 0  # kept for what sources add
+    history: int | None = None  # at most so many for memory and recent exchanges
+
+    @classmethod
+    def of(cls, window: Window, memory: int, recent: int) -> "Usage":
+        return cls(window.capacity, window.pinned, memory, recent, window.reserve, window.beside, window.history)
 
     @property
     def free(self) -> int:
         """What a next turn may take before something must go."""
-        return max(0, self.window - self.pinned - self.memory - self.recent - self.beside - self.reserve)
+        free = self.window - self.pinned - self.memory - self.recent - self.beside - self.reserve
+        return max(0, free if self.history is None else min(free, self.history - self.memory - self.recent))
 
     def describe(self, width: int = 48) -> str:
         """A bar and its legend."""

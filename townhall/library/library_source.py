@@ -60,6 +60,10 @@ class LibrarySource:
         items = tuple(_item(*one, request, number) for number, one in enumerate(fitting, 1))
         return SourceTurn((SourceText(self.name, place, text, items),), passed_over=tuple(_item(*one, request) for one in over))
 
+    def texts(self, question: str) -> list[str]:
+        """What of the documents fits a question."""
+        return [passage.text for _, passage in self._search(question)]
+
     def _search(self, question: str) -> list[tuple[str, Passage]]:
         """(library, passage), the most relevant first; the same text counts once."""
         found = [(library.name, passage) for library in self._libraries for passage in library.search(question, MOST)]

@@ -133,10 +133,11 @@ class LoggedChat:
         """From here on the conversation has these sources."""
         self._record.use(sources)
 
-    def asked(self, text: str, instead: int = 0) -> None:
+    def asked(self, text: str, instead: int = 0, enriched: Mapping[str, str] | None = None) -> None:
         """The user's turn was taken, in the place of the last exchange where `instead` says so.
 
         What is asked again as it was gets another reply beside the first. What is asked otherwise stands beside the other question.
+        `enriched`: the words that were typed, and those that were offered for them.
         """
         path, self._beside, self._carried = self.tree.path(), None, None
         said, waiting = restore.split(node.turn for node in path)
@@ -152,7 +153,7 @@ class LoggedChat:
             while asked and asked[-1].turn.role == "user" and "id" in asked[-1].facts:  # one that has no number is not joined
                 first = asked.pop()
             self.record.branch(first.parent)
-        self.record.say("user", text, {"at": now()})
+        self.record.say("user", text, {"at": now(), **({"enriched": dict(enriched)} if enriched else {})})
 
     def carries_on(self, node: TreeNode, given: Sequence[int]) -> None:
         """The reply `node` is to be carried on, from the ids `given`."""
@@ -165,25 +166,20 @@ class LoggedChat:
 
     def answered(self, reply: Reply, prefill: str = "", max_tokens: int | None = None) -> None:
         """The answer stands, whole or interrupted; one that was interrupted before a word was shown is taken back with its question."""
-        run: RecordedRun = self.model.run  # type: ignore[assignment]  # there is no reply without a generation
         prefill = prefill or reply.gathered.opening
         inserted, states = [text.to_json() for text in reply.gathered.texts], reply.gathered.states
         given = list(self._given) if self._carried else []
         facts = {
             "at": now(),
             "finish_reason": reply.finish_reason,
-            "sampler": run.sampling.noted(),
             "prompt_tokens": reply.prompt_tokens,
-            "prompt_sha256": prompt_hash(run.prompt),
-            "identity": dict(self.identity),
+            **(self._drawn_elsewhere(reply) if reply.receipt.sent else self._drawn(given)),
             "receipt": reply.receipt.to_json(),
             **({"prefill": prefill} if prefill and not given else {}),
             **({"max_tokens": max_tokens} if max_tokens is not None else {}),
             **({"reasoning": reply.reasoning} if reply.reasoning else {}),
             **({"inserted": inserted} if inserted else {}),
             **({"source_states": dict(states)} if states else {}),
-            **({"given_tokens": len(given)} if given else {}),
-            "tokens": [*given, *run.ids],
         }
         never_said = reply.finish_reason == "interrupted" and not reply.text
         if never_said and self.anew:
@@ -196,6 +192,23 @@ class LoggedChat:
         self.record.say("assistant", reply.text, facts)
         if never_said:
             self.record.undo()
+
+    def _drawn(self, given: list[int]) -> dict[str, Any]:
+        """What it takes to have the model here say the same again."""
+        run: RecordedRun = self.model.run  # type: ignore[assignment]  # there is no reply without a generation
+        return {
+            "sampler": run.sampling.noted(),
+            "prompt_sha256": prompt_hash(run.prompt),
+            "identity": dict(self.identity),
+            **({"given_tokens": len(given)} if given else {}),
+            "tokens": [*given, *run.ids],
+        }
+
+    def _drawn_elsewhere(self, reply: Reply) -> dict[str, Any]:
+        """Who said it, which no one here can have said again."""
+        sent = reply.receipt.sent
+        assert sent is not None
+        return {"via": {"host": sent.host, "model": sent.model}, "completion_tokens": reply.tokens}
 
     def undone(self, turns: int = 1) -> None:
         """The last exchanges, or a question that got no answer, were taken back."""

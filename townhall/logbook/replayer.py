@@ -1,7 +1,7 @@
 """Replays a log: the same prompts and seeds, every sampled id compared with the log."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from townhall.context.source import GatheredSources, PromptSources, SourceText
@@ -14,6 +14,7 @@ from townhall.logbook.log_reader import Log
 from townhall.logbook.log_syntax import LogTurn, Mark
 from townhall.logbook.recording_model import WatchedModel, prompt_hash
 from townhall.text_completion import TextCompletion
+from townhall.via.answering import KeptAnswer
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,12 @@ class Difference:
 
 @dataclass(frozen=True)
 class ReplayResult:
-    """How far the replies were the same."""
+    """How far the replies were the same. `kept` of another server's model were passed over: they stand as the log has them."""
 
     replies: int
     tokens: int
     difference: Difference | None = None
+    kept: int = 0
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,10 @@ def replay(
             conversation, settings = make(now), now
             conversation.use(sources)
         model.expected = None
+        if "via" in facts:
+            _say_again(conversation, step)
+            outcome = replace(outcome, kept=outcome.kept + 1)
+            continue
         expected = _expected(reply, outcome.replies + 1, log)
         if expected.max_tokens is not None:
             conversation.limit(expected.max_tokens)
@@ -179,13 +185,28 @@ def replay(
         conversation.stop = [text for text in stop if isinstance(text, str)] if isinstance(stop, list) else []
         model.expected = expected
         if difference := _rehearse(conversation, step.question, expected, log, reply):
-            return ReplayResult(outcome.replies, outcome.tokens, difference)
+            return replace(outcome, difference=difference)
         model.expected = None
         if not expected.interrupted and not facts.get("served"):
             conversation.after_reply()
-        outcome = ReplayResult(outcome.replies + 1, outcome.tokens + len(expected.ids))
+        outcome = replace(outcome, replies=outcome.replies + 1, tokens=outcome.tokens + len(expected.ids))
         info(outcome)
     return outcome
+
+
+def _say_again(conversation: Conversation, step: ReplayStep) -> None:
+    """Have another server's answer as it is kept, so that what comes after it finds it where it was."""
+    facts = step.reply.facts or {}
+    (restore.recall if facts.get("served") else restore.bring)(conversation, step.said)
+    finish = facts.get("finish_reason")
+    conversation.elsewhere = KeptAnswer(step.reply.text, str(facts.get("reasoning") or ""), finish if isinstance(finish, str) else "stop")
+    try:
+        for _ in conversation.reply(step.question, gathered=GatheredSources()):
+            pass
+        if finish != "interrupted" and not facts.get("served"):
+            conversation.after_reply()
+    finally:
+        conversation.elsewhere = None
 
 
 def of_conversation(settings: dict[str, Any]) -> dict[str, Any]:
@@ -228,8 +249,8 @@ def _heard(pieces: Iterable[str]) -> Difference | None:
 
 
 def total(log: Log) -> int:
-    """How many replies there are to go through."""
-    return sum(isinstance(step, ReplayStep) for step in steps(log))
+    """How many replies there are to be repeated."""
+    return sum(isinstance(step, ReplayStep) and "via" not in (step.reply.facts or {}) for step in steps(log))
 
 
 def _repeatable(turns: Sequence[LogTurn]) -> bool:

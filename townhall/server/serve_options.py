@@ -39,6 +39,7 @@ class ServeOptions:
     plain_penalty: float = 1.0  # on repetition, in texts that are carried on
     think: bool | None = None  # whether models think first, where a request does not say; None: as the template has it
     think_tokens: int | None = None  # of thoughts, at most
+    enrich: str = "off"  # whether clients are to have questions rewritten: off, ask, always
     speculate: bool = False  # are tokens guessed
     slots: int | None = None  # None: as many as a quarter of the free memory holds, at most 16
     keys: tuple[str, ...] = ()

@@ -10,8 +10,10 @@ from typing import Any, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from townhall.enrich.enricher import Enricher, EnrichmentRequest, Resolved
 from townhall.language_model import LanguageModel, SharesPasses
 from townhall.prefix_cache import PrefixCache
+from townhall.server.enrichment_work import EnrichmentWork, resolved
 from townhall.server.errors import APIError
 from townhall.server.job import Event, Job
 from townhall.server.model_embeddings import EmbeddingWork
@@ -90,6 +92,7 @@ class Service:
         self._served_models: ServedModels | None = None
         self._planner: Planner | None = None
         self._summary_store: SummaryStore | None = None
+        self._enricher: Enricher | None = None
         self._planning = ThreadPoolExecutor(1, thread_name_prefix="planner")
         self.metrics.watch("townhall_waiting", "Requests that wait for a slot.", lambda: self.scheduler.waiting)
         self.metrics.watch("townhall_active", "Requests that take turns on the engine.", lambda: self.scheduler.active)
@@ -202,7 +205,17 @@ class Service:
         self.scheduler.submit(work)
         return work
 
-    def cancel(self, job: Job | EmbeddingWork) -> None:
+    async def resolve(self, asked: EnrichmentRequest, gone: Callable[[], Awaitable[bool]]) -> Resolved:
+        """A question that needs no other; APIError where the queue is full, or the client has `gone`."""
+        if self._enricher is None:
+            llama = self.llama
+            self._enricher = await self.plan(lambda planner: Enricher(llama, self.options.format))
+        events: asyncio.Queue[Any] = asyncio.Queue()
+        work = EnrichmentWork(self._enricher, asked, _emitter(events), time.monotonic() + self.options.limits.request)
+        self.scheduler.submit(work)
+        return await resolved(events, gone, lambda: self.cancel(work))
+
+    def cancel(self, job: Job | EmbeddingWork | EnrichmentWork) -> None:
         """Nobody waits for this any more."""
         job.cancel()
         self.scheduler.wake()

@@ -149,7 +149,7 @@ class SummaryStore:
         def answered(text: str, ids: Sequence[int]) -> None:
             reply = Message(turn.id + 1, "assistant", text, (*ids, *prompt.close_ids), sampled=True)
             exchanges = (*prompt_plan.exchanges, Exchange(turn, reply))
-            bound = min(strategy.memory, window.capacity // 8)
+            bound = window.memory_bound(strategy.memory)
             self._waiting.append(
                 lambda: SummaryWork(
                     self.summary_checkpoints, self._slots, self._summarizer(persona, bound), prompt, strategy, window, exchanges

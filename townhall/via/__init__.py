@@ -1,0 +1,1 @@
+"""Answers from a model on another server, in the place of the local one."""
