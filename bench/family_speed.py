@@ -94,7 +94,7 @@ class RandomCheckpoint:
 
 
 def load(config: LlamaConfig, type: str, device: str) -> Llama:
-    kernels = kernels_for(device, experts=config.traits.experts is not None)
+    kernels = kernels_for(device)
     model = Transformer.from_checkpoint(RandomCheckpoint(config, type), kernels, device, cache_rows(WINDOW), max_context=WINDOW)
     tokenizer: Any = SimpleNamespace(stop_ids=frozenset(), undecodable=lambda rows: ())
     return Llama(model, tokenizer, WINDOW, device, "float16", "random")

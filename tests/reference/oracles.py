@@ -52,14 +52,15 @@ def rotate(x: np.ndarray, angles: np.ndarray) -> np.ndarray:
     return np.stack([even * cos - odd * sin, odd * cos + even * sin], -1).reshape(x.shape)
 
 
-def attend(q: np.ndarray, k: np.ndarray, v: np.ndarray, start_pos: int) -> np.ndarray:
-    """(T, H, Hd) over caches (KvH, rows, Hd) -> (T, H * Hd)."""
+def attend(q: np.ndarray, k: np.ndarray, v: np.ndarray, start_pos: int, window: int = 0) -> np.ndarray:
+    """(T, H, Hd) over caches (KvH, rows, Hd) -> (T, H * Hd); a token sees `window` positions, 0: all."""
     T, heads, head_dim = q.shape
     out = np.zeros((T, heads, head_dim))
     for t in range(T):
-        seen = start_pos + t + 1
+        end = start_pos + t + 1
+        seen = slice(max(0, end - window) if window else 0, end)
         for h in range(heads):
-            keys, values = (c[h * len(c) // heads, :seen].astype(np.float64) for c in (k, v))
+            keys, values = (c[h * len(c) // heads, seen].astype(np.float64) for c in (k, v))
             scores = keys @ q[t, h].astype(np.float64) * head_dim**-0.5
             weights = np.exp(scores - scores.max())
             out[t, h] = weights @ values / weights.sum()

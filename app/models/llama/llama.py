@@ -120,7 +120,7 @@ class Llama:
                 else f"--max-context {max_context} holds no token; pass a number from 1 to {config.context_length}"
             )
         device, done, given = Device.canonicalize(device), 0, kernels
-        kernels = kernels or kernels_for(device, experts=config.traits.experts is not None)
+        kernels = kernels or kernels_for(device)
         # a float32 file asks for float32 throughout; every other is coarser than a float16 cache
         cache_dtype = "float32" if checkpoint.stored("tok_embeddings.weight").type == "F32" else "float16"
         entry = 4 if cache_dtype == "float32" else 2  # bytes

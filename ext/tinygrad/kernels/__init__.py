@@ -7,8 +7,8 @@ from ext.tinygrad.kernels.protocol import Kernels
 from ext.tinygrad.kernels.training_kernels import TrainingKernels
 
 
-def kernels_for(device: str, experts: bool = False) -> Kernels:
-    """The fused kernels where this device has them, else (or under KERNELS=0) the plain-Tensor set; `experts`: for a mixture of them.
+def kernels_for(device: str) -> Kernels:
+    """The fused kernels where this device has them, else (or under KERNELS=0) the plain-Tensor set.
 
     A device that should have them and cannot use them says why on stderr.
     """
@@ -20,11 +20,7 @@ def kernels_for(device: str, experts: bool = False) -> Kernels:
     if kind in ("CL", "CUDA"):
         from ext.tinygrad.kernels.gpu.kernel_choice import kernels_on
 
-        chosen = kernels_on(device)
-        if chosen.has_experts or not experts:
-            return chosen
-        print("townhall: the kernels for GPUs run no mixture of experts yet; running on tinygrad's generated code", file=sys.stderr)
-        return ReferenceKernels()
+        return kernels_on(device)
     from ext.tinygrad.kernels.cpu.cpu_kernels import CPUKernels
 
     if (reason := CPUKernels.available()) is None:

@@ -97,7 +97,6 @@ class Kernels(Protocol[W]):
 
     name: str
     layout: str  # of its packed weights; sets of one layout read each other's, "" stands for none that could be kept
-    has_experts: bool  # runs mixtures of experts
     changes_by_row: bool  # takes weights whose change is another for each row of a pass (row_changes.py)
 
     def row_sizes(self, head_dim: int) -> tuple[int, ...]:

@@ -265,7 +265,6 @@ class ReferenceKernels:
 
     name = "tinygrad"
     layout = ""
-    has_experts = True
     changes_by_row = False
 
     def row_sizes(self, head_dim: int) -> tuple[int, ...]:

@@ -31,7 +31,6 @@ class CPUKernels:
 
     name = "cpu"
     layout = LAYOUT
-    has_experts = True
     changes_by_row = True
     _launch = staticmethod(launch)  # OpenCL drivers on the CPU run the same sources, launched otherwise
 

@@ -5,19 +5,17 @@ its cache on disk and its tests serve both.
 """
 
 import math
-import os
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from tinygrad import Tensor, UOp, dtypes
 from tinygrad.uop.ops import Ops
 
 from ext.tinygrad.buffers import upload
+from ext.tinygrad.kernels.gpu.gpu_experts import Mixture
 from ext.tinygrad.kernels.gpu.gpu_source import decode_source, embed_source, launch, matrix_source, plain_source, tile_source
 from ext.tinygrad.kernels.gpu.operands import (
     ROW_SIZES,
-    activation_bytes,
     activations,
     cache_macros,
     few,
@@ -26,15 +24,14 @@ from ext.tinygrad.kernels.gpu.operands import (
     table,
     variable,
 )
-from ext.tinygrad.kernels.gpu.tuner import LAYERS, Tuner, candidates
+from ext.tinygrad.kernels.gpu.product_tuning import product_key, tune_products
 from ext.tinygrad.kernels.gpu.tuning import DecodeShape, Tuning
 from ext.tinygrad.kernels.low_rank import AdaptedWeight, adapted, packed, plain_input, reads
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.packed.formats import GROUP, LAYOUT
 from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
 from ext.tinygrad.kernels.protocol import FULL_ATTENTION, Attention, HeadTransform, OneTokenProduct, Position, Routing, RowPositions
-from ext.tinygrad.kernels.reference import ReferenceKernels, capped, gated, into, store_heads
-from ext.tinygrad.toolchain import BackendError
+from ext.tinygrad.kernels.reference import ReferenceKernels, capped, gated, into
 
 PREFILL_ITEMS, PREFILL_SLOTS = 256, 4  # items and groups of rows of a prefill tile, as prefill.h is written
 QUERIES = 16  # tokens of an attention tile; eight items share each
@@ -53,20 +50,18 @@ class GPUKernels:
     many tokens are floats.
 
     What `attend` and `norm_gated` hand to `linear_residual` is, for few tokens, a buffer of bytes (c/activations.h) that holds both.
-    Traits that LLaMA has not (biases, norms of heads, windows, caps, GELU) are generated code between these kernels.
+    LayerNorm and norms after a layer are generated code between these kernels.
     """
 
     name = "gpu"
     layout = LAYOUT
-    has_experts = False
     changes_by_row = False
     chunks = (512, 128, 32)  # tokens that a prefill pass takes: tiles of few tokens would leave most of a large card idle
 
     def __init__(self, tuning: Tuning):
         self.tuning = tuning
         self._counters: dict[str, Tensor] = {}
-        self._shapes: dict[str, DecodeShape] = {}  # that were measured, by product
-        self._scratch: dict[tuple, Tensor] = {}  # what products are measured over
+        self.shapes: dict[str, DecodeShape] = {}  # that were measured, by product
 
     def pack(self, matrix: QuantMatrix, device: str) -> PackedMatrix:
         return PackedMatrix.pack(matrix, device)
@@ -98,26 +93,37 @@ class GPUKernels:
         heads: HeadTransform | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         T, (*_, kv_heads, _, head_dim) = x.shape[0], cache_k.shape
-        if heads is not None or norm is None or adapted(wq, wk, wv):
-            q, k, v = (self.norm_linear(x, norm, eps, w) for w in (wq, wk, wv))
-            return store_heads(q, k, v, rope, cache_k, cache_v, start_pos, heads)
-        n_heads = wq.shape[0] // head_dim
-        macros = {"Q_HEADS": n_heads, "KV_HEADS": kv_heads, **cache_macros(cache_k)}
-        q = floats(x, T, n_heads, head_dim)
-        out = self._product("qkv", x, norm, eps, [wq, wk, wv], macros, [q, cache_k, cache_v], [rope], start_pos)
+        n_heads, bias = wq.shape[0] // head_dim, None if heads is None else heads.bias
+        macros: dict[str, object] = {"Q_HEADS": n_heads, "KV_HEADS": kv_heads, "BIAS": int(bias is not None), **cache_macros(cache_k)}
+        outputs = [floats(x, T, n_heads, head_dim), cache_k, cache_v]
+        more = [rope] if bias is None else [rope, bias]
+        if (heads is None or heads.norm is None) and not adapted(wq, wk, wv):
+            out = self._product("qkv", x, norm, eps, [wq, wk, wv], macros, outputs, more, start_pos)
+            return out[0], out[1], out[2]
+        projected = [self.norm_linear(x, norm, eps, w) for w in (wq, wk, wv)]
+        if heads is not None and heads.norm is not None:
+            macros |= {"PER_HEAD": int(heads.per_head), "EPS": float(heads.eps)}
+            more.insert(1, heads.norm)
+        items = self.tuning.plain_items
+        macros |= {"TOKENS": T, "NORMED": int(len(more) > 1 + (bias is not None)), "ITEMS": items, **place_macros(start_pos)}
+        source = plain_source(self.tuning, "heads.c", "heads", macros)
+        inputs = [*projected, *more, *table(start_pos)]
+        out = launch(source, "heads", [n_heads + 2 * kv_heads, T], items, outputs, inputs, variable(start_pos))
         return out[0], out[1], out[2]
 
     def attend(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: Position, attention: Attention = FULL_ATTENTION) -> Tensor:
         (T, heads, head_dim), (*_, kv_heads, _, _) = q.shape, cache_k.shape
-        if head_dim % 4 or attention.window or attention.softcap:
+        if head_dim % 4:
             return ReferenceKernels().attend(q, cache_k, cache_v, start_pos, attention)
         macros: dict[str, object] = {
+            "TOKENS": T,
             "HEADS_PER_KV": heads // kv_heads,
             "HEADS_IN_ALL": heads,
-            "SCALE": math.log2(math.e) * attention.scale_of(head_dim),
+            "SCALE": (1.0 if attention.softcap else math.log2(math.e)) * attention.scale_of(head_dim),
+            "WINDOW": attention.window,
+            **_capped(attention.softcap),
             **cache_macros(cache_k),
         }
-        macros["TOKENS"] = T
         if T == 1 or isinstance(start_pos, RowPositions):
             return self._attend_each(q, cache_k, cache_v, start_pos, macros)
         macros["QUERY_HEADS"] = heads
@@ -180,16 +186,17 @@ class GPUKernels:
         bias: Tensor | None = None,
         scale: float = 1.0,
     ) -> Tensor:
-        if bias is not None or scale != 1 or adapted(weight):
+        if adapted(weight):
             product = self.norm_linear(x, None, 0.0, weight)
             return into(out, residual + (product if bias is None else product + bias) * scale)
         if out is not None and (x.uop.op is not Ops.AFTER or reads(x, out)):
             # generated code may read what `out` holds now, and would be scheduled after a launch that overwrites it
-            return into(out, self.linear_residual(x, weight, residual))
+            return into(out, self.linear_residual(x, weight, residual, None, bias, scale))
         rows, cols = weight.shape
         T = residual.shape[0]
         out = floats(x, T, rows) if out is None else out
-        return self._product("linear", x, None, 0.0, [weight], {"RESIDUAL": 1}, [out], [residual])[0]
+        macros = {"RESIDUAL": 1, "BIAS": int(bias is not None), **_scaled(scale)}
+        return self._product("linear", x, None, 0.0, [weight], macros, [out], [residual] if bias is None else [bias, residual])[0]
 
     def norm_gated(
         self,
@@ -201,11 +208,12 @@ class GPUKernels:
         activation: str = "silu",
         bias: Tensor | None = None,
     ) -> Tensor:
-        if activation != "silu" or bias is not None or norm is None or adapted(w_gate, w_up):
+        if adapted(w_gate, w_up):
             return gated(self.norm_linear(x, norm, eps, w_gate), self.norm_linear(x, norm, eps, w_up), activation, bias)
         T, rows = x.shape[0], w_gate.shape[0]
         out = activations(x, T, rows) if few(T) else floats(x, T, rows)
-        return self._product("gated", x, norm, eps, [w_gate, w_up], {}, [out])[0]
+        macros = {"GELU": int(activation == "gelu"), "BIAS": int(bias is not None)}
+        return self._product("gated", x, norm, eps, [w_gate, w_up], macros, [out], [] if bias is None else [bias])[0]
 
     def norm_linear(
         self, x: Tensor, norm: Tensor | None, eps: float, weight: PackedMatrix, scale: float = 1.0, softcap: float = 0.0
@@ -213,8 +221,8 @@ class GPUKernels:
         if isinstance(weight, AdaptedWeight):
             changed = weight.changed(self.norm_linear(x, norm, eps, packed(weight)), plain_input(x, norm, eps, weight.shape[1]))
             return capped(changed * scale, softcap).contiguous()
-        result = self._product("linear", x, norm, eps, [weight], {"RESIDUAL": 0}, [floats(x, x.shape[0], weight.shape[0])])[0]
-        return result if (scale, softcap) == (1, 0) else capped(result * scale, softcap).contiguous()
+        macros = {"RESIDUAL": 0, **_scaled(scale), **_capped(softcap)}
+        return self._product("linear", x, norm, eps, [weight], macros, [floats(x, x.shape[0], weight.shape[0])])[0]
 
     def experts_residual(
         self,
@@ -230,7 +238,15 @@ class GPUKernels:
         out: Tensor | None = None,
         activation: str = "silu",
     ) -> Tensor:
-        raise BackendError("the kernels for GPUs do not run mixtures of experts yet; set KERNELS=0 for generated code")
+        (T, cols), hidden = x.shape, w_gate.shape[0] // routing.experts
+        mixture = Mixture(self, routing, T, cols, hidden)
+        shares, rows, experts, places = mixture.route(self.norm_linear(x, norm, eps, router))
+        inputs = mixture.gathered(x, norm, eps, rows)
+        units = activations(x, mixture.places, hidden)
+        gelu: dict[str, object] = {"GELU": int(activation == "gelu")}
+        units = mixture.product("gated", inputs, [w_gate, w_up], hidden, gelu, units, experts)
+        products = mixture.product("linear", units, [w_down], cols, {"RESIDUAL": 0}, floats(x, mixture.places, cols), experts)
+        return mixture.combine(products, shares, places, residual, floats(x, T, cols) if out is None else out)
 
     def norm_residual(self, x: Tensor, norm: Tensor, eps: float, residual: Tensor, out: Tensor | None = None) -> Tensor:
         return ReferenceKernels().norm_residual(x, norm, eps, residual, out)
@@ -245,7 +261,7 @@ class GPUKernels:
         norm: Tensor | None,
         eps: float,
         weights: Sequence[PackedMatrix],
-        macros: dict[str, object],
+        macros: Mapping[str, object],
         outputs: Sequence[Tensor],
         more: Sequence[Tensor] = (),
         start_pos: Position | None = None,
@@ -258,12 +274,12 @@ class GPUKernels:
         inputs = [x] if norm is None else [x, norm]
         formats = [w.format for w in weights]
         if few(T):
-            shape = self._shape(name, weights)
+            shape = self.shape(name, weights)
             slots, items = shape.slots, shape.items
             if x.dtype != dtypes.uint8 and (T > 1 or norm is None):
                 # by as many items as a product of one token has: its sum of squares has the same order then
                 inputs, macros["NORM"] = [self._to_activations(x, norm, eps, items if T > 1 else self.tuning.plain_items)], 0
-            tokens = self._tile_tokens(T, shape)
+            tokens = self.tile_tokens(T, shape)
             macros |= {"TILE_TOKENS": tokens, "SLOTS": slots, "ITEMS": items, "LOADS": shape.loads}
             source = decode_source(self.tuning, f"{name}.c", name, formats, macros)
         elif self.tuning.has_matrix and cols % 32 == 0 and all(f.element != "f32" for f in formats):
@@ -284,7 +300,7 @@ class GPUKernels:
         inputs = [*inputs, *(w.data for w in weights), *more, *table(start_pos)]
         return launch(source, name, [-(-T // tokens), tiles], items, outputs, inputs, variable(start_pos))
 
-    def _tile_tokens(self, T: int, shape: DecodeShape) -> int:
+    def tile_tokens(self, T: int, shape: DecodeShape) -> int:
         """Of few tokens, how many a work-group takes: as many as its sums have room for in half of the local memory."""
         parts = 1 if self.tuning.has_shuffle else 16
         each = 4 * GROUP * (parts * shape.items // WARP + shape.slots)
@@ -316,54 +332,16 @@ class GPUKernels:
         """Measure which work-groups suit each product on its device, for so many seconds at most, and use them from here on.
 
         None takes the time it needs. What was found earlier on such a device is read from the disk."""
-        if self.tuning.kind != "gpu" or not products or os.environ.get("TUNE", "1") == "0":
-            return
-        device = products[0].weights[0][0].data.device
-        tuner = Tuner(device, self.tuning)
-        until = math.inf if seconds is None else time.perf_counter() + seconds
-        for product in sorted(products, key=lambda p: -sum(w.nbytes for w in p.weights[0]) * len(p.weights)):
-            weights = product.weights[0]
-            key, cols = _key(product.name, weights), weights[0].shape[1]
-            default = self._shape(product.name, weights)
-            shapes = candidates(default, self.tuning.most_warps(cols, any(w.format.element for w in weights)), self.tuning.most_items)
+        tune_products(self, products, seconds)
 
-            def run(shape: DecodeShape, product: OneTokenProduct = product, key: str = key) -> list[Tensor]:
-                self._shapes[key] = shape
-                return [tensor for i, layer in enumerate(product.weights[:LAYERS]) for tensor in self._run(product, layer, i)]
-
-            self._shapes[key] = tuner.choose(key, default, shapes, run, until)
-        tuner.save()
-
-    def _run(self, product: OneTokenProduct, weights: Sequence[PackedMatrix], layer: int) -> list[Tensor]:
-        """Launch a product of a layer over numbers that mean nothing."""
-        cols, device = weights[0].shape[1], weights[0].data.device
-
-        def zeros(name: str, *shape: int, dtype: type[np.generic] = np.float32) -> Tensor:
-            if (name, shape) not in self._scratch:
-                self._scratch[name, shape] = upload(np.zeros(shape, dtype), device)
-            return self._scratch[name, shape]
-
-        x = zeros("x", 1, cols)
-        if product.name == "qkv":
-            heads = [w.shape[0] // product.head_dim for w in weights]
-            k, v = (zeros(f"{name} {layer}", heads[1], 2, product.head_dim, dtype=np.float16) for name in "kv")
-            wq, wk, wv = weights
-            return list(self.norm_qkv(x, x, 1.0, wq, wk, wv, zeros("rope", 2, product.head_dim // 2, 2), k, v, 0))
-        if product.name == "gated":
-            return [self.norm_gated(x, x, 1.0, weights[0], weights[1])]
-        if product.norm:
-            return [self.norm_linear(x, x, 1.0, weights[0])]
-        activations = zeros("activations", 1, activation_bytes(cols), dtype=np.uint8)
-        return [self.linear_residual(activations, weights[0], zeros("residual", 1, weights[0].shape[0]))]
-
-    def _shape(self, name: str, weights: Sequence[PackedMatrix]) -> DecodeShape:
+    def shape(self, name: str, weights: Sequence[PackedMatrix]) -> DecodeShape:
         """The work-group of a product of one token: what was measured, or the table's."""
         rows, cols = weights[0].shape
         abreast = len(weights) if name == "gated" else 1
         # whole blocks of 32 rows of what another product reads
         slots = 2 * abreast if abreast > 1 and rows % 32 == 0 else abreast
         default = self.tuning.decode_shape(cols, slots, any(w.format.element for w in weights))
-        found = self._shapes.get(_key(name, weights))
+        found = self.shapes.get(product_key(name, weights))
         return found if found and found.slots % slots == 0 and found.items <= self.tuning.most_items else default
 
     def _to_activations(self, x: Tensor, norm: Tensor | None, eps: float, items: int) -> Tensor:
@@ -394,6 +372,9 @@ class GPUKernels:
         return self._counters[device]
 
 
-def _key(name: str, weights: Sequence[PackedMatrix]) -> str:
-    """What a product's speed depends on."""
-    return f"{name} {' '.join(f'{w.format.name} {w.shape[0]}' for w in weights)} x {weights[0].shape[1]}"
+def _scaled(scale: float) -> dict[str, object]:
+    return {} if scale == 1 else {"SCALED": 1, "FACTOR": float(scale)}
+
+
+def _capped(softcap: float) -> dict[str, object]:
+    return {"CAPPED": 1, "SOFTCAP": float(softcap)} if softcap else {}

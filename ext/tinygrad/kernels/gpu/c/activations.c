@@ -1,4 +1,4 @@
-// Rows of floats, normed where NORM, as a buffer of activations (activations.h), by a work-group each
+// Rows of floats, normed where NORM, as a buffer of activations (activations.h), by a work-group each; where GATHERED, those that `rows` names
 
 QUANTIZE_ROW(quantize_row, GLOBAL)
 
@@ -10,8 +10,16 @@ QUANTIZE_ROW(quantize_row, GLOBAL)
 #define WEIGHTS x
 #endif
 
-KERNEL(ITEMS) ENTRY(GLOBAL float* RESTRICT out, const GLOBAL float* RESTRICT x NORM_PARAM) {
+#if GATHERED
+#define ROWS_PARAM , const GLOBAL int* RESTRICT rows
+#define ROW max(rows[group_id(0)], 0)
+#else
+#define ROWS_PARAM
+#define ROW group_id(0)
+#endif
+
+KERNEL(ITEMS) ENTRY(GLOBAL float* RESTRICT out, const GLOBAL float* RESTRICT x NORM_PARAM ROWS_PARAM) {
   LOCAL_ARRAY(float, scratch, ITEMS);
   GLOBAL float* to = out + (long)group_id(0) * ACTIVATION_WORDS(COLS);
-  quantize_row(x + (long)group_id(0) * COLS, WEIGHTS, (GLOBAL int*)(to + COLS), (GLOBAL float*)(to + COLS + COLS / 4), to, scratch);
+  quantize_row(x + (long)ROW * COLS, WEIGHTS, (GLOBAL int*)(to + COLS), (GLOBAL float*)(to + COLS + COLS / 4), to, scratch);
 }

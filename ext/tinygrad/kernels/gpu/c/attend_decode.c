@@ -5,6 +5,7 @@
 // out is a buffer of activations (activations.h) of HEADS_IN_ALL * HEAD_DIM columns. counters: zero before and after, one for each group of heads of a token.
 
 #include "place.h"
+#include "scores.h"
 
 #define LANES (HEAD_DIM / 8)
 #define ABREAST (32 / LANES)  // positions side by side in a warp
@@ -38,8 +39,8 @@ KERNEL(ITEMS) ENTRY(GLOBAL float* out, GLOBAL float* partial, GLOBAL int* counte
   LOCAL_ARRAY(float, states, WARPS * HEADS * STATE);
   LOCAL_ARRAY(int, last, 1);
   const int item = item_id(), lane = item % LANES, at = item % 32 / LANES, warp = item / 32, split = group_id(1), t = group_id(2);
-  const int group = t * GROUPS + group_id(0), head = group_id(0) * HEADS, n = POSITION_OF(t) + 1;
-  const int steps = (n + WARPS * ABREAST - 1) / (WARPS * ABREAST);  // of a whole work-group
+  const int group = t * GROUPS + group_id(0), head = group_id(0) * HEADS, n = POSITION_OF(t) + 1, from = FIRST_SEEN(n);
+  const int steps = (n - from + WARPS * ABREAST - 1) / (WARPS * ABREAST);  // of a whole work-group
   const int begin = steps * split / SPLITS, end = steps * (split + 1) / SPLITS;
   const long cache = ((long)SLOT_OF(t) * (HEADS_IN_ALL / HEADS_PER_KV) + head / HEADS_PER_KV) * CACHE_ROWS * HEAD_DIM + 8 * lane;
   q += (long)t * HEADS_IN_ALL * HEAD_DIM, out += (long)t * OUT_WORDS, partial += (long)t * HEADS_IN_ALL * SPLITS * STATE;
@@ -54,14 +55,14 @@ KERNEL(ITEMS) ENTRY(GLOBAL float* out, GLOBAL float* partial, GLOBAL int* counte
     Eight key[STEPS], value[STEPS];
     UNROLL for (int s = 0; s < STEPS; s++) {
       // beyond the end the newest position again, whose weight is then zero: no branch keeps loads from being in flight together
-      const int p = min(((first + s) * WARPS + warp) * ABREAST + at, n - 1);
+      const int p = min(from + ((first + s) * WARPS + warp) * ABREAST + at, n - 1);
       key[s] = load8(k, cache + (long)p * HEAD_DIM), value[s] = load8(v, cache + (long)p * HEAD_DIM);
     }
     UNROLL for (int h = 0; h < HEADS; h++) {
       float score[STEPS], now = best[h];
       UNROLL for (int s = 0; s < STEPS; s++) {
-        score[s] = sum_lanes(dot4(key[s].low, query[h].low) + dot4(key[s].high, query[h].high));
-        if (first + s >= end || ((first + s) * WARPS + warp) * ABREAST + at >= n) score[s] = HIDDEN;
+        score[s] = capped(sum_lanes(dot4(key[s].low, query[h].low) + dot4(key[s].high, query[h].high)));
+        if (first + s >= end || from + ((first + s) * WARPS + warp) * ABREAST + at >= n) score[s] = HIDDEN;
         now = max(now, score[s]);
       }
       const float keep = exp2(best[h] - now);

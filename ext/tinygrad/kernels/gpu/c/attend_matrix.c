@@ -2,6 +2,8 @@
 // a warp; keys and values of CHUNK positions at a time lie as halves in local memory. The scores that the instruction leaves with an item are what it expects
 // of the item as weights of the values, so they stay in registers. Fragments: mma_ptx.h.
 
+#include "scores.h"
+
 #define KEY_PITCH (HEAD_DIM / 16 % 2 ? HEAD_DIM / 2 : HEAD_DIM / 2 + 8)  // words; an odd multiple of eight, so that loads of 8 bytes by 16 items meet in no bank
 #define VALUE_PITCH (HEAD_DIM + 8)                                      // words: two positions of a dimension; 8 or 24 modulo 32
 #define STEPS (HEAD_DIM / 16)
@@ -50,7 +52,7 @@ KERNEL(ITEMS) ENTRY(GLOBAL float* RESTRICT out, const GLOBAL float* RESTRICT q, 
   }
   float sum[DIMS][4], best[2] = {HIDDEN, HIDDEN}, total[2] = {0, 0};
   UNROLL for (int i = 0; i < DIMS; i++) sum[i][0] = sum[i][1] = sum[i][2] = sum[i][3] = 0;
-  for (int first = 0; first < end; first += CHUNK) {
+  for (int first = FIRST_SEEN(start_pos + token + 1) / CHUNK * CHUNK; first < end; first += CHUNK) {
     lay_keys(keys, k, first, end);
     lay_values(values, v, first, end);
     sync_group();
@@ -62,8 +64,11 @@ KERNEL(ITEMS) ENTRY(GLOBAL float* RESTRICT out, const GLOBAL float* RESTRICT q, 
           const uint2 key = *(const LOCAL uint2*)(keys + (8 * i + group) * KEY_PITCH + 8 * s + 2 * pair);
           mma_m16n8k16(score[i], query[s][0], query[s][1], query[s][2], query[s][3], key.x, key.y);
         }
-        UNROLL for (int j = 0; j < 4; j++)
-          if (first + 8 * i + 2 * pair + j % 2 >= min(sees + j / 2 * 8, end)) score[i][j] = HIDDEN;
+        UNROLL for (int j = 0; j < 4; j++) {
+          // what is hidden from a row that has seen nothing yet counts until its first score comes, which makes it zero
+          const int p = first + 8 * i + 2 * pair + j % 2, n = sees + j / 2 * 8;
+          score[i][j] = p < min(n, end) && p >= FIRST_SEEN(n) ? capped(score[i][j]) : HIDDEN;
+        }
       }
       UNROLL for (int half_ = 0; half_ < 2; half_++) {
         float now = best[half_];

@@ -1,6 +1,8 @@
 // Attention of many tokens with an online softmax (arXiv 2205.14135): a work-group takes a query head and QUERIES tokens, eight items share a
 // token; keys, then values, of CHUNK positions at a time lie in local memory.
 
+#include "scores.h"
+
 #define WIDTH 8  // items that share a token
 #define PITCH (HEAD_DIM + 1)
 #define DIMS ((HEAD_DIM + WIDTH - 1) / WIDTH)
@@ -22,7 +24,7 @@ KERNEL(ITEMS) ENTRY(GLOBAL float* RESTRICT out, const GLOBAL float* RESTRICT q,
   LOCAL_ARRAY(float, weights, QUERIES * (CHUNK + 1));
   const int item = item_id(), lane = item % WIDTH, t = item / WIDTH, head = group_id(0), token = group_id(1) * QUERIES;
   const int end = start_pos + min(token + QUERIES, TOKENS);  // positions that the last of these tokens sees
-  const int sees = min(start_pos + token + t + 1, end);
+  const int sees = min(start_pos + token + t + 1, end), from = FIRST_SEEN(start_pos + token + t + 1);
   k += (long)(head / HEADS_PER_KV) * CACHE_ROWS * HEAD_DIM;
   v += (long)(head / HEADS_PER_KV) * CACHE_ROWS * HEAD_DIM;
   for (int i = item; i < QUERIES * HEAD_DIM; i += ITEMS) {
@@ -31,13 +33,13 @@ KERNEL(ITEMS) ENTRY(GLOBAL float* RESTRICT out, const GLOBAL float* RESTRICT q,
   }
   float sum[DIMS], best = HIDDEN, total = 0;
   for (int i = 0; i < DIMS; i++) sum[i] = 0;
-  for (int first = 0; first < end; first += CHUNK) {
+  for (int first = FIRST_SEEN(start_pos + token + 1) / CHUNK * CHUNK; first < end; first += CHUNK) {
     fetch(rows, k, first, end);
     sync_group();
     for (int i = lane; i < CHUNK; i += WIDTH) {
       float score = 0;
       for (int d = 0; d < HEAD_DIM; d++) score += queries[t * PITCH + d] * rows[i * PITCH + d];
-      weights[t * (CHUNK + 1) + i] = first + i < sees ? score : HIDDEN;
+      weights[t * (CHUNK + 1) + i] = first + i < sees && first + i >= from ? capped(score) : HIDDEN;
     }
     sync_group();
     fetch(rows, v, first, end);
@@ -48,7 +50,7 @@ KERNEL(ITEMS) ENTRY(GLOBAL float* RESTRICT out, const GLOBAL float* RESTRICT q,
     for (int i = 0; i < DIMS; i++) sum[i] *= keep;
     sync_group();
     for (int i = 0; i < CHUNK; i++) {
-      const float weight = first + i < sees ? exp2(weights[t * (CHUNK + 1) + i] - best) : 0.0f;
+      const float weight = first + i < sees && first + i >= from ? exp2(weights[t * (CHUNK + 1) + i] - best) : 0.0f;
       total += weight;
       for (int j = 0; j < DIMS; j++)
         if (HEAD_DIM % WIDTH == 0 || lane + WIDTH * j < HEAD_DIM) sum[j] += weight * rows[i * PITCH + lane + WIDTH * j];

@@ -2,6 +2,7 @@
 // local memory. The splits are combined by attend_combine.c.
 
 #include "place.h"
+#include "scores.h"
 
 #define WIDTH (HEAD_DIM / 4)     // items that share a position
 #define ABREAST (ITEMS / WIDTH)  // positions side by side
@@ -15,8 +16,8 @@ KERNEL(ITEMS) ENTRY(GLOBAL float* RESTRICT partial, const GLOBAL float* RESTRICT
   LOCAL_ARRAY(float, parts, DOTS > SUMS ? DOTS : SUMS);
   LOCAL_ARRAY(float, scores, HEADS * CHUNK);
   const int item = item_id(), lane = item % WIDTH, at = item / WIDTH, split = group_id(1), t = group_id(2);
-  const int head = group_id(0) * HEADS, n = POSITION_OF(t) + 1, chunks = (n + CHUNK - 1) / CHUNK;
-  const int begin = chunks * split / SPLITS * CHUNK, end = min(n, chunks * (split + 1) / SPLITS * CHUNK);
+  const int head = group_id(0) * HEADS, n = POSITION_OF(t) + 1, from = FIRST_SEEN(n), chunks = (n - from + CHUNK - 1) / CHUNK;
+  const int begin = from + chunks * split / SPLITS * CHUNK, end = min(n, from + chunks * (split + 1) / SPLITS * CHUNK);
   const long cache = ((long)SLOT_OF(t) * (HEADS_IN_ALL / HEADS_PER_KV) + head / HEADS_PER_KV) * CACHE_ROWS * HEAD_DIM + 4 * lane;
   q += (long)t * HEADS_IN_ALL * HEAD_DIM, partial += (long)t * HEADS_IN_ALL * SPLITS * (HEAD_DIM + 2);
   float4 query[HEADS], sum[HEADS];
@@ -35,7 +36,7 @@ KERNEL(ITEMS) ENTRY(GLOBAL float* RESTRICT partial, const GLOBAL float* RESTRICT
     for (int i = item; i < HEADS * CHUNK; i += ITEMS) {
       float score = 0;
       for (int l = 0; l < WIDTH; l++) score += parts[i * (WIDTH + 1) + l];
-      scores[i] = first + i % CHUNK < end ? score : HIDDEN;
+      scores[i] = first + i % CHUNK < end ? capped(score) : HIDDEN;
     }
     sync_group();
     for (int h = 0; h < HEADS; h++) {

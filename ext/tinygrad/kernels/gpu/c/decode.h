@@ -55,7 +55,7 @@
   const int item = item_id(), lane = item % 32, warp = item / 32, slot = warp % SLOTS;                                       \
   PREPARE                                                                                                                    \
   if (GROUP_OF(slot) * GROUP_ROWS < rows)                                                                                    \
-    MULTIPLY_OF(PART_OF(slot), GROUP_OF(slot), warp / SLOTS, lane, scratch + warp * WARP_SUMS, INPUT);                       \
+    MULTIPLY_OF(PART_OF(slot), FIRST_GROUP + GROUP_OF(slot), warp / SLOTS, lane, scratch + warp * WARP_SUMS, INPUT);                       \
   sync_group();                                                                                                              \
   for (int i = item; i < SHARED_FLOATS; i += ITEMS) {                                                                        \
     const int of = i / TILE_ROWS, row_in_tile = i % TILE_ROWS;                                                               \

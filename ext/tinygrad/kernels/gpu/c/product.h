@@ -1,6 +1,19 @@
 // The body of every product. A tile's sums go to `shared`, SUM_TOKENS tokens at a time: EACH_STAGE of the tokens `first` … they are gathered (GATHER) as
 // shared[t * SUM_PITCH + row in tile], and EMIT runs for each of the EMITTED rows that a tile has of the output, with t, row and `at`, where its sum is.
 
+// Where the weights are those of several experts (EXPERT_TILES), one under another, `experts` says which of them each EXPERT_TILES tiles of tokens have; where it
+// is -1 nothing is computed.
+#if EXPERT_TILES
+#define EXPERT_PARAM , const GLOBAL int* RESTRICT experts
+#define EXPERT experts[group_id(0) / EXPERT_TILES]
+#define FIRST_GROUP (EXPERT * (OUT_ROWS / GROUP_ROWS))
+#define OWN_ROWS (EXPERT < 0 ? 0 : OUT_ROWS)
+#else
+#define EXPERT_PARAM
+#define FIRST_GROUP 0
+#define OWN_ROWS OUT_ROWS
+#endif
+
 #define PRODUCT(rows_of_it, EMITTED, EMIT)                                                     \
   LOCAL_ARRAY(float, shared, SHARED_FLOATS);                                                   \
   const int rows = rows_of_it, token = group_id(0) * TILE_TOKENS;                              \

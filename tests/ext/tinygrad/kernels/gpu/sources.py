@@ -6,13 +6,13 @@ from unittest.mock import patch
 
 from tinygrad import Tensor, dtypes
 
-from ext.tinygrad.kernels.gpu import gpu_kernels
+from ext.tinygrad.kernels.gpu import gpu_experts, gpu_kernels
 from ext.tinygrad.kernels.gpu.gpu_kernels import GPUKernels
 from ext.tinygrad.kernels.gpu.operands import few
 from ext.tinygrad.kernels.gpu.tuning import Tuning
 from ext.tinygrad.kernels.packed.formats import FORMATS, Format
 from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
-from ext.tinygrad.kernels.protocol import RowPositions
+from ext.tinygrad.kernels.protocol import Attention, HeadTransform, Routing, RowPositions
 
 Sources = dict[str, tuple[str, str]]  # by what they serve: (source, entry)
 
@@ -25,7 +25,7 @@ def recorded(into: list[tuple[str, str]]) -> Iterator[None]:
         into.append((source, entry))
         return list(outputs)
 
-    with patch.object(gpu_kernels, "launch", launch):
+    with patch.object(gpu_kernels, "launch", launch), patch.object(gpu_experts, "launch", launch):
         yield
 
 
@@ -65,6 +65,11 @@ def sources(tuning: Tuning, form: Format, T: int, dim: int, hidden: int, heads: 
     note("wo", lambda: set_.linear_residual(attended, weight(form, dim, dim), x))  # type: ignore[arg-type]
     h = note("gated", lambda: set_.norm_gated(x, norm, 1e-5, weight(form, hidden, dim), weight(form, hidden, dim)))
     note("down", lambda: set_.linear_residual(h, down, x))  # type: ignore[arg-type]
+    heads_norm = HeadTransform(empty((heads + 2 * kv_heads) * head_dim), empty(2 * head_dim), True, 1e-5)
+    note("heads", lambda: set_.norm_qkv(x, norm, 1e-5, wq, wk, wv, empty(rows, head_dim // 2, 2), *caches, at, heads_norm))
+    note("window", lambda: set_.attend(empty(T, heads, head_dim), *caches, at, Attention(window=512, softcap=30.0)))
+    mixed = [weight(form, n * 8, cols) for n, cols in ((hidden // 2, dim), (hidden // 2, dim), (dim, hidden // 2))]
+    note("mixture", lambda: set_.experts_residual(x, norm, 1e-5, weight(form, 8, dim), *mixed, Routing(8, 2, True), x))  # type: ignore[arg-type]
     note("head", lambda: set_.norm_linear(x, norm, 1e-5, weight(form, vocab, dim)))
     note("top", lambda: set_.largest(empty(1, vocab)))
     return found

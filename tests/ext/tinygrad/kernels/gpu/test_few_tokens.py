@@ -5,7 +5,7 @@ import pytest
 from tinygrad import Tensor, dtypes
 
 from ext.tinygrad.kernels.gpu.operands import ROW_SIZES
-from ext.tinygrad.kernels.protocol import RowPositions, rope_table
+from ext.tinygrad.kernels.protocol import Attention, RowPositions, rope_table
 from ext.tinygrad.kernels.reference import ReferenceKernels
 from tests.ext.tinygrad.kernels.gpu.test_operations import EPS, GPU, TYPES, cuda_emulator, floats, gpu  # noqa: F401
 from tests.reference import oracles
@@ -48,9 +48,10 @@ def test_products_are_those_of_one_token(gpu: GPU, type: str, T: int) -> None:  
 
 
 @pytest.mark.parametrize(
-    "heads, kv_heads, head_dim, cache, T",
-    [(9, 3, 64, np.float16, 4), *(pytest.param(*case, marks=pytest.mark.slow) for case in (
-        (4, 4, 32, np.float32, 2), (16, 2, 128, np.float16, 16), (8, 1, 80, np.float16, 8), (2, 1, 100, np.float32, 4)))],
+    "heads, kv_heads, head_dim, cache, T, attention",
+    [(9, 3, 64, np.float16, 4, Attention()), *(pytest.param(*case, marks=pytest.mark.slow) for case in (
+        (4, 4, 32, np.float32, 2, Attention(window=20, softcap=30.0)), (16, 2, 128, np.float16, 16, Attention()),
+        (9, 3, 64, np.float16, 8, Attention(window=33)), (8, 1, 80, np.float16, 8, Attention()), (2, 1, 100, np.float32, 4, Attention())))],
 )  # fmt: skip
 def test_each_attends_as_it_does_alone(
     gpu: GPU,  # noqa: F811
@@ -59,20 +60,21 @@ def test_each_attends_as_it_does_alone(
     head_dim: int,
     cache: type[np.floating],
     T: int,
+    attention: Attention,
 ) -> None:
     rng = np.random.default_rng(T)
     table, q = places(rng, T), floats(rng, T, heads, head_dim)
     k, v = (rng.standard_normal((SLOTS, kv_heads, ROWS, head_dim)).astype(cache) for _ in range(2))
     at = RowPositions(gpu.put(table))
-    out = gpu.kernels.attend(gpu.put(q), gpu.put(k), gpu.put(v), at)
-    plain = ReferenceKernels().attend(gpu.put(q), gpu.put(k), gpu.put(v), at).numpy()
+    out = gpu.kernels.attend(gpu.put(q), gpu.put(k), gpu.put(v), at, attention)
+    plain = ReferenceKernels().attend(gpu.put(q), gpu.put(k), gpu.put(v), at, attention).numpy()
     wide = heads * head_dim
     values = bits(out, T)[:, : 4 * wide].view(np.float32) if out.dtype == dtypes.uint8 else out.numpy()
     assert np.isfinite(values).all()
     for t, (slot, position) in enumerate(table.T):
         if position >= 0:
             oracles.assert_close(values[t], plain[t].astype(np.float64), tolerance=1e-5)
-            alone = gpu.kernels.attend(gpu.put(q[t : t + 1]), gpu.put(k[slot]), gpu.put(v[slot]), int(position))
+            alone = gpu.kernels.attend(gpu.put(q[t : t + 1]), gpu.put(k[slot]), gpu.put(v[slot]), int(position), attention)
             np.testing.assert_array_equal(bits(out, T)[t], bits(alone, 1)[0])
 
 

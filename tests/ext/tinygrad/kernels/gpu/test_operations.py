@@ -17,7 +17,7 @@ from ext.tinygrad.kernels.gpu import gpu_kernels
 from ext.tinygrad.kernels.gpu.gpu_kernels import GPUKernels
 from ext.tinygrad.kernels.gpu.tuning import Tuning
 from ext.tinygrad.kernels.matrix import QuantMatrix
-from ext.tinygrad.kernels.protocol import Kernels, rope_table
+from ext.tinygrad.kernels.protocol import FULL_ATTENTION, Attention, Kernels, rope_table
 from ext.tinygrad.kernels.reference import ReferenceKernels
 from tests.reference import oracles
 from tests.reference.cuda_emulator.fixtures import cuda_emulator  # noqa: F401
@@ -79,7 +79,8 @@ def assert_close(ours: np.ndarray, expected: np.ndarray, tolerance: float = 2e-5
 
 
 def floats_of(activations: np.ndarray, cols: int) -> np.ndarray:
-    """The float32 form (1, cols) of a buffer of activations; its int8 form is checked to be the same, quantised."""
+    """The float32 form (1, cols) of one token's activations; their int8 form is checked to be the same, quantised."""
+    activations = activations.reshape(-1)
     values = activations[: 4 * cols].view(np.float32)
     if cols % 32 == 0:
         quants, scales = activations[4 * cols : 5 * cols].view(np.int8), activations[5 * cols :].view(np.float32)
@@ -198,17 +199,25 @@ def caches(kv_heads: int, head_dim: int, kind: type[np.floating], held: int) -> 
 
 
 def check_attention(
-    gpu: GPU, T: int, at: int, heads: int, kv_heads: int, head_dim: int, kind: type[np.floating], spread: float = 2.0
+    gpu: GPU,
+    T: int,
+    at: int,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    kind: type[np.floating],
+    spread: float = 2.0,
+    attention: Attention = FULL_ATTENTION,
 ) -> None:
     q, (k, v) = floats(np.random.default_rng(T), T, heads, head_dim) * np.float32(spread), caches(kv_heads, head_dim, kind, at + T)
     halves = T > 1 and gpu.kernels.attends_on_matrix(head_dim, gpu.put(k))
     position = UOp.variable("start_pos", 0, ROWS - 1).bind(at)
-    out = gpu.kernels.attend(gpu.put(q), gpu.put(k), gpu.put(v), position).numpy()
+    out = gpu.kernels.attend(gpu.put(q), gpu.put(k), gpu.put(v), position, attention).numpy()
     out = floats_of(out, heads * head_dim) if out.dtype == np.uint8 else out
     if halves:  # queries and weights of the values are halves too
         scale = np.float32(np.log2(np.e) * head_dim**-0.5)
         q = (q * scale).astype(np.float16).astype(np.float64) / scale
-    oracles.assert_close(out, oracles.attend(q, k, v, at), tolerance=1e-5 if spread < 10 and not halves else 1e-3)
+    oracles.assert_close(out, oracles.attend(q, k, v, at, attention.window), tolerance=1e-5 if spread < 10 and not halves else 1e-3)
 
 
 @pytest.mark.parametrize("at", [0, 1, 31, 32, 100, ROWS - 1])
@@ -236,6 +245,12 @@ def test_prefill_attention_at_every_kind_of_position(gpu: GPU, T: int, at: int) 
 @pytest.mark.parametrize("T", [1, 20])
 def test_every_shape_of_head(gpu: GPU, head_dim: int, heads: int, kv_heads: int, kind: type[np.floating], T: int) -> None:
     check_attention(gpu, T, 45, heads, kv_heads, head_dim, kind)
+
+
+@pytest.mark.parametrize("head_dim, window", [(64, 9), (64, 64), (128, 33)])
+@pytest.mark.parametrize("T", [1, 40])
+def test_a_window_hides_what_lies_before_it(gpu: GPU, T: int, head_dim: int, window: int) -> None:
+    check_attention(gpu, T, 100, 4, 2, head_dim, np.float16, attention=Attention(window=window))
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float16])
