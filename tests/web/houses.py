@@ -145,6 +145,9 @@ class House:
             (home / name).write_text(text, encoding="utf-8")
         environment = os.environ | {
             "PYTHONPATH": str(ROOT),
+            # compiled once for all houses, whatever the environment says
+            "PYTHONDONTWRITEBYTECODE": "",
+            "PYTHONPYCACHEPREFIX": str(ROOT / "build" / "pycache"),
             "HOME": str(home),
             **{f"XDG_{kind}_HOME": str(home / kind.lower()) for kind in ("DATA", "CONFIG", "CACHE", "STATE")},
             **dict.fromkeys(("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), outside.url),

@@ -9,6 +9,22 @@ Feature: Keeping
     When I say "And the harbour"
     Then the conversation reads "lighthouse" and then "And the harbour"
 
+  Scenario: A reload while a message is on its way
+    Given the page is open with the echo model
+    When I say "Before"
+    And the server takes a second for everything
+    And I write "Halfway there" and press Enter
+    And the page is loaded again before that is sent
+    Then the conversation reads "Halfway there" and then "Halfway there"
+    And "Halfway there" was said once
+
+  Scenario: A reload while the first message is on its way
+    Given the page is open with the echo model
+    When the server takes a second for everything
+    And I write "Hardly begun" and press Enter
+    And the page is loaded again before that is sent
+    Then the message box still holds "Hardly begun"
+
   Scenario: Two tabs on one chat
     Given the page is open with the echo model
     When I say "Said in the first tab"

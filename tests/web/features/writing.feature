@@ -83,3 +83,11 @@ Feature: Writing
     And I write "Only a remark" and add it without a reply
     Then the conversation shows "Only a remark"
     And there are 4 messages
+
+  Scenario: The text of a file
+    Given the page is open with the echo model
+    When I add a text file and a picture to my message
+    Then the message box holds the text under its name
+    And I see "beach.png is no text"
+    When I press "Send"
+    Then the conversation reads "notes.txt" and then "notes.txt"

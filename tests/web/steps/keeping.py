@@ -6,7 +6,7 @@ from pathlib import Path
 from behave import given, step, then, when
 from playwright.sync_api import expect
 
-from tests.web.looking import actions, at_rest, button, chat, chats, conversation, in_place, kept, message_box, say, with_chat
+from tests.web.looking import actions, at_rest, button, chat, chat_id, chats, conversation, in_place, kept, message_box, say, with_chat
 from tests.web.looking import then as in_turn
 
 
@@ -100,6 +100,19 @@ def slow(context):
              };
            }"""
     )
+
+
+@when("the page is loaded again before that is sent")
+def reload_halfway(context):
+    context.page.wait_for_function("() => window.underway.length")
+    context.page.reload()
+
+
+@then('"{words}" was said once')
+def once(context, words):
+    at_rest(context.page)
+    said = context.house.asked(f"/townhall/chats/{chat_id(context.page)}")["messages"]
+    assert [message["text"] for message in said if message["role"] == "user"].count(words) == 1, said
 
 
 @then("the new name can be written at once")

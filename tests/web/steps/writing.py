@@ -132,3 +132,23 @@ def impersonate(context):
 def without_reply(context, text):
     message_box(context.page).fill(text)
     more(context.page, "Add without a reply")
+
+
+@when("I add a text file and a picture to my message")
+def add_files(context):
+    page = context.page
+    at_rest(page)
+    button(page, "More ways to send").click()
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("menuitem", name="Add the text of files …").click()
+    chooser.value.set_files(
+        [
+            {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"Use ``` for code.\nBring bread."},
+            {"name": "beach.png", "mimeType": "image/png", "buffer": b"\x89PNG\r\n\0\0"},
+        ]
+    )
+
+
+@then("the message box holds the text under its name")
+def file_held(context):
+    expect(message_box(context.page)).to_have_value("notes.txt:\n````\nUse ``` for code.\nBring bread.\n````\n")

@@ -1,14 +1,16 @@
 // The open chat: what the server has of it, what its events change, and all that can be done with it.
 import { ApiError, events, get, patch, post, put, del } from "./api.js";
+import { settled, withOwn } from "./chat_settings.js";
 import { lost, modelOf, nameOf } from "./connection.js";
 import { chooseWords, leaveWords } from "./enrichment.js";
 import { go } from "./router.js";
+import { arrived, leftFor, underway } from "./sending.js";
 import { announce, notify, store } from "./store.js";
 import { t } from "./strings.js";
 
 export const TAB = Math.random().toString(36).slice(2);
 const PAGE = 100; // messages fetched at a time
-const base = (id) => `townhall/chats/${encodeURIComponent(id)}`;
+export const base = (id) => `townhall/chats/${encodeURIComponent(id)}`;
 
 /** A chat that is not there yet: it comes to the server with its first message. */
 export const freshChat = (model = null) => ({ model, greeting: 0, settings: {}, system: "", note: null });
@@ -20,7 +22,7 @@ export const problem = (error) => {
   const said = { conflict: t("composer.conflict"), busy: t("composer.busy") }[error.code] ?? error.message;
   store.set({ problem: said });
 };
-const update = (id, change) => store.set((state) => (state.chat?.id === id ? { chat: { ...state.chat, ...(typeof change === "function" ? change(state.chat) : change) } } : null));
+export const update = (id, change) => store.set((state) => (state.chat?.id === id ? { chat: { ...state.chat, ...(typeof change === "function" ? change(state.chat) : change) } } : null));
 
 function opened(open) {
   const messages = new Array(open.total);
@@ -102,6 +104,8 @@ export async function open(id) {
     store.set({ chat: found });
     shown(id, answer.event);
     watch(id);
+    const body = leftFor(id);
+    if (body && !sending) sendLeft(id, body);
   } catch (error) {
     if (store.get().route.id !== id) return;
     if (error.status === 404) { go("chat", "", { replace: true }); notify(t("chat.missing"), "bad"); return; }
@@ -218,9 +222,9 @@ export function applyChange(id, change) {
   });
 }
 
-let draftElsewhere = null, written = null;
-/** The composer hears what other tabs wrote into the draft, and what the model wrote for the user. */
-export const onWords = (elsewhere, theirs) => { draftElsewhere = elsewhere; written = theirs; };
+let draftElsewhere = null, written = null, refused = null;
+/** The composer hears what other tabs wrote into the draft, what the model wrote for the user, and what the server did not take. */
+export const onWords = (elsewhere, theirs, back) => { draftElsewhere = elsewhere; written = theirs; refused = back; };
 
 // ---- what can be done
 
@@ -230,7 +234,7 @@ async function act(request, { atOnce = false } = {}) {
   if (!chat) return null;
   store.set({ problem: "", branchAt: null });
   try {
-    if (!atOnce) await saving.get(chat.id); // a reply is drawn with the settings that were chosen before it was asked for
+    if (!atOnce) await settled(chat.id); // a reply is drawn with the settings that were chosen before it was asked for
     const answer = await request(base(chat.id), chat);
     if (answer?.messages && "from" in answer && "total" in answer && !answer.chat) await take(chat.id, answer);
     return answer;
@@ -272,13 +276,14 @@ export async function send(text, { role = "user", reply = true, ...once } = {}) 
   if (lastTry.text !== text) lastTry = { text, key: `${TAB}-${Date.now()}` };
   store.set({ pending: { text, role, of: store.get().chat?.id ?? "" }, problem: "", branchAt: null });
   try {
+    if (!store.get().chat) underway("", { text });
     const chat = await ensure();
-    await saving.get(chat.id);
+    await settled(chat.id);
     const words = await wordsFor(chat.id, text, role);
     if (!words) return false;
-    const change = await post(`${base(chat.id)}/messages`, { ...words, role, reply, after: lastMessage(store.get().chat?.id === chat.id ? store.get().chat : chat)?.id ?? 0, key: lastTry.key, ...once });
+    const now = store.get().chat?.id === chat.id ? store.get().chat : chat;
+    await deliver(chat.id, { ...words, role, reply, after: lastMessage(now)?.id ?? 0, key: lastTry.key, ...once });
     lastTry = { text: "", key: "" };
-    await take(chat.id, change);
     return true;
   } catch (error) {
     if (error.code !== "gone") lastTry = { text: "", key: "" };
@@ -286,6 +291,26 @@ export async function send(text, { role = "user", reply = true, ...once } = {}) 
     return false;
   } finally {
     sending = false;
+    arrived();
+    store.set({ pending: null });
+  }
+}
+
+async function deliver(id, body) {
+  underway(id, body);
+  await take(id, await post(`${base(id)}/messages`, body));
+}
+
+/** Send what a page of this tab had on its way when it was left. */
+async function sendLeft(id, body) {
+  sending = true;
+  store.set({ pending: { text: body.text, role: body.role, of: id } });
+  try { await deliver(id, body); } catch (error) {
+    problem(error);
+    refused?.(body.text);
+  } finally {
+    sending = false;
+    arrived();
     store.set({ pending: null });
   }
 }
@@ -314,57 +339,6 @@ export async function undo() {
   if (at < 0) return "";
   const answer = await remove(chat.messages[at].id, true);
   return answer ? chat.messages[at].text : "";
-}
-
-// Settings that were changed here, by chat: what is to be sent, what is on its way, and the promise that all of it is saved. One request at a
-// time, since a second one could overtake it; what the server says meanwhile is older than what is shown.
-const unsent = new Map(), underway = new Map(), saving = new Map();
-const choicesOf = ({ settings, system, note }) => ({ settings, system, note });
-const withOwn = (id, said) => [underway.get(id), unsent.get(id)].reduce((now, own) => (own ? { ...now, ...("system" in own && { system: own.system }), ...("note" in own && { note: own.note }),
-  settings: merged(now.settings, own.settings ?? {}) } : now), choicesOf(said));
-
-/** Change settings, title and the like of the open chat, or of the one to come. */
-export function configure(change) {
-  const { chat } = store.get();
-  if (!chat) {
-    store.set((state) => ({ fresh: { ...state.fresh, ...change, settings: merged(state.fresh.settings, change.settings ?? {}) } }));
-    return;
-  }
-  const before = unsent.get(chat.id), sampler = { ...before?.settings?.sampler, ...change.settings?.sampler };
-  unsent.set(chat.id, { ...before, ...change, ...((before?.settings || change.settings) && { settings: { ...before?.settings, ...change.settings, ...(Object.keys(sampler).length && { sampler }) } }) });
-  if (!saving.has(chat.id)) saving.set(chat.id, saveSettings(chat.id, choicesOf(chat)).finally(() => saving.delete(chat.id)));
-  update(chat.id, (now) => withOwn(chat.id, now));
-}
-
-async function saveSettings(id, confirmed) {
-  while (unsent.has(id)) {
-    const change = unsent.get(id);
-    unsent.delete(id);
-    underway.set(id, change);
-    try {
-      const answer = await patch(base(id), change);
-      underway.delete(id);
-      confirmed = choicesOf(answer);
-      update(id, { head: answer.chat, ...withOwn(id, answer) });
-      if ("enrich" in (change.settings ?? {})) update(id, { enrich: (await get(`${base(id)}?limit=1`)).enrich });
-    } catch (error) {
-      underway.delete(id);
-      unsent.delete(id);
-      problem(error);
-      update(id, confirmed);
-    }
-  }
-}
-
-/** Settings with some of them changed; null takes one back. */
-function merged(settings, change) {
-  const found = { ...settings };
-  for (const [key, value] of Object.entries(change)) {
-    if (value === null) delete found[key];
-    else if (key === "sampler") found.sampler = merged(settings.sampler ?? {}, value);
-    else found[key] = value;
-  }
-  return found;
 }
 
 export const keepDraft = (id, text, keepalive = false) => put(`${base(id)}/draft`, { text, tab: TAB }, { keepalive });

@@ -6,12 +6,13 @@ import { Icon } from "./icons.js";
 import { onShortcut } from "./keys.js";
 import { editMessage } from "./message.js";
 import { preference } from "./preferences.js";
-import { store, useStore } from "./store.js";
+import { NEW_DRAFT } from "./sending.js";
+import { notify, store, useStore } from "./store.js";
 import { t } from "./strings.js";
 
-const NEW = "townhall-draft"; // of the chat that is not there yet
 const PAUSE = 500; // milliseconds without a key before a draft is kept
 const LONGEST = 220; // pixels that the box grows to
+const LONGEST_FILE = 200_000; // bytes
 
 let box = null, synced = ""; // the text that was last kept or came from another tab: what differs from it is nobody's but the writer's
 export const focusComposer = () => box?.focus();
@@ -23,6 +24,16 @@ export function addWords(text, replace = false) {
   box.focus();
 }
 
+/** The text of files, each as a block of code under its name; what is no text or too long for a message is named and left out. */
+async function addFiles(files) {
+  for (const file of files) {
+    const text = file.size <= LONGEST_FILE ? await file.text() : null;
+    if (text === null || text.includes("\0")) { notify(t("composer.fileFault", { name: file.name, n: LONGEST_FILE / 1000 }), "bad"); continue; }
+    const fence = "`".repeat(Math.max(3, ...(text.match(/`+/g) ?? []).map((run) => run.length + 1)));
+    addWords(`${box.value ? `${box.value}\n` : ""}${file.name}:\n${fence}\n${text.replace(/\n?$/, "\n")}${fence}\n`, true);
+  }
+}
+
 /** The draft of a chat: kept on the server, or in the browser while the chat is not there. */
 function useDraft(id) {
   const timer = useRef(0), of = useRef(null);
@@ -32,7 +43,7 @@ function useDraft(id) {
     synced = text;
     const go = () => {
       timer.current = 0;
-      if (!chat) { try { sessionStorage.setItem(NEW, text); } catch { /* not kept */ } }
+      if (!chat) { try { sessionStorage.setItem(NEW_DRAFT, text); } catch { /* not kept */ } }
       else keepDraft(chat, text, now && text.length < 60_000).catch(() => {});
     };
     if (now) go(); else timer.current = setTimeout(go, PAUSE);
@@ -47,13 +58,13 @@ function useDraft(id) {
       const stays = before === "" && chat?.messages.length <= 2 && chat?.id === id && !chat.draft;
       if (!stays) {
         let text = id ? chat?.draft ?? "" : "";
-        if (!id) { try { text = sessionStorage.getItem(NEW) ?? ""; } catch { /* nothing was kept */ } }
+        if (!id) { try { text = sessionStorage.getItem(NEW_DRAFT) ?? ""; } catch { /* nothing was kept */ } }
         synced = box.value = text;
         box.dispatchEvent(new Event("input", { bubbles: true }));
         clearTimeout(timer.current);
         timer.current = 0;
       } else {
-        try { sessionStorage.removeItem(NEW); } catch { /* nothing was kept */ }
+        try { sessionStorage.removeItem(NEW_DRAFT); } catch { /* nothing was kept */ }
         if (box.value) keep();
       }
     }
@@ -86,7 +97,7 @@ export function Composer() {
   const busy = useStore((state) => Boolean(state.chat?.generation)), pending = useStore((state) => Boolean(state.pending));
   const messages = useStore((state) => state.chat?.messages);
   const [text, setText] = useState(""), [prefill, setPrefill] = useState(null);
-  const area = useRef();
+  const area = useRef(), chooser = useRef();
   useLayoutEffect(() => { box = area.current; return () => { box = null; }; }, []);
   const keep = useDraft(loaded ? chatId : null);
   useLayoutEffect(() => {
@@ -102,6 +113,7 @@ export function Composer() {
   useEffect(() => onWords(
     (elsewhere) => { if (!box.value || box.value === synced) { synced = box.value = elsewhere; setText(elsewhere); } },
     (theirs) => addWords(theirs, true),
+    (refused) => addWords(refused),
   ), []);
 
   const last = messages?.at(-1), exchanged = messages?.some((message) => message?.role === "user");
@@ -133,9 +145,12 @@ export function Composer() {
   return html`<div class="composer-frame">
     ${prefill !== null && html`<div class="prefill"><label for="prefill">${t("composer.prefillLabel")}</label><input id="prefill" type="text" value=${prefill} onInput=${(event) => setPrefill(event.currentTarget.value)} />
       <${IconButton} icon="close" label=${t("remove")} onClick=${() => setPrefill(null)} /></div>`}
-    <div class="composer" id="composer">
+    <div class="composer" id="composer" onDragOver=${(event) => { if (event.dataTransfer.types.includes("Files")) event.preventDefault(); }}
+      onDrop=${(event) => { if (event.dataTransfer.files.length) { event.preventDefault(); addFiles([...event.dataTransfer.files]); } }}>
+      <input type="file" hidden multiple ref=${chooser} onChange=${(event) => { addFiles([...event.currentTarget.files]); event.currentTarget.value = ""; }} />
       <${Menu} label=${t("composer.menu")} icon="plus" items=${[
         { label: t("composer.prefill"), icon: "edit", onClick: () => { setPrefill(prefill ?? ""); requestAnimationFrame(() => document.getElementById("prefill")?.focus()); } },
+        { label: t("composer.file"), icon: "import", onClick: () => chooser.current.click() },
         { label: t("composer.impersonate"), icon: "people", onClick: () => impersonate(text ? { prefill: text } : {}), disabled: !exchanged || busy },
         { label: t("composer.withoutReply"), icon: "chat", onClick: () => submit({ reply: false }), disabled: !text.trim() || busy },
         { label: t("composer.asThem", { name }), icon: "chat", onClick: () => submit({ reply: false, role: "assistant" }), disabled: !text.trim() || busy },

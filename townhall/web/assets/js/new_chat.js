@@ -1,6 +1,7 @@
 // A chat that has not begun: whom to talk to, how that one greets, and three things to try.
 import { html, useId } from "./html.js";
-import { configure, freshChat } from "./chat_state.js";
+import { configure } from "./chat_settings.js";
+import { freshChat } from "./chat_state.js";
 import { Face, IconButton } from "./components.js";
 import { addWords } from "./composer.js";
 import { modelOf, nameOf } from "./connection.js";

@@ -1,6 +1,6 @@
 // The drawer with the settings of a chat: who answers, how words are drawn, what the model is told beside the talk.
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./html.js";
-import { configure } from "./chat_state.js";
+import { configure } from "./chat_settings.js";
 import { asked, Button, Fold, IconButton, Select, TextField, useWriting } from "./components.js";
 import { modelOf, nameOf } from "./connection.js";
 import { onShortcut } from "./keys.js";

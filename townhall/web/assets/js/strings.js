@@ -206,6 +206,7 @@ export const STRINGS = {
   "composer.stop": ["Stop", "Stopp"],
   "composer.undo": ["Undo", "Zurücknehmen"],
   "composer.undoHelp": ["Take the last exchange back", "Den letzten Wortwechsel zurücknehmen"],
+  "composer.file": ["Add the text of files …", "Text von Dateien einfügen …"], "composer.fileFault": ["{name} is no text, or longer than {n} KB; put it into a library.", "{name} ist kein Text oder länger als {n} KB; lege es in eine Bibliothek."],
   "composer.prefill": ["Begin the reply with …", "Antwort beginnen mit …"],
   "composer.prefillLabel": ["The reply begins with", "Die Antwort beginnt mit"],
   "composer.impersonate": ["Write my next message", "Meine nächste Nachricht schreiben"],
