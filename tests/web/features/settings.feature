@@ -43,3 +43,17 @@ Feature: Settings
     And I say "Draw me"
     Then the reply was drawn with the temperature at that end
     And the chat has the temperature at that end
+
+  Scenario: An adapter of the chat's own
+    Given the page is open with a small real model and the adapter "odd"
+    When I take the preset "Always the likeliest"
+    And I say "one two three"
+    And I give the adapter "odd" the weight 2
+    And I press "Another version"
+    Then the newest reply is version 2 of 2
+    And its two versions read differently
+    And the chat has the adapter "odd" with the weight 2
+    When I take the adapter "odd" away
+    And I press "Another version"
+    Then the newest reply is version 3 of 3
+    And its first and third version read alike

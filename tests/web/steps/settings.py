@@ -1,10 +1,16 @@
 """Presets, system prompt, author's note."""
 
-from behave import step, then, when
+import numpy as np
+from behave import given, step, then, when
 from playwright.sync_api import expect
 
+from app.models.llama.checkpoint import open_checkpoint
+from app.models.llama.lora.adapter import Adapter, LowRank, adaptable_shapes
+from app.models.llama.lora.gguf_adapter import write_gguf_adapter
+from tests.reference.tiny import make_tiny_gguf
 from tests.web import looking
 from tests.web.doubles import COUNTING
+from tests.web.houses import House, Plan
 from tests.web.looking import at_rest, button, chat_id, newest, settings
 
 
@@ -114,3 +120,71 @@ def left_at_end(context):
     assert (
         context.house.asked(f"/townhall/chats/{chat_id(context.page)}")["settings"]["sampler"]["temperature"] == context.remembered["end"]
     )
+
+
+@given('the page is open with a small real model and the adapter "{name}"')
+def open_adapted(context, name):
+    def make(home):
+        path = make_tiny_gguf(home / "tiny.gguf", context_length=2048)
+        config, rng = open_checkpoint(path).config, np.random.default_rng(1)
+        normal = lambda *shape: rng.standard_normal(shape).astype(np.float32)  # noqa: E731
+        matrices = {
+            key: LowRank(normal(4, shape[1]), normal(shape[0], 4), 0.1)
+            for key, shape in adaptable_shapes(config).items()
+            if key.startswith("layers.")
+        }
+        write_gguf_adapter(Adapter(matrices), home / f"{name}.gguf", config)
+        return path
+
+    house = House(context.outside, Plan("tiny", ("--max-tokens", "12", "--lora", f"{name}={name}.gguf")), make)
+    context.own.append(house)
+    context.visit(house)
+
+
+def adapters(page):
+    """The choice between the character's adapters and the chat's own."""
+    settings(page)
+    choice = page.get_by_role("combobox", name="Adapters (LoRA)", exact=True)
+    if not choice.is_visible():
+        page.get_by_text("Adapters (LoRA)", exact=True).first.click()
+    return choice
+
+
+@when('I give the adapter "{name}" the weight {scale:g}')
+def weigh(context, name, scale):
+    at_rest(context.page)
+    adapters(context.page).select_option(label="its own")
+    box = context.page.get_by_role("spinbutton", name=name, exact=True)
+    box.fill(str(scale))
+    box.press("Tab")
+
+
+@when('I take the adapter "{name}" away')
+def take_away(context, name):
+    at_rest(context.page)
+    adapters(context.page).select_option(label="the character's")
+    expect(context.page.get_by_role("spinbutton", name=name, exact=True)).to_have_count(0)
+
+
+@then('the chat has the adapter "{name}" with the weight {scale:g}')
+def has_adapter(context, name, scale):
+    path = f"/townhall/chats/{chat_id(context.page)}"
+    looking.served(context, path, lambda chat: chat["settings"].get("adapters"), [{"name": name, "scale": scale}])
+
+
+def versions(context):
+    """The texts of all versions of the newest reply, in their order."""
+    chat = chat_id(context.page)
+    return [context.house.asked(f"/townhall/chats/{chat}/messages/{id}")["text"] for id in newest(context)["swipe_ids"]]
+
+
+@then("its two versions read differently")
+def differ(context):
+    first, second = versions(context)
+    assert first != second, first
+
+
+@then("its first and third version read alike")
+def alike(context):
+    first, _, third = versions(context)
+    assert first == third, (first, third)

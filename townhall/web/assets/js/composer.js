@@ -79,12 +79,14 @@ function useDraft(id) {
 
 function Count({ text }) {
   const [count, setCount] = useState(null);
+  // the prompt is another one in another chat, and after each message
+  const chat = useStore((state) => state.chat?.id), newest = useStore((state) => state.chat?.messages.at(-1)?.id);
   useEffect(() => {
     if (!text.trim()) { setCount(null); return; }
     const asking = new AbortController();
     const timer = setTimeout(() => countTokens(text, asking.signal).then(setCount, () => setCount(null)), 250);
     return () => { clearTimeout(timer); asking.abort(); };
-  }, [text]);
+  }, [text, chat, newest]);
   if (!count || !text.trim()) return null;
   const whole = count.window ? t("composer.prompt", { prompt: count.prompt_tokens, window: count.window }) : "";
   return html`<span class=${`token-count ${count.dropped_tokens ? "over" : ""}`} title=${count.dropped_tokens ? t("composer.wouldDrop", { n: count.dropped_tokens }) : whole}>
