@@ -41,7 +41,7 @@ class PersonaBot(discord.Client):
             max_messages=None,
         )
         self.options, self.service, self._note = options, service, note
-        self.queues = ChannelQueues(options.most_waiting, options.most_of_one, self._failed)
+        self.queues = ChannelQueues(options.most_waiting, options.most_of_one, self.failed)
         self.folder = ChatFolder(options.chats, service)
         self.tree = CommandList(self)
         self._seen: OrderedDict[int, None] = OrderedDict()
@@ -96,7 +96,7 @@ class PersonaBot(discord.Client):
 
     async def on_error(self, event_method: str, /, *args: object, **kwargs: object) -> None:
         if error := sys.exc_info()[1]:
-            self._failed(error)
+            self.failed(error)
 
     async def finish(self) -> None:
         """End what is being written, with what there is of it, and leave."""
@@ -104,8 +104,9 @@ class PersonaBot(discord.Client):
         await self.folder.close()
         await self.close()
 
-    def _failed(self, error: BaseException) -> None:
-        self._note(f"a message was not answered: {type(error).__name__}: {error}")
+    def failed(self, error: BaseException) -> None:
+        """Say that something could not be done, to the person who runs the bot."""
+        self._note(f"something was not answered: {type(error).__name__}: {error}")
 
     def _take(self, message: discord.Message) -> None:
         """Queue it, where it is meant and comes for the first time."""

@@ -1,5 +1,6 @@
 """The bot's slash commands."""
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import discord
@@ -40,8 +41,10 @@ class CommandList(app_commands.CommandTree["PersonaBot"]):
     async def on_error(self, interaction: discord.Interaction["PersonaBot"], error: app_commands.AppCommandError, /) -> None:
         cause = error.__cause__ or error
         if not isinstance(cause, TownhallError):
-            return await interaction.client.on_error("command")
-        await _answer(interaction, str(cause), ephemeral=True)
+            interaction.client.failed(cause)
+        with suppress(discord.DiscordException, OSError):  # the command may be older than Discord waits for
+            said = str(cause) if isinstance(cause, TownhallError) else "That failed; the person who runs me can see why."
+            await _answer(interaction, said, ephemeral=True)
 
 
 def _commands(bot: "PersonaBot") -> list[app_commands.Command[Any, ..., Any]]:

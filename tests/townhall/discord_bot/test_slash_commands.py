@@ -108,3 +108,20 @@ def test_memory_shows_what_was_noted(service, tmp_path):
             assert noted.startswith("Noted of ") and any(fact in noted for fact in FACTS)
 
     asyncio.run(story())
+
+
+def test_a_command_that_fails_is_answered_and_named_to_who_runs_the_bot(service, tmp_path, monkeypatch):
+    async def story():
+        async with on_stage(service(), tmp_path) as stage:
+            anna = stage.person("anna")
+
+            async def find(channel):
+                raise ValueError("the disk is gone")
+
+            monkeypatch.setattr(stage.bot.talk.chats, "find", find)
+            result = await anna.slash(stage.general, "context")
+            assert result.ephemeral and result.response.content == "That failed; the person who runs me can see why."
+            assert stage.notes[-1] == "something was not answered: ValueError: the disk is gone"
+            assert [str(error.__cause__) for error in stage.env.errors] == ["the disk is gone"]
+
+    asyncio.run(story())

@@ -211,6 +211,22 @@ def test_a_deleted_question_is_not_answered_and_a_deleted_reply_ends(service, tm
     asyncio.run(story())
 
 
+def test_what_there_is_no_room_for_is_passed_over_and_said(service, tmp_path, monkeypatch):
+    gate = Gate("It begins.", " And it ends.")
+
+    async def story():
+        async with connected(service(gate.model()), tmp_path, monkeypatch, gate=gate, most_of_one=2) as (double, bot):
+            for text in ("one", "two", "three", "four"):
+                await double.say(text, DIRECT)
+                await double.until(lambda: double.said(DIRECT))  # the first one is being answered, the others wait
+            await double.until(lambda: len(double.said(DIRECT)) == 2)
+            assert double.said(DIRECT)[1].startswith("2 messages wait for an answer here already")
+            gate.opened.set()
+            await double.until(lambda: double.said(DIRECT).count("It begins. And it ends.") == 3)
+
+    asyncio.run(story())
+
+
 def test_an_intent_that_is_off_is_refused_by_the_gateway(service, tmp_path, monkeypatch):
     async def story():
         double = DiscordDouble(intents=~wire.MESSAGE_CONTENT)
