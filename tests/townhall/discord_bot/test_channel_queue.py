@@ -9,7 +9,7 @@ def run(story):
     asyncio.run(story())
 
 
-def test_a_channel_does_one_thing_after_the_other_and_channels_do_not_wait_for_each_other():
+def test_a_channel_does_one_thing_after_the_other_and_others_do_not_wait():
     async def story():
         order, gate = [], asyncio.Event()
 
@@ -58,7 +58,7 @@ def test_bounds_of_a_channel_and_of_a_person_and_what_fails():
     run(story)
 
 
-def test_what_is_taken_back_waits_no_longer_and_what_is_under_way_is_stopped():
+def test_what_is_taken_back_does_not_wait_and_is_stopped_under_way():
     async def story():
         done, stopped, gate = [], [], asyncio.Event()
 

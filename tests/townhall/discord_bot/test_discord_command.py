@@ -81,7 +81,7 @@ def test_without_the_package_it_says_how_to_get_it(capsys, token_file, monkeypat
 
 
 @pytest.mark.slow
-def test_a_refused_token_an_absent_intent_and_no_network_end_with_a_sentence(tmp_path, token_file):
+def test_refused_token_absent_intent_and_no_network_end_with_a_sentence(tmp_path, token_file):
     async def story():
         double = await DiscordDouble(intents=~wire.MESSAGE_CONTENT).start()
         for flags, said in (((), "refuses the token in --token-file"), (("--channels", "general"), "Message Content Intent")):

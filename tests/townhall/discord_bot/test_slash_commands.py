@@ -110,7 +110,7 @@ def test_memory_shows_what_was_noted(service, tmp_path):
     asyncio.run(story())
 
 
-def test_a_command_that_fails_is_answered_and_named_to_who_runs_the_bot(service, tmp_path, monkeypatch):
+def test_a_command_that_fails_is_answered_and_reported(service, tmp_path, monkeypatch):
     async def story():
         async with on_stage(service(), tmp_path) as stage:
             anna = stage.person("anna")
