@@ -261,6 +261,7 @@ async function ensure() {
 async function wordsFor(id, text, role) {
   const open = store.get().chat, mode = open?.id === id && role === "user" ? open.enrich : "off";
   if (!mode || mode === "off") return { text };
+  keepDraft(id, text).catch(() => {}); // for a reload meanwhile
   const words = await chooseWords(id, text, mode);
   if (!words && store.get().chat?.id !== id) await keepDraft(id, text);
   return words;

@@ -121,7 +121,7 @@ export function Composer() {
   const last = messages?.at(-1), exchanged = messages?.some((message) => message?.role === "user");
   const submit = async (options = {}) => {
     const said = box.value, of = chatId;
-    if (!said.trim() || busy || pending) return;
+    if (!said.trim() || busy || pending || store.get().rewriting) return;
     box.value = "";
     setText("");
     if (await send(said, { ...(prefill && options.reply !== false && { prefill }), ...options })) { setPrefill(null); keep(); }

@@ -19,8 +19,10 @@ export async function chooseWords(chat, own, mode) {
     if (!offered.changed) return { text: own };
     const words = (text) => ({ text, enriched: { own, offered: offered.text } });
     if (mode === "always") return words(offered.text);
-    store.set((state) => ({ rewriting: { ...state.rewriting, offered } }));
+    const { pending } = store.get();
+    store.set((state) => ({ pending: null, rewriting: { ...state.rewriting, offered } })); // nothing is on its way while its writer chooses
     const text = await chosen;
+    if (text !== null) store.set({ pending: { ...pending, text } });
     return text === null ? null : words(text);
   } catch (error) {
     if (error.code === "gone") throw error;
