@@ -8,6 +8,7 @@ import click
 
 from townhall.cli import terminal
 from townhall.cli.flags import some_flags
+from townhall.via.errors import RemoteError
 
 if TYPE_CHECKING:
     from townhall.data.training_chats import TrainingChat
@@ -71,7 +72,7 @@ def from_logs(
 @out_argument
 @click.option("--personality", default="stacy", show_default=True, metavar="NAME", help="who answers")
 @click.option("--model", type=click.Path(path_type=Path), metavar="PATH", help="who writes  [default: as chat's]")
-@some_flags("lora")
+@some_flags("lora", "via", "via_model", "via_key", "via_timeout")
 @click.option("--count", type=click.IntRange(1, 10_000), default=20, show_default=True, metavar="N", help="exchanges that are wanted")
 @click.option("--topic", "topics", multiple=True, metavar="WORDS", help="what is asked about  [default: some sixty of every day]")
 @click.option("--temperature", type=click.FloatRange(0, 2), default=0.7, show_default=True, metavar="X", help="of questions and answers")
@@ -85,30 +86,49 @@ def from_persona(
     topics: tuple[str, ...],
     temperature: float,
     seed: int,
+    **via: Any,
 ) -> None:
     from townhall.cli.chat_options import ChatOptions
-    from townhall.cli.chat_setup import with_adapters
+    from townhall.cli.chat_setup import check_via, endpoint_of, with_adapters
     from townhall.cli.model_loading import load
-    from townhall.data.persona_writer import CHECKS, TOPICS, PersonaWriter, asks
+    from townhall.data.persona_writer import CHECKS, TOPICS, PersonaWriter, asks, asks_elsewhere
     from townhall.data.training_chats import write_chats
     from townhall.persona import load_persona
 
     persona = load_persona(personality)
-    loaded = load(with_adapters(ChatOptions(model=model, personality=personality, lora=lora), persona))
-    writer = PersonaWriter.over(persona, asks(loaded.llama, temperature, 100))
+    options = ChatOptions(model=model, personality=personality, lora=lora, **via)
+    if options.via is not None and (model is not None or lora):
+        refuse(f"{'--model' if model is not None else '--lora'} and --via both say who writes; pass one of them")
+    check_via(options)
     chats: list[TrainingChat] = []
+    failure: RemoteError | None = None
     with terminal.ctrl_c_stops() as interrupt:
-        for chat in writer.write(count, seed, topics or TOPICS):
-            chats.append(chat)
-            terminal.progress(f"{len(chats)} of {count}: {chat.turns[0].text}")
-            if interrupt:
-                break
+        if options.via is None:
+            ask = asks(load(with_adapters(options, persona)).llama, temperature, 100)
+        else:
+            ask = asks_elsewhere(endpoint_of(options), temperature, 100, lambda: bool(interrupt))
+        writer = PersonaWriter.over(persona, ask)
+        try:
+            for chat in writer.write(count, seed, topics or TOPICS):
+                chats.append(chat)
+                terminal.progress(f"{len(chats)} of {count}: {chat.turns[0].text}")
+                if interrupt:
+                    break
+        except RemoteError as error:
+            failure = error  # what there is by now is kept
+        except KeyboardInterrupt:
+            if not interrupt:
+                raise
+    if failure and not chats:
+        raise failure
     if not chats:
         refuse(f"none of the answers passed the checks: {report(writer.left_out, CHECKS)}; try a larger model or --topic")
     write_chats(chats, out)
     left = f"; left out: {report(writer.left_out, CHECKS)}" if writer.left_out else ""
     terminal.note(f"{out}: {len(chats)} exchanges{left}")
     terminal.note("read them before training: the checks find what is broken, not what is wrong")
+    if failure:
+        raise failure
 
 
 @data.command(

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from townhall.conversation import Conversation
 from townhall.data.training_chats import Said, TrainingChat, normal
 from townhall.persona import Persona
+from townhall.via.answering import AnswerQuestion
+from townhall.via.endpoint import RemoteEndpoint
+from townhall.via.remote_model import RemoteModel
 
 TOPICS = (
     "animals", "astronomy", "breakfast", "books", "bicycles", "cities", "clouds", "coffee", "colours", "computers", "cooking", "dreams",
@@ -117,6 +120,36 @@ def asks(model: object, temperature: float, max_tokens: int) -> Callable[[Person
             conversation.reset()
             conversation.sampling = SamplingParams(temperature=temperature, seed=seed)
             return "".join(conversation.reply(message))
+
+        return ask
+
+    return of
+
+
+def asks_elsewhere(
+    endpoint: RemoteEndpoint, temperature: float, max_tokens: int, stopped: Callable[[], bool] = lambda: False
+) -> Callable[[Persona], Ask]:
+    """The same of a model on another server. RemoteError where it gives no answer, KeyboardInterrupt once `stopped` is true."""
+    from app.models.llama.sampling_params import SamplingParams
+
+    model = RemoteModel(endpoint)
+
+    def of(persona: Persona) -> Ask:
+        head = [{"role": "system", "content": persona.instructions}]
+        for example in persona.examples:
+            head += [{"role": "user", "content": example.user}, {"role": "assistant", "content": example.reply}]
+
+        def ask(message: str, seed: int) -> str:
+            sampling = SamplingParams(temperature=temperature, seed=seed)
+            question = AnswerQuestion([*head, {"role": "user", "content": message}], max_tokens, sampling, persona.stop)
+            answer = model.answer(question)
+            try:
+                for piece in answer:
+                    if not piece and stopped():
+                        raise KeyboardInterrupt
+            finally:
+                answer.close()
+            return answer.text
 
         return ask
 

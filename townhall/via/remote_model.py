@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 from townhall.answer import EdgeTrim, StopFilter
@@ -30,6 +31,8 @@ class RemoteModel:
 
     def __init__(self, endpoint: RemoteEndpoint):
         self.endpoint = endpoint
+        # the package takes a second to import, which the first answer need not wait for
+        threading.Thread(target=import_module, args=("openai",), name="via", daemon=True).start()
 
     def answer(self, question: AnswerQuestion) -> "RemoteAnswer":
         """On its way once it is iterated."""

@@ -1,10 +1,14 @@
 """Drafts by a model: what fails a check is left out and counted."""
 
+import json
 from collections import Counter
 from itertools import count
+from pathlib import Path
 
 import pytest
 
+from tests.townhall.via.misbehaving import Misbehaving, fails, says
+from townhall.cli.main import main
 from townhall.data.persona_writer import PersonaWriter, fault_of, first_line
 from townhall.persona import Example, Persona
 
@@ -48,3 +52,22 @@ def test_what_passes_is_kept_and_the_rest_counted() -> None:
 def test_it_gives_up_on_a_model_that_cannot() -> None:
     writer = PersonaWriter(PERSONA, lambda message, seed: "no", lambda message, seed: GOOD, Counter())
     assert list(writer.write(3)) == [] and writer.left_out["question"] == 30
+
+
+@pytest.mark.slow
+def test_a_server_writes_where_it_is_asked_and_a_fault_keeps_what_there_is(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    questions = [says(f"What is {thing} good for?") for thing in ("rain", "wood")]
+    answers = [says("Rain is good for gardens, my dear."), says("Wood is good for ships and fires.")]
+    with Misbehaving(questions[0], answers[0], questions[1], answers[1], fails(401)) as server:
+        out = tmp_path / "draft.jsonl"
+        flags = ["--via", server.url, "--via-model", "big", "--count", "3", "--personality", "gary"]
+        assert main(["data", "from-persona", str(out), *flags]) == 2
+        asked = [body["messages"] for _, body in server.asked]
+    assert [json.loads(line)["messages"][-1]["content"] for line in out.read_text().splitlines()] == [
+        "Rain is good for gardens, my dear.",
+        "Wood is good for ships and fires.",
+    ]
+    assert asked[1][-1]["content"] == "What is rain good for?" and "Gary" in asked[1][0]["content"]
+    assert "wants a key" in capfd.readouterr()[1]
+    assert main(["data", "from-persona", str(out), *flags, "--model", "x.gguf"]) == 2
+    assert "both say who writes" in capfd.readouterr()[1]
