@@ -1,0 +1,91 @@
+"""How far a persona fades over a long chat: probes asked aside, and what persona and history do for its own answers."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from app.models.llama.engine import NextTokens
+from bench.persona_prompts import HARD, KNOWN, PLAIN, PROBES
+from bench.side_by_side import SeatedModel, SideBySide
+from townhall import Conversation, Persona
+
+POINTS = (1, 10, 20, 40, 80)  # turns after which probes are asked
+NEUTRAL = Persona("Assistant", "You are a helpful AI assistant.")
+Open = Callable[[Any, str], Conversation]
+
+
+class Drift:
+    """Long chats with each persona, side by side; `open` makes a persona's conversation over a model."""
+
+    def __init__(self, beside: SideBySide, open: Open, personas: Sequence[str], seed: int):
+        self._beside, self._open, self._personas, self._seed = beside, open, list(personas), seed
+        tokenizer = beside.llama.tokenizer
+        self._answers = {name: [tokenizer.encode(fact, bos=False, special=False) for fact in KNOWN[name].facts] for name in KNOWN}
+
+    def over(self, turns: int) -> dict[int, dict[str, Any]]:
+        """By turn: mean gain in nats a token of own answers and of the others', and at how many probes an own one gains most."""
+        [base] = self._beside.run([lambda model: self._probed(Conversation(model, NEUTRAL, max_tokens=8))])
+        points = [turn for turn in POINTS if turn <= turns]
+        found = self._beside.run([self._long(name, turns, points) for name in self._personas])
+        return {turn: self._figures([one[turn] for one in found], base) for turn in points}
+
+    def _long(self, name: str, turns: int, points: Sequence[int]) -> Callable[[SeatedModel], dict[int, np.ndarray]]:
+        def talk(model: SeatedModel) -> dict[int, np.ndarray]:
+            rng = random.Random(f"{self._seed} drift {name}")
+            asked = [rng.choice(PLAIN if rng.random() < 0.7 else HARD) for _ in range(turns)]
+            conversation, found = self._open(model, name), dict[int, np.ndarray]()
+            for turn, question in enumerate(asked, 1):
+                conversation.sampling = replace(conversation.sampling, seed=1000 * self._seed + turn)
+                for _ in conversation.reply(question):
+                    pass
+                if turn in points:
+                    found[turn] = self._probed(conversation)
+            return found
+
+        return talk
+
+    def _probed(self, conversation: Conversation) -> np.ndarray:
+        """Mean log-probability a token of each persona's answer to each probe, (personas, probes); the conversation stands as before."""
+        model, found = conversation.llama, np.zeros((len(self._answers), len(PROBES)))
+        assert isinstance(model, SeatedModel)
+        for at, probe in enumerate(PROBES):
+
+            def aside(ids: list[int], cache: Any, at: int = at) -> None:
+                for row, answers in enumerate(self._answers.values()):
+                    found[row, at] = self._likely(ids, answers[at], cache)
+
+            model.aside = aside
+            for _ in conversation.reply(probe):
+                pass
+            conversation.undo()
+        model.aside = None
+        return found
+
+    def _likely(self, prompt: list[int], answer: list[int], cache: Any) -> float:
+        """Mean log-probability of an answer's ids after a prompt, of which the cache holds all but the last id, also afterwards."""
+        engine, given, total = self._beside.llama.engine, [prompt[-1], *answer[:-1]], 0.0
+        assert len(given) <= engine.most_rows
+        engine.ahead([NextTokens(cache, given, cache.model or engine.model)])
+        for fed, next_id in zip(given, answer, strict=True):
+            logits = engine.step(fed, cache).astype(np.float64)
+            total += logits[next_id] - logits.max() - np.log(np.exp(logits - logits.max()).sum())
+        cache.truncate(len(prompt) - 1)
+        return total / len(answer)
+
+    def _figures(self, found: Sequence[np.ndarray], base: np.ndarray) -> dict[str, Any]:
+        own, others, first = [], [], 0
+        for name, likely in zip(self._personas, found, strict=True):
+            gain, at = likely - base, list(KNOWN).index(name)
+            own.append(gain[at].mean())
+            others.append(np.delete(gain, at, axis=0).mean())
+            first += int((gain.argmax(axis=0) == at).sum())
+        return {
+            "own": round(float(np.mean(own)), 4),
+            "others": round(float(np.mean(others)), 4),
+            "first": first,
+            "probes": len(found) * len(PROBES),
+            "by persona": {name: round(float(value), 4) for name, value in zip(self._personas, own, strict=True)},
+        }
