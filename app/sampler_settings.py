@@ -122,6 +122,15 @@ class SamplerSettings:
         "DRY: no repetition reaches across this text; may be repeated, none: no text", "TEXT",
         label="DRY sequence breakers", info="a JSON list; no repetition reaches across one", place=17, flags=("--dry-sequence-breaker",),
     )  # fmt: skip
+    reply_ngram_penalty: float = _rare(
+        float, 0.0, "from 0", {"ge": 0}, "hold back what would go on as an earlier reply of the chat did; 0: off", "P",
+        label="Reply n-gram penalty", slider=(0, 10, 0.5), info="against saying again what was said; 0 is off", place=6,
+        api={"ge": 0, "le": 1000},
+    )  # fmt: skip
+    reply_ngram_size: int = _rare(
+        int, 6, "from 1", {"ge": 1}, "tokens that may be as in an earlier reply, one after another", "N",
+        label="Reply n-gram size", slider=(1, 20, 1), place=7, api={"ge": 1, "le": 1 << 31},
+    )  # fmt: skip
     xtc_probability: float = _rare(
         float, 0.0, "from 0 to 1", {"ge": 0, "le": 1}, "XTC: how often only the last of the likely choices is kept; 0: off", "P",
         label="XTC probability", place=18,

@@ -12,6 +12,7 @@ from townhall.context.source import GatheredSources, PromptSources, SourceRole, 
 from townhall.context.strategies import open_strategy
 from townhall.context.strategy import Usage, Window, WindowPlan, describe_history, fold_ahead
 from townhall.context.summarizer import Fold, Summarizer
+from townhall.earlier_replies import beside_earlier
 from townhall.language_model import LanguageModel, Progress, TokenStream
 from townhall.message import Exchange, Message, Note
 from townhall.persona import Persona
@@ -35,11 +36,12 @@ from townhall.via.answering import AnsweringModel, Hearing, laid_reply, question
 if TYPE_CHECKING:
     from app.models.llama import SamplingParams
 
-__all__ = ["MAX_REPLY", "REPEAT_PENALTY", "TEMPERATURE", "Conversation", "Reply"]
+__all__ = ["MAX_REPLY", "REPEAT_PENALTY", "REPLY_NGRAM_PENALTY", "TEMPERATURE", "Conversation", "Reply", "default_sampling"]
 
 MAX_REPLY = 512  # tokens; a persona that has not come to an end by then will not
 # cooler than usual and with a penalty: small models ramble at 0.7 and, without the penalty, say one sentence for ever
 TEMPERATURE, REPEAT_PENALTY = 0.3, 1.1
+REPLY_NGRAM_PENALTY = 2.0  # and this one, or they say one reply for ever (docs/characters.md)
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Conversation:
         """
         self.llama, self.persona, self.max_tokens = llama, persona, max_tokens
         self.stop: Sequence[str] = ()  # texts that end an answer, beside the format's own
-        self.sampling = sampling if sampling is not None else _default_sampling()
+        self.sampling = sampling if sampling is not None else default_sampling()
         self.strategy, self.heads, self.trim, self._format = open_strategy(context), heads, trim, format
         self.think, self.think_tokens, self._history = think, think_tokens, history
         self.elsewhere: AnsweringModel | None = None  # who answers in the local model's place
@@ -316,8 +318,10 @@ class Conversation:
         stop = (*self.prompt.stop, *self.stop) if self.trim else ()
         answer = Answer(self.llama, self.prompt, stop, self.trim, built.opening, think_tokens=self.think_tokens)
 
+        sampling = beside_earlier(self.sampling, self.prompt, self.exchanges, built.turn.text, len(built.prompt))
+
         def generate() -> TokenStream:
-            return self.llama.generate(built.ids, self.max_tokens, self.sampling, cache=self.cache, stop_ids=self.prompt.stop_ids)
+            return self.llama.generate(built.ids, self.max_tokens, sampling, cache=self.cache, stop_ids=self.prompt.stop_ids)
 
         loop = AnswerLoop(self.llama, built.ids, self.cache, generate, answer)
         steps, finish = loop.steps(), None
@@ -387,7 +391,8 @@ class Conversation:
             self._next_prompt = self.prompt.before(self.plan)
 
 
-def _default_sampling() -> "SamplingParams":
+def default_sampling() -> "SamplingParams":
+    """How a persona's replies are drawn where nothing is said of that."""
     from app.models.llama import SamplingParams
 
-    return SamplingParams(temperature=TEMPERATURE, repeat_penalty=REPEAT_PENALTY)
+    return SamplingParams(temperature=TEMPERATURE, repeat_penalty=REPEAT_PENALTY, reply_ngram_penalty=REPLY_NGRAM_PENALTY)

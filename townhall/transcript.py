@@ -45,6 +45,12 @@ class PromptPlan:
     gathered: GatheredSources = GatheredSources()
     window: WindowPlan = WindowPlan(())  # what of them the prompt holds
     begun: tuple[int, ...] = ()  # ids that a source has the answer begin with, as a part of it
+    answer_at: int = 0  # where in `ids` the answer begins
+
+    @property
+    def question(self) -> str:
+        """What is answered."""
+        return self.turn.text if self.turn else ""
 
     def contents(self) -> dict[str, Any]:
         """What the prompt is made of, and the very texts that sources put into it, in JSON values."""
@@ -119,6 +125,7 @@ def lay_out(
         gathered=built.gathered,
         window=plan,
         begun=begun,
+        answer_at=len(built.prompt),
     )
 
 

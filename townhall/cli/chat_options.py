@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from app.sampler_settings import DECLARED, SamplerSettings, sampler_values
 from townhall.adapter_spec import NONE, AdapterSpec
 from townhall.context.strategies import STRATEGIES
-from townhall.conversation import MAX_REPLY, REPEAT_PENALTY, TEMPERATURE
+from townhall.conversation import MAX_REPLY, REPEAT_PENALTY, REPLY_NGRAM_PENALTY, TEMPERATURE
 from townhall.errors import ModelError
 from townhall.template import FORMATS
 
@@ -54,6 +54,7 @@ class ChatOptions(SamplerSettings):
     """What flags and settings files come to."""
 
     temperature: float = TEMPERATURE
+    reply_ngram_penalty: float = REPLY_NGRAM_PENALTY
     repeat_penalty: float | None = None  # type: ignore[assignment]  # depends on what is asked for
     model: Path | None = _option(
         None, Path, "model file, or fake:echo or fake:script=FILE  [default: the one that pull_llama.sh fetches]",

@@ -115,6 +115,7 @@ def describe(found: "Difference", tokenizer: Any) -> str:
 
 def options_of(log: "Log", model: Path | None) -> "ChatOptions":
     """The flags that the conversation was held with. LogError where the front matter does not say."""
+    from app.sampler_settings import RARE_DEFAULTS
     from townhall.cli.chat_options import ChatOptions
     from townhall.cli.settings_schema import fault
     from townhall.errors import LogError
@@ -146,4 +147,5 @@ def options_of(log: "Log", model: Path | None) -> "ChatOptions":
     values: dict[str, Any] = {
         key: Path(value) if key == "model" else tuple(value) if isinstance(value, list) else value for key, value in settings.items()
     }
-    return ChatOptions(**values)
+    unsaid = {key: value for key, value in RARE_DEFAULTS.items() if key not in said and not isinstance(value, list)}
+    return ChatOptions(**{**unsaid, **values})

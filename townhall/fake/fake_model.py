@@ -88,6 +88,9 @@ class FakeTokenizer:
         """Every id that a text has had so far, and what it adds to one."""
         return ((n, b"" if n < len(SPECIALS) else text.encode(errors="replace")) for n, text in list(self.texts.items()))
 
+    def token_bytes(self, n: int) -> bytes:
+        return self.decode([n]).encode(errors="replace")
+
     def decode(self, ids: Iterable[int]) -> str:
         return "".join("" if n < len(SPECIALS) else self.texts.get(n, "") for n in ids)
 

@@ -11,7 +11,7 @@ from app.sampler_settings import DECLARED, sampler_values
 from townhall.chats.chat_turn import ChatTurn
 from townhall.context.source import GatheredSources
 from townhall.context.strategies import open_strategy
-from townhall.conversation import REPEAT_PENALTY, TEMPERATURE
+from townhall.earlier_replies import beside_earlier
 from townhall.errors import ContextError
 from townhall.formats.call_syntax import CallSyntax, instructions
 from townhall.formats.prompt_pieces import PromptTurn
@@ -34,7 +34,8 @@ from townhall.transcript import lay_out
 SEEDS = 1 << 63  # numpy takes seeds from 0 on, clients send any 64 bits
 DROPPED, WARNING = "X-Townhall-Dropped", "X-Townhall-Warning"  # headers of a response
 # what the server's own settings come to where an answer must have a shape: a shape repeats itself, which is no fault
-UNPENALIZED = {"repeat_penalty": 1.0, "frequency_penalty": 0.0, "presence_penalty": 0.0, "dry_multiplier": 0.0}
+UNPENALIZED = {"repeat_penalty": 1.0, "frequency_penalty": 0.0, "presence_penalty": 0.0, "dry_multiplier": 0.0, "reply_ngram_penalty": 0.0}
+UNTOUCHED = {"reply_ngram_penalty": 0.0}  # where no persona talks: who asks a program for a text again wants that text
 ANY_SEED = -1  # as other local servers have it, and SillyTavern says it
 
 
@@ -129,11 +130,12 @@ class Planner:
             request.seed or 0,
             may_begin=not grammar and not use and not request.logprobs,
         )
+        drawn = self._drawn(request, UNPENALIZED if shaped or use else UNTOUCHED if served_model.bare else {})
         run = AnswerRequest(
             index=0,
             prompt=prompt,
             ids=prompt_plan.ids,
-            sampling=(sampling := self._drawn(request, UNPENALIZED if shaped or use else {})),
+            sampling=(sampling := beside_earlier(drawn, prompt, prompt_plan.exchanges, prompt_plan.question, prompt_plan.answer_at)),
             max_tokens=limit,
             # a shape is no conversation: nothing in it is a cue
             stop=request.stops if shaped else (*prompt.stop, *request.stops),
@@ -200,7 +202,10 @@ class Planner:
             ids, stop = (*prompt.user_cue_ids(plan.window), *given), (*stop, f"\n{served_model.persona.name}:")
         own = self._sampling.seed
         seed = own if asked.seed is None else None if asked.seed == ANY_SEED else asked.seed
-        sampling = SamplingParams(**{**sampler_values(self._sampling), **asked.sampler}, seed=seed)
+        otherwise = UNTOUCHED if served_model.bare else {}
+        sampling = SamplingParams(**{**sampler_values(self._sampling), **otherwise, **asked.sampler}, seed=seed)
+        if not asked.impersonate:
+            sampling = beside_earlier(sampling, prompt, plan.exchanges, asked.question, plan.answer_at)
         run = AnswerRequest(
             index=0,
             prompt=prompt,
@@ -364,11 +369,6 @@ class Planner:
             "memory_of": [],
             "device": self._llama.device,
         }
-
-
-def default_sampling() -> SamplingParams:
-    """Sampling of personas where neither request nor settings say otherwise."""
-    return SamplingParams(temperature=TEMPERATURE, repeat_penalty=REPEAT_PENALTY)
 
 
 def _repeated(run: AnswerRequest, n: int) -> list[AnswerRequest]:

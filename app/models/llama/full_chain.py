@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from app.models.llama.dry import RepetitionPenalty
+from app.models.llama.reply_repetition import ReplyRepetition
 from app.models.llama.sampling_params import SamplingParams
 from app.models.llama.sequence_breakers import SequenceBreakers
 from ext.tinygrad.top_k import MOST
@@ -26,6 +27,7 @@ def asks_for_more(sampling: SamplingParams) -> bool:
         s.presence_penalty
         or s.frequency_penalty
         or (s.dry_multiplier and s.dry_penalty_last_n)
+        or (s.reply_ngram_penalty and s.earlier)
         or s.temperature
         and (s.typical_p < 1 or (s.xtc_probability and s.xtc_threshold <= 0.5) or s.dynatemp_range or s.mirostat)
     )
@@ -39,6 +41,8 @@ class FullChain:
         self._chances = np.random.default_rng([seed, 1])
         on = sampling.dry_multiplier and sampling.dry_penalty_last_n
         self._dry = RepetitionPenalty(sampling, breakers) if on else None
+        penalty, size = sampling.reply_ngram_penalty, sampling.reply_ngram_size
+        self._replies = ReplyRepetition(sampling.earlier, penalty, size) if penalty and sampling.earlier else None
         self._surprise = 2 * sampling.mirostat_tau  # Mirostat's μ, in bits
         self._known: tuple[Sequence[int], int] | None = None  # the history that `_held_back` is for, and its length
         self._held_back: dict[int, tuple[int, float]] = {}
@@ -87,7 +91,7 @@ class FullChain:
         return self._choose(ids[: s.top_k or None], bent[ids[: s.top_k or None]])
 
     def _penalties(self, recent: Sequence[int]) -> dict[int, tuple[int, float]]:
-        """(how often it was said lately, what DRY takes off) of every id that a penalty changes."""
+        """(how often it was said lately, what DRY and earlier replies take off) of every id that a penalty changes."""
         if self._known and self._known[0] is recent and self._known[1] == len(recent):
             return self._held_back
         s = self._sampling
@@ -95,6 +99,8 @@ class FullChain:
         if s.repeat_last_n and (s.repeat_penalty != 1 or s.presence_penalty or s.frequency_penalty):
             counts.update(recent[-s.repeat_last_n :] if s.repeat_last_n > 0 else recent)
         dry = self._dry.penalties(recent) if self._dry else {}
+        for n, penalty in self._replies.penalties(recent).items() if self._replies else ():
+            dry[n] = dry.get(n, 0.0) + penalty
         self._held_back = {n: (count, dry.pop(n, 0.0)) for n, count in counts.items()}
         self._held_back |= {n: (0, penalty) for n, penalty in dry.items()}
         self._known = recent, len(recent)

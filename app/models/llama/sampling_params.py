@@ -1,11 +1,12 @@
 """How ids are to be drawn: the settings alone, which a program can check and write down before it loads anything."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from types import NoneType
 from typing import Any
 
-from app.sampler_settings import DECLARED, SamplerSettings, flags_of, worth_noting
+from app.models.llama.reply_repetition import EarlierReplies
+from app.sampler_settings import DECLARED, SamplerSettings, flags_of, sampler_values, worth_noting
 from ext.tinygrad.errors import TownhallError
 
 
@@ -18,6 +19,8 @@ class SamplingParams(SamplerSettings):
     """How ids are drawn; out-of-range values raise SamplingError."""
 
     seed: int | None = None  # None: a fresh one each time
+    # no setting, and not written down: what was said before the reply that is drawn, for whoever has a conversation
+    earlier: EarlierReplies | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for name, declared in DECLARED.items():
@@ -28,7 +31,7 @@ class SamplingParams(SamplerSettings):
 
     def noted(self) -> dict[str, Any]:
         """In plain values, as a log notes it: `from_note` has the same of it."""
-        return worth_noting(asdict(self))
+        return worth_noting({**sampler_values(self), "seed": self.seed})
 
     @classmethod
     def from_note(cls, noted: Mapping[str, Any]) -> "SamplingParams":

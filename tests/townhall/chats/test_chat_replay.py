@@ -15,10 +15,10 @@ from townhall.characters import character_folder
 from townhall.characters.cards import Card
 from townhall.cli.main import main
 from townhall.context.summarizer import REQUEST
+from townhall.conversation import default_sampling
 from townhall.fake.fake_model import FakeModel, ScriptedReply, echo, open_fake
 from townhall.library.library_source import UNKNOWN
 from townhall.logbook.log_reader import read_log
-from townhall.server.request_planner import default_sampling
 
 __all__ = ["folder"]
 

@@ -52,8 +52,8 @@ def test_help_answers_without_tinygrad_numpy_or_jinja(args):
 
 def test_the_sampling_flags_default_to_what_a_conversation_does_by_itself():
     done = python(
-        "from townhall.cli.chat_options import ChatOptions; from townhall.conversation import _default_sampling\n"
-        "mine, theirs = ChatOptions().sampling(), _default_sampling(); assert mine == theirs, (mine, theirs)",
+        "from townhall.cli.chat_options import ChatOptions; from townhall.conversation import default_sampling\n"
+        "mine, theirs = ChatOptions().sampling(), default_sampling(); assert mine == theirs, (mine, theirs)",
         DEV="CPU",
     )
     assert done.returncode == 0, done.stderr

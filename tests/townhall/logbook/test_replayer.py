@@ -175,7 +175,7 @@ def test_settings_of_samplers_are_noted_where_they_were_changed(tmp_path, replay
     for flags in (["--log-to", tmp_path / "plain.md"], [*changed, "--log-to", path], [*changed, "--log-to", path]):
         chat(*flags, stdin="a\n")
     plain, noted = (read_log(tmp_path / name) for name in ("plain.md", "b.md"))
-    usual = {"temperature", "top_k", "top_p", "min_p", "top_n_sigma", "repeat_penalty"}
+    usual = {"temperature", "top_k", "top_p", "min_p", "top_n_sigma", "repeat_penalty", "reply_ngram_penalty"}
     assert set(plain.turns[1].facts["sampler"]) == usual | {"seed"} and "mirostat" not in plain.head["settings"]
     assert len(noted.turns) == 4  # the second call went on in the file
     more = {"dry_multiplier": 0.8, "dry_sequence_breakers": ["\n", "User:"], "mirostat": 2}

@@ -11,7 +11,7 @@ from tests.reference.tiny import make_tiny_gguf
 from tests.townhall.fake import FakeBackend, FakeLlama
 from tests.townhall.server.processes import Child
 from tests.townhall.server.running import OPTIONS, Opened, Running
-from townhall.server.request_planner import default_sampling
+from townhall.conversation import default_sampling
 from townhall.server.serve_options import Limits
 
 

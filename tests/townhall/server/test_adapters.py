@@ -14,7 +14,7 @@ from app.models.llama.lora.adapter import Adapter, LowRank, adaptable_shapes
 from app.models.llama.lora.gguf_adapter import write_gguf_adapter
 from tests.townhall.server.running import OPTIONS, Opened, Running
 from townhall.adapter_spec import AdapterSpec
-from townhall.server.request_planner import default_sampling
+from townhall.conversation import default_sampling
 
 pytestmark = pytest.mark.slow
 

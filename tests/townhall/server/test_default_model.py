@@ -4,7 +4,7 @@ import openai
 import pytest
 
 from tests.townhall.server.running import OPTIONS, Opened, Running
-from townhall.server.request_planner import default_sampling
+from townhall.conversation import default_sampling
 
 QUESTIONS = [
     "When was the French Revolution?",

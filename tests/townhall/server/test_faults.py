@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.townhall.fake import FakeBackend, FakeLlama
 from tests.townhall.server.running import OPTIONS, Opened, Running, ask
 from tests.townhall.server.test_limits import Slow, error
-from townhall.server.request_planner import default_sampling
+from townhall.conversation import default_sampling
 
 pytestmark = pytest.mark.slow
 

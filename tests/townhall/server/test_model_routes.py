@@ -11,8 +11,8 @@ from app.models.llama.memory_plan import ModelDemand
 from ext.tinygrad.backend import describe_device
 from tests.reference.tiny import make_tiny_gguf
 from tests.townhall.server.running import OPTIONS, Opened, Running, ask
+from townhall.conversation import default_sampling
 from townhall.server.model_routes import checkpoints
-from townhall.server.request_planner import default_sampling
 
 pytestmark = pytest.mark.slow
 

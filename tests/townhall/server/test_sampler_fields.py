@@ -102,7 +102,8 @@ def test_what_sillytavern_sends_where_all_is_off_changes_nothing(drawn):
         "rep_pen": 1.1, "repetition_penalty": 1.1, "repeat_penalty": 1.1, "frequency_penalty": 0, "presence_penalty": 0,
         "mirostat": 0, "mirostat_mode": 0, "mirostat_tau": 5, "mirostat_eta": 0.1, "dynatemp_range": None, "xtc_probability": 0,
         "xtc_threshold": 0.1, "dry_multiplier": 0, "dry_base": 1.75, "dry_allowed_length": 2, "dry_penalty_last_n": 0,
-        "dry_sequence_breakers": '["\\n", ":", "\\"", "*"]', "rep_pen_range": 64, "repeat_last_n": 64, "smoothing_factor": 0,
+        "reply_ngram_penalty": 0, "dry_sequence_breakers": '["\\n", ":", "\\"", "*"]', "rep_pen_range": 64,
+        "repeat_last_n": 64, "smoothing_factor": 0,
     }  # fmt: skip
     sampling, processors, chain = drawn(**off)
     assert sampling == SamplingParams(temperature=0.3, repeat_penalty=1.1, dry_penalty_last_n=0, seed=sampling.seed)

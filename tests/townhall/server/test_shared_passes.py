@@ -11,7 +11,7 @@ import pytest
 
 from app.models.llama import Llama
 from tests.townhall.server.running import OPTIONS, Opened, Running, ask
-from townhall.server.request_planner import default_sampling
+from townhall.conversation import default_sampling
 
 pytestmark = pytest.mark.slow
 

@@ -15,10 +15,10 @@ from tests.townhall.server.random_schemas import malformed, objects
 from tests.townhall.server.running import OPTIONS, Opened, Running
 from tests.townhall.server.test_openai_client import client, user
 from tests.townhall.server.test_tools import read, tool
+from townhall.conversation import default_sampling
 from townhall.formats.chat_template import ChatTemplate
 from townhall.prompt import Prompt
 from townhall.server.grammar import CallGrammar, Grammars
-from townhall.server.request_planner import default_sampling
 from townhall.server.served_models import BARE_MODEL
 from townhall.server.tool_requests import FunctionDefinition
 from townhall.server.tools import CallReading, call_tags

@@ -15,7 +15,7 @@ import httpx
 
 from tests.townhall.fake import FakeBackend, FakeLlama
 from tests.townhall.server.running import OPTIONS, Opened, Running
-from townhall.server.request_planner import default_sampling
+from townhall.conversation import default_sampling
 from townhall.web.page_files import ASSETS, PageFiles
 
 OTHER_HOSTS = re.compile(r"(?:src|href|from|import|url)\s*[=(]?\s*[\"'(](?:https?:)?//", re.IGNORECASE)

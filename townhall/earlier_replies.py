@@ -1,0 +1,43 @@
+"""Which of a conversation's replies the next one is not to say again: all but those that its question asks for."""
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from townhall.message import Exchange
+from townhall.prompt import Prompt
+
+if TYPE_CHECKING:
+    from app.models.llama.sampling_params import SamplingParams
+
+ASKED = 4  # words: a question of as many that comes again may have its answer again, and "why?" may not
+_WORD = re.compile(r"\w+")
+_IDENTITY = re.compile(r"\b(?:who are you|who you are|your (?:\w+ )?name|what are you|about yourself|introduce yourself)\b", re.IGNORECASE)
+
+
+def asks_identity(question: str) -> bool:
+    """Does it ask who the persona is?"""
+    return bool(_IDENTITY.search(question))
+
+
+def asked_again(question: str, before: str) -> bool:
+    """Is it a question that was there before, or another one of who the persona is?"""
+    if asks_identity(question) and asks_identity(before):
+        return True
+    words = _WORD.findall(question.casefold())
+    return len(words) >= ASKED and words == _WORD.findall(before.casefold())
+
+
+def beside_earlier(
+    sampling: "SamplingParams", prompt: Prompt, exchanges: Sequence[Exchange], question: str, start: int
+) -> "SamplingParams":
+    """The sampling that knows what was said before a reply to `question`, which begins at place `start` of its prompt's ids."""
+    if not getattr(sampling, "reply_ngram_penalty", 0):
+        return sampling
+    from dataclasses import replace
+
+    from app.models.llama.reply_repetition import EarlierReplies
+
+    close = len(prompt.close_ids)
+    replies = [one.reply.ids[: len(one.reply.ids) - close] for one in exchanges if not asked_again(question, one.user.text)]
+    return replace(sampling, earlier=EarlierReplies(start, tuple(replies), prompt.tokenizer.token_bytes))
