@@ -23,7 +23,7 @@ from typing import Any
 from app.models.llama import Llama, SamplingParams
 from app.sampler_settings import DECLARED
 from bench import persona_figures
-from bench.persona_drift import Drift
+from bench.persona_drift import PersonaDrift
 from bench.persona_figures import SaidReply
 from bench.persona_prompts import HARD, KNOWN, PLAIN, TWENTY
 from bench.side_by_side import SeatedModel, SideBySide
@@ -202,7 +202,7 @@ def main() -> int:
         started = time.perf_counter()
         column = columns[setup.name] = measure(lambda setup, talks: held(beside, setup, talks), setup, options)
         if options.drift:
-            column["drift"] = Drift(beside, setup.conversation, options.personas, options.seed).over(options.drift)
+            column["drift"] = PersonaDrift(beside, setup.conversation, options.personas, options.seed).over(options.drift)
         print(f"{setup.name}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
         save(options.json, columns)
     if options.against:

@@ -17,7 +17,7 @@ NEUTRAL = Persona("Assistant", "You are a helpful AI assistant.")
 Open = Callable[[Any, str], Conversation]
 
 
-class Drift:
+class PersonaDrift:
     """Long chats with each persona, side by side; `open` makes a persona's conversation over a model."""
 
     def __init__(self, beside: SideBySide, open: Open, personas: Sequence[str], seed: int):

@@ -318,7 +318,7 @@ class Conversation:
         stop = (*self.prompt.stop, *self.stop) if self.trim else ()
         answer = Answer(self.llama, self.prompt, stop, self.trim, built.opening, think_tokens=self.think_tokens)
 
-        sampling = beside_earlier(self.sampling, self.prompt, self.exchanges, built.turn.text, len(built.prompt))
+        sampling = beside_earlier(self.sampling, self.prompt, self.persona, self.exchanges, built.turn.text, len(built.prompt))
 
         def generate() -> TokenStream:
             return self.llama.generate(built.ids, self.max_tokens, sampling, cache=self.cache, stop_ids=self.prompt.stop_ids)

@@ -1,10 +1,11 @@
-"""Which of a conversation's replies the next one is not to say again: all but those that its question asks for."""
+"""What the next reply is not to say again: earlier replies and the persona's introduction, unless its question asks for them."""
 
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from townhall.message import Exchange
+from townhall.persona import Persona
 from townhall.prompt import Prompt
 
 if TYPE_CHECKING:
@@ -29,9 +30,12 @@ def asked_again(question: str, before: str) -> bool:
 
 
 def beside_earlier(
-    sampling: "SamplingParams", prompt: Prompt, exchanges: Sequence[Exchange], question: str, start: int
+    sampling: "SamplingParams", prompt: Prompt, persona: Persona, exchanges: Sequence[Exchange], question: str, start: int
 ) -> "SamplingParams":
-    """The sampling that knows what was said before a reply to `question`, which begins at place `start` of its prompt's ids."""
+    """The sampling that knows what was said before a reply to `question`, which begins at place `start` of its prompt's ids.
+
+    What the persona's examples answer to "Who are you?" was said, too: it is for those who ask.
+    """
     if not getattr(sampling, "reply_ngram_penalty", 0):
         return sampling
     from dataclasses import replace
@@ -40,4 +44,5 @@ def beside_earlier(
 
     close = len(prompt.close_ids)
     replies = [one.reply.ids[: len(one.reply.ids) - close] for one in exchanges if not asked_again(question, one.user.text)]
-    return replace(sampling, earlier=EarlierReplies(start, tuple(replies), prompt.tokenizer.token_bytes))
+    introductions = [tuple(prompt.words(one.reply)) for one in persona.examples if asks_identity(one.user) and not asks_identity(question)]
+    return replace(sampling, earlier=EarlierReplies(start, (*introductions, *replies), prompt.tokenizer.token_bytes))

@@ -5,10 +5,10 @@ import pytest
 from tests.townhall.fake import FakeLlama
 from townhall import Conversation
 from townhall.conversation import REPLY_NGRAM_PENALTY, default_sampling
-from townhall.earlier_replies import asked_again
+from townhall.earlier_replies import asked_again, asks_identity
 from townhall.persona import Example, Persona
 
-PERSONA = Persona("Stacy", "Stacy raps.", examples=(Example("Your name?", "Stacy."),))
+PERSONA = Persona("Stacy", "Stacy raps.", examples=(Example("What is your name?", "Stacy."), Example("Is it cold?", "No.")))
 
 
 class Listener(FakeLlama):
@@ -29,13 +29,15 @@ def talk():
         list(conversation.reply(text, *given, **more))
         sampling, ids = llama.drawn
         begun = ids[sampling.earlier.start :]
-        return [llama.tokenizer.decode(reply) for reply in sampling.earlier.replies], llama.tokenizer.decode(begun)
+        said = [llama.tokenizer.decode(reply) for reply in sampling.earlier.replies]
+        assert ("Stacy." in said[:1]) is not asks_identity(text)
+        return [text for text in said if text != "Stacy."], llama.tokenizer.decode(begun)
 
     ask.conversation = conversation
     return ask
 
 
-def test_all_earlier_replies_count_and_examples_do_not(talk):
+def test_all_earlier_replies_count_and_of_the_examples_the_introduction(talk):
     assert default_sampling().reply_ngram_penalty == REPLY_NGRAM_PENALTY > 0
     assert talk("Hello") == ([], "")
     assert talk("why?") == (["Reply 1 is this."], "")
@@ -79,4 +81,4 @@ def test_what_was_recalled_counts_as_what_was_said_here(talk):
     fresh.recall([(one.user.text, one.reply.text) for one in talk.conversation.exchanges[:2]])
     list(fresh.reply("so?"))
     sampling, _ = fresh.llama.drawn
-    assert [fresh.llama.tokenizer.decode(reply) for reply in sampling.earlier.replies] == said[-1][0]
+    assert [fresh.llama.tokenizer.decode(reply) for reply in sampling.earlier.replies] == ["Stacy.", *said[-1][0]]

@@ -131,11 +131,12 @@ class Planner:
             may_begin=not grammar and not use and not request.logprobs,
         )
         drawn = self._drawn(request, UNPENALIZED if shaped or use else UNTOUCHED if served_model.bare else {})
+        sampling = beside_earlier(drawn, prompt, served_model.persona, prompt_plan.exchanges, prompt_plan.question, prompt_plan.answer_at)
         run = AnswerRequest(
             index=0,
             prompt=prompt,
             ids=prompt_plan.ids,
-            sampling=(sampling := beside_earlier(drawn, prompt, prompt_plan.exchanges, prompt_plan.question, prompt_plan.answer_at)),
+            sampling=sampling,
             max_tokens=limit,
             # a shape is no conversation: nothing in it is a cue
             stop=request.stops if shaped else (*prompt.stop, *request.stops),
@@ -205,7 +206,7 @@ class Planner:
         otherwise = UNTOUCHED if served_model.bare else {}
         sampling = SamplingParams(**{**sampler_values(self._sampling), **otherwise, **asked.sampler}, seed=seed)
         if not asked.impersonate:
-            sampling = beside_earlier(sampling, prompt, plan.exchanges, asked.question, plan.answer_at)
+            sampling = beside_earlier(sampling, prompt, served_model.persona, plan.exchanges, asked.question, plan.answer_at)
         run = AnswerRequest(
             index=0,
             prompt=prompt,
