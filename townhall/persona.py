@@ -109,7 +109,7 @@ def _from_character(name: str) -> Persona:
     from townhall.characters import character_folder
 
     stored = character_folder.find(name)
-    return _from_card(stored.card(), f"character {stored.id}", stored.id, stored.card_path)
+    return _from_card(stored.card(), f"character {stored.id}", stored.id, stored.card_path, stored.documents)
 
 
 def _from_card_file(path: Path) -> Persona:
@@ -118,7 +118,8 @@ def _from_card_file(path: Path) -> Persona:
     return _from_card(card_files.read(path).card, f"card {path}", path.stem, path)
 
 
-def _from_card(card: "Card", where: str, fallback: str, path: Path) -> Persona:
+def _from_card(card: "Card", where: str, fallback: str, path: Path, documents: Path | None = None) -> Persona:
+    from townhall.characters.card_knowledge import there
     from townhall.characters.card_prompt import card_prompt
 
     prompt = card_prompt(card, where, fallback=fallback)
@@ -131,6 +132,7 @@ def _from_card(card: "Card", where: str, fallback: str, path: Path) -> Persona:
         alternate_greetings=prompt.greetings[1:],
         post_history_instructions=prompt.post_history_instructions,
         card=path,
+        knowledge=there(card, documents),
     )
 
 

@@ -1,6 +1,7 @@
 """The reply to a turn: its text, its figures, and the receipt of what its prompt held and what was left out of it."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -39,9 +40,20 @@ class Receipt:
         passed_over = [item.to_json() for item in self.passed_over]
         return {**plain, "passed_over": passed_over}
 
+    def with_citations(self, text: str) -> "Receipt":
+        """Each numbered passage with whether the reply `text` cites it."""
+        named = cited_numbers(text)
+
+        def marked(item: SourceItem) -> SourceItem:
+            number = item.details.get("number")
+            return item if number is None else replace(item, details={**item.details, "cited": number in named})
+
+        return replace(self, parts=tuple(replace(part, items=tuple(map(marked, part.items))) for part in self.parts))
+
     def cited(self) -> str:
-        """Where the passages in the prompt are from; "" without any."""
-        return "; ".join(item.label for part in self.parts for item in part.items if "file" in item.details)
+        """Where the passages in the prompt are from, and which the reply does not name by their numbers; "" without any."""
+        items = [item for part in self.parts for item in part.items if "file" in item.details]
+        return "; ".join(item.label + " (not cited)" * (item.details.get("cited") is False) for item in items)
 
     def describe_parts(self) -> str:
         """A line for each part of the prompt, with what it is made of and why, and one for what was passed over."""
@@ -65,6 +77,25 @@ class Receipt:
             f"context ({self.strategy}): {what} ({self.dropped_tokens} tokens) left the window of {self.window}{folded}; "
             f"the prompt is now {self.prompt_tokens} tokens, {self.pinned_tokens} of them pinned{again}"
         )
+
+
+def cited_numbers(text: str) -> set[int]:
+    """The passages that a reply cites: [2], [1, 2], (2), "passage 2"."""
+    return {int(n) for found in _CITED.finditer(text) for n in re.findall(r"[0-9]+", found[0])}
+
+
+def citing(parts: Sequence[Mapping[str, Any]], text: str) -> list[dict[str, Any]]:
+    """Parts of a receipt in JSON values, each numbered passage with whether the reply `text` cites it."""
+    named = cited_numbers(text)
+    return [
+        {**part, "items": [item | ({"cited": item["number"] in named} if "number" in item else {}) for item in part["items"]]}
+        for part in parts
+    ]
+
+
+_CITED = re.compile(
+    r"\[[0-9]{1,2}(?:\s*[,;]\s*[0-9]{1,2})*\]|\([0-9]{1,2}\)|\bpassages? [0-9]{1,2}\b(?:(?:, | and |, and )[0-9]{1,2}\b)*", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)

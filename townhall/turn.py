@@ -96,7 +96,7 @@ class OngoingTurn:
             prefill_seconds=loop.read_seconds + loop.generation.prefill_seconds,
             decode_seconds=loop.generation.decode_seconds,
             device=device,
-            receipt=self.receipt(loop.cached),
+            receipt=self.receipt(loop.cached).with_citations(answer.shown),
             reasoning=answer.reasoning,
             gathered=built.gathered,
         )
@@ -112,7 +112,7 @@ class OngoingTurn:
             prefill_seconds=answer.first_seconds,
             decode_seconds=answer.seconds,
             device=answer.place,
-            receipt=self._receipt(self.found.recomputed, answer.figures),
+            receipt=self._receipt(self.found.recomputed, answer.figures).with_citations(answer.text),
             reasoning=answer.reasoning,
             gathered=self.built.gathered,
         )

@@ -26,7 +26,7 @@ from app.models.llama.checkpoint.conversion import convert
 from app.models.llama.checkpoint.inspection import inspect
 from app.models.llama.tokenizers.vocabulary import Vocabulary
 from ext.tinygrad.errors import TownhallError
-from tests.reference import adapter_fuzz
+from tests.reference import adapter_fuzz, card_fuzz
 from tests.reference import fuzz_cases as cases
 from tests.reference.families import FAMILIES, config_of, write_family
 from tests.reference.tiny import CHAT_TEMPLATE, make_tiny_gguf
@@ -331,7 +331,7 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
     for target in (
         gguf_header, gguf_metadata, split, safetensors_header, torch_pickle, torch_archive, index, config_json, family_config, family_gguf,
         params_json, tokenizer_json,
-        tokenizer_model, tokenizer_folder, chat_template, *adapter_fuzz.TARGETS,
+        tokenizer_model, tokenizer_folder, chat_template, *adapter_fuzz.TARGETS, *card_fuzz.TARGETS,
     )
 }  # fmt: skip
 

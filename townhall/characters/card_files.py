@@ -25,6 +25,7 @@ class CardFile:
     card: Card
     portrait: bytes = b""
     notes: list[str] = field(default_factory=list)
+    documents: dict[str, bytes] = field(default_factory=dict)  # of a CHARX file, to be searched
 
 
 def read(path: Path, where: str = "") -> CardFile:
@@ -37,7 +38,7 @@ def read(path: Path, where: str = "") -> CardFile:
             start = file.read(4096)
             if charx.is_zip(start, file):
                 found = charx.read(file, where)
-                return CardFile(Card.from_json(found.card, where), found.icon, found.notes)
+                return CardFile(Card.from_json(found.card, where), found.icon, found.notes, found.documents)
             start += file.read(MAX_PICTURE + 1 - len(start))
     except OSError as error:
         raise CardError(f"{where} cannot be read: {error.strerror or error}") from error

@@ -3,7 +3,9 @@
 import contextlib
 import difflib
 import re
+import shutil
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from townhall.characters.png_chunks import picture_suffix
 
 CARD = "card.json"
 PORTRAIT = "portrait"
+DOCUMENTS = "knowledge"
 MAX_ID = 40
 
 
@@ -28,6 +31,11 @@ class StoredCharacter:
     @property
     def card_path(self) -> Path:
         return self.folder / CARD
+
+    @property
+    def documents(self) -> Path:
+        """The folder of the documents that came with it; there is none where none did."""
+        return self.folder / DOCUMENTS
 
     def card(self) -> Card:
         """CardError where the file was broken since."""
@@ -75,15 +83,24 @@ def id_of(name: str) -> str:
     return "-".join(words)[:MAX_ID].rstrip("-")
 
 
-def add(card: Card, portrait: bytes, id: str, replace: bool = False) -> StoredCharacter:
-    """Keep a character; CardError where one of that id is there and is not to be replaced."""
+def add(card: Card, portrait: bytes, id: str, replace: bool = False, documents: Mapping[str, bytes] | None = None) -> StoredCharacter:
+    """Keep a character with its documents, by plain file names; CardError where one of that id is there and is not to be replaced."""
     stored = StoredCharacter(id, default_folder() / id)
     if stored.card_path.exists() and not replace:
         raise CardError(f"there is a character {id} already; pass --replace, or another name with --name")
     stored.folder.mkdir(parents=True, exist_ok=True)
     set_portrait(stored, portrait if picture_suffix(portrait) else b"")
+    _set_documents(stored, documents or {})
     update(stored, card)  # last, for only a folder with a card is a character
     return stored
+
+
+def _set_documents(stored: StoredCharacter, documents: Mapping[str, bytes]) -> None:
+    shutil.rmtree(stored.documents, ignore_errors=True)
+    for name, content in documents.items():
+        stored.documents.mkdir(exist_ok=True)
+        with written(stored.documents / name) as part:
+            part.write_bytes(content)
 
 
 def update(stored: StoredCharacter, card: Card) -> None:
@@ -111,5 +128,6 @@ def remove(stored: StoredCharacter) -> None:
     stored.card_path.unlink(missing_ok=True)  # first, for only a folder with a card is a character
     for path in [*stored.folder.glob(f"{PORTRAIT}.*"), stored.folder / "edit.yaml"]:
         path.unlink(missing_ok=True)
+    _set_documents(stored, {})
     with contextlib.suppress(OSError):
         stored.folder.rmdir()

@@ -1,4 +1,4 @@
-"""CHARX: a zip with `card.json` and pictures (Character Card V3). Two files of it are read, within bounds, and none is written to disk."""
+"""CHARX: a zip with `card.json` and pictures (Character Card V3). A few files of it are read, within bounds."""
 
 import struct
 import zipfile
@@ -6,7 +6,7 @@ import zlib
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from townhall.characters import bounded_json
+from townhall.characters import bounded_json, card_knowledge
 from townhall.characters.errors import CardError
 from townhall.characters.png_chunks import picture_suffix
 
@@ -24,6 +24,7 @@ class CharxFile:
 
     card: bytes
     icon: bytes
+    documents: dict[str, bytes] = field(default_factory=dict)  # that the card brings to be searched, by names of ours
     notes: list[str] = field(default_factory=list)
 
 
@@ -47,15 +48,25 @@ def read(file: IO[bytes], where: str) -> CharxFile:
             if "card.json" not in names:
                 raise CardError(f"{where} is a zip without card.json, so it is no character")
             card = _member(archive, names["card.json"], bounded_json.MAX_BYTES, where)
-            icon = _icon(bounded_json.parse(card, where))
+            values = bounded_json.parse(card, where)
+            icon, data = _icon(values), values.get("data") if isinstance(values, dict) else None
             picture = _member(archive, names[icon], MAX_ICON, where) if icon in names else b""
             if not picture_suffix(picture):
                 picture = b""
-            left = len(names) - 1 - bool(picture)
+            folders = card_knowledge.folders_of(data) if isinstance(data, dict) else ()
+            documents = card_knowledge.chosen(names, folders, lambda name: _document(archive, names[name], where)) if folders else {}
+            left = sum(not info.is_dir() for info in names.values()) - 1 - bool(picture) - len(documents)
     except BROKEN as error:
         raise CardError(f"{where} is a zip that cannot be read: {str(error) or 'it is cut short'}; export it anew") from error
     notes = [f"{left} other file{'s' if left > 1 else ''} of the archive {'are' if left > 1 else 'is'} not kept"] if left else []
-    return CharxFile(card, picture, notes)
+    return CharxFile(card, picture, documents, notes)
+
+
+def _document(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> bytes | None:
+    """None for one that is too large."""
+    if info.file_size > card_knowledge.MAX_DOCUMENT:
+        return None
+    return _member(archive, info, card_knowledge.MAX_DOCUMENT, where)
 
 
 def _tail(file: IO[bytes]) -> bytes:

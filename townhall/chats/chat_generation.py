@@ -8,6 +8,7 @@ from typing import Any, Literal
 from townhall.answer import Answer
 from townhall.logbook.chat_record import ChatRecord, now
 from townhall.logbook.chat_tree import TreeNode
+from townhall.reply import citing
 from townhall.server.errors import APIError
 from townhall.server.job import Job
 from townhall.server.request_planner import PlannedRequest
@@ -70,7 +71,8 @@ class ChatGeneration:
     def receipt(self) -> JSON:
         """What the prompt held."""
         info = self.planned.info
-        return {key: value for key, value in info.items() if key not in NOT_KEPT} | {"dropped_messages": len(info["dropped"])}
+        kept = {key: value for key, value in info.items() if key not in NOT_KEPT} | {"dropped_messages": len(info["dropped"])}
+        return kept | {"parts": citing(info["parts"], self.answer[0].shown)} if self.answer and "parts" in info else kept
 
     def keep(self, record: ChatRecord, identity: dict[str, str]) -> TreeNode | None:
         """Write it to the log; None where nothing was said."""

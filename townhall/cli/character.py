@@ -54,7 +54,7 @@ def character() -> None:
 @replace_option
 @click.option("--strict", is_flag=True, help="refuse a card with macros that are not known, which stay as they are written")
 def import_card(file: Path, wanted: str | None, replace: bool, strict: bool) -> None:
-    from townhall.characters import card_files, character_catalog, character_folder
+    from townhall.characters import card_files, card_knowledge, character_catalog, character_folder
     from townhall.characters.card_prompt import card_prompt, lorebook, unknown_macros
     from townhall.characters.errors import CardError
 
@@ -66,9 +66,12 @@ def import_card(file: Path, wanted: str | None, replace: bool, strict: bool) -> 
     macros = unknown_macros(card)
     if macros and strict:
         raise CardError(f"{where}: {character_catalog.macros(macros)} not known; take --strict away to keep them as they are written")
-    stored = character_folder.add(card, found.portrait, id, replace)
+    stored = character_folder.add(card, found.portrait, id, replace, found.documents)
     terminal.say(f"{prompt.name} is here: townhall chat --personality {stored.id}\n")
     notes = [*found.notes, *character_catalog.remarks(card)] + ([f"a lorebook of {counted(len(book.entries), 'entry')}"] if book else [])
+    notes += [f"{counted(len(found.documents), 'document')} that it answers from"] if found.documents else []
+    for name in card_knowledge.missing(card):
+        notes.append(f"it names a library {name}, which is not here; townhall library add {name} PATH makes one")
     for note in notes:
         terminal.note(note)
     if creator := _first_paragraph(card.text("creator_notes")):

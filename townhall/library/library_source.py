@@ -130,6 +130,7 @@ def _item(library: str, passage: Passage, request: SourceRequest, number: int = 
         "first_line": passage.first,
         "last_line": passage.last,
         **({"page": passage.page} if passage.page else {}),
+        **({"number": number} if number else {}),
         "relevance": round(passage.relevance, 3),
     }
     label = f"[{number}] {passage.place}" if number else passage.place

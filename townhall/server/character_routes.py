@@ -132,7 +132,7 @@ class CharacterRoutes:
                 if not replace:
                     _refuse_taken(id)
                 notes.extend(found.notes)
-                return character_folder.add(found.card, found.portrait, id, replace)
+                return character_folder.add(found.card, found.portrait, id, replace, found.documents)
 
             return await self._kept(read, 201, notes)
 

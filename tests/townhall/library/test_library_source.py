@@ -146,3 +146,24 @@ def test_words_of_the_persons_own_choice_begin_the_reply_instead(library):
     conversation = Conversation(llama, PERSONA, sampling=object(), sources=PromptSources([LibrarySource([library])], llama.tokenizer))
     assert "".join(conversation.reply("What is the capital of Peru?", "Lima")).startswith("Lima")
     assert conversation.last.gathered.opening == ""
+
+
+@pytest.mark.parametrize(
+    "reply, cited",
+    [
+        ("Tilda Brock.", []),
+        ("Tilda Brock [1].", [1]),
+        ("See [1, 3] and [2].", [1, 2, 3]),
+        ("As passages 1 and 2 say (3).", [1, 2, 3]),
+        ("In 1743 (1743), [12] and item 2.", []),
+    ],
+)
+def test_a_receipt_says_which_passages_the_reply_cites(library, reply, cited):
+    llama = FakeLlama([reply])
+    talk = Conversation(llama, PERSONA, sources=PromptSources([LibrarySource([library])], llama.tokenizer))
+    list(talk.reply("Who is the mayor of Zarnak, and who built the bridge of Zarnak?"))
+    receipt = talk.last.receipt.to_json()
+    items = [item for part in receipt["parts"] for item in part["items"] if "number" in item]
+    assert items and {item["number"]: item["cited"] for item in items} == {n: n in cited for n in range(1, len(items) + 1)}
+    for item in items:
+        assert (f"{item['label']} (not cited)" in talk.last.receipt.cited()) is not item["cited"]
