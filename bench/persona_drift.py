@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from app.models.llama.engine import NextTokens
+from app.models.llama.shared_passes import NextTokens
 from bench.persona_prompts import HARD, KNOWN, PLAIN, PROBES
 from bench.side_by_side import SeatedModel, SideBySide
 from townhall import Conversation, Persona
@@ -67,7 +67,7 @@ class PersonaDrift:
     def _likely(self, prompt: list[int], answer: list[int], cache: Any) -> float:
         """Mean log-probability of an answer's ids after a prompt, of which the cache holds all but the last id, also afterwards."""
         engine, given, total = self._beside.llama.engine, [prompt[-1], *answer[:-1]], 0.0
-        assert len(given) <= engine.most_rows
+        assert len(given) <= self._beside.llama.most_rows
         engine.ahead([NextTokens(cache, given, cache.model or engine.model)])
         for fed, next_id in zip(given, answer, strict=True):
             logits = engine.step(fed, cache).astype(np.float64)
