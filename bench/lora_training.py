@@ -18,8 +18,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from app.models.llama.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "tests" / "data" / "lora_training.npz"
@@ -186,42 +190,73 @@ def speed(peft: str, model: Path, alternations: int, passes: int, threads: int) 
 
 
 def kills(count: int, seed: int) -> None:
-    """A training of a tiny model, killed `count` times and resumed; it must come to the adapter of one that nothing interrupted."""
+    """A training of a tiny model, killed `count` times and resumed; it must come to the adapter of one that nothing interrupted.
+
+    Each process is forked off one that has loaded the model and captured its passes, so that a start costs milliseconds; that the command
+    itself may be killed is tests/townhall/cli/test_train.py's."""
     from app.models.llama.training import training_state
-    from tests.reference.tiny import make_tiny_gguf
 
     with tempfile.TemporaryDirectory() as name:
         folder, moments = Path(name), random.Random(seed)
-        model, data = make_tiny_gguf(folder / "tiny.gguf", type="Q8_0"), folder / "data.jsonl"
-        lines = [{"prompt": f"what is {n}?", "completion": f"it is {n}! " * (1 + n % 4)} for n in range(40)]
-        data.write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-        def command(out: str) -> list[str]:
-            flags = f"--rank 2 --lr 0.01 --steps {20 * count} --batch 1 --max-length 64 --save-every 1 --resume --json".split()
-            where = ["--model", str(model), "--data", str(data), "--out", str(folder / out)]
-            return [sys.executable, "-m", "townhall", "train", *where, *flags]
-
-        killed, stopped, between = 0, 0, 0
+        trainer = ready_trainer(folder, 1 << 20)
+        killed, between, stopped = 0, 0, 0
         while killed < count:
-            process = subprocess.Popen(command("killed"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT)
-            assert process.stdout is not None
-            if not process.stdout.readline():
-                break  # it was done
-            time.sleep(moments.random() * 0.3)
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+            process = forked(trainer, folder / "killed", 1 << 20)
+            time.sleep(moments.random() * 1.5)
+            os.kill(process, signal.SIGKILL)
+            os.waitpid(process, 0)
             killed += 1
             parts = list((folder / "killed").rglob("*.part"))
             between += bool(parts)
-            state = training_state.newest(folder / "killed")
-            assert state is not None and state.step >= stopped, "a checkpoint went back"
-            stopped = state.step
+            state = training_state.newest(folder / "killed")  # raises where no checkpoint is whole
+            assert (0 if state is None else state.step) >= stopped, "a checkpoint went back"
+            stopped = 0 if state is None else state.step
             print(f"kill {killed}: resumable after step {stopped}{', in the middle of a write' if parts else ''}", flush=True)
         for out in ("killed", "whole"):
-            subprocess.run(command(out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT, check=True)
-        one, other = ((folder / out / "adapter_model.safetensors").read_bytes() for out in ("killed", "whole"))
-        assert one == other, "the adapters differ"
-        print(f"{killed} kills, {between} of them in the middle of a write: the adapter is that of an uninterrupted training, to the bit")
+            _, status = os.waitpid(forked(trainer, folder / out, stopped + 10), 0)
+            assert status == 0, f"the training ended with {status}"
+        one, other = (training_state.newest(folder / out) for out in ("killed", "whole"))
+        assert one is not None and other is not None and one.step == other.step == stopped + 10 and one.history == other.history
+        assert all(np.array_equal(one.arrays[key], other.arrays[key]) for key in other.arrays), "the trainings differ"
+        print(f"{killed} kills, {between} in the middle of a write: after {one.step} steps all is that of an uninterrupted training")
+
+
+def ready_trainer(folder: Path, steps: int) -> "Trainer":
+    """Over a tiny model, with everything captured and nothing trained; on one thread, which is all that a fork takes along."""
+    os.environ["THREADS"] = "1"
+    from ext.tinygrad.toolchain import prepare_environment
+
+    prepare_environment()
+    from app.models.llama.llama import Llama
+    from app.models.llama.training.samples import Sample, row_of
+    from app.models.llama.training.trainer import Trainer, TrainingSettings
+    from tests.reference.tiny import make_tiny_gguf
+
+    llama, draw = Llama.load(make_tiny_gguf(folder / "tiny.gguf", type="Q8_0"), 64, device="CPU"), np.random.default_rng(0)
+    samples = [Sample(tuple(draw.integers(3, 200, n).tolist()), tuple(i >= n // 2 for i in range(n))) for n in draw.integers(8, 33, 20)]
+    trainer = Trainer(llama, samples, TrainingSettings(rank=2, lr=0.01, steps=steps, batch=1, max_length=64, schedule="constant"))
+    row = row_of(samples[:1])
+    trainer._pass_for(row).gradients(row, 0.0)
+    trainer.optimizer.step(0.0, 1, 1.0)
+    return trainer
+
+
+def forked(trainer: "Trainer", out: Path, steps: int) -> int:
+    """The id of a process that goes on from the newest checkpoint in `out`, a checkpoint a step, until so many steps are done."""
+    from app.models.llama.training import training_state
+
+    if process := os.fork():
+        return process
+    code = 1
+    try:
+        if (state := training_state.newest(out)) is not None:
+            trainer.resume(state)
+        while trainer.step < steps:
+            next(trainer.run())
+            trainer.save(out)
+        code = 0
+    finally:
+        os._exit(code)
 
 
 WRITER = """

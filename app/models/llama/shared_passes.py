@@ -41,7 +41,10 @@ class SharedPasses:
     def share(self, arena: CacheArena, rows: int, model: Transformer) -> None:
         """Make `run` able to take up to `rows` tokens of caches of this arena that `model` fills, as far as the kernel set can.
 
-        All is captured here; adapters laid over the engine's model make one of its own."""
+        All is captured here; adapters laid over the engine's model make one of its own, which has no such passes where a row would be
+        rounded otherwise than alone."""
+        if model is not self._model and not self._model.kernels.changes_alike:
+            return
         sizes = self._model.kernels.row_sizes(self._model.config.head_dim)
         needed = [T for i, T in enumerate(sizes) if i == 0 or sizes[i - 1] < rows]
         if self._arena is not arena:

@@ -97,6 +97,7 @@ class Kernels(Protocol[W]):
 
     name: str
     layout: str  # of its packed weights; sets of one layout read each other's, "" stands for none that could be kept
+    changes_alike: bool  # a row that goes through an adapter is computed to the bit as alone, whichever others are in its pass
     changes_by_row: bool  # takes weights whose change is another for each row of a pass (row_changes.py)
 
     def row_sizes(self, head_dim: int) -> tuple[int, ...]:

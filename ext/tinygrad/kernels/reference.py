@@ -265,7 +265,7 @@ class ReferenceKernels:
 
     name = "tinygrad"
     layout = ""
-    changes_by_row = False
+    changes_alike = changes_by_row = False
 
     def row_sizes(self, head_dim: int) -> tuple[int, ...]:
         return ()  # an oracle of such passes: attention of one token sums another number of terms

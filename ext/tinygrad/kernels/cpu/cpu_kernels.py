@@ -31,6 +31,7 @@ class CPUKernels:
 
     name = "cpu"
     layout = LAYOUT
+    changes_alike = True
     changes_by_row = True
     _launch = staticmethod(launch)  # OpenCL drivers on the CPU run the same sources, launched otherwise
 

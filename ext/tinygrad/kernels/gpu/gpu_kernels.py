@@ -55,7 +55,7 @@ class GPUKernels:
 
     name = "gpu"
     layout = LAYOUT
-    changes_by_row = False
+    changes_alike = changes_by_row = False  # generated code sums otherwise for another number of rows
     chunks = (512, 128, 32)  # tokens that a prefill pass takes: tiles of few tokens would leave most of a large card idle
 
     def __init__(self, tuning: Tuning):

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from app.models.llama import Llama, SamplingParams
-from app.models.llama.engine import NextTokens
 from app.models.llama.kv_cache import KVCache
+from app.models.llama.lora.adapter import Adapter, LowRank, adaptable_shapes
+from app.models.llama.shared_passes import NextTokens
 from ext.tinygrad.kernels.gpu.operands import ROW_SIZES
 from tests.reference.cuda_emulator.fixtures import cuda_emulator  # noqa: F401
 from tests.reference.tiny import make_tiny_gguf
@@ -85,3 +86,26 @@ def test_speculation_says_what_decoding_alone_says(llama: Llama) -> None:
     plain = list(llama.generate(prompt, 12, sampling, of_its_own(llama), frozenset()))
     llama.speculate(PromptLookup)
     assert list(llama.generate(prompt, 12, sampling, llama.new_cache(), frozenset())) == plain
+
+
+def test_rows_through_an_adapter_are_computed_as_alone(llama: Llama) -> None:
+    """Where a set has no such passes, each conversation goes its own way."""
+    random, shapes = np.random.default_rng(5), adaptable_shapes(llama.config)
+    matrices = {
+        name: LowRank(random.standard_normal((8, cols), np.float32), random.standard_normal((rows, 8), np.float32), 0.02)
+        for name, (rows, cols) in shapes.items()
+        if name.startswith("layers.")
+    }
+    through = llama.adapted([(Adapter(matrices), 1.0)])
+    through.share_passes(SLOTS, rows=4)
+    caches, alone, prompt = [through.new_cache() for _ in range(2)], of_its_own(llama), ids_of(6, 20)
+    assert through.adapters is not None
+    alone.model = through.adapters.model
+    for cache in (*caches, alone):
+        llama.prefill(prompt, cache)
+    shared = [llama.engine.sharing.shares(cache) for cache in caches]
+    if all(shared):
+        llama.compute_ahead([NextTokens(cache, prompt[:1], through.adapters.model) for cache in caches])
+    expected = llama.engine.step(prompt[0], alone).copy()
+    for cache in caches:
+        np.testing.assert_array_equal(llama.engine.step(prompt[0], cache), expected)
