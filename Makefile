@@ -11,13 +11,14 @@ NVRTC  := $(if $(NVIDIA),$(VENV)/.cuda-stamp)
 JOBS   := 2# processes that share the suite
 CODE   := $(wildcard ext app townhall bench)
 
-.PHONY: help setup chat test test-web check bench clean
+.PHONY: help setup chat test test-web test-swarm check bench clean
 
 help:
 	@echo "make setup     create $(VENV) and install Townhall with all it needs"
 	@echo "make chat      set up, pull the default model and talk to Stacy (ARGS='--personality gary' passes flags)"
 	@echo "make test      set up with test extras, pull the default model and run the whole test suite"
 	@echo "make test-web  the web page in a real Chromium, feature by feature; pictures of it go to build/screenshots"
+	@echo "make test-swarm several replicas behind Ray Serve, started and killed on this machine"
 	@echo "make check     ruff, mypy and the fast tests"
 	@echo "make bench     print tokens per second"
 	@echo "make clean     remove $(VENV) and caches; pulled weights stay"
@@ -34,6 +35,9 @@ test: $(VENV)/.test-stamp $(NVRTC) $(MODEL)
 
 test-web: $(VENV)/.web-stamp
 	@CHROMIUM="$$(bash tests/web/chromium.sh)" && export CHROMIUM && $(BIN)/python -m behave $(or $(ARGS),tests/web/features)
+
+test-swarm: $(VENV)/.swarm-stamp
+	@$(BIN)/python -m pytest -n 0 tests/townhall/swarm $(ARGS)
 
 check: $(VENV)/.test-stamp
 	@$(BIN)/ruff check .
@@ -76,6 +80,11 @@ $(VENV)/.test-stamp: $(VENV)/.setup-stamp
 $(VENV)/.web-stamp: $(VENV)/.setup-stamp
 	@echo "installing the web page and what its tests need" >&2
 	@$(PIP) install -e '.[server,test-web]' >&2
+	@touch $@
+
+$(VENV)/.swarm-stamp: $(VENV)/.test-stamp
+	@echo "installing Ray (about 200 MB)" >&2
+	@$(PIP) install -e '.[swarm]' >&2
 	@touch $@
 
 $(MODEL): | $(VENV)/.setup-stamp

@@ -50,7 +50,7 @@ class Served:
 def townhall(model: Path | None, flags: Sequence[str] = (), bare: bool = False, root: Path = ROOT) -> Iterator[Served]:
     """`townhall serve` of a checkout, ready; Stacy is asked, or the bare model, which other servers have too."""
     chosen = ["--model", str(model)] if model else []
-    with _running([sys.executable, "-m", "townhall", "serve", "--port", (port := _free_port()), *chosen, *flags], port, root) as (url, pid):
+    with _running([sys.executable, "-m", "townhall", "serve", "--port", (port := free_port()), *chosen, *flags], port, root) as (url, pid):
         named = httpx.get(f"{url}/models").json()["data"]
         yield Served("townhall", url, named[-1]["id"] if bare else "stacy", pid)
 
@@ -62,7 +62,7 @@ def llama_cpp(model: Path, slots: int, context: int) -> Iterator[Served]:
         with llama_server(Path(binary), model, slots, context) as served:
             yield served
         return
-    port = _free_port()
+    port = free_port()
     if all(importlib.util.find_spec(name) for name in PYTHON_SERVER):
         command = [sys.executable, "-m", "llama_cpp.server", "--model", str(model), "--port", port, "--n_ctx", str(context)]
         # its defaults are half of the cores, and to break an answer off when somebody else asks
@@ -76,7 +76,7 @@ def llama_cpp(model: Path, slots: int, context: int) -> Iterator[Served]:
 @contextmanager
 def llama_server(binary: Path, model: Path, slots: int, context: int) -> Iterator[Served]:
     """llama.cpp's own program, with as many sequences in a batch as there are slots."""
-    port = _free_port()
+    port = free_port()
     command = [str(binary), "-m", str(model), "--port", port, "-np", str(slots), "-c", str(slots * context), "--log-disable"]
     with _running(command, port) as (url, pid):
         yield Served("llama.cpp", url, httpx.get(f"{url}/models").json()["data"][0]["id"], pid)
@@ -105,7 +105,8 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _free_port() -> str:
+def free_port() -> str:
+    """A port that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return str(probe.getsockname()[1])

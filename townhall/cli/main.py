@@ -16,6 +16,7 @@ COMMANDS = {
     "serve": ("townhall.cli.serve", "Serve the personas through OpenAI's API."),
     "web": ("townhall.cli.web", "Talk to the personas on a page in the browser."),
     "discord": ("townhall.cli.discord", "Talk to people on Discord as a persona."),
+    "swarm": ("townhall.cli.swarm", "Serve models from several processes or machines, as one API."),
     "character": ("townhall.cli.character", "Import, export, show, make and edit character cards."),
     "inspect": ("townhall.cli.inspect", "Say what a checkpoint holds: sizes, types, vocabulary, memory, licence."),
     "fit": ("townhall.cli.fit", "Plan which models fit which device's memory, and what would fit."),

@@ -19,6 +19,7 @@ from townhall.errors import ModelError
 
 if TYPE_CHECKING:
     from townhall.server.serve_options import ServeOptions
+    from townhall.server.service import Service
 
 MAX_KEYS = 64 << 10  # bytes
 EPILOG = """\b
@@ -136,38 +137,14 @@ def run(
     chat = chat_options(ctx, config, flags)
     try:
         from townhall.server import server as server
-        from townhall.server.serve_options import Limits
-        from townhall.server.service import Service
     except ModuleNotFoundError as error:
         raise ModelError(f"the server needs the package {error.name}: pip install 'townhall[server]'") from error
-    from townhall.cli.model_loading import load
-    from townhall.prefix_cache import PrefixCache
 
     folder = chat_folder(chat) if chats else None
     keys, host, open_to_all = read_keys(given["api_key"], given["api_key_file"]), given["host"], given["no_auth"]
-    local = server.is_loopback(host)
-    if not local and not keys and not open_to_all:
-        raise server.ServeError(
-            f"--host {host} can be reached by others: pass --api-key-file FILE, or --no-auth to let anybody in who can reach it"
-        )
-    options = answering(
-        chat,
-        given["personas"],
-        strict_model=given["strict_model"],
-        slots=given["slots"],
-        keys=keys,
-        cors=given["cors"],
-        hosts=(*server.LOOPBACK, host) if local and not keys and not open_to_all else (),
-        background_agents=given["background_agent"],
-        model_folders=(WEIGHTS, *given["models_dir"]),
-        grace=given["grace"],
-        page=page,
-        chats=folder,
-        limits=Limits(queue=given["max_queue"], request=given["timeout"]),
-    )
+    hosts = known_hosts(host, keys, open_to_all)
+    service = open_service(chat, given, keys=keys, cors=given["cors"], hosts=hosts, grace=given["grace"], page=page, chats=folder)
     listener = server.bind(host, given["port"])
-    heads = PrefixCache.of_user(terminal.note) if chat.cache and not chat.fake else None
-    service = Service(options, lambda: load(unadapted(chat), serve=True), heads, terminal.note)
 
     def ready() -> None:
         address = server.url(listener)
@@ -180,6 +157,40 @@ def run(
 
     server.run(service, listener, ready)
     return 0
+
+
+def known_hosts(host: str, keys: tuple[str, ...], open_to_all: bool) -> tuple[str, ...]:
+    """The names under which a server may be spoken to, none: any. ServeError where others could reach it without a key."""
+    from townhall.server import server
+
+    local = server.is_loopback(host)
+    if not local and not keys and not open_to_all:
+        raise server.ServeError(
+            f"--host {host} can be reached by others: pass --api-key-file FILE, or --no-auth to let anybody in who can reach it"
+        )
+    return (*server.LOOPBACK, host) if local and not keys and not open_to_all else ()
+
+
+def open_service(chat: ChatOptions, given: dict[str, Any], name: str | None = None, **others: Any) -> "Service":
+    """The service that flags describe: `given` are those of SERVING, `others` go to its `ServeOptions`, `name` is the bare model's."""
+    from townhall.cli.model_loading import load
+    from townhall.prefix_cache import PrefixCache
+    from townhall.server.serve_options import Limits
+    from townhall.server.service import Service
+
+    options = answering(
+        chat,
+        given["personas"],
+        strict_model=given["strict_model"],
+        slots=given["slots"],
+        background_agents=given["background_agent"],
+        model_folders=(WEIGHTS, *given["models_dir"]),
+        limits=Limits(queue=given["max_queue"], request=given["timeout"]),
+        **others,
+    )
+    heads = PrefixCache.of_user(terminal.note) if chat.cache and not chat.fake else None
+    options = replace(options, model_id=name) if name else options
+    return Service(options, lambda: load(unadapted(chat), serve=True), heads, terminal.note)
 
 
 def chat_folder(chat: ChatOptions) -> Path:

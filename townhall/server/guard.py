@@ -6,6 +6,7 @@ import hmac
 import json
 import logging
 from collections.abc import Sequence
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
@@ -14,7 +15,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from townhall.server.errors import APIError, as_api_error, shutting_down
 from townhall.server.serve_options import Limits, ServeOptions
-from townhall.server.service import Service
 
 log = logging.getLogger("townhall.server")
 OPEN = {"/health", "/openapi.json"}  # no key is asked for
@@ -38,10 +38,19 @@ class Keys:
         return scheme.lower() == "bearer" and sum(hmac.compare_digest(given, digest) for digest in self._digests) > 0
 
 
+class Guarded(Protocol):
+    """What stands behind the guard: a `Service`, or the front of several."""
+
+    options: ServeOptions
+
+    def count(self, path: str, status: int) -> None:
+        """A request to this route was answered; 0 where it was not."""
+
+
 class Guard:
     """ASGI middleware; counts every answer by its status."""
 
-    def __init__(self, app: ASGIApp, service: Service):
+    def __init__(self, app: ASGIApp, service: Guarded):
         self.app, self._service, self._options = app, service, service.options
         self._keys = Keys(service.options.keys)
 
@@ -71,7 +80,7 @@ class Guard:
             await error_response(info, scope["path"])(scope, receive, counted)
         finally:
             path = getattr(scope.get("route"), "path", "other")
-            self._service.metrics.requests.labels(path, str(status)).inc()
+            self._service.count(path, status)
 
     def _check(self, request: Request) -> None:
         options, headers = self._options, request.headers

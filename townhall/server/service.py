@@ -232,6 +232,10 @@ class Service:
         self._planning.shutdown(wait=False, cancel_futures=True)
         self.scheduler.join(1.0)
 
+    def count(self, path: str, status: int) -> None:
+        """A request to this route was answered; 0 where it was not."""
+        self.metrics.requests.labels(path, str(status)).inc()
+
     def health(self) -> dict[str, Any]:
         """What is going on, for people and for whatever watches over servers."""
         scheduler, opened = self.scheduler, self.opened
