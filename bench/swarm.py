@@ -1,8 +1,8 @@
 """What a swarm costs beside one server, and what comes back to its replica: python -m bench.swarm [--runs 3] [--chats 200]
 
 Both serve the scripted echo model, whose own time is next to nothing, so that what is measured is the way there and back: alternating
-runs of a `townhall serve` and of a swarm of one replica (Ray's proxy, the front, the replica), seconds per request and per streamed token, and their
-ratio. Then chats of five turns with two replicas: the share of later turns that the replica of the turn before answered.
+runs of a `townhall serve` and of a swarm of one replica (Ray's proxy, the front, the replica), seconds per request and per streamed
+token, and their ratio. Then chats of five turns with two replicas: the share of later turns that the replica of the turn before answered.
 """
 
 import argparse

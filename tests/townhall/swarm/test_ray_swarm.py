@@ -27,6 +27,7 @@ port: {port}
 grace: 60
 models:
   echo: {{model: "fake:echo", replicas: 2, slots: 64, cpus: 0, max_context: 4096}}
+  long: {{model: "fake:script={long}", slots: 64, cpus: 0}}
   slow: {{model: "fake:script={script}", replicas: 2, slots: 64, cpus: 0}}
 """
 
@@ -64,7 +65,8 @@ def swarm(tmp_path_factory) -> Iterator[Swarm]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     (folder / "script.yaml").write_text(f"pause: 0.1\nreplies: ['{' '.join(['la'] * WORDS)}']\n")
-    (folder / "swarm.yaml").write_text(FILE.format(port=port, script=folder / "script.yaml"))
+    (folder / "long.yaml").write_text(f"pause: 1\nreplies: ['{' '.join(['la'] * 900)}']\n")
+    (folder / "swarm.yaml").write_text(FILE.format(port=port, script=folder / "script.yaml", long=folder / "long.yaml"))
     started = Swarm(folder, f"http://127.0.0.1:{port}")
     started.command("up", str(folder / "swarm.yaml"))
     yield started
@@ -158,12 +160,16 @@ def test_a_killed_replica_ends_its_own_streams_and_no_others(swarm):
 
 
 def test_a_client_that_leaves_frees_its_slot(swarm):
-    body = {"model": "slow", "messages": [{"role": "user", "content": "Sing on"}], "stream": True}
+    def active() -> int:
+        return sum(one["health"]["slots"]["active"] for one in swarm.replicas("long").values())
+
+    # a quarter of an hour, if it were waited for
+    body = {"model": "long", "messages": [{"role": "user", "content": "Sing on"}], "stream": True, "max_tokens": 900}
     with httpx.stream("POST", f"{swarm.url}/v1/chat/completions", json=body, timeout=60) as reply:
         next(reply.iter_bytes())
-        assert sum(one["health"]["slots"]["active"] for one in swarm.replicas("slow").values()) >= 1
-    until(lambda: sum(one["health"]["slots"]["active"] for one in swarm.replicas("slow").values()) == 0)
-    until(lambda: swarm.log()[-1]["how"] == "left" if swarm.log()[-1]["event"] == "end" else False)
+        until(lambda: active() == 1)
+    until(lambda: active() == 0)
+    until(lambda: any(line["model"] == "long" and line.get("how") == "left" for line in swarm.log()))
 
 
 def test_a_model_is_rolled_over_amid_streams_added_and_removed(swarm):
@@ -187,7 +193,7 @@ def test_a_model_is_rolled_over_amid_streams_added_and_removed(swarm):
     swarm.command("remove", "slow")
     assert "slow" not in [one["id"] for one in httpx.get(f"{swarm.url}/v1/models", timeout=60).json()["data"]]
     status = json.loads(swarm.command("status", "--json"))
-    assert [one["name"] for one in status["models"]] == ["echo"] and len(status["models"][0]["replicas"]) == 2
+    assert [one["name"] for one in status["models"]] == ["echo", "long"] and len(status["models"][0]["replicas"]) == 2
 
 
 def test_nothing_listens_beyond_this_machine_and_nothing_is_reported(swarm):
