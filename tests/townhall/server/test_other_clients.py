@@ -1,4 +1,7 @@
-"""Clients that are too large for every run: `pip install '.[clients]'` brings them, and without them these tests are skipped."""
+"""Clients that are too large for every run, or that ask for another openai than the other tests; where one is missing its test is skipped.
+
+They passed with litellm 1.110.2, instructor 1.17.0 and llm 0.36, each beside openai 3.3.0, and openai 6.49.0 of npm.
+"""
 
 import json
 import os
@@ -82,17 +85,17 @@ def test_litellm_names_a_full_window(serve, litellm):
         litellm.completion("openai/double", messages, api_base=server.url, api_key="any", extra_body={"context": "stop"})
 
 
-@pytest.mark.parametrize("mode", ["TOOLS", "JSON", "JSON_SCHEMA", "TOOLS_STRICT", "MD_JSON"])
-def test_instructor(tiny_server, mode):
+@pytest.mark.parametrize("mode", ["TOOLS", "TOOLS_STRICT", "JSON", "MD_JSON"])
+def test_instructor(serve, tiny_server, mode):
     instructor = pytest.importorskip("instructor")
-    client = openai.OpenAI(base_url=tiny_server.url, api_key="any", max_retries=0)
+    # calls are held to their schema whatever a random model would like; the other modes ask for JSON in words
+    held = mode.startswith("TOOLS")
+    server = tiny_server if held else serve(FakeLlama(['{"label": "a box", "items": 3}']))
+    client = openai.OpenAI(base_url=server.url, api_key="any", max_retries=0)
     create = instructor.from_openai(client, mode=instructor.Mode[mode]).chat.completions.create
-    if mode == "MD_JSON":  # asks in words, which a random model does not understand
-        with pytest.raises(instructor.core.InstructorRetryException):
-            create(model="tiny", response_model=Box, messages=QUESTION, max_retries=0, max_tokens=20)
-        return
-    made = create(model="tiny", response_model=Box, messages=QUESTION, max_retries=0, temperature=1.0, seed=3)
-    assert isinstance(made, Box)
+    model = "tiny" if held else "double"
+    made = create(model=model, response_model=Box, messages=QUESTION, max_retries=0, temperature=1.0, seed=3)
+    assert isinstance(made, Box) and (held or made == Box(label="a box", items=3))
 
 
 def test_llm_of_simon_willison(serve, tmp_path):
