@@ -10,6 +10,7 @@ from townhall.server.serve_options import Limits, ServeOptions
 from townhall.swarm.errors import SwarmError
 from townhall.swarm.front import Front, FrontSettings, ModelClient
 from townhall.swarm.ray_client import APPLICATION, RayClient, deployed_models
+from townhall.swarm.ray_cluster import keep_replica_local
 from townhall.swarm.replica import ModelReplica
 from townhall.swarm.swarm_file import SwarmModel
 
@@ -23,6 +24,7 @@ class SwarmFront(Front):
     """The front in a replica of Serve's."""
 
     def __init__(self, options: ServeOptions, log: str):
+        keep_replica_local()
         self._known: dict[str, RayClient] = {}
         super().__init__(FrontSettings(options, log, self._deployed))
 

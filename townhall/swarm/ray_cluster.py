@@ -157,6 +157,17 @@ def connect(cluster: RunningCluster) -> None:
         raise SwarmError(f"Ray at {cluster.address} cannot be reached: {error}; `townhall swarm down` clears it away") from error
 
 
+def keep_replica_local() -> None:
+    """To be called in a replica before Serve opens its port for other replicas, which it does on every interface: keeps it on loopback."""
+    import ray
+    from ray.serve._private import replica
+
+    if ray.util.get_node_ip_address() != LOOPBACK:
+        return
+    bind = replica.add_port_to_grpc_server
+    replica.add_port_to_grpc_server = lambda server, address: bind(server, address.replace("[::]", LOOPBACK))
+
+
 def disconnect() -> None:
     """Be no client any more: Ray ends a process whose cluster goes."""
     import ray

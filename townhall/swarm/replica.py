@@ -44,6 +44,9 @@ class ModelReplica:
         if name is None:
             from ray import serve
 
+            from townhall.swarm.ray_cluster import keep_replica_local
+
+            keep_replica_local()
             name = serve.get_replica_context().replica_id.unique_id
         self._model, self._name = model, name
         self._service = open_model(model, grace)

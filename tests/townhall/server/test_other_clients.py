@@ -85,17 +85,17 @@ def test_litellm_names_a_full_window(serve, litellm):
         litellm.completion("openai/double", messages, api_base=server.url, api_key="any", extra_body={"context": "stop"})
 
 
-@pytest.mark.parametrize("mode", ["TOOLS", "TOOLS_STRICT", "JSON", "MD_JSON"])
+@pytest.mark.parametrize("mode", ["TOOLS", "TOOLS_STRICT", "MD_JSON"])
 def test_instructor(serve, tiny_server, mode):
     instructor = pytest.importorskip("instructor")
-    # calls are held to their schema whatever a random model would like; the other modes ask for JSON in words
+    # calls are held to their schema whatever a random model would like; the other mode asks for JSON in words
     held = mode.startswith("TOOLS")
     server = tiny_server if held else serve(FakeLlama(['{"label": "a box", "items": 3}']))
     client = openai.OpenAI(base_url=server.url, api_key="any", max_retries=0)
     create = instructor.from_openai(client, mode=instructor.Mode[mode]).chat.completions.create
     model = "tiny" if held else "double"
     made = create(model=model, response_model=Box, messages=QUESTION, max_retries=0, temperature=1.0, seed=3)
-    assert isinstance(made, Box) and (held or made == Box(label="a box", items=3))
+    assert isinstance(made, Box) and (held or made.model_dump() == {"label": "a box", "items": 3})
 
 
 def test_llm_of_simon_willison(serve, tmp_path):
