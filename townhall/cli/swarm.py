@@ -137,7 +137,7 @@ def _operations() -> Any:
     """The module that needs Ray. SwarmError where that is not installed."""
     from townhall.swarm import operations, ray_cluster
 
-    os.environ.update(ray_cluster.environment(loopback=True))  # Ray reads it when it is imported
+    os.environ.update(ray_cluster.environment())  # Ray reads it when it is imported
     try:
         import ray.serve  # noqa: F401
         import starlette  # noqa: F401

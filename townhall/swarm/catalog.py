@@ -8,7 +8,7 @@ TAG = ":latest"  # Ollama's clients put it behind every name
 
 
 @dataclass(frozen=True)
-class AnsweringModel:
+class SwarmEntry:
     """A model of the swarm as its replicas describe it."""
 
     name: str
@@ -23,10 +23,10 @@ class AnsweringModel:
 class Catalog:
     """The models that answer now, in the order of the swarm's file."""
 
-    def __init__(self, entries: Sequence[AnsweringModel] = ()):
+    def __init__(self, entries: Sequence[SwarmEntry] = ()):
         self.entries = sorted(entries, key=lambda entry: (entry.position, entry.name))
 
-    def find(self, asked: str | None) -> tuple[AnsweringModel, str | None] | None:
+    def find(self, asked: str | None) -> tuple[SwarmEntry, str | None] | None:
         """(the model, the name that its replicas know for what was asked); None where the swarm is empty.
 
         NAME is the bare model, PERSONA is with the first model that has it, PERSONA@NAME with that one. What is not known is left to the

@@ -20,7 +20,7 @@ from townhall.server.errors import APIError
 from townhall.server.guard import Guard, error_response, json_response, read_body
 from townhall.server.request_planner import DROPPED, WARNING
 from townhall.server.serve_options import ServeOptions
-from townhall.swarm.catalog import AnsweringModel, Catalog
+from townhall.swarm.catalog import Catalog, SwarmEntry
 from townhall.swarm.forwarding import ForwardedRequest, Headers
 from townhall.swarm.front_metrics import FrontMetrics
 from townhall.swarm.merged_metrics import merged
@@ -179,7 +179,7 @@ class Front:
             entries = []
             for name, said in zip(self._clients, await asyncio.gather(*(client.describe() for client in self._clients.values()))):
                 if said:
-                    entries.append(AnsweringModel(name, said[0]["position"], tuple(said[0]["served"])))
+                    entries.append(SwarmEntry(name, said[0]["position"], tuple(said[0]["served"])))
                 else:  # all of its replicas are being replaced: requests for it wait for the first
                     entries += [entry for entry in self._catalog.entries if entry.name == name]
             self._catalog, self._looked = Catalog(entries), time.monotonic()
@@ -189,7 +189,7 @@ class Front:
             await self.refresh()
         return self._catalog
 
-    async def _choose(self, asked: str | None) -> tuple[AnsweringModel, str | None]:
+    async def _choose(self, asked: str | None) -> tuple[SwarmEntry, str | None]:
         found = self._catalog.find(asked)
         if found is None or asked not in (found[0].name, *found[0].personas):
             await self._current()

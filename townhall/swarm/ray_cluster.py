@@ -79,16 +79,15 @@ def needed() -> RunningCluster:
     return found
 
 
-def environment(loopback: bool, token: Path | None = None) -> dict[str, str]:
-    """What Ray reads before it is imported: no telemetry, the token, and where it listens."""
+def environment(token: Path | None = None) -> dict[str, str]:
+    """What Ray reads before it is imported: no telemetry, and the token."""
     path = [str(Path(townhall.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    found = {
+    return {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token or _token()),
         "PYTHONPATH": os.pathsep.join(filter(None, path)),
     }
-    return found | ({"RAY_START_HOOK": f"{__name__}.stay_on_loopback"} if loopback else {})
 
 
 def stay_on_loopback(params: Any, head: bool) -> None:
@@ -105,7 +104,8 @@ def start(url: str, grace: float, host: str = LOOPBACK, port: int = 0, cpus: int
     flags += [f"--dashboard-agent-listen-port={free_port()}", "--min-worker-port=0", "--max-worker-port=0"]
     # no process that grows clusters by itself, none that prints the others' logs
     flags += ["--no-monitor", "--include-log-monitor=false", *_amounts(cpus, gpus)]
-    process = launch(flags, environment(host == LOOPBACK), Path(scratch) / "start.log")
+    hook = {"RAY_START_HOOK": f"{__name__}.stay_on_loopback"} if host == LOOPBACK else {}
+    process = launch(flags, environment() | hook, Path(scratch) / "start.log")
     cluster = RunningCluster(f"{host}:{port}", process.pid, url, scratch, grace)
     part = folder() / "cluster.json.part"
     part.write_text(json.dumps(asdict(cluster)))
@@ -142,7 +142,7 @@ def _launch(flags: list[str], environ: dict[str, str], log: Path) -> "subprocess
 
 def connect(cluster: RunningCluster) -> None:
     """Make this process a client of the cluster. SwarmError where it cannot be reached."""
-    os.environ.update(environment(cluster.address.startswith(LOOPBACK)))
+    os.environ.update(environment())
     try:
         import ray
         from ray._private import services
@@ -179,7 +179,7 @@ def join(address: str, token: Path, cpus: int | None = None, gpus: int | None = 
     """Lend this machine to a cluster, in the foreground. SwarmError where its head cannot be reached."""
     scratch = tempfile.mkdtemp(prefix="townhall-swarm-")
     flags = [f"--address={address}", f"--temp-dir={scratch}", *_amounts(cpus, gpus)]
-    process = launch(flags, environment(False, token), Path(scratch) / "start.log")
+    process = launch(flags, environment(token), Path(scratch) / "start.log")
     try:
         process.wait()
     finally:
