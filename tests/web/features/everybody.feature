@@ -61,3 +61,12 @@ Feature: Everybody
     When I say "Is anybody out there?"
     Then the conversation reads "anybody out there" and then "anybody out there"
     And nobody outside this machine was asked for anything
+
+  Scenario: The side bar is folded away
+    Given the page is open with the echo model
+    When I press "Close the side bar"
+    Then the side bar is gone, and the focus is on "Open the side bar"
+    When the page is loaded again
+    Then the side bar is gone
+    When I press "Open the side bar"
+    Then the side bar is there, and the focus is on "Close the side bar"

@@ -124,3 +124,20 @@ def nobody_asked(context):
     assert not context.foreign, context.foreign
     about_us = [line for line in context.outside.asked if re.search("hugging|hf\\.co|cdn|fonts|api\\.|npm|jsdelivr", line)]
     assert not about_us, about_us
+
+
+@then("the side bar is gone")
+def side_gone(context):
+    expect(context.page.get_by_role("complementary", name="Chats and views")).to_have_count(0)
+
+
+@then('the side bar is gone, and the focus is on "{name}"')
+def side_gone_focus(context, name):
+    side_gone(context)
+    expect(context.page.get_by_role("button", name=name, exact=True)).to_be_focused()
+
+
+@then('the side bar is there, and the focus is on "{name}"')
+def side_back(context, name):
+    expect(context.page.get_by_role("complementary", name="Chats and views")).to_be_visible()
+    expect(context.page.get_by_role("button", name=name, exact=True)).to_be_focused()

@@ -93,7 +93,9 @@ export const Empty = ({ icon, title, children }) => html`<div class="empty">${ic
 /** The head of a view beside the chat: its heading, and what can be done. */
 export const ViewHead = ({ title, about, children }) => html`<header class="view-head"><${SideToggle} /><div><h1>${title}</h1>${about && html`<p>${about}</p>`}</div><div class="view-actions">${children}</div></header>`;
 
-export const SideToggle = () => html`<${IconButton} class="side-toggle" icon="menu" label=${t("side.open")} aria-expanded=${store.get().sideOpen ? "true" : "false"} onClick=${() => store.set({ sideOpen: true })} />`;
+/** Is there room for the side bar beside the rest? */
+export const isWide = () => matchMedia("(min-width: 821px)").matches;
+export const SideToggle = () => html`<${IconButton} class="side-toggle" icon="menu" label=${t("side.open")} aria-expanded=${store.get().sideOpen ? "true" : "false"} onClick=${() => store.set(isWide() ? { sideFolded: false } : { sideOpen: true })} />`;
 
 /** items: [{label, icon, onClick, danger, disabled, separator}]; a button that opens a menu, with arrow keys and Escape. */
 export function Menu({ label, icon = "more", items, class: more = "", button, tab }) {

@@ -2,9 +2,10 @@
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./html.js";
 import { useKey } from "./api.js";
 import { ChatList } from "./chat_list.js";
-import { Button, Dialog, DialogHost, Empty, IconButton, Spinner, TextField } from "./components.js";
+import { Button, Dialog, DialogHost, Empty, IconButton, isWide, Spinner, TextField } from "./components.js";
 import { Icon } from "./icons.js";
 import { helpDialog } from "./keys.js";
+import { prefer, preference } from "./preferences.js";
 import { href } from "./router.js";
 import { store, useStore } from "./store.js";
 import { t } from "./strings.js";
@@ -12,13 +13,21 @@ import { VIEWS } from "./views.js";
 
 const mark = new URL("../favicon.svg", import.meta.url).href;
 
+store.set({ sideFolded: preference("sideFolded") === true }); // on a wide screen
+
 function Side() {
-  const open = useStore((state) => state.sideOpen), view = useStore((state) => state.route.view);
-  const side = useRef();
+  const open = useStore((state) => state.sideOpen), folded = useStore((state) => state.sideFolded), view = useStore((state) => state.route.view);
+  const side = useRef(), before = useRef(folded);
+  useEffect(() => {
+    if (before.current === folded) return;
+    before.current = folded;
+    prefer("sideFolded", folded);
+    document.querySelector(folded ? ".side-toggle" : ".side-close")?.focus(); // where the other button was
+  }, [folded]);
   useEffect(() => { if (open) side.current.querySelector("a, button")?.focus(); }, [open]);
   return html`<aside class=${`side ${open ? "open" : ""}`} aria-label=${t("side.label")} ref=${side}>
       <div class="side-head"><a class="brand" href=${href("chat")}><img src=${mark} alt="" width="26" height="26" />Townhall</a>
-        <${IconButton} class="side-close" icon="close" label=${t("side.close")} onClick=${() => store.set({ sideOpen: false })} /></div>
+        <${IconButton} class="side-close" icon="close" label=${t("side.close")} onClick=${() => store.set(isWide() ? { sideFolded: true } : { sideOpen: false })} /></div>
       <${ChatList} />
       <nav class="side-nav" aria-label=${t("side.views")}>${Object.entries(VIEWS).filter(([, one]) => one.nav).map(([name, one]) => html`
         <a key=${name} href=${href(name)} aria-current=${view === name ? "page" : undefined}><${Icon} name=${one.icon} />${t(one.title)}</a>`)}
@@ -58,9 +67,10 @@ function Notices() {
 
 export function Shell() {
   const dialog = useStore((state) => state.dialog), keyNeeded = useStore((state) => state.keyNeeded), said = useStore((state) => state.said);
+  const folded = useStore((state) => state.sideFolded);
   useStore((state) => state.language); // all texts anew
   return html`<a class="skip" href="#message" onClick=${(event) => { event.preventDefault(); document.getElementById("message")?.focus(); }}>${t("skip")}</a>
-    <div class="shell"><${Side} /><main class="main"><${View} /></main></div>
+    <div class=${`shell ${folded ? "folded" : ""}`}><${Side} /><main class="main"><${View} /></main></div>
     <p class="unseen" role="status" id="said">${said}</p>
     <${Notices} /><${DialogHost} dialog=${dialog} />${keyNeeded && html`<${KeyDialog} />`}`;
 }
