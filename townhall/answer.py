@@ -6,7 +6,7 @@ Stop strings that arrive in pieces are held back, a reply's ends are trimmed, an
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from townhall.language_model import LanguageModel
+from townhall.language_model import HasTokenizer
 from townhall.prompt import Prompt
 from townhall.thoughts import ThoughtFilter
 
@@ -81,7 +81,7 @@ class Answer:
 
     def __init__(
         self,
-        llama: LanguageModel,
+        llama: HasTokenizer,
         prompt: Prompt,
         stop: Sequence[str] | None = None,
         trim: bool = True,

@@ -86,6 +86,13 @@ class TokenStream(Protocol):
     def force(self, ids: Sequence[int]) -> None: ...
 
 
+class HasTokenizer(Protocol):
+    """A model, or what is known of one."""
+
+    @property
+    def tokenizer(self) -> Any: ...
+
+
 class LanguageModel(Protocol):
     """Ids in, ids out."""
 

@@ -48,7 +48,7 @@ class ChatFolder:
     def begin(self, model: str) -> ServedChat:
         """A chat that comes to the disk with its first words."""
         id = new_id()
-        chat = self._served(ChatFile(self._file(id), front_matter(self._service, id, self._service.served_models.find(model))))
+        chat = self._served(ChatFile(self._file(id), front_matter(self._service, id, self._service.find(model))))
         self._keep(chat)
         return chat
 

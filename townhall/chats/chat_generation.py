@@ -11,6 +11,7 @@ from townhall.logbook.chat_tree import TreeNode
 from townhall.reply import citing
 from townhall.server.errors import APIError
 from townhall.server.job import Job
+from townhall.server.model_pool import ModelLease
 from townhall.server.request_planner import PlannedRequest
 from townhall.server.service import Service
 
@@ -28,6 +29,7 @@ class ChatGeneration:
     kind: Kind
     planned: PlannedRequest
     index: int | None
+    lease: ModelLease  # on the model that planned it, until it is queued
     prefill: str = ""
     message: int | None = None
     parent: int | None = None
@@ -49,7 +51,12 @@ class ChatGeneration:
         shown = ("id", "kind", "message", "parent", "index", "reasoning", "state", "tokens", "at")
         return {name: getattr(self, name) for name in shown} | {"text": self.text or self.base}
 
-    def submit(self, service: Service) -> None:
+    @property
+    def service(self) -> Service:
+        """Of the model that writes it."""
+        return self.lease.service
+
+    def submit(self) -> None:
         """Queue it. APIError where the queue is full."""
         loop = asyncio.get_running_loop()
 
@@ -57,9 +64,10 @@ class ChatGeneration:
             self.answer = answer, finish, seed
 
         planned = replace(self.planned, runs=[replace(run, record=record) for run in self.planned.runs])
-        self.job = service.submit(
-            planned, "chat", self.events, time.monotonic(), lambda: loop.call_soon_threadsafe(self.events.put_nowait, OVER)
-        )
+        with self.lease as service:
+            self.job = service.submit(
+                planned, "chat", self.events, time.monotonic(), lambda: loop.call_soon_threadsafe(self.events.put_nowait, OVER)
+            )
 
     def more(self, text: str, reasoning: str) -> str:
         """Take what was written, and say what of it is news."""

@@ -121,7 +121,7 @@ class ChatRoutes:
         asked, folder = await self._read(request, NewChat), self._chats()
         served = self._service.served_models
         model = asked.model if asked.model is not None else next(iter(served)).id
-        greetings = (persona := served.find(model).persona).greeting and (persona.greeting, *persona.alternate_greetings)
+        greetings = (persona := self._service.find(model).persona).greeting and (persona.greeting, *persona.alternate_greetings)
         if asked.greeting and asked.greeting >= len(greetings or ()):
             raise APIError(400, f"greeting {asked.greeting} is not there: {persona.name} has {len(greetings or ())}, from 0 on", "greeting")
         chat = folder.begin(model)

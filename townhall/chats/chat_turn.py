@@ -6,7 +6,7 @@ from typing import Any
 
 from townhall.context.source import NoteSource, PromptSource, SourceRole
 from townhall.formats.prompt_pieces import PromptTurn
-from townhall.language_model import LanguageModel
+from townhall.language_model import HasTokenizer
 from townhall.logbook import restore
 from townhall.logbook.log_syntax import LogTurn
 from townhall.prompt import Prompt
@@ -30,7 +30,7 @@ class KnownIds:
     model: str | None  # the fingerprint of the weights
     _found: dict[int, tuple[LogTurn, list[int] | None]] = field(default_factory=dict)
 
-    def of(self, llama: LanguageModel, prompt: Prompt, turn: LogTurn) -> list[int] | None:
+    def of(self, llama: HasTokenizer, prompt: Prompt, turn: LogTurn) -> list[int] | None:
         """None where they are not known, or where a person changed the text."""
         known = self._found.get(turn.id)
         if known is None or known[0] is not turn:

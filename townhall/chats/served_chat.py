@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -149,7 +150,7 @@ class ServedChat(WatchedChat):
     async def set(self, changes: ChatChanges) -> JSON:
         """Title, folder, tags, system prompt, note, settings, model."""
         if "model" in changes.model_fields_set and changes.model is not None:
-            self._service.served_models.find(changes.model)
+            self._service.find(changes.model)
         if changes.settings and changes.settings.adapters:
             self._service.served_models.adapters_of(self._service.served_models.bare, adapters_named(changes.settings.given()))
         if changes.settings and changes.settings.libraries:
@@ -176,7 +177,9 @@ class ServedChat(WatchedChat):
         _, waiting = restore.split(node.turn for node in path)
         question = "\n\n".join(filter(None, (waiting.text if waiting else "", text)))
         turn = self._turn(path, DrawnReply(), question=question)
-        planned, count = await self._service.plan(lambda planner: (planner.turn(turn), planner.count(text)))
+        with await self._service.hold(turn.model) as service:
+            turn = replace(turn, known=self._known_ids(service))
+            planned, count = await service.plan(lambda planner: (planner.turn(turn), planner.count(text)))
         info = planned.info
         return {
             "tokens": count,
@@ -190,11 +193,15 @@ class ServedChat(WatchedChat):
         """Of each token of a reply, computed now."""
         node = self._reply_node(message)
         turn = self._turn(self.tree.path_to(node.parent), DrawnReply(), carried=node, score=top)
-        planned = await self._service.plan(lambda planner: planner.turn(turn))
-        events: asyncio.Queue[Any] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
-        over = lambda: loop.call_soon_threadsafe(events.put_nowait, OVER)  # noqa: E731
-        job = self._service.submit(planned, "background", events, time.monotonic(), over)
+        lease = await self._service.hold(turn.model)
+        with lease as service:
+            turn = replace(turn, known=self._known_ids(service))
+            planned = await service.plan(lambda planner: planner.turn(turn))
+            events: asyncio.Queue[Any] = asyncio.Queue()
+            loop = asyncio.get_running_loop()
+            over = lambda: loop.call_soon_threadsafe(events.put_nowait, OVER)  # noqa: E731
+            job = service.submit(planned, "background", events, time.monotonic(), over)
+            decode = service.llama.tokenizer.decode
         found: Sequence[Any] = ()
         try:
             while (event := await events.get()) is not OVER:
@@ -203,8 +210,7 @@ class ServedChat(WatchedChat):
                 elif isinstance(event, JobFailed):
                     raise event.error
         finally:
-            self._service.cancel(job)
-        decode = self._service.llama.tokenizer.decode
+            service.cancel(job)
 
         def described() -> list[JSON]:
             tokens = []
@@ -221,7 +227,7 @@ class ServedChat(WatchedChat):
                 )
             return tokens
 
-        return {"message": message, "tokens": await self._service.plan(lambda planner: described())}
+        return {"message": message, "tokens": await asyncio.to_thread(described)}
 
     async def _begin(
         self,
@@ -257,10 +263,12 @@ class ServedChat(WatchedChat):
         turning: tuple[int, int] | None = None,
     ) -> ChatGeneration:
         turn = self._turn(path, asked, question, carried, turning, impersonate=kind == "impersonate")
-        planned = await self._service.plan(lambda planner: planner.turn(turn))
+        lease = await self._service.hold(turn.model)
+        turn = replace(turn, known=self._known_ids(lease.service))
+        planned = await lease.service.plan(lambda planner: planner.turn(turn))
         self._count += 1
         index_or_none = None if kind == "impersonate" else index
-        return ChatGeneration(f"g{self._count}", kind, planned, index_or_none, "" if planned.given else turn.prefill)
+        return ChatGeneration(f"g{self._count}", kind, planned, index_or_none, lease, "" if planned.given else turn.prefill)
 
     def _turn(
         self,
@@ -287,7 +295,7 @@ class ServedChat(WatchedChat):
             model=model,
             said=said,
             question=question if question is not None else waiting.text if waiting else "",
-            known=self._known_ids(),
+            known=self._known,
             carried=carried.turn if carried else None,
             upto=turning[0] if turning else None,
             token=turning[1] if turning else 0,
@@ -321,8 +329,9 @@ class ServedChat(WatchedChat):
             raise APIError(400, f"message {message} is the user's", "message")
         return node
 
-    def _known_ids(self) -> KnownIds:
-        if self._known.model != (model := self._service.identity.get("model")):
+    def _known_ids(self, service: Service) -> KnownIds:
+        """Of the model that is asked."""
+        if self._known.model != (model := service.identity.get("model")):
             self._known = KnownIds(model)
         return self._known
 

@@ -88,7 +88,7 @@ class WatchedChat:
         path = self.tree.path()
         start = max(0, len(path) - limit)
         model = self.model
-        persona = self._service.served_models.find(model).persona if model else None
+        persona = self._service.find(model).persona if model else None
         return {
             **self.details(),
             "greetings": [text for text in (persona.greeting, *persona.alternate_greetings) if text] if persona else [],
@@ -188,9 +188,9 @@ class WatchedChat:
 
     def _submit(self, generation: ChatGeneration, stack: ExitStack) -> None:
         """Queue it; it is cancelled with the stack."""
-        generation.submit(self._service)
+        generation.submit()
         assert generation.job is not None
-        stack.callback(self._service.cancel, generation.job)
+        stack.callback(generation.service.cancel, generation.job)
 
     def _start(self, generation: ChatGeneration, stack: ExitStack) -> None:
         """From here on it is written by itself, and has the log until its end."""
@@ -217,7 +217,7 @@ class WatchedChat:
                     elif isinstance(event, JobFailed):
                         generation.error = as_api_error(event.error)
                 before = self._glances()
-                node = await self._write(lambda: generation.keep(self.file.record, self._service.identity))
+                node = await self._write(lambda: generation.keep(self.file.record, generation.service.identity))
         finally:
             self.generation = None
             generation.ended.set()
@@ -266,15 +266,17 @@ class WatchedChat:
 def speaker_of(service: Service, served_as: str, persona: str) -> str | None:
     """The model id under which a chat's character is served, by the id it had or by its name; None where it is not."""
     served = list(service.served_models)
-    if any(served_model.id == served_as for served_model in served):
+    if any(served_model.id == served_as for served_model in served) or (service.pool and service.pool.knows(served_as)):
         return served_as
     return next((served_model.id for served_model in served if served_model.persona.name == persona), None)
 
 
 def front_matter(service: Service, id: str, served_model: ServedModel) -> JSON:
     """What a new chat's log says of itself: all that it takes to repeat its replies."""
-    options, persona = service.options, served_model.persona
-    named = next((name for name in options.personas if persona_id(name) == served_model.id), served_model.id)
+    pooled, persona = service.pool.of(served_model.id) if service.pool else None, served_model.persona
+    own = pooled.service if pooled else service
+    options, id_there = own.options, served_model.id.removesuffix(own.options.persona_suffix)
+    named = next((name for name in service.options.personas if persona_id(name) == id_there), id_there)
     lora = [f"{path.absolute()}:{scale!r}" for path, scale in served_model.adapters]
     settings = {
         **{key: value for key, value in options.log_settings.items() if key != "lora"},
@@ -283,15 +285,15 @@ def front_matter(service: Service, id: str, served_model: ServedModel) -> JSON:
         "format": options.format,
         "context": options.context,
         "count": options.max_tokens,
-        "max_context": service.llama.max_context,
+        "max_context": (own if own.in_memory else service).llama.max_context,
     }
     return {
         "id": id,
         "started": now(),
         "user": persona.user,
         "persona": persona.name,
-        "weights": service.identity.get("model"),
-        "device": service.identity.get("device"),
+        "weights": own.identity.get("model"),
+        "device": own.identity.get("device"),
         "served_as": served_model.id,
         **({"bare": True} if served_model.bare else {}),
         "settings": worth_noting(settings),

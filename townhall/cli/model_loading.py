@@ -13,6 +13,7 @@ from townhall.cli import terminal
 from townhall.cli.chat_options import ChatOptions
 from townhall.default_window import WINDOW, load_llama
 from townhall.errors import ModelError
+from townhall.language_model import Progress
 from townhall.model_cache import ModelCache
 
 TOLERANCE = 1.35  # a "7B" has 6.7 billion parameters, a "30B" 32.5, a "1B" 1.24
@@ -74,11 +75,14 @@ class Loaded:
         return options.that_matter() | {"max_context": self.llama.max_context}
 
 
-def load(options: ChatOptions, fit: bool = False, serve: bool = False) -> Loaded:
+def load(
+    options: ChatOptions, fit: bool = False, serve: bool = False, device: str | None = None, progress: Progress | None = None
+) -> Loaded:
     """Cheap checks first; then the device is opened and named on stderr, then the weights are placed with a progress bar.
 
     With `fit` the options' context window is made to fit the model where it is larger, though the options name it. With `serve` it is left
-    to the server for how many conversations passes are made ready.
+    to the server for how many conversations passes are made ready. `device` is another one than tinygrad's default; `progress` is called
+    with bytes done and bytes in all.
     """
     if options.fake:
         return _load_fake(options)
@@ -97,9 +101,9 @@ def load(options: ChatOptions, fit: bool = False, serve: bool = False) -> Loaded
         check_size(options.size, path)
     with watch.lap("open the device"):
         backend = open_backend(require=options.require)
-    with watch.lap("load the weights"), _progress_bar(path.name) as progress:
-        quantize = options.quantize is not None
-        llama = load_llama(path, options.max_context, terminal.note, fit, progress=progress, quantize=quantize, stop=options.eos)
+    with watch.lap("load the weights"), _progress_bar(path.name) as bar:
+        moved, others = _both(bar, progress), {"quantize": options.quantize is not None, "device": device}
+        llama = load_llama(path, options.max_context, terminal.note, fit, progress=moved, stop=options.eos, **others)
     with watch.lap("load the adapters"):
         llama = llama.adapted(adapters)
     if options.speculate or options.draft:
@@ -119,6 +123,15 @@ def load(options: ChatOptions, fit: bool = False, serve: bool = False) -> Loaded
     terminal.note(f"{path.name} on {backend.describe()}; it reads the weights at {backend.bandwidth / 1e9:.1f} GB/s")
     show_compiling()
     return Loaded(llama, sampling, backend, watch, path)
+
+
+def _both(bar: Progress, progress: Progress | None) -> Progress:
+    def moved(done: int, total: int) -> None:
+        bar(done, total)
+        if progress:
+            progress(done, total)
+
+    return moved
 
 
 def _speculate(llama: Any, options: ChatOptions, serve: bool) -> None:

@@ -13,15 +13,19 @@ from ext.tinygrad.errors import TownhallError
 from townhall.adapter_spec import parse_all
 from townhall.cli import terminal
 from townhall.cli.chat_options import WEIGHTS, ChatOptions
+from townhall.cli.fit import Size
 from townhall.cli.flags import SAMPLER_KEYS, chat_options, some_flags
 from townhall.conversation import MAX_REPLY
 from townhall.errors import ModelError
 
 if TYPE_CHECKING:
+    from townhall.language_model import Progress
+    from townhall.prefix_cache import PrefixCache
     from townhall.server.serve_options import ServeOptions
     from townhall.server.service import Service
 
 MAX_KEYS = 64 << 10  # bytes
+SEVERAL_SLOTS = 4  # of each of several models, where --slots does not say: what they take is planned before they are loaded
 EPILOG = """\b
 Examples:
   townhall serve
@@ -35,7 +39,7 @@ Examples:
 # what `run` takes itself; the other flags are the conversation's
 SERVING = (
     *("personas", "host", "port", "api_key", "api_key_file", "no_auth", "strict_model", "cors", "slots", "max_queue", "timeout", "grace"),
-    *("background_agent", "models_dir"),
+    *("background_agent", "models_dir", "memory", "pinned"),
 )
 # what a conversation's flags and settings files say of the model, of how it draws, and of what it sees
 SHARED = (
@@ -96,7 +100,23 @@ def served(port: int) -> Callable[[F], F]:
             multiple=True,
             type=click.Path(path_type=Path),
             metavar="FOLDER",
-            help="list the models of this folder, too, under /townhall/models; may be repeated",
+            help="serve the models of this folder, too: each is loaded when a request names it, and leaves when another needs its room; "
+            "may be repeated",
+        ),
+        click.option(
+            "--memory",
+            type=Size(),
+            multiple=True,
+            metavar="SIZE",
+            help="that models may take with --models-dir (8GB, or CUDA:1=24GB for one more device); may be repeated  [default: what the "
+            "first model's device has, less a reserve]",
+        ),
+        click.option(
+            "--pin",
+            "pinned",
+            multiple=True,
+            metavar="NAME",
+            help="model of --models-dir to load at the start and to keep in memory; may be repeated",
         ),
     ]
 
@@ -178,11 +198,14 @@ def open_service(chat: ChatOptions, given: dict[str, Any], name: str | None = No
     from townhall.server.serve_options import Limits
     from townhall.server.service import Service
 
+    several = bool(given["models_dir"])
+    if (given.get("memory") or given.get("pinned")) and not several:
+        raise ModelError("--memory and --pin are for several models: pass --models-dir FOLDER, too")
     options = answering(
         chat,
         given["personas"],
         strict_model=given["strict_model"],
-        slots=given["slots"],
+        slots=given["slots"] or (SEVERAL_SLOTS if several else None),
         background_agents=given["background_agent"],
         model_folders=(WEIGHTS, *given["models_dir"]),
         limits=Limits(queue=given["max_queue"], request=given["timeout"]),
@@ -190,7 +213,27 @@ def open_service(chat: ChatOptions, given: dict[str, Any], name: str | None = No
     )
     heads = PrefixCache.of_user(terminal.note) if chat.cache and not chat.fake else None
     options = replace(options, model_id=name) if name else options
-    return Service(options, lambda: load(unadapted(chat), serve=True), heads, terminal.note)
+    service = Service(options, lambda: load(unadapted(chat), serve=True, progress=service.advance), heads, terminal.note)
+    if several:
+        _pool(service, chat, heads, dict(given.get("memory", ())), given.get("pinned", ()))
+    return service
+
+
+def _pool(service: "Service", chat: ChatOptions, heads: "PrefixCache | None", memory: dict[str, int], pinned: Sequence[str]) -> None:
+    """Have the service serve the models of its folders, too."""
+    from townhall.cli.model_loading import Loaded, load
+    from townhall.default_window import WINDOW
+    from townhall.server.model_pool import ModelPool
+    from townhall.server.model_rooms import ModelRooms
+
+    def opened(path: Path, device: str | None, progress: "Progress") -> Loaded:
+        # a draft model is of one vocabulary, and --size names the folder of the first
+        return load(replace(unadapted(chat), model=path, size=None, gen=None, draft=None), True, True, device, progress)
+
+    options = service.options
+    rooms = ModelRooms(memory, chat.max_context or WINDOW, options.slots or SEVERAL_SLOTS)
+    path = None if chat.fake else chat.model_path()
+    ModelPool(service, path, options.model_folders, opened, rooms, pinned, heads, terminal.note)
 
 
 def chat_folder(chat: ChatOptions) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 from townhall.answer import Answer
 from townhall.conversation import Conversation
 from townhall.errors import PrefillError
-from townhall.language_model import LanguageModel
+from townhall.language_model import HasTokenizer
 from townhall.logbook import log_syntax
 from townhall.logbook.chat_tree import ChatTree
 from townhall.logbook.log_syntax import LogTurn, Mark
@@ -78,7 +78,7 @@ def sampled(conversation: Conversation, turn: LogTurn) -> list[int] | None:
     return kept_ids(conversation.llama, conversation.prompt, conversation.cache.identity.get("model"), turn)
 
 
-def kept_ids(llama: LanguageModel, prompt: Prompt, model: str | None, turn: LogTurn) -> list[int] | None:
+def kept_ids(llama: HasTokenizer, prompt: Prompt, model: str | None, turn: LogTurn) -> list[int] | None:
     """The same for prompts that begin as `prompt` does, of the model with the fingerprint `model`."""
     facts = turn.facts or {}
     ids, identity, opening = facts.get("tokens"), facts.get("identity"), facts.get("prefill", "")

@@ -109,33 +109,41 @@ class API(ApiAccess):
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models."""
-        return json_response(
-            {"object": "list", "data": [_model(served_model, self.service.started) for served_model in self.service.served_models]}
-        )
+        found = [_model(served_model, self.service.started) for served_model in self.service.served_models]
+        if pool := self.service.pool:
+            await pool.refresh()
+            for pooled in pool.models.values():
+                if pooled is not pool.first:
+                    about = _model(pool.find(pooled.id), self.service.started)
+                    found.append(about | {"townhall": about["townhall"] | {"state": pooled.shown}})
+        return json_response({"object": "list", "data": found})
 
     async def model(self, request: Request) -> Response:
         """GET /v1/models/{id}."""
-        return json_response(_model(self.service.served_models.find(request.path_params["id"]), self.service.started))
+        return json_response(_model(self.service.find(request.path_params["id"]), self.service.started))
 
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions."""
         arrived = time.monotonic()
         asked = await self.read(request, ChatRequest)
-        planned = await self.service.plan(lambda planner: planner.chat(asked))
-        return await self._answer(request, asked, planned, ChatResponseBuilder, bool(asked.logprobs), arrived)
+        with await self.service.hold(asked.model) as service:
+            planned = await service.plan(lambda planner: planner.chat(asked))
+            return await self._answer(service, request, asked, planned, ChatResponseBuilder, bool(asked.logprobs), arrived)
 
     async def completions(self, request: Request) -> Response:
         """POST /v1/completions."""
         arrived = time.monotonic()
         asked = await self.read(request, CompletionRequest)
-        planned = await self.service.plan(lambda planner: planner.completion(asked))
-        return await self._answer(request, asked, planned, TextResponseBuilder, asked.logprobs is not None, arrived)
+        with await self.service.hold(asked.model) as service:
+            planned = await service.plan(lambda planner: planner.completion(asked))
+            return await self._answer(service, request, asked, planned, TextResponseBuilder, asked.logprobs is not None, arrived)
 
     async def embeddings(self, request: Request) -> Response:
         """POST /v1/embeddings."""
         asked = await self.read(request, EmbeddingsRequest)
-        if asked.model and asked.model == self.service.served_models.bare.id:
-            found = await self.embed(request, asked.inputs)
+        pool, own = self.service.pool, self.service.served_models.bare.id
+        if asked.model and (asked.model == own or (pool and pool.serves(asked.model))):
+            found = await self.embed(request, asked.model, asked.inputs)
             return json_response(await asyncio.to_thread(embedding_list, asked, np.stack(found.vectors), found.tokens, asked.model))
         headers = {} if asked.model in (None, EMBEDDER) else self._no_embedder(asked.model)
         return json_response(await asyncio.to_thread(embeddings, asked), headers=headers)
@@ -143,21 +151,25 @@ class API(ApiAccess):
     async def tokenize(self, request: Request) -> Response:
         """POST /v1/tokenize."""
         asked = await self.read(request, TokenizeRequest)
-        llama, headers = self.service.llama, self._warning(asked.model)
+        headers = self._warning(asked.model)
+        with await self.service.hold(asked.model) as service:
+            llama = service.llama
 
-        def work(planner: Planner) -> Any:
-            return llama.tokenizer.encode(asked.prompt, bos=asked.add_special_tokens)
+            def work(planner: Planner) -> Any:
+                return llama.tokenizer.encode(asked.prompt, bos=asked.add_special_tokens)
 
-        tokens = await self.service.plan(work)
+            tokens = await service.plan(work)
         return json_response({"tokens": tokens, "count": len(tokens), "max_model_len": llama.max_context}, headers=headers)
 
     async def detokenize(self, request: Request) -> Response:
         """POST /v1/detokenize."""
         asked = await self.read(request, DetokenizeRequest)
-        tokenizer, headers = self.service.llama.tokenizer, self._warning(asked.model)
-        if wrong := [n for n in asked.tokens if n >= tokenizer.vocab_size]:
-            raise APIError(400, f"{wrong[0]} is no token of this model, which has {tokenizer.vocab_size}", "tokens")
-        return json_response({"prompt": await self.service.plan(lambda planner: tokenizer.decode(asked.tokens))}, headers=headers)
+        headers = self._warning(asked.model)
+        with await self.service.hold(asked.model) as service:
+            tokenizer = service.llama.tokenizer
+            if wrong := [n for n in asked.tokens if n >= tokenizer.vocab_size]:
+                raise APIError(400, f"{wrong[0]} is no token of this model, which has {tokenizer.vocab_size}", "tokens")
+            return json_response({"prompt": await service.plan(lambda planner: tokenizer.decode(asked.tokens))}, headers=headers)
 
     async def health(self, request: Request) -> Response:
         """GET /health: 200 where requests are served, 503 before and after."""
@@ -174,6 +186,7 @@ class API(ApiAccess):
 
     async def _answer(
         self,
+        service: Service,
         request: Request,
         asked: Generate,
         planned: PlannedRequest,
@@ -181,8 +194,8 @@ class API(ApiAccess):
         logprobs: bool,
         arrived: float,
     ) -> Response:
-        events, cancel = self.queued(request, asked, planned, arrived)
-        reply = kind(planned.model, self.service.llama.tokenizer, planned.info, planned.runs, logprobs, planned.calls)
+        events, cancel = self.queued(service, request, asked, planned, arrived)
+        reply = kind(planned.model, service.llama.tokenizer, planned.info, planned.runs, logprobs, planned.calls)
         headers = planned.headers
         if asked.stream:
             keep_alive = self.service.options.limits.keep_alive
@@ -196,7 +209,7 @@ class API(ApiAccess):
 
     def _warning(self, model: str | None) -> dict[str, str]:
         """The header of a request that may name a model; APIError 404 for one that is not here, where the server is strict."""
-        if model is None:
+        if model is None or (self.service.pool and self.service.pool.knows(model)):
             return {}
         _, warning = self.service.served_models.choose(model, self.service.options.strict_model)
         return {WARNING: warning} if warning else {}

@@ -39,19 +39,23 @@ class ApiAccess:
             return "background"
         return asked.townhall.lane if asked.townhall else "chat"
 
-    def queued(self, request: Request, asked: Generate, planned: PlannedRequest, arrived: float) -> tuple[Events, partial[None]]:
-        """(what comes of it, what ends it)."""
+    def queued(
+        self, service: Service, request: Request, asked: Generate, planned: PlannedRequest, arrived: float
+    ) -> tuple[Events, partial[None]]:
+        """(what comes of it, what ends it), from the service that planned it."""
         events: Events = asyncio.Queue()
-        job = self.service.submit(planned, self.lane(request, asked), events, arrived)
-        return events, partial(self.service.cancel, job)
+        job = service.submit(planned, self.lane(request, asked), events, arrived)
+        return events, partial(service.cancel, job)
 
-    async def embed(self, request: Request, inputs: Sequence[str | list[int]], cut: bool = False) -> Embedded:
-        """Vectors from the served model, made on the engine's thread; APIError where they cannot be. `cut`: to the window."""
-        arrived, llama = time.monotonic(), self.service.llama
-        texts = await self.service.plan(lambda planner: ids_of(llama, inputs, cut))
-        events: Events = asyncio.Queue()
-        work = self.service.embed(texts, events, arrived)
-        try:
-            return await vectors(request, events)
-        finally:
-            self.service.cancel(work)
+    async def embed(self, request: Request, model: str | None, inputs: Sequence[str | list[int]], cut: bool = False) -> Embedded:
+        """Vectors from a served model, made on the engine's thread; APIError where they cannot be. `cut`: to the window."""
+        arrived = time.monotonic()
+        with await self.service.hold(model) as service:
+            llama = service.llama
+            texts = await service.plan(lambda planner: ids_of(llama, inputs, cut))
+            events: Events = asyncio.Queue()
+            work = service.embed(texts, events, arrived)
+            try:
+                return await vectors(request, events)
+            finally:
+                service.cancel(work)

@@ -1,40 +1,47 @@
-"""/townhall/models…: which models are there, which one is loaded and on what device, what they take of its memory, how fast it answers.
+"""/townhall/models…: which models are there, which are in memory and on what device, what they take of it, how fast it answers.
 
-A server holds the model that it was started with; another one is loaded by starting a server with it, which the reply says.
+A server with --models-dir loads and unloads models, by itself and as it is asked to here; any other holds the model that it was started
+with, and the reply says how to start one with another.
 """
 
 import asyncio
-import os
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ext.tinygrad.errors import TownhallError
 from townhall.default_window import WINDOW
-from townhall.server.endpoints import COUNT, JSON, TEXT, Endpoint, EndpointGroup, listed, reference, schema
+from townhall.process_memory import resident
+from townhall.server.endpoints import COUNT, JSON, TEXT, Endpoint, EndpointGroup, listed, read_json, reference, schema
 from townhall.server.errors import APIError
 from townhall.server.guard import json_response
+from townhall.server.model_listing import described, listing
+from townhall.server.model_pool import ModelPool, PooledModel
+from townhall.server.request_model import RequestModel
 from townhall.server.service import Service
 
 if TYPE_CHECKING:
     from app.models.llama.memory_plan import DeviceRoom  # it brings tinygrad, which a server over a double does without
 
 SLOTS = 4  # where the server does not say yet
-MOST_MODELS, MOST_PLANNED = 200, 12
-DEPTH = 2  # folders below one that is looked at: weights/LLaMA-2/7B
+MOST_PLANNED = 12
 MAX_CONTEXT, MAX_SLOTS = 1 << 20, 256
 
 _NULLABLE_TEXT: JSON = {"type": ["string", "null"]}
 _NUMBER: JSON = {"type": "number", "minimum": 0}
+_NULLABLE_COUNT: JSON = {"type": ["integer", "null"]}
 _PARTS = {"nbytes": COUNT, "weights": COUNT, "cache": COUNT, "scratch": COUNT, "process": COUNT}
 REPLIES: dict[str, JSON] = {
     "ModelFile": schema(
         {"name": TEXT, "format": TEXT, "architecture": TEXT, "parameters": COUNT, "bytes": COUNT, "types": listed(TEXT)}
-        | {"context_length": COUNT, "loaded": {"type": "boolean"}, "fault": TEXT}
+        | {"context_length": COUNT, "loaded": {"type": "boolean"}, "fault": TEXT},
+        **{"id": TEXT, "state": {"enum": ["disk", "waiting", "loading", "loaded", "leaving"]}, "progress": _NUMBER}
+        | {"pinned": {"type": "boolean"}, "device": _NULLABLE_TEXT, "planned": _NULLABLE_COUNT, "resident": _NULLABLE_COUNT}
+        | {"active": COUNT, "queued": COUNT, "error": TEXT},
     ),
     "LoadedModel": schema(
         {"id": TEXT, "name": _NULLABLE_TEXT, "context": COUNT, "slots": {"type": ["integer", "null"]}, "device": TEXT, "kind": TEXT}
@@ -46,7 +53,7 @@ REPLIES: dict[str, JSON] = {
             "models": listed("ModelFile"),
             "switchable": {"type": "boolean"},
         }
-        | {"how": TEXT}
+        | {"how": TEXT, "memory": listed(schema({"name": TEXT, "budget": COUNT, "used": COUNT}))}
     ),
     "PlannedModel": schema({"name": TEXT, "context": COUNT, "slots": COUNT, **_PARTS}),
     "MemoryPicture": schema(
@@ -73,6 +80,18 @@ REPLIES: dict[str, JSON] = {
 }
 
 
+class ModelChoice(RequestModel):
+    """`model` is an id or a name that /townhall/models lists."""
+
+    model: str = Field(max_length=1000)
+
+
+class ModelPin(ModelChoice):
+    """`pinned`: stays in memory."""
+
+    pinned: bool
+
+
 class ModelRoutes:
     """One method for each endpoint."""
 
@@ -91,15 +110,57 @@ class ModelRoutes:
             Endpoint("GET", base, self.files, "The models that are there, and the one that is loaded.", "ModelFiles"),
             Endpoint("GET", f"{base}/fit", self.fit, "What models take of the memory.", "MemoryPicture", query=wanted, errors=(404,)),
             Endpoint("GET", f"{base}/meter", self.meter, "How much and how fast it answers.", "Meter"),
+            Endpoint("POST", f"{base}/load", self.load, "Have a model loaded.", "ModelFile", ModelChoice, errors=(404, 409), status=202),
+            Endpoint("POST", f"{base}/unload", self.unload, "Have one unloaded.", "ModelFile", ModelChoice, errors=(404, 409), status=202),
+            Endpoint("POST", f"{base}/pin", self.pin, "Keep one in memory, or no longer.", "ModelFile", ModelPin, errors=(404, 409)),
         ]
         return EndpointGroup(endpoints, REPLIES)
 
     async def files(self, request: Request) -> Response:
         """GET /townhall/models."""
-        found = await asyncio.to_thread(lambda: [self._described(name, path) for name, path in self._paths().items()])
+        pool = self._service.pool
+        if pool:
+            pool.settle()
+            await pool.refresh()
+        there = [(one.name, one.path) for one in pool.models.values()] if pool else list(self._paths().items())
+        found = await asyncio.to_thread(lambda: [self._file(name, path) for name, path in there])
         adapters = [{"name": spec.name, "scale": spec.scale} for spec in self._service.options.adapters]
-        how = f"townhall {'web' if self._service.options.page else 'serve'} --model FILE"
-        return json_response({"loaded": self._loaded(), "models": found, "switchable": False, "how": how, "adapters": adapters})
+        command = f"townhall {'web' if self._service.options.page else 'serve'}"
+        how = f"{command} --models-dir FOLDER" if pool else f"{command} --model FILE"
+        memory = pool.rooms.to_json(pool.models.values()) if pool else []
+        kept = {"loaded": self._loaded(), "models": found, "switchable": pool is not None, "how": how, "memory": memory}
+        return json_response({**kept, "adapters": adapters})
+
+    async def load(self, request: Request) -> Response:
+        """POST /townhall/models/load."""
+        return await self._changed(request, ModelChoice, 202, lambda pool, pooled, asked: pool.want(pooled))
+
+    async def unload(self, request: Request) -> Response:
+        """POST /townhall/models/unload."""
+        return await self._changed(request, ModelChoice, 202, lambda pool, pooled, asked: pool.let_go(pooled))
+
+    async def pin(self, request: Request) -> Response:
+        """POST /townhall/models/pin; what is pinned is loaded."""
+
+        def pinned(pool: ModelPool, pooled: PooledModel, asked: ModelPin) -> None:
+            if asked.pinned:
+                pool.want(pooled)
+            pooled.pinned = asked.pinned
+
+        return await self._changed(request, ModelPin, 200, pinned)
+
+    async def _changed(
+        self, request: Request, kind: type[ModelChoice], status: int, change: Callable[[ModelPool, PooledModel, Any], object]
+    ) -> Response:
+        if (pool := self._service.pool) is None:
+            raise APIError(409, "this server holds one model; start it with --models-dir FOLDER", code="not_switchable")
+        self._service.served_models  # noqa: B018  (503 while the first model is loaded, whose device settles the others')
+        asked = await read_json(request, kind, self._service.options.limits)
+        await pool.refresh()
+        if (pooled := pool.named(asked.model)) is None:
+            raise APIError(404, f"there is no model {asked.model[:100]!r}; /townhall/models lists them", "model", "model_not_found")
+        change(pool, pooled, asked)
+        return json_response(await asyncio.to_thread(self._file, pooled.name, pooled.path), status)
 
     async def fit(self, request: Request) -> Response:
         """GET /townhall/models/fit."""
@@ -140,20 +201,17 @@ class ModelRoutes:
         return Path(path) if path and Path(path).exists() else None
 
     def _paths(self) -> dict[str, Path]:
-        """Every checkpoint by its name: its path from its folder on, the loaded one's own name."""
-        found = {}
-        if path := self._path():
-            found[path.name] = path
-        for folder in self._service.options.model_folders:
-            for one in checkpoints(folder):
-                name = one.relative_to(folder).as_posix() if one != folder else folder.name
-                if not any(one.resolve() == known.resolve() for known in found.values()):
-                    found[name if name not in found else f"{folder.name}/{name}"] = one
-        return dict(list(found.items())[:MOST_MODELS])
+        """Every checkpoint by its name."""
+        return listing(self._service.options.model_folders, self._path())
 
-    def _described(self, name: str, path: Path) -> JSON:
-        loaded = (own := self._path()) is not None and own.resolve() == path.resolve()
-        return {"name": name, "loaded": loaded, **_read(path, _stamp(path))}
+    def _file(self, name: str, path: Path | None) -> JSON:
+        """A checkpoint as the listing has it, and what the pool says of it."""
+        about: JSON = {"name": name, "loaded": False, **(described(path) if path else {})}
+        if pool := self._service.pool:
+            pooled = pool.named(name)
+            return about | (_pooled(pool, pooled) if pooled else {})
+        own = self._path()
+        return about | {"loaded": own is not None and path is not None and own.resolve() == path.resolve()}
 
     def _loaded(self) -> JSON | None:
         opened = self._service.opened
@@ -180,70 +238,26 @@ class ModelRoutes:
         return [DeviceRoom.of(device["device"], device["memory"], about=device["description"]), *host]
 
 
-def checkpoints(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
-    """GGUF files (of a split one its first part) and folders of Hugging Face or Meta, in a folder and those below it, sorted."""
+def _pooled(pool: ModelPool, pooled: PooledModel) -> JSON:
+    """What a listing says of a model beside its headers."""
     try:
-        if any((folder / name).is_file() for name in ("config.json", "params.json")):
-            yield folder
-            return
-        entries = sorted(folder.iterdir())
-    except OSError:
-        return
-    for path in entries:
-        if path.suffix == ".gguf" and path.is_file() and int(_part(path) or 1) == 1:
-            yield path
-        elif path.is_dir() and depth and not path.name.startswith("."):
-            yield from checkpoints(path, depth - 1)
-
-
-def _part(path: Path) -> str:
-    """The number of a split file's part (model-00002-of-00005.gguf); "" of a whole one."""
-    parts = path.stem.rsplit("-", 3)
-    return parts[1] if len(parts) == 4 and parts[2] == "of" and parts[1].isdecimal() and parts[3].isdecimal() else ""
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    """Changes with a file, or with what is in a folder."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return 0, 0
-    return stat.st_mtime_ns, stat.st_size
-
-
-@lru_cache(MOST_MODELS * 2)
-def _read(path: Path, stamp: tuple[int, int]) -> JSON:
-    """What its headers say; read once for each `stamp`."""
-    from app.models.llama.checkpoint import open_checkpoint
-    from app.models.llama.checkpoint.checkpoint import parameters
-
-    empty: JSON = {"format": "", "architecture": "", "parameters": 0, "bytes": 0, "types": [], "context_length": 0, "fault": ""}
-    try:
-        checkpoint = open_checkpoint(path)
-        config = checkpoint.config
-        sizes: dict[str, int] = {}
-        for name in checkpoint.tensor_names:
-            stored = checkpoint.stored(name)
-            sizes[stored.type] = sizes.get(stored.type, 0) + stored.nbytes
-        return {
-            "format": checkpoint.format,
-            "architecture": config.architecture,
-            "parameters": parameters(config),
-            "bytes": checkpoint.nbytes,
-            "types": sorted(sizes, key=lambda type: -sizes[type]),
-            "context_length": config.context_length,
-            "fault": "",
-        }
-    except TownhallError as error:
-        return empty | {"fault": str(error).replace(str(path), path.name)}
-
-
-def resident() -> int | None:
-    """Bytes of this process in memory; None where the system does not tell."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError):
-        return None
+        planned = pool.rooms.planned(pooled, pooled.device or next(iter(pool.rooms.names), "")) or None
+    except TownhallError:
+        planned = None
+    scheduler = pooled.service.scheduler
+    return {
+        "id": pooled.id,
+        "loaded": pooled.state == "loaded",
+        "state": pooled.shown,
+        "progress": pool.progress(pooled),
+        "pinned": pooled.pinned,
+        "device": pooled.device,
+        "planned": planned,
+        "resident": pooled.resident,
+        "active": scheduler.active,
+        "queued": scheduler.waiting + len(pooled.waiters),
+        "error": pooled.error,
+    }
 
 
 def _number(request: Request, name: str, default: int, most: int) -> int:

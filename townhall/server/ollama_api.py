@@ -24,6 +24,8 @@ from townhall.server.errors import APIError
 from townhall.server.event_stream import Events, EventStream, arriving, whole
 from townhall.server.guard import json_response
 from townhall.server.job import AnswerEnd, JobDone, JobFailed, RequestFigures, TextEvent
+from townhall.server.model_facts import ModelFacts
+from townhall.server.model_listing import described
 from townhall.server.ollama_requests import (
     TAG,
     OllamaAsked,
@@ -168,14 +170,14 @@ class OllamaRoutes(ApiAccess):
         """POST /api/chat; without messages it only says that the model is there."""
         arrived, asked = time.monotonic(), await self.read(request, OllamaChat)
         if not asked.messages:
-            return self._loaded(asked.model, _message("", "", []))
+            return await self._loaded(asked, _message("", "", []))
         return await self._answer(request, asked, asked.chat(), _message, arrived)
 
     async def generate(self, request: Request) -> Response:
         """POST /api/generate; without a prompt it only says that the model is there."""
         arrived, asked = time.monotonic(), await self.read(request, OllamaGenerate)
         if not asked.prompt:
-            return self._loaded(asked.model, _response("", "", []))
+            return await self._loaded(asked, _response("", "", []))
         return await self._answer(request, asked, asked.asked(), _response, arrived)
 
     async def embed_texts(self, request: Request) -> Response:
@@ -194,15 +196,24 @@ class OllamaRoutes(ApiAccess):
 
     async def tags(self, request: Request) -> Response:
         """GET /api/tags."""
-        return json_response({"models": [self._described(one) for one in self.service.served_models]})
+        served = list(self.service.served_models)
+        if pool := self.service.pool:
+            await pool.refresh()
+            served += [pool.find(pooled.id) for pooled in pool.models.values() if pooled is not pool.first]
+        return json_response({"models": [self._described(one) for one in served]})
 
     async def running(self, request: Request) -> Response:
-        """GET /api/ps: the one model, under each of its names; it stays until the server ends."""
+        """GET /api/ps: what is in memory, the first model under each of its names; it stays until the server ends, or needs the room."""
         gone = stamp(time.time() + 10 * 365 * 86400)
-        context, size = self.service.llama.max_context, self._size()
-        gpu = size if getattr(getattr(self.service.opened, "backend", None), "is_gpu", False) else 0
-        more = {"expires_at": gone, "size_vram": gpu, "context_length": context}
-        return json_response({"models": [{**self._described(one), **more} for one in self.service.served_models]})
+        service, running = self.service, list[JSON]()
+        for one in service.services:
+            if one.in_memory and one.opened:
+                size = ModelFacts.of(one.llama).nbytes
+                gpu = size if getattr(one.opened.backend, "is_gpu", False) else 0
+                more = {"expires_at": gone, "size": size, "size_vram": gpu, "context_length": one.llama.max_context}
+                names = list(one.served_models) if one is service else [one.served_models.bare]
+                running += [{**self._described(served), **more} for served in names]
+        return json_response({"models": running})
 
     async def version(self, request: Request) -> Response:
         """GET /api/version."""
@@ -214,7 +225,8 @@ class OllamaRoutes(ApiAccess):
         if not (name := asked.model or asked.name):
             raise APIError(400, "model: Field required", "model")
         served = self._found(name)
-        llama, config = self.service.llama, getattr(self.service.llama, "config", None)
+        with await self.service.hold(served.id) as service:
+            llama, config = service.llama, getattr(service.llama, "config", None)
         system = served.persona.instructions
         family = getattr(config, "architecture", None) or "llama"
         info: JSON = {"general.architecture": family, f"{family}.context_length": llama.max_context}
@@ -228,7 +240,7 @@ class OllamaRoutes(ApiAccess):
                 "parameters": "",
                 "template": llama.tokenizer.chat_template or "",
                 **({"system": system} if system else {}),
-                "details": self._details(),
+                "details": self._details(served),
                 "model_info": info,
                 "capabilities": capabilities,
                 "modified_at": stamp(self.service.started),
@@ -238,10 +250,13 @@ class OllamaRoutes(ApiAccess):
     async def _answer(
         self, request: Request, asked: OllamaAsked, chat: Generate, said: Callable[[str, str, list[JSON]], JSON], arrived: float
     ) -> Response:
-        planned = await self.service.plan(
-            lambda planner: planner.chat(chat) if isinstance(chat, ChatRequest) else planner.completion(_completion(chat))
-        )
-        events, cancel = self.queued(request, chat, planned, arrived)
+        with await self.service.hold(chat.model) as service:
+            planned = await service.plan(
+                lambda planner: planner.chat(chat) if isinstance(chat, ChatRequest) else planner.completion(_completion(chat))
+            )
+            events, cancel = self.queued(service, request, chat, planned, arrived)
+        if asked.leaves:
+            self._let_go(chat.model)
         writer = OllamaWriter(planned, asked.model, said, arrived)
         if chat.stream:
             content = _lines(events, writer, self.service.options.limits.keep_alive)
@@ -253,9 +268,22 @@ class OllamaRoutes(ApiAccess):
         finally:
             cancel()
 
-    def _loaded(self, model: str, said: JSON) -> Response:
-        self.service.served_models.choose(plain_name(model), self.service.options.strict_model)
-        return json_response({"model": model, "created_at": stamp(), **said, "done": True, "done_reason": "load"})
+    async def _loaded(self, asked: OllamaAsked, said: JSON) -> Response:
+        model = plain_name(asked.model)
+        if not (self.service.pool and self.service.pool.knows(model)):
+            self.service.served_models.choose(model, self.service.options.strict_model)
+        if asked.leaves:
+            self._let_go(model)
+        else:
+            with await self.service.hold(model):
+                pass
+        done = {"done": True, "done_reason": "unload" if asked.leaves else "load"}
+        return json_response({"model": asked.model, "created_at": stamp(), **said, **done})
+
+    def _let_go(self, model: str | None) -> None:
+        """Have it leave the memory once it has answered; one that is pinned stays."""
+        if (pool := self.service.pool) and (found := pool.of(model)) and not found.pinned:
+            pool.let_go(found)
 
     async def _vectors(
         self, request: Request, model: str, texts: list[str], cut: bool, dimensions: int | None
@@ -270,37 +298,40 @@ class OllamaRoutes(ApiAccess):
             asked = EmbeddingsRequest(input=texts, dimensions=dimensions)
             table = embeddings(asked)
             return [one["embedding"] for one in table["data"]], table["usage"]["prompt_tokens"]
-        found = await self.embed(request, texts, cut)
+        found = await self.embed(request, plain_name(model), texts, cut)
         return shortened(np.stack(found.vectors), dimensions, model).tolist(), found.tokens
 
     def _embedder(self, model: str) -> str:
-        """The table's name, or the bare model's id, whose vectors every persona's name stands for, too."""
+        """The table's name, or a served one: a persona's stands for its model's vectors."""
         if plain_name(model) == EMBEDDER:
             return EMBEDDER
-        self._found(model)
-        return self.service.served_models.bare.id
+        return self._found(model).id
 
     def _found(self, model: str) -> ServedModel:
         try:
-            return self.service.served_models.find(plain_name(model))
+            return self.service.find(plain_name(model))
         except APIError as error:
             raise APIError(error.status, f"model {model[:100]!r} not found", "model", error.code) from None
 
     def _described(self, served: ServedModel) -> JSON:
         name = served.id if ":" in served.id else served.id + TAG
-        digest = str(getattr(self.service.llama, "fingerprint", ""))
-        size = {"size": self._size(), "digest": digest, "details": self._details()}
-        return {"name": name, "model": name, "modified_at": stamp(self.service.started), **size}
+        header, facts = self._header(served), ModelFacts.of(self.service.llama)
+        size, digest = (header["bytes"], "") if header else (facts.nbytes, facts.fingerprint)
+        about = {"size": size, "digest": digest, "details": self._details(served)}
+        return {"name": name, "model": name, "modified_at": stamp(self.service.started), **about}
 
-    def _size(self) -> int:
-        """Bytes of the weights on their device."""
-        return int(getattr(getattr(self.service.llama, "model", None), "nbytes", 0))
+    def _header(self, served: ServedModel) -> JSON | None:
+        """What the file of a model other than the first says."""
+        found = self.service.pool.of(served.id) if self.service.pool else None
+        return described(found.path) if found and found.path and found.service is not self.service else None
 
-    def _details(self) -> JSON:
-        config = getattr(self.service.llama, "config", None)
-        family = getattr(config, "architecture", None) or "llama"
+    def _details(self, served: ServedModel) -> JSON:
+        config, header = getattr(self.service.llama, "config", None), self._header(served)
+        family = (header["architecture"] if header else getattr(config, "architecture", None)) or "llama"
         count, kind = "", ""
-        if config is not None:
+        if header:
+            count, kind = _parameters(header["parameters"]), (header["types"] or [""])[0]
+        elif config is not None:
             from app.models.llama.checkpoint.checkpoint import parameters
 
             count = _parameters(parameters(config))

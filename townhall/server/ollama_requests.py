@@ -53,7 +53,11 @@ class OllamaAsked(RequestModel):
     format: str | dict[str, Any] | None = None
     options: dict[str, Any] | None = None
     think: bool | str | None = None
-    keep_alive: Any = None  # the model stays as long as the server
+    keep_alive: Any = None  # 0: the model leaves once it has answered, where the server loads it again by itself; else no effect
+
+    @property
+    def leaves(self) -> bool:
+        return str(self.keep_alive) in ("0", "0s", "0m", "0h", "0.0")
 
     def fields(self) -> JSON:
         """Of a chat completion: model, sampling, shape, thoughts."""

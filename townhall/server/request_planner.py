@@ -15,13 +15,13 @@ from townhall.earlier_replies import beside_earlier
 from townhall.errors import ContextError
 from townhall.formats.call_syntax import CallSyntax, instructions
 from townhall.formats.prompt_pieces import PromptTurn
-from townhall.language_model import LanguageModel
 from townhall.logbook.recording_model import prompt_hash
 from townhall.prompt import Prompt
 from townhall.prompt_builder import cut_raw, open_window, refuse_oversized_head, refuse_oversized_text
 from townhall.server.errors import APIError
 from townhall.server.grammar import CallGrammar, Grammars
 from townhall.server.job import AnswerRequest
+from townhall.server.model_facts import ModelFacts
 from townhall.server.requests import ChatRequest, CompletionRequest, Generate
 from townhall.server.serve_options import ServeOptions
 from townhall.server.served_models import SampledAnswers, ServedModel, ServedModels
@@ -65,7 +65,7 @@ class Planner:
 
     def __init__(
         self,
-        llama: LanguageModel,
+        llama: ModelFacts,
         served_models: ServedModels,
         answers: SampledAnswers,
         summaries: SummaryStore,

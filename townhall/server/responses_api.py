@@ -3,7 +3,7 @@
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -304,8 +304,20 @@ class ResponsesRoutes(ApiAccess):
         arrived = time.monotonic()
         asked: ResponsesRequest = await self.read(request, ResponsesRequest)
         chat = asked.chat()
-        planned = await self.service.plan(lambda planner: planner.chat(chat))
-        events, cancel = self.queued(request, chat, planned, arrived)
+        with await self.service.hold(chat.model) as service:
+            planned = await service.plan(lambda planner: planner.chat(chat))
+            events, cancel = self.queued(service, request, chat, planned, arrived)
+            return await self._answered(request, asked, chat, planned, events, cancel)
+
+    async def _answered(
+        self,
+        request: Request,
+        asked: ResponsesRequest,
+        chat: ChatRequest,
+        planned: PlannedRequest,
+        events: Events,
+        cancel: Callable[[], None],
+    ) -> Response:
         writer = ResponseWriter(asked, planned, chat.limit)
         headers = planned.headers
         if asked.store:

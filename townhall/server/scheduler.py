@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from townhall.language_model import LanguageModel, SharesPasses
+from townhall.server.engine_turns import EngineTurns
 from townhall.server.errors import APIError, as_api_error, shutting_down
 from townhall.server.job import Event, JobFailed
 from townhall.server.slots import Lane, Slot, SlotRequest, Slots
@@ -70,8 +71,9 @@ class Scheduler:
     waiting, and every next token is late by that piece at most. A job that fails takes its cache with it and nothing else.
     """
 
-    def __init__(self, max_queue: int):
-        self.max_queue = max_queue
+    def __init__(self, max_queue: int, turns: EngineTurns | None = None):
+        """`turns` are shared with the schedulers of other models in this process."""
+        self.max_queue, self.turns = max_queue, turns or EngineTurns()
         self._waiting: deque[Work] = deque()
         self._active: list[Active] = []
         self._changed = threading.Condition()
@@ -82,13 +84,15 @@ class Scheduler:
         self.slots: Slots | None = None
         self._thread: threading.Thread | None = None
         self.finished: Callable[[Work], Any] = lambda job: None  # called with each job, on the engine's thread
+        self.idle: Callable[[], Any] = lambda: None  # called on the same thread when there is nothing left to do
 
     def start(self, load: Callable[[], tuple[LanguageModel, Slots]], failed: Callable[[BaseException], Any]) -> None:
         """Load on the engine's thread, then serve; `failed` is called, on that thread, with the error."""
 
         def run() -> None:
             try:
-                llama, slots = load()
+                with self.turns:
+                    llama, slots = load()
                 with self._changed:
                     self._llama, self.slots = llama, slots
                 self._serve(llama, slots)
@@ -102,6 +106,12 @@ class Scheduler:
     @property
     def ready(self) -> bool:
         return self.slots is not None
+
+    @property
+    def busy(self) -> bool:
+        """Is there a job that waits, or has a slot?"""
+        with self._changed:
+            return bool(self._waiting or self._active)
 
     @property
     def waiting(self) -> int:
@@ -149,19 +159,22 @@ class Scheduler:
         sharing = llama if isinstance(llama, SharesPasses) and llama.most_rows else None
         while True:
             with self._changed:
+                if not (self._waiting or self._active):
+                    self.idle()
                 while not (self._waiting or self._active or self._closing):
                     self._changed.wait()
                 if self._closing and not (self._waiting or self._active):
                     return
                 waiting = list(self._waiting)
-            # copying caches takes its time, and submitters would wait for the lock
-            admitted, stay = self._admit(slots, waiting)
-            with self._changed:
-                newer = list(self._waiting)[len(waiting) :]
-                self._waiting = deque([*stay, *newer])
-            for job, slot in admitted:
-                self._active.append(Active(job, slot, job.steps(llama, slot)))
-            self._round(sharing, slots)
+            with self.turns:
+                # copying caches takes its time, and submitters would wait for the lock
+                admitted, stay = self._admit(slots, waiting)
+                with self._changed:  # at no moment is a job neither waiting nor active
+                    newer = list(self._waiting)[len(waiting) :]
+                    self._active += [Active(job, slot, job.steps(llama, slot)) for job, slot in admitted]
+                    self._waiting = deque([*stay, *newer])
+                del admitted
+                self._round(sharing, slots)
 
     def _admit(self, slots: Slots, waiting: Sequence[Work]) -> tuple[list[tuple[Work, Slot]], list[Work]]:
         """(jobs that found a slot, those that go on waiting), in their order within a lane; a job whose client has gone is dropped."""

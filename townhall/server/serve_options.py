@@ -50,6 +50,7 @@ class ServeOptions:
     adapters: tuple[AdapterSpec, ...] = ()  # that requests may name; each is a model of its own as well
     page: bool = False  # the page in the browser, at /
     model_folders: tuple[Path, ...] = ()  # where /townhall/models looks for others than the one that is loaded
+    persona_suffix: str = ""  # of personas' model ids, where the model is not the first of its process
     limits: Limits = Limits()
     chats: Path | None = None  # where chats are kept and offered from; None: there are none
     log_settings: Mapping[str, Any] = field(default_factory=dict)  # of the flags, as the logs of chats have them

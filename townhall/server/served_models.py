@@ -12,12 +12,12 @@ from ext.tinygrad.errors import TownhallError
 from townhall.adapter_spec import AdapterSpec, parse_all, scaled
 from townhall.context.source import PromptSources
 from townhall.errors import ContextError, ModelError, PersonaError
-from townhall.language_model import LanguageModel
 from townhall.persona import Persona, load_persona
 from townhall.persona_sources import open_sources
 from townhall.prompt import Prompt
 from townhall.prompt_builder import open_window, refuse_oversized_head
 from townhall.server.errors import APIError
+from townhall.server.model_facts import ModelFacts
 from townhall.server.open_libraries import OpenLibraries
 from townhall.server.slots import Adapters
 from townhall.template import call_syntax, open_format
@@ -51,7 +51,7 @@ class ServedModels:
 
     def __init__(
         self,
-        llama: LanguageModel,
+        llama: ModelFacts,
         model_id: str,
         personas: Sequence[str],
         format: str,
@@ -60,17 +60,19 @@ class ServedModels:
         lorebooks: Sequence[Path] = (),
         knowledge: Sequence[str] = (),
         leave_out: Callable[[str], object] | None = None,
+        suffix: str = "",
     ):
         """Each persona has its own sources, and these lorebooks and libraries. Each of `adapters` is a model, too: the bare one with it.
 
         TownhallError for what cannot be used; a persona is not served instead where there is `leave_out`, which gets a sentence.
-        ModelError where two models have one name.
+        ModelError where two models have one name. `suffix` follows the personas' names in their model ids.
         """
+        self._suffix, self._names = suffix, dict[str, str]()
         self._llama, self._format, self._think, self._lorebooks, self._knowledge = llama, format, think, lorebooks, knowledge
         self._served_models: dict[str, ServedModel] = {}
         for name in personas:
             try:
-                self._served_models[persona_id(name)] = self._open(name)
+                self._served_models[self._id(name)] = self._open(name)
             except TownhallError as error:
                 if leave_out is None:
                     raise
@@ -89,7 +91,15 @@ class ServedModels:
     def _open(self, name: str) -> ServedModel:
         persona = load_persona(name)
         sources = open_sources(persona, self._llama.tokenizer, self._lorebooks, self._knowledge)
-        return ServedModel(persona_id(name), persona, sources, tuple(scaled(parse_all(persona.lora))))
+        self._names[self._id(name)] = name
+        return ServedModel(self._id(name), persona, sources, tuple(scaled(parse_all(persona.lora))))
+
+    def _id(self, persona: str) -> str:
+        return persona_id(persona) + self._suffix
+
+    def name_of(self, id: str) -> str:
+        """What `load_persona` takes for the persona of that id."""
+        return self._names[id]
 
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._served_models.values())
@@ -132,7 +142,7 @@ class ServedModels:
         ContextError where it leaves no room to talk, PersonaError where it is broken or has the bare model's id: then it is not served.
         To be called on the thread that plans.
         """
-        id = persona_id(persona)
+        id = self._id(persona)
         if id == self.bare.id:
             raise PersonaError(f"{id} is the id of the model itself; give the character another name")
         self.withdraw(id)

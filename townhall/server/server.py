@@ -76,6 +76,11 @@ class Server(uvicorn.Server):
         )
         self._service = service
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self._service.pool:
+            self._service.pool.begin()
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._service.drain()
         for end in self._service.at_end:

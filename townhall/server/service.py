@@ -6,23 +6,30 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from townhall import process_memory
 from townhall.enrich.enricher import Enricher, EnrichmentRequest, Resolved
 from townhall.language_model import LanguageModel, SharesPasses
 from townhall.prefix_cache import PrefixCache
+from townhall.server.engine_turns import EngineTurns
 from townhall.server.enrichment_work import EnrichmentWork, resolved
 from townhall.server.errors import APIError
 from townhall.server.job import Event, Job
 from townhall.server.model_embeddings import EmbeddingWork
+from townhall.server.model_facts import ModelFacts
 from townhall.server.request_planner import PlannedRequest, Planner
 from townhall.server.scheduler import Scheduler, Work
 from townhall.server.serve_options import ServeOptions
-from townhall.server.served_models import SampledAnswers, ServedModels
+from townhall.server.served_models import SampledAnswers, ServedModel, ServedModels
 from townhall.server.slots import Adapters, Lane, Slots
-from townhall.server.summaries import SummaryStore, SummaryWork
+from townhall.server.summaries import SummaryCheckpoints, SummaryStore, SummaryWork
+
+if TYPE_CHECKING:
+    from townhall.server.model_pool import ModelLease, ModelPool
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 RATES = (1, 2, 5, 10, 20, 50, 100, 200, 500)
@@ -36,6 +43,8 @@ class Metrics:
         self.requests = Counter("townhall_requests", "Requests by path and status.", ["path", "status"], registry=registry)
         self.prompt_tokens = Counter("townhall_prompt_tokens", "Tokens of prompts.", registry=registry)
         self.cached_tokens = Counter("townhall_cached_tokens", "Tokens of prompts that were in a cache already.", registry=registry)
+        self.model_loads = Counter("townhall_model_loads", "Models loaded because of a request.", registry=registry)
+        self.model_unloads = Counter("townhall_model_unloads", "Models that left the memory.", registry=registry)
         self.completion_tokens = Counter("townhall_completion_tokens", "Tokens sampled.", registry=registry)
         self.cancelled = Counter("townhall_cancelled", "Requests whose client went away.", registry=registry)
         self.first_text = Histogram(
@@ -68,8 +77,21 @@ class Opened(Protocol):
     backend: Any
 
 
+@dataclass
+class Unloaded:
+    """What stays of a model that was opened once: `llama` are its ModelFacts."""
+
+    llama: Any
+    sampling: Any
+    backend: Any
+    path: Any = None
+
+
 class Service:
-    """One model behind one queue."""
+    """One model behind one queue. It can be taken out of memory, and started again.
+
+    Of several in a process one is the `first`: the others share its turns on the devices, and what it counts.
+    """
 
     def __init__(
         self,
@@ -77,32 +99,63 @@ class Service:
         load: Callable[[], Opened],
         heads: PrefixCache | None = None,
         note: Callable[[str], object] = lambda said: None,
+        first: "Service | None" = None,
     ):
         """`note` gets a sentence for each of the options' personas that is left out."""
         self.options, self._load, self._head_cache, self._note = options, load, heads, note
-        self.scheduler = Scheduler(options.limits.queue)
-        self.scheduler.finished = self._finished
-        self.metrics = Metrics()
+        self.turns: EngineTurns = first.turns if first else EngineTurns()
+        self.services: list[Service] = first.services if first else []  # of this process
+        self.services.append(self)
+        self.pool: ModelPool | None = None  # where the first of several models has one
+        self.idle: Callable[[], Any] = lambda: None  # called on the engine's thread when it has nothing left to do
+        self.scheduler = self._new_scheduler()
+        self.metrics: Metrics = first.metrics if first else Metrics()
         self.answers = SampledAnswers()
         self.started = time.time()
         self.draining = False
         self.at_end: list[Callable[[], Awaitable[None]]] = []  # what is to be done, after `drain`, before the event loop ends
         self.opened: Opened | None = None
+        self.progress = 0.0  # of loading, up to 1
         self.identity: dict[str, str] = {}  # which weights on which device, as logs have it
         self._served_models: ServedModels | None = None
         self._planner: Planner | None = None
         self._summary_store: SummaryStore | None = None
         self._enricher: Enricher | None = None
         self._planning = ThreadPoolExecutor(1, thread_name_prefix="planner")
-        self.metrics.watch("townhall_waiting", "Requests that wait for a slot.", lambda: self.scheduler.waiting)
-        self.metrics.watch("townhall_active", "Requests that take turns on the engine.", lambda: self.scheduler.active)
-        slots = self.scheduler
-        self.metrics.watch(
-            "townhall_evicted", "Conversations that lost their cache to another.", lambda: slots.slots.evicted if slots.slots else 0
-        )
+        self._speculated: Any = None
+        self._summary_checkpoints = SummaryCheckpoints()
+        if first is None:
+            self._watch()
+
+    def _watch(self) -> None:
+        """Gauges over all models of this process."""
+
+        def total(one: Callable[[Scheduler], int]) -> Callable[[], int]:
+            return lambda: sum(one(service.scheduler) for service in self.services)
+
+        watch = self.metrics.watch
+        watch("townhall_waiting", "Requests that wait for a slot.", total(lambda scheduler: scheduler.waiting))
+        watch("townhall_active", "Requests that take turns on the engine.", total(lambda scheduler: scheduler.active))
+        evicted = total(lambda scheduler: scheduler.slots.evicted if scheduler.slots else 0)
+        watch("townhall_evicted", "Conversations that lost their cache to another.", evicted)
+        if self.options.speculate:
+            guesses = (
+                ("guessed", "guessed", "Tokens that a pass computed on suspicion."),
+                ("guesses_accepted", "accepted", "Of them those that were drawn."),
+                ("guessing_passes", "passes", "Passes that had guesses."),
+            )
+            for name, counted, help in guesses:
+                watch(f"townhall_{name}", help, lambda counted=counted: sum(getattr(one._speculated, counted, 0) for one in self.services))  # type: ignore[misc]
+
+    def _new_scheduler(self) -> Scheduler:
+        scheduler = Scheduler(self.options.limits.queue, self.turns)
+        scheduler.finished = self._finished
+        scheduler.idle = lambda: self.idle()
+        return scheduler
 
     def start(self, ready: Callable[[], Any], failed: Callable[[BaseException], Any]) -> None:
         """Begin to load; `ready` and `failed` are called on the engine's thread."""
+        self.progress = 0.0
 
         def load() -> tuple[LanguageModel, Slots]:
             slots = self._open()
@@ -112,12 +165,34 @@ class Service:
 
         self.scheduler.start(load, failed)
 
+    def unload(self) -> None:
+        """Take the model out of memory, from a thread that may wait; nothing may be under way. `start` brings it back.
+
+        What is known of it stays for the first model of a process, whose personas are listed and changed meanwhile.
+        """
+        if self._summary_store:
+            self._summary_store.close()
+        self.scheduler.drain(0)
+        self.scheduler.join(60.0)
+        if self._summary_store:
+            self._summary_store.release()
+        self.scheduler, opened = self._new_scheduler(), self.opened
+        self._summary_store = self._speculated = None
+        if opened:
+            self.opened = Unloaded(ModelFacts.of(opened.llama), opened.sampling, opened.backend, getattr(opened, "path", None))
+        if self.services[0] is not self:
+            self.opened, self._served_models, self._planner = None, None, None
+        del opened
+        with self.turns:
+            process_memory.give_back()
+
     def _open(self) -> Slots:
         opened = self._load()
         llama = opened.llama
+        facts = ModelFacts.of(llama)
         options, leave_out = self.options, self._note if self.options.leave_out else None
         served_models = ServedModels(
-            llama,
+            facts,
             options.model_id,
             options.personas,
             options.format,
@@ -126,6 +201,7 @@ class Service:
             options.lorebooks,
             options.knowledge,
             leave_out,
+            options.persona_suffix,
         )
         for spec in options.adapters:
             llama.adapter(spec.path)  # a broken one is named now
@@ -136,10 +212,8 @@ class Service:
             for adapters in dict.fromkeys([(), *(served_model.adapters for served_model in served_models)]):
                 # and the background lane's, and one that takes the place of another before that is let go
                 _adapted(llama, adapters).share_passes(most + 2, max(most + 1, ROWS_TO_GUESS if speculated else 0))
-        if speculated:
-            self.metrics.watch("townhall_guessed", "Tokens that a pass computed on suspicion.", lambda: speculated.guessed)
-            self.metrics.watch("townhall_guesses_accepted", "Of them those that were drawn.", lambda: speculated.accepted)
-            self.metrics.watch("townhall_guessing_passes", "Passes that had guesses.", lambda: speculated.passes)
+        self._speculated = speculated
+        self.turns.pass_on()
         slots = Slots(lambda adapters: _adapted(llama, adapters).new_cache(), most)
         # a prefill pass of every size is made once, so that no first answer waits for it to be set up
         warm = min(sum(llama.prefill_sizes), cache.capacity)
@@ -154,14 +228,25 @@ class Service:
                 if self._head_cache:
                     self._head_cache.keep(cache)
             slots.pin(cache, adapters)
-        self._summary_store = SummaryStore(llama, self.options.format, slots, self.scheduler.submit)
-        planner = Planner(llama, served_models, self.answers, self._summary_store, self.options, opened.sampling, cache.capacity)
+            self.turns.pass_on()
+        self._summary_store = SummaryStore(llama, self.options.format, slots, self.scheduler.submit, self._summary_checkpoints)
+        planner = Planner(facts, served_models, self.answers, self._summary_store, self.options, opened.sampling, cache.capacity)
         self.opened, self._served_models, self._planner, self.identity = opened, served_models, planner, dict(cache.identity)
         return slots
 
     @property
     def ready(self) -> bool:
-        return self.scheduler.ready
+        """Was the model loaded, so that its personas are known? It may have left the memory since."""
+        return self.scheduler.ready or isinstance(self.opened, Unloaded)
+
+    @property
+    def in_memory(self) -> bool:
+        return self.opened is not None and not isinstance(self.opened, Unloaded)
+
+    def advance(self, done: int, total: int) -> None:
+        """So much of the model is loaded; engines of other models may have a turn. On the engine's thread, between two matrices."""
+        self.progress = done / max(1, total)
+        self.turns.pass_on()
 
     @property
     def served_models(self) -> ServedModels:
@@ -182,6 +267,18 @@ class Service:
         if self._planner is None:
             raise APIError(503, "the model is being loaded; try again in a moment", code="loading", retry_after=2)
         return await asyncio.get_running_loop().run_in_executor(self._planning, make, self._planner)
+
+    async def hold(self, model: str | None) -> "ModelLease":
+        """Who answers for a model id, in memory: it stays there until the lease is released, or what was submitted has ended.
+
+        APIError where it cannot be loaded."""
+        from townhall.server.model_pool import ModelLease
+
+        return await self.pool.hold(model) if self.pool else ModelLease(self)
+
+    def find(self, model: str) -> ServedModel:
+        """Who speaks under a model id, be the model in memory or not. APIError 404 where there is none."""
+        return self.pool.find(model) if self.pool else self.served_models.find(model)
 
     def submit(
         self,
@@ -221,16 +318,18 @@ class Service:
         self.scheduler.wake()
 
     def drain(self) -> None:
-        """Take no more; end what does not finish in time."""
-        self.draining = True
-        if self._summary_store:
-            self._summary_store.close()
-        self.scheduler.drain(max(self.options.grace / 2, self.options.grace - 1.0))
+        """Take no more, with any model of this process; end what does not finish in time."""
+        for service in self.services:
+            service.draining = True
+            if service._summary_store:
+                service._summary_store.close()
+            service.scheduler.drain(max(self.options.grace / 2, self.options.grace - 1.0))
 
     def close(self) -> None:
         """After `drain`."""
-        self._planning.shutdown(wait=False, cancel_futures=True)
-        self.scheduler.join(1.0)
+        for service in self.services:
+            service._planning.shutdown(wait=False, cancel_futures=True)
+            service.scheduler.join(1.0)
 
     def count(self, path: str, status: int) -> None:
         """A request to this route was answered; 0 where it was not."""
@@ -245,9 +344,10 @@ class Service:
             "model": self.options.model_id,
             "device": opened.backend.to_json() if opened else None,
             "description": opened.backend.describe() if opened else None,
-            "queue": {"waiting": scheduler.waiting, "most": scheduler.max_queue},
+            "queue": {"waiting": sum(one.scheduler.waiting for one in self.services), "most": scheduler.max_queue},
             "slots": {"active": scheduler.active, "most": scheduler.slots.most if scheduler.slots else None},
             "uptime": round(time.time() - self.started, 1),
+            **({"models": self.pool.health()} if self.pool else {}),
         }
 
     def _finished(self, work: Work) -> None:

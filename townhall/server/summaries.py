@@ -131,8 +131,16 @@ class SummaryWork:
 class SummaryStore:
     """One is written at a time; where many conversations wait for theirs, those that waited longest go without."""
 
-    def __init__(self, llama: LanguageModel, format: str, slots: Slots, submit: Callable[[SummaryWork], object]):
-        self.summary_checkpoints = SummaryCheckpoints()
+    def __init__(
+        self,
+        llama: LanguageModel,
+        format: str,
+        slots: Slots,
+        submit: Callable[[SummaryWork], object],
+        checkpoints: SummaryCheckpoints | None = None,
+    ):
+        """`checkpoints` are those of an earlier start of the same model."""
+        self.summary_checkpoints = checkpoints or SummaryCheckpoints()
         self._llama, self._format, self._slots, self._submit = llama, format, slots, submit
         self._scribes: OrderedDict[tuple[Persona, int], Summarizer] = OrderedDict()
         self._waiting: deque[Callable[[], SummaryWork]] = deque(maxlen=MOST_WAITING)
@@ -170,6 +178,13 @@ class SummaryStore:
         self._closed = True
         if current := self._current:
             current.cancelled = True
+
+    def release(self) -> None:
+        """The model leaves the memory; what was written down stays."""
+        self.close()
+        self._waiting.clear()
+        self._scribes.clear()
+        del self._llama, self._slots, self._submit
 
     def _next(self) -> None:
         if self._closed or self._current or not self._waiting:

@@ -26,9 +26,16 @@ class Running:
     """A server that answers, until `stop`."""
 
     def __init__(
-        self, load: Callable[[], Any], options: ServeOptions, wait: bool = True, note: Callable[[str], object] = lambda said: None
+        self,
+        load: Callable[[], Any],
+        options: ServeOptions,
+        wait: bool = True,
+        note: Callable[[str], object] = lambda said: None,
+        prepare: Callable[[Service], object] = lambda service: None,
     ):
+        """`prepare` gets the service before it starts."""
         self.service = Service(options, load, note=note)
+        prepare(self.service)
         listener = bind("127.0.0.1", 0)
         self.url = url(listener)
         self.root = self.url.removesuffix("/v1")

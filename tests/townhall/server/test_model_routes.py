@@ -12,7 +12,7 @@ from ext.tinygrad.backend import describe_device
 from tests.reference.tiny import make_tiny_gguf
 from tests.townhall.server.running import OPTIONS, Opened, Running, ask
 from townhall.conversation import default_sampling
-from townhall.server.model_routes import checkpoints
+from townhall.server.model_listing import checkpoints
 
 pytestmark = pytest.mark.slow
 
