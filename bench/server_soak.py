@@ -1,20 +1,25 @@
-"""A server under clients as they are: python -m bench.server_soak [--minutes 10] [--clients 16] [--kills 500]
+"""A server under clients as they are: python -m bench.server_soak [--minutes 10] [--clients 16] [--kills 500] [--models 2]
 
-Clients chat, leave in mid-stream, and send nonsense, at random, each with a secret that no reply to another may hold; meanwhile a process
-of its own asks /health all the time. Told at the end: answers by status, how long first texts and /health took, and how the server's memory
-went. Exit code 1 where a promise was not kept: no error but the intended ones, flat memory, /health within 100 ms.
+Clients chat with messages from a word to more than the window holds, leave in mid-stream and while their prompt is read, and send nonsense,
+at random, each with a secret that no reply to another may hold; meanwhile a process of its own asks /health all the time. With two models
+they ask for either, and there is memory for one and a half. Told at the end: answers by status, how long first texts and /health took, and
+how the server's memory went. Exit code 1 where a promise was not kept: no error but the intended ones, no secret in another's reply, flat
+memory, /health within 100 ms.
 """
 
 import argparse
 import asyncio
 import multiprocessing
+import os
 import random
+import shutil
 import sys
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +41,15 @@ WRONG: tuple[Any, ...] = (
     b" " * 5_000_000,
 )
 INTENDED = {"400", "413", "429"}
+STOLEN = "failed: said another's secret"
 GROWTH = 0.05  # of memory, from a quarter of the time on: by then every slot has its cache
 NAP = 0.2  # seconds between two looks at /health
 PARTS = 12  # of a soak, after each of which the memory is looked at
 WORDS = ["moon", "sun", "why", "colour", "🎉", "tell"]
+LONGEST = 1100  # words of a message: more than a window of 1,024 tokens holds
+HASTE = 0.5  # seconds within which a client leaves that does not wait for the first text
+ROOM = 1.5  # models that there is memory for, where there are two
+CONTEXT, SLOTS = 1024, 4
 
 
 def secret_of(number: int) -> str:
@@ -47,63 +57,80 @@ def secret_of(number: int) -> str:
     return f"{random.Random(f'secret {number}').getrandbits(40):010x}"
 
 
-async def visit(
-    served: Served,
-    client: httpx.AsyncClient,
-    chance: random.Random,
-    seen: Counter[str],
-    first: list[float],
-    messages: Messages,
-    secret: str,
-    others: Sequence[str],
-) -> None:
-    """One thing that a client does; `first` takes the seconds to an answer's first text."""
-    what = chance.random()
-    if what < 0.15:
-        response = await client.post(f"{served.url}/chat/completions", content=chance.choice(WRONG))
-        assert "error" in response.json(), response.text
-        seen[f"nonsense: {response.status_code}"] += 1
-        return
-    words = " ".join(chance.choices(WORDS, k=chance.randint(1, 30)))
-    messages.append({"role": "user", "content": f"My secret is {secret}. Say it, and then: {words}"})
-    leave_after = chance.randint(0, 20) if what < 0.5 else None
-    text, count, started = "", 0, time.perf_counter()
-    try:
-        async for chunk in chunks(client, served, {"messages": messages, "max_tokens": chance.randint(1, 60)}):
-            if "error" in chunk:
-                seen[f"broke off: {chunk['error']['code']}"] += 1
-                return
-            count += 1
-            piece = (chunk["choices"][0]["delta"].get("content") or "") if chunk["choices"] else ""
-            if piece and not text:
-                first.append(time.perf_counter() - started)
-            text += piece
-            if leave_after is not None and count > leave_after:
-                seen["left in mid-stream"] += 1
-                break
-        else:
-            seen["answered"] += 1
-    except httpx.HTTPStatusError as error:
-        seen[f"chat: {error.response.status_code}"] += 1
-    if secret in text:
-        seen["said its own secret"] += 1
-    if any(other in text for other in others):
-        seen["failed: said another's secret"] += 1
-    messages.append({"role": "assistant", "content": text or "…"})
-    if chance.random() < 0.05:
-        messages.clear()
+@dataclass
+class Soak:
+    """What clients do to a server until `over`, and what came of it; `models` are those that they ask for."""
 
+    served: Served
+    clients: int
+    over: Callable[["Soak"], bool]
+    models: Sequence[str] = ("stacy",)
+    seen: Counter[str] = field(default_factory=Counter)
+    first: list[float] = field(default_factory=list)  # seconds to an answer's first text
+    visits: int = 0
 
-async def live(served: Served, number: int, clients: int, until: float, seen: Counter[str], first: list[float]) -> None:
-    """One client of so many, again and again."""
-    chance, messages = random.Random(number), list[dict[str, str]]()
-    others = [secret_of(n) for n in range(clients) if n != number]
-    async with httpx.AsyncClient(timeout=120) as client:
-        while time.monotonic() < until:
+    async def run(self) -> None:
+        """All clients at once."""
+        await asyncio.gather(*(self._live(number) for number in range(self.clients)))
+
+    async def _live(self, number: int) -> None:
+        chance, messages = random.Random(number), Messages()
+        others = [secret_of(n) for n in range(self.clients) if n != number]
+        async with httpx.AsyncClient(timeout=300) as client:
+            while not self.over(self):
+                self.visits += 1
+                try:
+                    await self.visit(client, chance, messages, secret_of(number), others)
+                except (httpx.TransportError, AssertionError) as error:
+                    self.seen[f"failed: {type(error).__name__}"] += 1
+
+    async def visit(self, client: httpx.AsyncClient, chance: random.Random, messages: Messages, secret: str, others: Sequence[str]) -> None:
+        """One thing that a client does."""
+        what = chance.random()
+        if what < 0.15:
+            response = await client.post(f"{self.served.url}/chat/completions", content=chance.choice(WRONG))
+            assert "error" in response.json(), response.text
+            self.seen[f"nonsense: {response.status_code}"] += 1
+            return
+        words = " ".join(chance.choices(WORDS, k=round(LONGEST ** chance.random())))  # as many short ones as long ones, by their length
+        messages.append({"role": "user", "content": f"My secret is {secret}. Say it, and then: {words}"})
+        body = {"model": chance.choice(self.models), "messages": messages, "max_tokens": round(60 ** chance.random())}
+        text = ""
+        if what < 0.25:
             try:
-                await visit(served, client, chance, seen, first, messages, secret_of(number), others)
-            except (httpx.TransportError, AssertionError) as error:
-                seen[f"failed: {type(error).__name__}"] += 1
+                async with asyncio.timeout(HASTE * chance.random()):
+                    text = await self._answer(client, body, None)
+            except TimeoutError:
+                self.seen["left before the first text, or soon after"] += 1
+        else:
+            text = await self._answer(client, body, chance.randint(0, 20) if what < 0.5 else None)
+        self.seen["said its own secret"] += secret in text
+        self.seen[STOLEN] += any(other in text for other in others)
+        messages.append({"role": "assistant", "content": text or "…"})
+        if chance.random() < 0.05:
+            messages.clear()
+
+    async def _answer(self, client: httpx.AsyncClient, body: dict[str, Any], leave_after: int | None) -> str:
+        """The text of a reply, or of its first chunks where the client leaves after so many."""
+        text, count, started = "", 0, time.perf_counter()
+        try:
+            async for chunk in chunks(client, self.served, body):
+                if "error" in chunk:
+                    self.seen[f"broke off: {chunk['error']['code']}"] += 1
+                    return text
+                count += 1
+                piece = (chunk["choices"][0]["delta"].get("content") or "") if chunk["choices"] else ""
+                if piece and not text:
+                    self.first.append(time.perf_counter() - started)
+                text += piece
+                if leave_after is not None and count > leave_after:
+                    self.seen["left in mid-stream"] += 1
+                    break
+            else:
+                self.seen["answered"] += 1
+        except httpx.HTTPStatusError as error:
+            self.seen[f"chat: {error.response.status_code}"] += 1
+        return text
 
 
 @dataclass(frozen=True)
@@ -129,22 +156,21 @@ def watch(url: str, seconds: float) -> list[SoakRequest]:
     return asked
 
 
-async def soak(served: Served, minutes: float, clients: int) -> bool:
+async def soak(served: Served, minutes: float, clients: int, models: Sequence[str]) -> bool:
     """True where every promise was kept."""
-    seen, first = Counter[str](), list[float]()
-    memory = [served.rss()]
+    memory, until = [served.rss()], time.monotonic() + 60 * minutes
+    soaked = Soak(served, clients, lambda soak: time.monotonic() > until, models)
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         watching = pool.submit(watch, served.health, 60 * minutes)
-        until = time.monotonic() + 60 * minutes
 
         async def weigh() -> None:
             for _ in range(PARTS):
                 await asyncio.sleep(60 * minutes / PARTS)
                 memory.append(served.rss())
 
-        await asyncio.gather(weigh(), *(live(served, n, clients, until, seen, first) for n in range(clients)))
+        await asyncio.gather(weigh(), soaked.run())
         asked = watching.result()
-    return report(seen, asked, first, memory)
+    return report(+soaked.seen, asked, soaked.first, memory)
 
 
 def report(seen: Counter[str], asked: Sequence[SoakRequest], first: Sequence[float], memory: Sequence[int]) -> bool:
@@ -160,10 +186,12 @@ def report(seen: Counter[str], asked: Sequence[SoakRequest], first: Sequence[flo
     print(f"         later than {1000 * HEALTH_WITHIN:.0f} ms: {', '.join(late) or 'none'}")
     print(f"         whoever asked overslept by {1000 * max(one.overslept for one in asked):.0f} ms at most: so busy was the machine")
     print("memory, MB: " + ", ".join(f"{nbytes / 1e6:.0f}" for nbytes in memory))
+    stolen = seen[STOLEN]
     bad = sorted(what for what in seen if ": " in what and what.rpartition(": ")[2] not in INTENDED)
     quarter, end = memory[(len(memory) - 1 + 3) // 4], memory[-1]
     verdicts = {
         f"no error but the intended ones{': ' + ', '.join(bad) if bad else ''}": not bad,
+        f"no secret in another's reply{f': {stolen} times' if stolen else ''}": not stolen,
         f"memory flat: {quarter / 1e6:.0f} MB after a quarter, {end / 1e6:.0f} at the end": end <= quarter * (1 + GROWTH),
         f"/health within {1000 * HEALTH_WITHIN:.0f} ms": not late,
     }
@@ -194,16 +222,37 @@ async def kill(served: Served, times: int) -> bool:
     return bool(active == waiting == 0)
 
 
+def second_model(model: Path | None, folder: Path) -> tuple[list[str], list[str]]:
+    """(flags of a server that has the model twice and memory for one and a half, ids to ask for): the second is a copy in `folder`."""
+    from app.models.llama.memory_plan import PROCESS, ModelDemand
+    from townhall.cli.chat_options import ChatOptions
+
+    path = model or ChatOptions().model_path()
+    copied = folder / "second.gguf"
+    try:
+        os.link(path.resolve(), copied)
+    except OSError:  # on another file system
+        shutil.copyfile(path, copied)
+    planned = ModelDemand.of(path, CONTEXT, SLOTS).nbytes(True) - PROCESS
+    flags = ["--models-dir", str(folder), "--slots", str(SLOTS), "--memory", str(PROCESS + int(ROOM * planned))]
+    return flags, ["stacy", "second", "stacy@second"]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="model file, or fake:echo  [default: the one that pull_llama.sh fetches]")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--kills", type=int, default=500)
+    parser.add_argument("--models", type=int, choices=(1, 2), default=2, help="that are asked for  [default: 2; 1 with fake:echo]")
     options = parser.parse_args()
-    with townhall(options.model) as served:
-        survived = asyncio.run(kill(served, options.kills)) if options.kills else True
-        fine = asyncio.run(soak(served, options.minutes, options.clients)) if options.minutes else True
+    if str(options.model).startswith("fake:"):
+        options.models = 1
+    with tempfile.TemporaryDirectory() as folder:
+        flags, models = second_model(options.model, Path(folder)) if options.models == 2 else ([], ["stacy"])
+        with townhall(options.model, flags) as served:
+            survived = asyncio.run(kill(served, options.kills)) if options.kills else True
+            fine = asyncio.run(soak(served, options.minutes, options.clients, models)) if options.minutes else True
     return 0 if survived and fine else 1
 
 

@@ -17,7 +17,7 @@ from townhall.server.slots import Lane, Slot, SlotRequest, Slots
 log = logging.getLogger("townhall.server")
 BACKGROUND_TURN = 4  # while chats are active, the background lane has one round in so many
 NO_GUESSES = 4  # conversations from which on a pass has better things to compute than guesses
-PATIENCE = 0.03  # seconds that a piece of a prompt should take at most while others wait for their next token
+PATIENCE = 0.06  # seconds that a piece of a prompt should take at most while others wait for their next token
 
 
 class Work(Protocol):

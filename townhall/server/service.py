@@ -217,7 +217,11 @@ class Service:
         slots = Slots(lambda adapters: _adapted(llama, adapters).new_cache(), most)
         # a prefill pass of every size is made once, so that no first answer waits for it to be set up
         warm = min(sum(llama.prefill_sizes), cache.capacity)
-        llama.prefill([min(llama.tokenizer.stop_ids)] * warm, cache)
+        llama.prefill([stop := min(llama.tokenizer.stop_ids)] * warm, cache)
+        if isinstance(llama, SharesPasses):  # and the pieces of prompts that are read between others' tokens
+            llama.patience = 0.0
+            llama.prefill([stop + 1 if stop == 0 else stop - 1], cache)
+            llama.patience = None
         caches: dict[Adapters, Any] = {(): cache}
         for head, adapters in served_models.heads(cache.capacity, options.max_tokens, leave_out):
             if adapters not in caches:

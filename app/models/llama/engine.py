@@ -17,6 +17,7 @@ from tinygrad import Device
 
 from app.models.llama.forward import Pass, RowPass
 from app.models.llama.kv_cache import AheadRow, KVCache
+from app.models.llama.pass_sizes import chunk_for, chunks_of, pieces_of
 from app.models.llama.shared_passes import NextTokens, SharedPasses
 from app.models.llama.speculation import Speculation
 from app.models.llama.transformer import Transformer
@@ -24,12 +25,9 @@ from ext.tinygrad import buffers
 from ext.tinygrad.errors import TownhallError
 from ext.tinygrad.graph import install_on
 from ext.tinygrad.graph.profile import KernelTime
-from ext.tinygrad.kernels.protocol import Kernels
 
-CHUNKS = (128, 32)  # tokens a prefill pass takes, where a kernel set has no `chunks`; every prompt is cut into these, the last piece padded
 ROW_COST = 0.17  # of a row more, in steps, until it has been measured
 MEASURING = 0.1  # how far a pass moves what is known of its cost
-LONGEST = 1.0  # seconds of a pass, as far as the chunks allow: nothing can interrupt one, and Ctrl-C, or a server's other client, waits
 
 
 class ContextOverflow(TownhallError):
@@ -56,7 +54,8 @@ class Engine:
         self.rows: int = model.rows  # of every cache; a pass writes as many as it takes tokens, padding included
         self.chunks = chunks_of(model.kernels, self.rows)
         self._decode = Pass(model, 1, capacity, device, with_logits=True)
-        self._prefill = {T: Pass(model, T, capacity, device, with_logits=False) for T in self.chunks}
+        self.pieces = pieces_of(model.kernels, self.chunks, [w for block in model.blocks for w in block.matrices])
+        self._prefill = {T: Pass(model, T, capacity, device, with_logits=False) for T in self.pieces}
         self._score = Pass(model, min(self.chunks), capacity, device, with_logits=True)
         self._logits = np.empty(model.config.vocab_size, np.float32)
         self._largest: np.ndarray | None = None
@@ -90,7 +89,8 @@ class Engine:
         return PrefillStats(len(ids), cached, time.perf_counter() - started)
 
     def _chunk(self, tokens: int, cache: KVCache) -> int:
-        return chunk_for(tokens, self._seconds, self.chunks, self.rows - len(cache.tokens), self.patience)
+        sizes = self.chunks if self.patience is None or cache.model is not None else self.pieces  # adapters are float matrices
+        return chunk_for(tokens, self._seconds, sizes, self.rows - len(cache.tokens), self.patience)
 
     def pass_tokens(self, tokens: int, cache: KVCache) -> int:
         """Of so many that are to be read, how many the next prefill pass takes."""
@@ -212,22 +212,6 @@ class Engine:
             cache.tokens += piece
             rows = buffers.read(run.x, np.empty((run.T, self.model.config.dim), np.float32))
             yield self.model.norm.of_rows(rows[: len(piece)])
-
-
-def chunks_of(kernels: Kernels, rows: int) -> tuple[int, ...]:
-    """Tokens of a kernel set's prefill passes, the largest first: those that a cache of so many rows holds."""
-    return tuple(T for T in getattr(kernels, "chunks", CHUNKS) if T <= rows)
-
-
-def chunk_for(tokens: int, seconds: float, chunks: tuple[int, ...], room: int, longest: float | None = None) -> int:
-    """Which of `chunks` comes next where so many tokens are to be read, one of them takes so many seconds, and `room` rows are left.
-    A pass may take `longest` seconds, by default LONGEST.
-
-    The smallest of them always fits: a cache has that many rows beyond its capacity."""
-    bearable = [T for T in chunks if T * seconds <= (LONGEST if longest is None else longest) and T <= room] or [min(chunks)]
-    T = next((T for T in bearable if T <= tokens), min(bearable))
-    # a remainder that fills most of a larger chunk is one pass there instead of several here
-    return next((bigger for bigger in reversed(bearable) if tokens <= bigger < 2 * tokens), T)
 
 
 Draw = Callable[[np.ndarray, Sequence[int]], int]  # (float32 logits (V,), the ids before, oldest first) → the next id; a Sampler is one

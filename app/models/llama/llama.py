@@ -21,12 +21,13 @@ from tinygrad import Device, Tensor, dtypes
 
 from app.models.llama.checkpoint import Checkpoint, open_checkpoint
 from app.models.llama.config import ConfigError, LlamaConfig
-from app.models.llama.engine import CHUNKS, ContextOverflow, Draw, Engine, Generation, PrefillStats, chunks_of
+from app.models.llama.engine import ContextOverflow, Draw, Engine, Generation, PrefillStats
 from app.models.llama.footprint import Footprint, check_fit
 from app.models.llama.kv_cache import CacheArena, CacheError, KVCache, Shifter
 from app.models.llama.lora.adapter import Adapter
 from app.models.llama.lora.adapter_set import AdapterSet, key_of, lay_over
 from app.models.llama.lora.open_adapter import open_adapter
+from app.models.llama.pass_sizes import CHUNKS, chunks_of
 from app.models.llama.sampler import Sampler, SamplingParams
 from app.models.llama.sequence_breakers import breakers_for
 from app.models.llama.shared_passes import NextTokens

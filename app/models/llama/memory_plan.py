@@ -13,8 +13,8 @@ from typing import Any
 
 from app.models.llama.checkpoint import open_checkpoint
 from app.models.llama.checkpoint.checkpoint import Checkpoint
-from app.models.llama.engine import CHUNKS
 from app.models.llama.footprint import Footprint, packed_nbytes
+from app.models.llama.pass_sizes import CHUNKS
 from app.models.llama.placement import place
 
 PROCESS = 114_000_000  # bytes: Python, tinygrad, NumPy and the server's packages, captured graphs

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from app.models.llama import Llama, SamplingParams, engine
-from app.models.llama.engine import CHUNKS, LONGEST, ContextOverflow, chunk_for, chunks_of
+from app.models.llama.engine import ContextOverflow
 from app.models.llama.forward import Pass
+from app.models.llama.pass_sizes import CHUNKS, LONGEST, PIECE, chunk_for, chunks_of
 from ext.tinygrad.kernels.reference import ReferenceKernels
 from tests.reference import llama_numpy
 
@@ -106,7 +107,7 @@ def test_a_pass_of_512_leaves_the_entries_that_shorter_ones_leave(
         timed(run, *given)
 
     monkeypatch.setattr(llama.engine, "_timed", counted)
-    monkeypatch.setattr("app.models.llama.engine.LONGEST", float("inf"))  # on a busy machine a pass of 512 takes longer
+    monkeypatch.setattr("app.models.llama.pass_sizes.LONGEST", float("inf"))  # on a busy machine a pass of 512 takes longer
     (_, first), *others = after_cuts(llama, ids, [(), (40,), (330,), (128, 256, 384, 512)])
     # whole; 40 and then 559; from 330 on too few rows are left for a padded pass of 512; shorter ones only
     assert taken == [512, 128] + [32, 32, 512, 32, 32] + [512, 128, 128, 32] + [128] * 5
@@ -129,6 +130,28 @@ def test_no_prompt_length_compiles_a_new_graph(tiny_llama: Load) -> None:
 )
 def test_a_pass_is_as_long_as_it_may_take(tokens: int, seconds: float, chunk: int) -> None:
     assert chunk_for(tokens, seconds, CHUNKS, 1000) == chunk
+
+
+@pytest.mark.parametrize("tokens, seconds, chunk", [(500, 0.0, 8), (500, 0.001, 32), (500, 0.01, 8), (500, 0.0001, 128), (5, 0.001, 8)])
+def test_while_others_wait_a_pass_is_as_long_as_they_may(tokens: int, seconds: float, chunk: int) -> None:
+    assert chunk_for(tokens, seconds, (*CHUNKS, PIECE), 1000, 0.06) == chunk
+
+
+@pytest.mark.parametrize("type", ["Q8_0", "Q4_K"])
+def test_a_prompt_in_small_pieces_leaves_what_large_ones_do(type: str, tmp_path: Path) -> None:
+    llama = Llama.load(make_tiny_gguf(tmp_path / "tiny.gguf", type=type, dim=256, hidden_dim=256), 256, device="CPU")
+    whole, pieces = llama.new_cache(), llama.new_cache()
+    llama.prefill(IDS[:99], whole)
+    llama.patience = 0.0
+    assert llama.pass_tokens(99, pieces) == PIECE
+    llama.prefill(IDS[:99], pieces)
+    expected, found = whole.entries(99), pieces.entries(99)
+    for name, entries in expected.tensors.items():
+        np.testing.assert_array_equal(found.tensors[name], entries, err_msg=name)
+
+
+def test_float_matrices_are_read_in_the_usual_pieces(tiny_llama: Load) -> None:
+    assert tiny_llama().engine.pieces == CHUNKS
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from tinygrad.helpers import GlobalCounters
 from app.models.llama import Llama, footprint
 from app.models.llama.checkpoint import open_checkpoint
 from app.models.llama.checkpoint.quantization import Int8Checkpoint
-from app.models.llama.engine import CHUNKS
 from app.models.llama.footprint import DoesNotFit, Footprint
 from app.models.llama.llama import cache_rows
+from app.models.llama.pass_sizes import CHUNKS
 from ext.tinygrad.kernels.gpu.gpu_kernels import GPUKernels
 from ext.tinygrad.kernels.gpu.tuning import Tuning
 from ext.tinygrad.kernels.matrix import QuantMatrix

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from app.models.llama.checkpoint import open_checkpoint
-from app.models.llama.engine import CHUNKS
 from app.models.llama.footprint import Footprint
 from app.models.llama.memory_plan import PER_ROW, PER_TOKEN, PROCESS, DeviceRoom, ModelDemand, plan
+from app.models.llama.pass_sizes import CHUNKS
 from tests.reference.tiny import make_tiny_gguf
 
 
