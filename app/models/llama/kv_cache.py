@@ -286,17 +286,20 @@ class KVCache:
         """A copy of the first n positions; CacheError unless 0 <= n <= len(tokens)."""
         if not 0 <= n <= len(self.tokens):
             raise CacheError(f"entries({n}) of a cache that holds {len(self.tokens)} tokens")
+        if self._viewable:
+            return Entries(tuple(self.tokens[:n]), {name: buffers.view(tensor)[:, :n].copy() for name, tensor in self._named()})
         whole = self._host_array()
         return Entries(tuple(self.tokens[:n]), {name: buffers.read(tensor, whole)[:, :n].copy() for name, tensor in self._named()})
 
     def fill(self, entries: Entries) -> None:
         """Replace what is held by entries of a cache of the same model on the same device."""
-        whole = self._host_array()
         for name, tensor in self._named():
-            if tensor.device != "CPU":
-                whole = self._host_array()  # a driver may still be reading the last one
-            whole[:, : len(entries.tokens)] = entries.tensors[name]
-            buffers.write(tensor, whole)
+            if self._viewable:
+                buffers.view(tensor)[:, : len(entries.tokens)] = entries.tensors[name]
+            else:
+                whole = self._host_array()  # of its own: a driver may still be reading the last one
+                whole[:, : len(entries.tokens)] = entries.tensors[name]
+                buffers.write(tensor, whole)
         self.tokens, self._lifted_tokens = list(entries.tokens), 0
         self.ahead.clear()
 
@@ -314,6 +317,11 @@ class KVCache:
             if stored is None or stored.shape != (n_kv_heads, len(tokens), head_dim) or stored.dtype != _NUMPY[tensor.dtype]:
                 raise snapshot.SnapshotError(f"{path} lacks {name} in the shape of this cache")
         self.fill(Entries(tuple(tokens), tensors))
+
+    @property
+    def _viewable(self) -> bool:
+        """Is this memory the host's? What wrote to it is done then: a pass ends before it returns there."""
+        return self.layers[0].k.device == "CPU"
 
     def _named(self) -> Iterator[tuple[str, Tensor]]:
         """Every tensor with its name in a snapshot."""

@@ -14,6 +14,7 @@ from app.models.llama.forward import Pass
 from app.models.llama.pass_sizes import CHUNKS, LONGEST, PIECE, chunk_for, chunks_of
 from ext.tinygrad.kernels.reference import ReferenceKernels
 from tests.reference import llama_numpy
+from tests.reference.tiny import make_tiny_gguf
 
 pytestmark = pytest.mark.slow
 
