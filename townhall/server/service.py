@@ -177,7 +177,7 @@ class Service:
         if self._summary_store:
             self._summary_store.release()
         self.scheduler, opened = self._new_scheduler(), self.opened
-        self._summary_store = self._speculated = None
+        self._summary_store = self._speculated = self._enricher = None
         if opened:
             self.opened = Unloaded(ModelFacts.of(opened.llama), opened.sampling, opened.backend, getattr(opened, "path", None))
         if self.services[0] is not self:
@@ -308,12 +308,13 @@ class Service:
 
     async def resolve(self, asked: EnrichmentRequest, gone: Callable[[], Awaitable[bool]]) -> Resolved:
         """A question that needs no other; APIError where the queue is full, or the client has `gone`."""
-        if self._enricher is None:
-            llama = self.llama
-            self._enricher = await self.plan(lambda planner: Enricher(llama, self.options.format))
-        events: asyncio.Queue[Any] = asyncio.Queue()
-        work = EnrichmentWork(self._enricher, asked, _emitter(events), time.monotonic() + self.options.limits.request)
-        self.scheduler.submit(work)
+        with await self.hold(None):
+            if self._enricher is None:
+                llama = self.llama
+                self._enricher = await self.plan(lambda planner: Enricher(llama, self.options.format))
+            events: asyncio.Queue[Any] = asyncio.Queue()
+            work = EnrichmentWork(self._enricher, asked, _emitter(events), time.monotonic() + self.options.limits.request)
+            self.scheduler.submit(work)
         return await resolved(events, gone, lambda: self.cancel(work))
 
     def cancel(self, job: Job | EmbeddingWork | EnrichmentWork) -> None:
