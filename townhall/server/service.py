@@ -220,7 +220,7 @@ class Service:
         llama.prefill([stop := min(llama.tokenizer.stop_ids)] * warm, cache)
         if isinstance(llama, SharesPasses):  # and the pieces of prompts that are read between others' tokens
             llama.patience = 0.0
-            llama.prefill([stop + 1 if stop == 0 else stop - 1], cache)
+            opened.llama.prefill([stop + 1 if stop == 0 else stop - 1], cache)
             llama.patience = None
         caches: dict[Adapters, Any] = {(): cache}
         for head, adapters in served_models.heads(cache.capacity, options.max_tokens, leave_out):
