@@ -17,12 +17,12 @@ from app.models.llama.memory_plan import PROCESS, ModelDemand
 from tests.reference.tiny import make_tiny_gguf
 from tests.townhall.fake import FakeBackend, FakeLlama
 from tests.townhall.server.running import OPTIONS, Opened, Running, ask
+from townhall.conversation import default_sampling
 from townhall.errors import ModelError
 from townhall.fake.fake_model import ScriptedReply
 from townhall.server.engine_turns import EngineTurns
 from townhall.server.model_pool import ModelPool
 from townhall.server.model_rooms import FIRST, ModelRooms
-from townhall.server.request_planner import default_sampling
 from townhall.server.service import Service
 
 pytestmark = pytest.mark.slow
