@@ -11,7 +11,7 @@ from townhall.logbook.chat_tree import TreeNode
 from townhall.reply import citing
 from townhall.server.errors import APIError
 from townhall.server.job import Job
-from townhall.server.model_pool import ModelLease
+from townhall.server.model_lease import ModelLease
 from townhall.server.request_planner import PlannedRequest
 from townhall.server.service import Service
 

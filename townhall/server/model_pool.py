@@ -19,6 +19,7 @@ from townhall.context.source import PromptSources
 from townhall.errors import ModelError
 from townhall.prefix_cache import PrefixCache
 from townhall.server.errors import APIError, as_api_error
+from townhall.server.model_lease import ModelLease
 from townhall.server.model_listing import listing
 from townhall.server.served_models import BARE_MODEL, ServedModel
 from townhall.server.service import Opened, Service
@@ -61,27 +62,6 @@ class PooledModel:
     def shown(self) -> State:
         """Its state, as clients are shown it."""
         return "leaving" if self.leaving else self.state
-
-
-class ModelLease:
-    """A model that stays in memory until `release`; a context manager that gives its service."""
-
-    def __init__(self, service: Service, release: Callable[[], object] = lambda: None):
-        self.service, self._release = service, release
-
-    def __enter__(self) -> Service:
-        return self.service
-
-    def __exit__(self, *error: object) -> None:
-        self.release()
-
-    def release(self) -> None:
-        """Once; more often does nothing."""
-        release, self._release = self._release, lambda: None
-        release()
-
-    def __del__(self) -> None:
-        self.release()
 
 
 class ModelPool:

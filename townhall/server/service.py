@@ -21,6 +21,7 @@ from townhall.server.errors import APIError
 from townhall.server.job import Event, Job
 from townhall.server.model_embeddings import EmbeddingWork
 from townhall.server.model_facts import ModelFacts
+from townhall.server.model_lease import ModelLease
 from townhall.server.request_planner import PlannedRequest, Planner
 from townhall.server.scheduler import Scheduler, Work
 from townhall.server.serve_options import ServeOptions
@@ -29,7 +30,7 @@ from townhall.server.slots import Adapters, Lane, Slots
 from townhall.server.summaries import SummaryCheckpoints, SummaryStore, SummaryWork
 
 if TYPE_CHECKING:
-    from townhall.server.model_pool import ModelLease, ModelPool
+    from townhall.server.model_pool import ModelPool
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 RATES = (1, 2, 5, 10, 20, 50, 100, 200, 500)
@@ -272,12 +273,10 @@ class Service:
             raise APIError(503, "the model is being loaded; try again in a moment", code="loading", retry_after=2)
         return await asyncio.get_running_loop().run_in_executor(self._planning, make, self._planner)
 
-    async def hold(self, model: str | None) -> "ModelLease":
+    async def hold(self, model: str | None) -> ModelLease:
         """Who answers for a model id, in memory: it stays there until the lease is released, or what was submitted has ended.
 
         APIError where it cannot be loaded."""
-        from townhall.server.model_pool import ModelLease
-
         return await self.pool.hold(model) if self.pool else ModelLease(self)
 
     def find(self, model: str) -> ServedModel:
