@@ -17,6 +17,7 @@ from townhall.thoughts import OPEN, ThoughtFilter
 
 MAX_SCHEMA = 64 << 10  # characters
 MOST_CALLS = 16  # in an answer
+MOST_TOKENS = 1 << 24  # of a vocabulary that is looked through; a double's ids may be any number
 # keywords beside which "no other properties" would say more than their author meant
 OPEN_ENDED = {"additionalProperties", "patternProperties", "unevaluatedProperties", "allOf", "anyOf", "oneOf", "if", "$ref"}
 # one space after each colon and comma: where white space is free, small models write nothing else
@@ -135,7 +136,7 @@ class Grammars:
 
     def prepare(self) -> None:
         """Have the vocabulary looked through now, not at the first request: it takes a while, and nothing else runs meanwhile."""
-        if hasattr(self._tokenizer, "token_bytes"):
+        if self.possible:
             self._open()
 
     def of_schema(self, schema: dict[str, Any]) -> Callable[[], Grammar]:
@@ -189,11 +190,11 @@ class Grammars:
     @property
     def possible(self) -> bool:
         """Has the tokenizer a vocabulary that a text can be held to?"""
-        return hasattr(self._tokenizer, "token_bytes")
+        return self._tokenizer.vocab_size <= MOST_TOKENS
 
     def _open(self) -> Any:
         if self._llg is None:
-            if not hasattr(self._tokenizer, "token_bytes"):
+            if not self.possible:
                 raise APIError(400, "this model has no vocabulary to hold to a schema", "response_format")
             from llguidance import LLTokenizer
 
