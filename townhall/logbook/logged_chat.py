@@ -254,5 +254,7 @@ def _same_kind(path: Path, head: Mapping[str, Any]) -> Log:
     pairs += [(key, held.get(key, RARE_DEFAULTS.get(key)), said.get(key, RARE_DEFAULTS.get(key))) for key in keys]
     for key, before, wanted in pairs:
         if before != wanted:
-            raise LogError(f"log {path} holds a conversation with {key} {before}, and this one has {wanted}; name another file")
+            plain = key in keys and isinstance(before, (str, int, float)) and not isinstance(before, bool)
+            flag = f", or pass --{key.replace('_', '-')} {before}" if plain else ""
+            raise LogError(f"log {path} holds a conversation with {key} {before}, and this one has {wanted}; name another file{flag}")
     return log

@@ -89,7 +89,7 @@ def test_a_file_with_another_kind_of_talk_is_not_gone_on_with(tmp_path):
     before = diary.read_bytes()
     for flags, fault in (
         (["--personality", "gary"], "persona Stacy, and this one has Gary"),
-        (["--top-k", "3"], "top_k 40, and this one has 3"),
+        (["--top-k", "3"], "top_k 40, and this one has 3; name another file, or pass --top-k 40"),
     ):
         done = townhall("--log-to", diary, *flags)
         assert done.returncode == 2 and fault in done.stderr and done.stderr.splitlines()[-1].startswith("townhall: log ")

@@ -24,6 +24,25 @@ Feature: The models' view
     When I plan for 32768 tokens
     Then the picture's KV caches grow
 
+  Scenario: Another model is loaded beside the first, pinned, and unloaded
+    Given the page is open with a server of several models
+    When I open the view "Models"
+    And I load the model "small.gguf"
+    Then the model "small.gguf" can be unloaded
+    And whoever wants to chat can choose "small"
+    When I open the view "Models"
+    And I pin the model "small.gguf"
+    Then the model "small.gguf" cannot be unloaded
+    When I unpin the model "small.gguf"
+    And I unload the model "small.gguf"
+    Then the model "small.gguf" can be loaded
+
+  Scenario: A model for which there is no room
+    Given the page is open with a server of several models and little memory
+    When I open the view "Models"
+    And I load the model "small.gguf"
+    Then I am told why "small.gguf" does not fit
+
   Scenario Outline: Everybody can use the models' view: <screen>, <scheme>
     Given <screen>
     And I like my screens <scheme>

@@ -7,6 +7,8 @@ from playwright.sync_api import expect
 
 from tests.reference.tiny import make_tiny_gguf
 from tests.web import looking
+from tests.web.houses import House, Plan
+from tests.web.looking import button
 
 
 @given("the page is open with the echo model and a folder of models")
@@ -64,3 +66,77 @@ def in_picture(context, name):
 def grown(context):
     column = context.page.get_by_role("region", name="Memory", exact=True).locator("tbody td").nth(2)
     expect(column).not_to_have_text(context.remembered["cache"])
+
+
+def several_models(context, *flags):
+    """A server over a small LLaMA of random weights, with another in its folder."""
+
+    def folder(home):
+        (home / "models").mkdir()
+        make_tiny_gguf(home / "models" / "small.gguf", type="Q8_0", context_length=2048)
+
+    def first(home):
+        return make_tiny_gguf(home / "first.gguf", type="Q8_0", context_length=2048)
+
+    house = House(context.outside, Plan("", ("--models-dir", "models", *flags)), make=first, before=folder)
+    context.own.append(house)
+    return house
+
+
+@given("the page is open with a server of several models")
+def several(context):
+    context.visit(several_models(context))
+
+
+@given("the page is open with a server of several models and little memory")
+def several_in_little(context):
+    context.visit(several_models(context, "--memory", "1MB"))
+
+
+def file(context, name):
+    """Its line in the list of models."""
+    return context.page.get_by_role("region", name="Models that are here", exact=True).get_by_role("listitem").filter(has_text=name)
+
+
+@when('I load the model "{name}"')
+def load(context, name):
+    file(context, name).get_by_role("button", name=f"Load {name}", exact=True).click()
+
+
+@then('the model "{name}" can be unloaded')
+def loaded(context, name):
+    expect(file(context, name).get_by_role("button", name=f"Unload {name}", exact=True)).to_be_enabled()
+    states = {one["name"]: one["state"] for one in context.house.asked("/townhall/models")["models"]}
+    assert states[name] == "loaded", states
+
+
+@then('whoever wants to chat can choose "{name}"')
+def on_offer(context, name):
+    button(context.page, "New chat").click()
+    expect(context.page.get_by_role("radio", name=name)).to_be_attached()
+
+
+@when('I pin the model "{name}"')
+@when('I unpin the model "{name}"')
+def change_pin(context, name):
+    file(context, name).get_by_role("button", name="Pinned", exact=True).click()
+
+
+@then('the model "{name}" cannot be unloaded')
+def not_to_be_unloaded(context, name):
+    expect(file(context, name).get_by_role("button", name=f"Unload {name}", exact=True)).to_be_disabled()
+
+
+@when('I unload the model "{name}"')
+def unload(context, name):
+    file(context, name).get_by_role("button", name=f"Unload {name}", exact=True).click()
+
+
+@then('the model "{name}" can be loaded')
+def unloaded(context, name):
+    expect(file(context, name).get_by_role("button", name=f"Load {name}", exact=True)).to_be_enabled()
+
+
+@then('I am told why "{name}" does not fit')
+def no_room(context, name):
+    expect(file(context, name).get_by_role("alert")).to_contain_text(re.compile(r"\d"))
