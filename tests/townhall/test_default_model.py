@@ -39,7 +39,7 @@ def tokenizer(default_model):
     return open_checkpoint(default_model).tokenizer()
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", [name for name in FORMATS if name != "alpaca_roleplay"])  # whose turns do not follow each other
 @pytest.mark.parametrize("name", list_personas())
 def test_the_parts_of_a_prompt_are_the_tokens_of_the_page_as_a_whole(tokenizer, name, format):
     prompt = Prompt(open_format(format, load_persona(name), tokenizer), tokenizer)

@@ -123,7 +123,7 @@ def test_an_empty_file_says_nothing(tmp_path):
         ("top_k: 1.5\n", "line 1: top_k must be a whole number from 0, not 1.5"),
         ("timing: 'on'\n", "line 1: timing must be true or false, not 'on'"),
         ("context: silde\n", f"line 1: context must be one of {', '.join(STRATEGIES)}, not 'silde'"),
-        ("format: []\n", "line 1: format must be one of auto, chat_log, chat_template, not a list"),
+        ("format: []\n", "line 1: format must be one of auto, alpaca_roleplay, chat_log, chat_template, not a list"),
         ("size: 7\n", "line 1: size must be a folder's name, such as 7B; put it in quotes, not 7"),
         ("eos: END\n", "line 1: eos must be a list of tokens, each in quotes, not 'END'"),
         ("eos: [2]\n", "line 1: eos must be a list of tokens"),

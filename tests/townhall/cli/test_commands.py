@@ -249,7 +249,8 @@ def test_settings_change_what_follows(pool):
     facts = mine.log().turns[-1].facts
     assert facts["sampler"] | {"temperature": 0.9, "seed": 3} == facts["sampler"] and facts["max_tokens"] == 2
     assert mine.chat_state.loaded.sampling.seed is None and mine.chat_state.conversation.window.reserve == 2
-    assert "temperature     0.9" in mine.type("/settings")[2] and mine.loads == ["fake:echo"]
+    listed = [line.split() for line in mine.type("/settings")[2]]
+    assert ["temperature", "0.9"] in listed and mine.loads == ["fake:echo"]
 
 
 def test_samplers_that_few_people_change_are_set_and_shown_where_they_were(pool):

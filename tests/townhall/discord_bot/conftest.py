@@ -9,7 +9,7 @@ import pytest
 
 from tests.townhall.fake import FakeBackend, FakeLlama
 from tests.townhall.server.running import OPTIONS, Opened
-from townhall.server.request_planner import default_sampling
+from townhall.conversation import default_sampling
 from townhall.server.serve_options import Limits
 from townhall.server.service import Service
 

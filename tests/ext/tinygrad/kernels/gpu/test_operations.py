@@ -15,6 +15,7 @@ from ext.tinygrad.backend import describe_device
 from ext.tinygrad.buffers import read, upload
 from ext.tinygrad.kernels.gpu import gpu_kernels
 from ext.tinygrad.kernels.gpu.gpu_kernels import GPUKernels
+from ext.tinygrad.kernels.gpu.operands import few
 from ext.tinygrad.kernels.gpu.tuning import Tuning
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.protocol import FULL_ATTENTION, Attention, Kernels, rope_table
@@ -44,7 +45,7 @@ class GPU:
 
     def halves(self, T: int, *types: str) -> bool:
         """Does a product of T tokens with weights of these types run on the matrix instruction?"""
-        return T > 1 and self.kernels.tuning.has_matrix and "F32" not in types
+        return not few(T) and self.kernels.tuning.has_matrix and "F32" not in types
 
 
 @pytest.fixture(params=[CARD] if CARD else ["CL", "CUDA"])
@@ -59,9 +60,9 @@ def gpu(request: pytest.FixtureRequest) -> GPU:
 
 
 def product(x: np.ndarray, matrix: QuantMatrix, halves: bool = False) -> np.ndarray:
-    """x @ W.T in float64; one token meets integer weights as int8, many as halves where there is a matrix instruction."""
+    """x @ W.T in float64; one token, and each of a few, meets integer weights as int8, many as halves on the matrix instruction."""
     left, right = x.astype(np.float64), matrix.dequantize().astype(np.float64)
-    if len(x) == 1 and matrix.type not in FLOATS:
+    if few(len(x)) and matrix.type not in FLOATS:
         left = oracles.quantized(x)
     elif halves:
         power = 2.0 ** (14 - np.floor(np.log2(np.abs(left).max(axis=1, keepdims=True))))
@@ -74,7 +75,7 @@ def assert_close(ours: np.ndarray, expected: np.ndarray, tolerance: float = 2e-5
 
     After a norm, whose last digits may differ, an activation may round to the neighbouring int8, or half."""
     assert ours.shape == expected.shape and np.isfinite(ours).all()
-    largest = 0.01 if normed and len(ours) == 1 else 2e-4 if normed and halves else tolerance
+    largest = 0.01 if normed and few(len(ours)) else 2e-4 if normed and halves else tolerance
     assert np.abs(ours - expected).max() <= largest * np.abs(expected).max()
 
 

@@ -107,7 +107,7 @@ def products(kernels: GPUKernels, rng: np.random.Generator) -> list[OneTokenProd
 
 def test_a_tuned_set_computes_what_it_computed_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuner, "REPLAYS", 1)
-    monkeypatch.setattr("ext.tinygrad.kernels.gpu.gpu_kernels.candidates", lambda *rest: candidates(*rest)[-2:])  # far from the default
+    monkeypatch.setattr("ext.tinygrad.kernels.gpu.product_tuning.candidates", lambda *rest: candidates(*rest)[-2:])  # far from the default
     monkeypatch.setattr(Tuner, "seconds", lambda self, run, shape, real=Tuner.seconds: -real(self, run, shape))  # the slowest wins
     rng, kernels = np.random.default_rng(0), GPUKernels(TUNING)
     assert isinstance(kernels, Tunable)
