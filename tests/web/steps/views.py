@@ -5,7 +5,7 @@ from playwright.sync_api import expect
 
 from tests.web import looking
 from tests.web.doubles import TALK
-from tests.web.looking import SCREENSHOTS, at_rest, button, chat, chat_id, message_box
+from tests.web.looking import SCREENSHOTS, at_rest, button, chat_id, message_box
 
 # what is wider than its frame, and what can be pressed or written but lies outside of the window
 SIDEWAYS = """() => {
