@@ -1,7 +1,7 @@
 """Conversations side by side on one model: the next token of each is computed in one pass, as the server does it.
 
 Each conversation runs in a thread of its own. One thread at a time has the model; it waits before each token until all others wait for
-theirs, and the last one to come has all of them computed. What is said does not depend on who is beside whom.
+theirs, and the last one to come has all of them computed. A reply does not depend on its neighbours.
 """
 
 import threading
@@ -59,7 +59,7 @@ class SideBySide:
             self._turn.wait()
 
     def _compute(self) -> None:
-        """One pass for all that wait, once nobody else is on the way."""
+        """One pass for all that wait, once no other is about to."""
         if not self._waiting or len(self._waiting) < self._talking:
             return
         wanted = [upcoming for upcoming in self._waiting.values() if upcoming is not None]

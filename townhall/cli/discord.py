@@ -8,8 +8,7 @@ import click
 from townhall.cli import terminal
 from townhall.cli.flags import chat_options, some_flags
 from townhall.cli.model_loading import load
-from townhall.cli.serve import SHARED, answering, chat_folder, unadapted
-from townhall.conversation import MAX_REPLY
+from townhall.cli.serve import SHARED, answering, chat_folder, max_tokens, unadapted
 from townhall.errors import ModelError
 
 EPILOG = """\b
@@ -38,15 +37,7 @@ docs/discord.md says how to make a bot and invite it.
 )
 @click.option("--allow-user", multiple=True, metavar="ID", help="answer only this person, by the user's id; may be repeated")
 @some_flags(*SHARED)
-@click.option(
-    "--max-tokens",
-    "count",
-    type=click.IntRange(min=1),
-    default=MAX_REPLY,
-    show_default=True,
-    metavar="N",
-    help="in an answer (a file's count)",
-)
+@max_tokens
 @click.option("--slots", type=click.IntRange(1, 256), help="conversations kept at a time  [default: as memory allows, at most 16]")
 @click.option("--timeout", type=click.FloatRange(min=1), default=600.0, show_default=True, metavar="S", help="seconds a reply may take")
 @some_flags("log_to")

@@ -52,6 +52,17 @@ F = TypeVar("F", bound=Callable[..., Any])
 Opener = Callable[[str], object]
 
 
+max_tokens = click.option(
+    "--max-tokens",
+    "count",
+    type=click.IntRange(min=1),
+    default=MAX_REPLY,
+    show_default=True,
+    metavar="N",
+    help="in an answer (a file's count)",
+)
+
+
 def served(port: int) -> Callable[[F], F]:
     """The options of a command that serves; `port` is where it listens by default."""
     options = [
@@ -59,15 +70,7 @@ def served(port: int) -> Callable[[F], F]:
         click.option(
             "--persona", "personas", multiple=True, metavar="NAME", help="persona to serve, or a YAML file; may be repeated  [default: all]"
         ),
-        click.option(
-            "--max-tokens",
-            "count",
-            type=click.IntRange(min=1),
-            default=MAX_REPLY,
-            show_default=True,
-            metavar="N",
-            help="in an answer (a file's count)",
-        ),
+        max_tokens,
         click.option("--host", default="127.0.0.1", show_default=True, help="address to listen on"),
         click.option("--port", type=click.IntRange(0, 65535), default=port, show_default=True, help="0: any that is free"),
         click.option(

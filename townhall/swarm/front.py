@@ -53,7 +53,7 @@ class ModelClient(Protocol):
 
 @dataclass
 class FrontSettings:
-    """What the front is told when it is started."""
+    """Settings of the front."""
 
     options: ServeOptions  # keys, hosts, origins and limits
     log: str  # path of the request log

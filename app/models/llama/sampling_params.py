@@ -19,7 +19,7 @@ class SamplingParams(SamplerSettings):
     """How ids are drawn; out-of-range values raise SamplingError."""
 
     seed: int | None = None  # None: a fresh one each time
-    # no setting, and not written down: what was said before the reply that is drawn, for whoever has a conversation
+    # no setting, and not written down: the replies before the one that is drawn, where there is a conversation
     earlier: EarlierReplies | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
