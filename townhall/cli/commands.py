@@ -138,7 +138,7 @@ def run(chat_state: ChatState, line: str) -> CommandResult:
 
 def is_command(text: str) -> bool:
     """In a pipe these lines are commands, and any other is said, whatever it begins with."""
-    return bool(text.strip()) and text.split()[0] in COMMANDS
+    return bool(text.strip()) and text.split()[0] in COMMANDS | ALIASES
 
 
 def completions() -> dict[str, str]:
@@ -323,6 +323,7 @@ def _help(chat_state: ChatState, name: str) -> None:
         terminal.note(f"{manual()}\nCtrl-C stops an answer, Ctrl-D leaves")
         return
     name = f"/{name.removeprefix('/')}"
+    name = ALIASES.get(name, name)
     if name not in COMMANDS:
         raise CommandError(f"there is no {name}; {nearest(name, list(COMMANDS), 'there is')}")
     command = COMMANDS[name]

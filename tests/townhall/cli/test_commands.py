@@ -326,6 +326,13 @@ def test_lines_that_only_look_like_commands_are_said_in_a_pipe(pool):
     assert commands.run(mine.chat_state, "/quit").leave
 
 
+@pytest.mark.parametrize("alias", commands.ALIASES)
+def test_other_names_of_a_command_are_commands_in_a_pipe_too(pool, alias):
+    mine = pool()
+    assert mine.type(alias, "never said")[1] == [] and not mine.said
+    commands.run(mine.chat_state, f"/help {alias}")
+
+
 def test_every_command_is_in_the_help_and_has_a_line_of_its_own(pool):
     mine = pool()
     listed = "\n".join(mine.type("/help")[2])
