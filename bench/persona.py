@@ -1,6 +1,6 @@
 """Does a persona stay who it is, and does it say things once? Over seeded chats, the twenty questions, and 80 turns with questions aside.
 
-python -m bench.persona [--quick] [--with reply_ngram_penalty=0]... [--against llama.cpp] [--json FILE] [--show FILE]
+python -m bench.persona [--quick] [--with reply_ngram_penalty=0]... [--against llama.cpp] [--json FILE] [--resume FILE --minutes M]
 
 Chats of plain questions (12 turns) and of the hard kind (24 turns: insults, emoji, other languages, "why?", "explain it", requests for
 instructions), with the four shipped personas at the default settings, 160 tokens a reply at most. A reply says again what an earlier one of
@@ -8,6 +8,9 @@ its chat said where more than half of its five-word sequences stand in it. Each 
 for a reminder in front of every message, `examples=0` without example exchanges.
 Drift: at turns 1, 10, 20, 40, 80 five probes are asked aside; how much likelier, in nats a token, history and persona make the
 persona's own answers than no persona does, beside what they do for the other personas' answers (after arXiv 2402.10962).
+
+With `--resume` each chat is kept in FILE when it is over; run again, the command holds those that are missing. With `--minutes` no chat is
+begun after that; exit code 3 says that some are missing, and the figures are those of what there is.
 """
 
 import argparse
@@ -17,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +30,7 @@ from bench import persona_figures
 from bench.persona_drift import PersonaDrift
 from bench.persona_figures import SaidReply
 from bench.persona_prompts import HARD, KNOWN, PLAIN, TWENTY
+from bench.persona_store import HeldChats, Key
 from bench.side_by_side import SeatedModel, SideBySide
 from townhall import Conversation, Persona, load_persona
 from townhall.cli.chat_options import ChatOptions
@@ -110,24 +115,50 @@ def twenty(personas: Sequence[str], seed: int) -> list[Talk]:
     return [Talk(name, int(not alone), asked, seed, alone) for alone in (True, False) for name in personas]
 
 
-def held(beside: SideBySide, setup: Setup, talks: Sequence[Talk]) -> list[SaidReply]:
-    """Every reply of these chats, which are held side by side."""
-
-    def one(talk: Talk) -> Callable[[SeatedModel], list[SaidReply]]:
-        return lambda model: talk.hold(setup.conversation(model, talk.persona))
-
-    return [reply for replies in beside.run([one(talk) for talk in talks]) for reply in replies]
+Hold = Callable[[Setup, Sequence[Talk], Callable[[Talk, list[SaidReply]], None]], None]  # hands over each chat when it is over
 
 
-def measure(hold: Callable[[Setup, Sequence[Talk]], list[SaidReply]], setup: Setup, options: argparse.Namespace) -> dict[str, Any]:
+def held(beside: SideBySide, begin: Callable[[], bool], setup: Setup, talks: Sequence[Talk], over: Callable[..., None]) -> None:
+    """Hold these chats side by side."""
+
+    def one(talk: Talk) -> Callable[[SeatedModel], None]:
+        return lambda model: over(talk, talk.hold(setup.conversation(model, talk.persona))) if begin() else None
+
+    beside.run([one(talk) for talk in talks])
+
+
+@dataclass
+class Column:
+    """A column of the table in the making; `missing` counts chats for which there was no time."""
+
+    setup: Setup
+    store: HeldChats
+    hold: Hold
+    missing: int = 0
+
+    def replies(self, kind: str, talks: Sequence[Talk]) -> list[SaidReply]:
+        """All replies of these chats, those that were held before as they were."""
+
+        def key(talk: Talk) -> Key:
+            return self.setup.name, kind, talk.persona, talk.chat
+
+        def over(talk: Talk, replies: list[SaidReply]) -> None:
+            self.store.put(key(talk), [reply.to_json() for reply in replies])
+
+        if left := [talk for talk in talks if self.store.get(key(talk)) is None]:
+            self.hold(self.setup, left, over)
+        found = [self.store.get(key(talk)) for talk in talks]
+        self.missing += sum(one is None for one in found)
+        return [SaidReply(**reply) for one in found for reply in one or ()]
+
+
+def measure(column: Column, options: argparse.Namespace) -> dict[str, Any]:
     """All figures of a column, with the replies themselves."""
-    found: dict[str, Any] = {"settings": setup.settings}
+    found: dict[str, Any] = {"settings": column.setup.settings}
     for kind in KINDS:
-        if each := getattr(options, kind):
-            replies = hold(setup, chats(kind, options.personas, each, options.seed))
+        if (each := getattr(options, kind)) and (replies := column.replies(kind, chats(kind, options.personas, each, options.seed))):
             found[kind] = persona_figures.count(replies) | {"said": [reply.to_json() for reply in replies]}
-    if options.twenty:
-        replies = hold(setup, twenty(options.personas, options.seed))
+    if options.twenty and (replies := column.replies("twenty", twenty(options.personas, options.seed))):
         parts = {name: [reply for reply in replies if reply.chat == chat] for chat, name in enumerate(("alone", "in one chat"))}
         found["twenty"] = {name: {"relevant": persona_figures.relevant(part), "asked": len(part)} for name, part in parts.items()}
         found["twenty"]["said"] = [reply.to_json() for reply in replies]
@@ -191,27 +222,44 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="one chat of each kind with each persona, 20 turns of drift")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write figures and replies there")
+    parser.add_argument("--resume", type=Path, metavar="FILE", help="keep each chat there, and go on with what the file has")
+    parser.add_argument("--minutes", type=float, metavar="M", help="begin no chat after so many")
     options = parser.parse_args()
     if options.quick:
         options.plain, options.hard, options.drift = 1, 1, min(20, options.drift)
     path = ChatOptions(model=options.model).model_path()
+    run = {"model": path.name, "tokens": TOKENS, "window": CONTEXT, "seed": options.seed, "drift": options.drift}
+    try:
+        store = HeldChats(options.resume, run, None if options.minutes is None else 60 * options.minutes)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     columns: dict[str, dict[str, Any]] = {}
+    missing = 0
     setups = [*([] if options.no_default else [Setup("default", {})]), *options.others]
-    beside = SideBySide(Llama.load(path, CONTEXT), SEATS)
+    beside = SideBySide(Llama.load(path, CONTEXT), SEATS) if setups else None
     for setup in setups:
+        assert beside
         started = time.perf_counter()
-        column = columns[setup.name] = measure(lambda setup, talks: held(beside, setup, talks), setup, options)
+        column = Column(setup, store, partial(held, beside, store.begin))
+        figures = columns[setup.name] = measure(column, options)
         if options.drift:
-            column["drift"] = PersonaDrift(beside, setup.conversation, options.personas, options.seed).over(options.drift)
+            drift = PersonaDrift(beside, setup.conversation, options.personas, options.seed, setup.name, store)
+            figures["drift"] = drift.over(options.drift)
+            missing += len(options.personas) - drift.complete
+        missing += column.missing
         print(f"{setup.name}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
         save(options.json, columns)
     if options.against:
-        from bench.persona_peer import replies_of
+        from bench.persona_peer import hold
 
-        columns["llama.cpp"] = measure(lambda setup, talks: replies_of(path, setup, talks), Setup("llama.cpp", {}), options)
+        peer = Column(Setup("llama.cpp", {}), store, partial(hold, path, store.begin))
+        columns["llama.cpp"] = measure(peer, options)
+        missing += peer.missing
         save(options.json, columns)
     print(f"{path.name}, {TOKENS} tokens a reply, window {CONTEXT}, seed {options.seed}\n\n{table(columns)}")
-    return 0
+    if missing:
+        print(f"\n{missing} chats are missing: run the same command again", file=sys.stderr)
+    return 3 if missing else 0
 
 
 def save(path: Path | None, columns: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from app.models.llama.shared_passes import NextTokens
 from bench.persona_prompts import HARD, KNOWN, PLAIN, PROBES
+from bench.persona_store import HeldChats, Key
 from bench.side_by_side import SeatedModel, SideBySide
 from townhall import Conversation, Persona
 
@@ -20,17 +21,42 @@ Open = Callable[[Any, str], Conversation]
 class PersonaDrift:
     """Long chats with each persona, side by side; `open` makes a persona's conversation over a model."""
 
-    def __init__(self, beside: SideBySide, open: Open, personas: Sequence[str], seed: int):
+    def __init__(self, beside: SideBySide, open: Open, personas: Sequence[str], seed: int, column: str, store: HeldChats):
+        """What was measured is kept in `store`, under the name of `column`."""
         self._beside, self._open, self._personas, self._seed = beside, open, list(personas), seed
+        self._column, self._store = column, store
+        self.complete = 0  # personas whose chat has come to its end
         tokenizer = beside.llama.tokenizer
         self._answers = {name: [tokenizer.encode(fact, bos=False, special=False) for fact in KNOWN[name].facts] for name in KNOWN}
 
     def over(self, turns: int) -> dict[int, dict[str, Any]]:
-        """By turn: mean gain in nats a token of own answers and of the others', and at how many probes an own one gains most."""
-        [base] = self._beside.run([lambda model: self._probed(Conversation(model, NEUTRAL, max_tokens=8))])
+        """By turn: mean gain in nats a token of own answers and of the others', and at how many probes an own one gains most.
+
+        Of the personas whose chat came to its end."""
         points = [turn for turn in POINTS if turn <= turns]
-        found = self._beside.run([self._long(name, turns, points) for name in self._personas])
-        return {turn: self._figures([one[turn] for one in found], base) for turn in points}
+        self._measured("no persona", lambda model: {0: self._probed(Conversation(model, NEUTRAL, max_tokens=8))})
+        if (base := self._store.get(self._key("no persona"))) is None:
+            return {}
+        if left := [name for name in self._personas if self._store.get(self._key(name)) is None]:
+            self._beside.run([self._measuring(name, self._long(name, turns, points)) for name in left])
+        there = [name for name in self._personas if self._store.get(self._key(name)) is not None]
+        self.complete = len(there)
+        found = [{int(turn): np.array(rows) for turn, rows in self._store.get(self._key(name)).items()} for name in there]
+        return {turn: self._figures(there, [one[turn] for one in found], np.array(base["0"])) for turn in points} if found else {}
+
+    def _key(self, name: str) -> Key:
+        return self._column, "drift", name, 0
+
+    def _measured(self, name: str, talk: Callable[[SeatedModel], dict[int, np.ndarray]]) -> None:
+        if self._store.get(self._key(name)) is None:
+            self._beside.run([self._measuring(name, talk)])
+
+    def _measuring(self, name: str, talk: Callable[[SeatedModel], dict[int, np.ndarray]]) -> Callable[[SeatedModel], None]:
+        def measuring(model: SeatedModel) -> None:
+            if self._store.begin():
+                self._store.put(self._key(name), {str(turn): rows.tolist() for turn, rows in talk(model).items()})
+
+        return measuring
 
     def _long(self, name: str, turns: int, points: Sequence[int]) -> Callable[[SeatedModel], dict[int, np.ndarray]]:
         def talk(model: SeatedModel) -> dict[int, np.ndarray]:
@@ -75,9 +101,9 @@ class PersonaDrift:
         cache.truncate(len(prompt) - 1)
         return total / len(answer)
 
-    def _figures(self, found: Sequence[np.ndarray], base: np.ndarray) -> dict[str, Any]:
+    def _figures(self, personas: Sequence[str], found: Sequence[np.ndarray], base: np.ndarray) -> dict[str, Any]:
         own, others, first = [], [], 0
-        for name, likely in zip(self._personas, found, strict=True):
+        for name, likely in zip(personas, found, strict=True):
             gain, at = likely - base, list(KNOWN).index(name)
             own.append(gain[at].mean())
             others.append(np.delete(gain, at, axis=0).mean())
@@ -87,5 +113,5 @@ class PersonaDrift:
             "others": round(float(np.mean(others)), 4),
             "first": first,
             "probes": len(found) * len(PROBES),
-            "by persona": {name: round(float(value), 4) for name, value in zip(self._personas, own, strict=True)},
+            "by persona": {name: round(float(value), 4) for name, value in zip(personas, own, strict=True)},
         }

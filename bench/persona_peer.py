@@ -4,7 +4,7 @@ In a process of its own: two runtimes with their threads in one are no fair witn
 """
 
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,15 +18,28 @@ if TYPE_CHECKING:
 CONTEXT = 1024
 
 
-def replies_of(path: Path, setup: "Setup", talks: "Sequence[Talk]") -> list[SaidReply]:
-    """All replies, one chat after another."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_held, (path, setup, talks))
+def hold(
+    path: Path, begin: Callable[[], bool], setup: "Setup", talks: "Sequence[Talk]", over: "Callable[[Talk, list[SaidReply]], None]"
+) -> None:
+    """Hold these chats, one after another."""
+    with multiprocessing.get_context("spawn").Pool(1, _open, (path,)) as pool:
+        for talk in talks:
+            if not begin():
+                return
+            over(talk, pool.apply(_held, (setup, talk)))
 
 
-def _held(path: Path, setup: "Setup", talks: "Sequence[Talk]") -> list[SaidReply]:
-    peer = PeerModel(path)
-    return [reply for talk in talks for reply in talk.hold(setup.conversation(peer, talk.persona))]
+_peer: "PeerModel | None" = None  # of the process
+
+
+def _open(path: Path) -> None:
+    global _peer
+    _peer = PeerModel(path)
+
+
+def _held(setup: "Setup", talk: "Talk") -> list[SaidReply]:
+    assert _peer
+    return talk.hold(setup.conversation(_peer, talk.persona))
 
 
 @dataclass
