@@ -1,6 +1,6 @@
 """Does a persona stay who it is, and does it say things once? Over seeded chats, the twenty questions, and 80 turns with questions aside.
 
-python -m bench.persona [--quick] [--with reply_ngram_penalty=0]... [--against llama.cpp] [--json FILE] [--resume FILE --minutes M]
+python -m bench.persona [--quick] [--with reply_ngram_penalty=0]... [--against llama-server] [--json FILE] [--resume FILE --minutes M]
 
 Chats of plain questions (12 turns) and of the hard kind (24 turns: insults, emoji, other languages, "why?", "explain it", requests for
 instructions), with the four shipped personas at the default settings, 160 tokens a reply at most. A reply says again what an earlier one of
@@ -56,6 +56,15 @@ class Setup:
             raise ValueError(f"--with knows no {', '.join(sorted(unknown))}")
         return cls(text, {key: json.loads(value) for key, value in pairs.items()})
 
+    def of_peer(self) -> "Setup":
+        """For a column of llama.cpp's: without what it does not know."""
+        known = {key: value for key, value in self.settings.items() if not key.startswith("reply_ngram")}
+        name = ",".join(f"{key}={json.dumps(value)}" for key, value in known.items())
+        return Setup(f"llama.cpp {name}".strip(), known)
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
     def persona(self, name: str) -> Persona:
         """As it ships, but for these settings."""
         persona = load_persona(name)
@@ -109,10 +118,12 @@ def chats(kind: str, personas: Sequence[str], each: int, seed: int) -> list[Talk
     ]
 
 
-def twenty(personas: Sequence[str], seed: int) -> list[Talk]:
-    """The twenty questions, each alone and then all in one chat."""
+def twenty(personas: Sequence[str], seed: int, times: int) -> list[Talk]:
+    """The twenty questions, each alone and then all in one chat; `times` over, with other seeds."""
     asked = [question for question, _ in TWENTY]
-    return [Talk(name, int(not alone), asked, seed, alone) for alone in (True, False) for name in personas]
+    return [
+        Talk(name, 2 * at + int(not alone), asked, seed + at, alone) for at in range(times) for alone in (True, False) for name in personas
+    ]
 
 
 Hold = Callable[[Setup, Sequence[Talk], Callable[[Talk, list[SaidReply]], None]], None]  # hands over each chat when it is over
@@ -158,9 +169,9 @@ def measure(column: Column, options: argparse.Namespace) -> dict[str, Any]:
     for kind in KINDS:
         if (each := getattr(options, kind)) and (replies := column.replies(kind, chats(kind, options.personas, each, options.seed))):
             found[kind] = persona_figures.count(replies) | {"said": [reply.to_json() for reply in replies]}
-    if options.twenty and (replies := column.replies("twenty", twenty(options.personas, options.seed))):
-        parts = {name: [reply for reply in replies if reply.chat == chat] for chat, name in enumerate(("alone", "in one chat"))}
-        found["twenty"] = {name: {"relevant": persona_figures.relevant(part), "asked": len(part)} for name, part in parts.items()}
+    if options.twenty and (replies := column.replies("twenty", twenty(options.personas, options.seed, options.times))):
+        parts = {name: [reply for reply in replies if reply.chat % 2 == chat] for chat, name in enumerate(("alone", "in one chat"))}
+        found["twenty"] = {name: {**persona_figures.answers(part), "asked": len(part)} for name, part in parts.items()}
         found["twenty"]["said"] = [reply.to_json() for reply in replies]
     return found
 
@@ -189,6 +200,9 @@ def table(columns: dict[str, dict[str, Any]]) -> str:
         for name in ("alone", "in one chat"):
             parts = [column["twenty"][name] for column in columns.values()]
             lines.append(_row(f"twenty questions {name}: to the point", [_share(part["relevant"], part["asked"]) for part in parts]))
+            lines.append(
+                _row(f"twenty questions {name}: with what was not asked", [_share(part["stained"], part["asked"]) for part in parts])
+            )
     return "\n".join([*lines, *_drift_lines(columns)])
 
 
@@ -215,10 +229,13 @@ def main() -> int:
     parser.add_argument("--plain", type=int, default=10, metavar="N", help="chats of plain questions with each persona, 12 turns each")
     parser.add_argument("--hard", type=int, default=6, metavar="N", help="chats of the hard kind with each, 24 turns each")
     parser.add_argument("--no-twenty", dest="twenty", action="store_false", help="leave the twenty questions out")
+    parser.add_argument("--times", type=int, default=1, metavar="N", help="the twenty questions N times, with other seeds")
     parser.add_argument("--drift", type=int, default=80, metavar="TURNS", help="turns of the long chats; 0: none")
     parser.add_argument("--with", dest="others", action="append", default=[], type=Setup.parse, metavar="SETTINGS")
     parser.add_argument("--no-default", action="store_true", help="only what --with says")
-    parser.add_argument("--against", choices=["llama.cpp"], help="the same prompts through llama-cpp-python, in a process of its own")
+    parser.add_argument(
+        "--against", type=Path, metavar="PROGRAM", help="llama.cpp's llama-server: columns of the same prompts and settings through it"
+    )
     parser.add_argument("--quick", action="store_true", help="one chat of each kind with each persona, 20 turns of drift")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write figures and replies there")
@@ -249,11 +266,11 @@ def main() -> int:
         missing += column.missing
         print(f"{setup.name}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
         save(options.json, columns)
-    if options.against:
+    for setup in dict.fromkeys(map(Setup.of_peer, setups)) if options.against else ():
         from bench.persona_peer import hold
 
-        peer = Column(Setup("llama.cpp", {}), store, partial(hold, path, store.begin))
-        columns["llama.cpp"] = measure(peer, options)
+        peer = Column(setup, store, partial(hold, path, options.against, store.begin))
+        columns[setup.name] = measure(peer, options)
         missing += peer.missing
         save(options.json, columns)
     print(f"{path.name}, {TOKENS} tokens a reply, window {CONTEXT}, seed {options.seed}\n\n{table(columns)}")

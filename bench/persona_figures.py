@@ -84,7 +84,18 @@ def count(replies: Sequence[SaidReply]) -> dict[str, Any]:
     }
 
 
-def relevant(replies: Iterable[SaidReply]) -> int:
-    """How many of the answers to the twenty questions hold what a right one holds."""
-    wanted = dict(TWENTY)
-    return sum(bool(re.search(wanted[reply.question], reply.text, re.IGNORECASE | re.DOTALL)) for reply in replies)
+def answers(replies: Iterable[SaidReply]) -> dict[str, int]:
+    """Of answers to the twenty questions: `relevant` hold what a right one holds; `stained` bring in what only the persona's text says.
+
+    That is who the persona is, and what its examples are about: none of the twenty questions asks for either.
+    """
+    wanted, replies = dict(TWENTY), list(replies)
+    return {
+        "relevant": sum(bool(re.search(wanted[reply.question], reply.text, re.IGNORECASE | re.DOTALL)) for reply in replies),
+        "stained": sum(stained(reply.text, reply.persona) for reply in replies),
+    }
+
+
+def stained(text: str, persona: str) -> bool:
+    """Does an answer to one of the twenty questions speak of the persona itself, or of what its examples are about?"""
+    return introduces(text, persona) or bool(re.search(rf"\b(?:{KNOWN[persona].roles}|{KNOWN[persona].stains})\b", text, re.IGNORECASE))

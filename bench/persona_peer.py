@@ -1,45 +1,61 @@
-"""The chats of `bench/persona.py` through llama.cpp: the same prompts, rendered by Townhall, and llama-cpp-python's own sampler chain.
+"""The chats of `bench/persona.py` through llama.cpp's server: the same prompts, as ids, and its own sampler chain, set alike."""
 
-In a process of its own: two runtimes with their threads in one are no fair witness.
-"""
-
-import multiprocessing
+import queue
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
+
 from app.models.llama.checkpoint import open_checkpoint
 from bench.persona_figures import SaidReply
+from bench.served import llama_server
 
 if TYPE_CHECKING:
     from bench.persona import Setup, Talk
 
-CONTEXT = 1024
+CONTEXT, SLOTS = 1024, 4
+# of the settings, those that both know; llama.cpp's server applies them in this order, as Townhall does
+CHAIN = ["penalties", "top_k", "top_p", "min_p", "temperature"]
+SAME = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "repeat_last_n")
 
 
 def hold(
-    path: Path, begin: Callable[[], bool], setup: "Setup", talks: "Sequence[Talk]", over: "Callable[[Talk, list[SaidReply]], None]"
+    path: Path,
+    binary: Path,
+    begin: Callable[[], bool],
+    setup: "Setup",
+    talks: "Sequence[Talk]",
+    over: "Callable[[Talk, list[SaidReply]], None]",
 ) -> None:
-    """Hold these chats, one after another."""
-    with multiprocessing.get_context("spawn").Pool(1, _open, (path,)) as pool:
-        for talk in talks:
-            if not begin():
-                return
-            over(talk, pool.apply(_held, (setup, talk)))
+    """Hold these chats, a few side by side; an exception of one of them is raised at the end."""
+    left: queue.SimpleQueue[Talk] = queue.SimpleQueue()
+    for talk in talks:
+        left.put(talk)
+    tokenizer, errors = open_checkpoint(path).tokenizer(), list[BaseException]()
 
+    def seat(url: str, slot: int) -> None:
+        try:
+            model: Any = PeerModel(tokenizer, url, slot)
+            while begin() and not errors:
+                try:
+                    talk = left.get_nowait()
+                except queue.Empty:
+                    return
+                over(talk, talk.hold(setup.conversation(model, talk.persona)))
+        except BaseException as error:
+            errors.append(error)
 
-_peer: "PeerModel | None" = None  # of the process
-
-
-def _open(path: Path) -> None:
-    global _peer
-    _peer = PeerModel(path)
-
-
-def _held(setup: "Setup", talk: "Talk") -> list[SaidReply]:
-    assert _peer
-    return talk.hold(setup.conversation(_peer, talk.persona))
+    with llama_server(binary, path, SLOTS, CONTEXT) as served:
+        threads = [threading.Thread(target=seat, args=(served.url.removesuffix("/v1"), slot)) for slot in range(SLOTS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    if errors:
+        raise errors[0]
 
 
 @dataclass
@@ -55,15 +71,13 @@ class PeerCache:
 
 
 class PeerModel:
-    """llama.cpp as a language model of ours, with the file's tokenizer as Townhall reads it."""
+    """A slot of llama.cpp's server as a language model of ours, with the file's tokenizer as Townhall reads it."""
 
     device, max_context = "llama.cpp", CONTEXT
 
-    def __init__(self, path: Path):
-        import llama_cpp
-
-        self.tokenizer: Any = open_checkpoint(path).tokenizer()
-        self._peer = llama_cpp.Llama(str(path), n_ctx=CONTEXT, verbose=False)
+    def __init__(self, tokenizer: Any, url: str, slot: int):
+        self.tokenizer, self._slot = tokenizer, slot
+        self._http = httpx.Client(base_url=url, timeout=600)
 
     def new_cache(self) -> PeerCache:
         """For one conversation."""
@@ -88,13 +102,13 @@ class PeerModel:
         self, ids: list[int], max_tokens: int, sampling: Any = None, cache: Any = None, stop_ids: frozenset[int] | None = None
     ) -> "PeerStream":
         """Sampled as the same settings have it there."""
-        self._peer.set_seed(sampling.seed)
-        drawn = self._peer.generate(
-            ids, top_k=sampling.top_k, top_p=sampling.top_p, min_p=sampling.min_p, temp=sampling.temperature,
-            repeat_penalty=sampling.repeat_penalty,
-        )  # fmt: skip
+        drawn = {name: getattr(sampling, name) for name in SAME}
         room = min(max_tokens, CONTEXT - len(ids))
-        return PeerStream(drawn, room, stop_ids or self.tokenizer.stop_ids)
+        body = {"prompt": ids, "n_predict": room, "seed": sampling.seed, "samplers": CHAIN, "id_slot": self._slot, **drawn}
+        # a stream would leave out the ids of characters that are not whole yet
+        answer = self._http.post("/completion", json=body | {"return_tokens": True, "cache_prompt": True})
+        answer.raise_for_status()
+        return PeerStream(answer.json()["tokens"], room, stop_ids or self.tokenizer.stop_ids)
 
 
 class PeerStream(Iterator[int]):
@@ -103,17 +117,15 @@ class PeerStream(Iterator[int]):
     cached_tokens, upcoming = 0, None
     prefill_seconds = decode_seconds = shared_seconds = 0.0
 
-    def __init__(self, drawn: Iterator[int], room: int, stop_ids: frozenset[int]):
-        self._drawn, self._room, self._stop_ids = drawn, room, stop_ids
+    def __init__(self, ids: Sequence[int], room: int, stop_ids: frozenset[int]):
+        self._ids, self._whole, self._stop_ids = iter(ids), len(ids) < room, stop_ids
         self.finish_reason: str | None = None
 
     def __next__(self) -> int:
-        if self.finish_reason or self._room == 0:
-            self.finish_reason = self.finish_reason or "length"
-            raise StopIteration
-        token, self._room = int(next(self._drawn)), self._room - 1
-        if token in self._stop_ids:
-            self.finish_reason = "stop"
+        token = next(self._ids, None) if self.finish_reason is None else None
+        if token is None or token in self._stop_ids:
+            # the server ends before its bound at an end token only, which it may leave out
+            self.finish_reason = self.finish_reason or ("stop" if token is not None or self._whole else "length")
             raise StopIteration
         return token
 

@@ -58,7 +58,8 @@ TWENTY = (
 class Known:
     """What is known of a shipped persona: words for what it is, its answer to each probe, and a reminder of it."""
 
-    roles: str  # a regular expression
+    roles: str  # a regular expression, as the next
+    stains: str  # what its text and its examples speak of, and none of the twenty questions asks for
     facts: tuple[str, ...]
     reminder: str
 
@@ -73,24 +74,28 @@ PROBES = (
 KNOWN = {
     "stacy": Known(
         r"rapper|lil stacy",
+        r"mercury|retrograde|french revolution|1789|rhym(?:e|es|ing)|sun is (?:much )?(?:bigger|larger)",
         ("I was a rapper all my life.", "I love to answer in rhyme.", "I am known as lil stacy.", "I rap, and I answer questions.",
          "They find me on the mic."),
         "Stacy is a rapper, honest and helpful. She answers the question itself, in new words.",
     ),
     "gary": Known(
         r"(?:car )?salesman|dealer",
+        r"quality motors|plaid|used[- ]cars?|tokyo|parking|prices stay low|small car",
         ("I sold used cars.", "I love a good deal.", "I am known for my plaid jacket.", "I sell used cars at Gary's Quality Motors.",
          "They find a used car at a good price."),
         "Gary is a used-car salesman, friendly and honest. He answers the question itself, in new words.",
     ),
     "george": Known(
         r"hacker",
+        r"game consoles?|late at night|compiler|machine code|machines apart|below the horizon",
         ("I took apart phones and game consoles.", "I love precise answers and dry jokes.", "I am known as a hacker.",
          "I take machines apart to see how they tick.", "They find small programs that I wrote late at night."),
         "George is a hacker, precise and dry. He answers the question itself, in new words.",
     ),
     "lexie": Known(
         r"(?:film )?extra|actress",
+        r"third row|guest at the ball|somebody famous|background of many|120 minutes|long as a film",
         ("I walked through the background of many movies.", "I love films and good books.", "I am known for never having a line.",
          "I am a film extra.", "They find me behind somebody famous."),
         "Lexie is a film extra, warm and well read. She answers the question itself, in new words.",

@@ -21,10 +21,11 @@ async def enriched(chat: ServedChat, service: Service, text: str, gone: Callable
     names = chat.details()["settings"].get("libraries")
     libraries = [str(name) for name in names] if isinstance(names, list) else None
     resolved = await service.resolve(EnrichmentRequest(text, said), gone)
+    notes = await chat.notes(text)
 
     def complete() -> dict[str, Any]:
         """Libraries belong to the planner's thread."""
         sources = served.libraries.instead(served.find(model).sources, libraries)
-        return completed(EnrichmentRequest(text, said, search=searching(sources.sources)), resolved).to_json()
+        return completed(EnrichmentRequest(text, said, notes, searching(sources.sources)), resolved).to_json()
 
     return await service.plan(lambda planner: complete()) | {"model": service.options.model_id}

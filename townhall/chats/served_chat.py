@@ -17,6 +17,7 @@ from townhall.logbook.chat_record import ChatFile, ChatRecord, now
 from townhall.logbook.chat_tree import TreeNode
 from townhall.server.errors import APIError
 from townhall.server.job import JobFailed, TextEvent
+from townhall.server.planned_request import PlannedRequest
 from townhall.server.service import Service
 
 JSON = dict[str, Any]
@@ -173,13 +174,7 @@ class ServedChat(WatchedChat):
 
     async def tokens(self, text: str) -> JSON:
         """Of a text, and of the prompt that it would make."""
-        path = self._path()
-        _, waiting = restore.split(node.turn for node in path)
-        question = "\n\n".join(filter(None, (waiting.text if waiting else "", text)))
-        turn = self._turn(path, DrawnReply(), question=question)
-        with await self._service.hold(turn.model) as service:
-            turn = replace(turn, known=self._known_ids(service))
-            planned, count = await service.plan(lambda planner: (planner.turn(turn), planner.count(text)))
+        planned, count = await self._asking(text)
         info = planned.info
         return {
             "tokens": count,
@@ -188,6 +183,20 @@ class ServedChat(WatchedChat):
             "reserve_tokens": info["reserve_tokens"],
             "dropped_tokens": info["dropped_tokens"],
         }
+
+    async def notes(self, text: str) -> Sequence[str]:
+        """Those of the memory that a prompt with this text would hold."""
+        return (await self._asking(text))[0].notes
+
+    async def _asking(self, text: str) -> tuple[PlannedRequest, int]:
+        """(what would be asked with this text, its tokens)."""
+        path = self._path()
+        _, waiting = restore.split(node.turn for node in path)
+        question = "\n\n".join(filter(None, (waiting.text if waiting else "", text)))
+        turn = self._turn(path, DrawnReply(), question=question)
+        with await self._service.hold(turn.model) as service:
+            turn = replace(turn, known=self._known_ids(service))
+            return await service.plan(lambda planner: (planner.turn(turn), planner.count(text)))
 
     async def logprobs(self, message: int, top: int) -> JSON:
         """Of each token of a reply, computed now."""
@@ -327,6 +336,8 @@ class ServedChat(WatchedChat):
         node = self.node(message)
         if node.turn.role != "assistant":
             raise APIError(400, f"message {message} is the user's", "message")
+        if "via" in node.facts:
+            raise APIError(400, f"message {message} is another server's model's, whose tokens are not known here", "message", "not_local")
         return node
 
     def _known_ids(self, service: Service) -> KnownIds:

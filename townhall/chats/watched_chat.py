@@ -15,8 +15,10 @@ from townhall.logbook.chat_tree import ChatTree, TreeNode
 from townhall.logbook.logged_chat import COMPLETION
 from townhall.server.errors import APIError, as_api_error
 from townhall.server.job import JobFailed, TextEvent
+from townhall.server.serve_options import here
 from townhall.server.served_models import ServedModel, persona_id
 from townhall.server.service import Service
+from townhall.via.cost_total import cost_of
 
 JSON = dict[str, Any]
 T = TypeVar("T")
@@ -188,6 +190,9 @@ class WatchedChat:
 
     def _submit(self, generation: ChatGeneration, stack: ExitStack) -> None:
         """Queue it; it is cancelled with the stack."""
+        if via := self._service.options.via:
+            receipts = [node.facts.get("receipt") for node in self.tree.nodes.values()]  # what was taken back was paid for, too
+            generation.cost_before = cost_of(receipts, via.price.currency if via.price else "")
         generation.submit()
         assert generation.job is not None
         stack.callback(generation.service.cancel, generation.job)
@@ -278,8 +283,9 @@ def front_matter(service: Service, id: str, served_model: ServedModel) -> JSON:
     options, id_there = own.options, served_model.id.removesuffix(own.options.persona_suffix)
     named = next((name for name in service.options.personas if persona_id(name) == id_there), id_there)
     lora = [f"{path.absolute()}:{scale!r}" for path, scale in served_model.adapters]
+    logged = options.log_settings if served_model.elsewhere else here(options.log_settings)
     settings = {
-        **{key: value for key, value in options.log_settings.items() if key != "lora"},
+        **{key: value for key, value in logged.items() if key != "lora"},
         **({"lora": lora} if lora else {}),
         **({} if served_model.bare else {"personality": named}),
         "format": options.format,

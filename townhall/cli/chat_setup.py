@@ -18,6 +18,7 @@ from townhall.model_cache import ModelCache
 from townhall.persona import Persona, load_persona
 from townhall.persona_sources import open_sources
 from townhall.prefix_cache import PrefixCache
+from townhall.via.cost_total import CostTotal
 from townhall.via.endpoint import RemoteEndpoint
 from townhall.via.remote_model import RemoteModel
 
@@ -44,14 +45,17 @@ def nothing(fresh: Conversation) -> None:
     """No history."""
 
 
-def open_chat_setup(options: ChatOptions, models: Models, recall: Recall = nothing) -> ChatSetup:
-    """Raises what loading the persona and the model raises, and ContextError where they leave no room, or the history cannot stand."""
+def open_chat_setup(options: ChatOptions, models: Models, recall: Recall = nothing, costs: CostTotal | None = None) -> ChatSetup:
+    """What answers from elsewhere come to is added to `costs`.
+
+    Raises what loading the persona and the model raises, and ContextError where they leave no room, or the history cannot stand.
+    """
     persona = load_persona(options.personality).greeted(options.greeting)
     loaded = models.open(with_adapters(options, persona))
     recorded = RecordedModel(loaded.llama)
     conversation = open_conversation(recorded, loaded.sampling, options, persona)
     if options.via is not None:
-        conversation.elsewhere, conversation.away = RemoteModel(endpoint_of(options)), _note_away
+        conversation.elsewhere, conversation.away = RemoteModel(endpoint_of(options), costs), _note_away
     recall(conversation)
     with loaded.watch.lap("read the persona"):
         prepared = prepare(conversation)

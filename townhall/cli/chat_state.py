@@ -25,6 +25,7 @@ from townhall.logbook.log_writer import SUFFIX, write_whole
 from townhall.logbook.logged_chat import COMPLETION, LoggedChat, default_folder, front_matter
 from townhall.message import messages_of
 from townhall.persona import Persona, list_personas
+from townhall.via.cost_total import CostTotal
 
 SEEDS = 1 << 63
 NOTE = "author's note"
@@ -42,7 +43,8 @@ class ChatState:
         self._begun = ""  # what the answer under way was made to begin with
         self._retries = 0
         self._enricher: Enricher | None = None  # made when there is first something to rewrite
-        self._chat_setup = open_chat_setup(options, models)
+        self.costs = CostTotal()  # of answers from elsewhere, in this session
+        self._chat_setup = open_chat_setup(options, models, costs=self.costs)
         self._sources = self.conversation.sources
         self.chat = self._keep(log)
         self._dress()
@@ -324,7 +326,7 @@ class ChatState:
         title: str = "",
     ) -> None:
         """Change the scene; a new log begins, with all that was said where that is `carried` over."""
-        chat_setup = open_chat_setup(options, self.models, recall)
+        chat_setup = open_chat_setup(options, self.models, recall, self.costs)
         origin, held = self.chat.id, {key: value for key, value in self.chat.tree.settings.items() if key in ("note", "system")}
         self._chat_setup, self.unanswered, self._sources = chat_setup, None, chat_setup.conversation.sources
         kept = self.keeper

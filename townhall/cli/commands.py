@@ -273,6 +273,12 @@ def _context(chat_state: ChatState, rest: str) -> None:
         terminal.note(chat_state.conversation.history())
 
 
+def _cost(chat_state: ChatState, rest: str) -> None:
+    if rest:
+        raise CommandError(f"/cost takes nothing, not {rest[:40]!r}")
+    terminal.note(chat_state.costs.describe() or "no other server has answered in this session, so it cost nothing")
+
+
 def _save(chat_state: ChatState, path: str) -> None:
     if path or not chat_state.keeper:
         terminal.note(f"saved in {chat_state.save(Path(path).expanduser() if path else None)}")
@@ -365,6 +371,7 @@ COMMANDS = {
         Command("/lora", "[PATH[:SCALE]|on|off]", "list the adapters in use, lay one over the model, or take it off", _lora),
         Command("/settings", "[KEY [VALUE]]", "show how answers are made, or change it for this session", _settings),
         Command("/context", "[full]", "how full the window is; full: all that was said, and what of it the model no longer sees", _context),
+        Command("/cost", "", "what answers of another server came to in this session: tokens, and money by --via-price", _cost),
         Command("/save", "[PATH]", "say where this talk is kept, or write it to a log at PATH", _save),
         Command("/load", "PATH|ID", "take up a talk that was kept, in a new log", _load),
         Command("/branch", "[#N|NAME]", "go on below message N; or in a new log that begins with what was said", _branch),

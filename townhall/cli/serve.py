@@ -32,6 +32,7 @@ Examples:
   townhall serve --persona gary --port 8080
   townhall serve -c experiment --max-context 2048
   townhall serve --lora pirate=pirate-lora
+  townhall serve --via https://llm.example.com/v1 --via-model big-one
   townhall serve --host 0.0.0.0 --api-key-file key.txt
 """
 
@@ -45,6 +46,7 @@ SERVING = (
 SHARED = (
     *("config", "model", "size", "gen", "quantize", "lora", "speculate", "draft", "eos", "device", "require", "cache"),
     *("lorebook", "knowledge", *SAMPLER_KEYS, "max_context", "context", "format", "think", "think_tokens", "enrich"),
+    *("via", "via_model", "via_key", "via_timeout", "via_price", "compress"),
 )
 
 
@@ -270,6 +272,7 @@ def unadapted(chat: ChatOptions) -> ChatOptions:
 
 def answering(chat: ChatOptions, personas: tuple[str, ...], **others: Any) -> "ServeOptions":
     """Who answers and how, as files and flags say; what is out of range or broken ends it here, in one sentence."""
+    from townhall.cli.chat_setup import check_via, endpoint_of
     from townhall.cli.model_loading import refuse_adapters
     from townhall.persona import list_personas, load_persona
     from townhall.persona_sources import check
@@ -278,6 +281,7 @@ def answering(chat: ChatOptions, personas: tuple[str, ...], **others: Any) -> "S
 
     if chat.fake:
         refuse_adapters(chat)
+    check_via(chat)
     model_id = str(chat.model).partition("=")[0] if chat.fake else chat.model_path().name.removesuffix(".gguf")
     chat.sampling()
     lorebooks = tuple(Path(name).expanduser() for name in chat.lorebook)
@@ -298,7 +302,9 @@ def answering(chat: ChatOptions, personas: tuple[str, ...], **others: Any) -> "S
         lorebooks=lorebooks,
         knowledge=chat.knowledge,
         format=chat.format,
-        context=chat.context,
+        context=chat.strategy,
+        via=endpoint_of(chat) if chat.via is not None else None,
+        history=chat.compress,
         max_tokens=chat.count,
         plain_penalty=chat.repeat_penalty or 1.0,
         think=chat.think,

@@ -29,7 +29,8 @@ from townhall.server.library_routes import LibraryRoutes
 from townhall.server.model_routes import ModelRoutes
 from townhall.server.ollama_api import OllamaRoutes
 from townhall.server.openapi import document
-from townhall.server.request_planner import DROPPED, WARNING, PlannedRequest, Planner
+from townhall.server.planned_request import DROPPED, WARNING, PlannedRequest
+from townhall.server.request_planner import Planner
 from townhall.server.requests import ChatRequest, CompletionRequest, DetokenizeRequest, Generate, TokenizeRequest
 from townhall.server.responses import ChatResponseBuilder, ResponseBuilder, TextResponseBuilder
 from townhall.server.responses_api import ResponsesRoutes
@@ -80,13 +81,14 @@ def build(service: Service) -> Starlette:
     return app
 
 
-def _model(served_model: ServedModel, started: float) -> dict[str, Any]:
-    """A model as clients list it; `townhall` says who speaks, for those that show faces."""
+def _model(served_model: ServedModel, service: Service) -> dict[str, Any]:
+    """A model as clients list it; `townhall` says who speaks, for those that show faces, and which model of another server answers."""
     persona = served_model.persona
     who = {"name": served_model.id, "bare": True} if served_model.bare else {"name": persona.name, "bare": False}
     info = {**who, "description": persona.description, "greeting": persona.greeting, "user": persona.user}
     info["greetings"] = [text for text in (persona.greeting, *persona.alternate_greetings) if text]
-    return {"id": served_model.id, "object": "model", "created": int(started), "owned_by": "townhall", "townhall": info}
+    info["via"] = service.options.via.place if service.options.via and served_model.elsewhere else None
+    return {"id": served_model.id, "object": "model", "created": int(service.started), "owned_by": "townhall", "townhall": info}
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -109,25 +111,25 @@ class API(ApiAccess):
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models."""
-        found = [_model(served_model, self.service.started) for served_model in self.service.served_models]
+        found = [_model(served_model, self.service) for served_model in self.service.served_models]
         if pool := self.service.pool:
             await pool.refresh()
             for pooled in pool.models.values():
                 if pooled is not pool.first:
-                    about = _model(pool.find(pooled.id), self.service.started)
+                    about = _model(pool.find(pooled.id), self.service)
                     found.append(about | {"townhall": about["townhall"] | {"state": pooled.shown}})
         return json_response({"object": "list", "data": found})
 
     async def model(self, request: Request) -> Response:
         """GET /v1/models/{id}."""
-        return json_response(_model(self.service.find(request.path_params["id"]), self.service.started))
+        return json_response(_model(self.service.find(request.path_params["id"]), self.service))
 
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions."""
         arrived = time.monotonic()
         asked = await self.read(request, ChatRequest)
         with await self.service.hold(asked.model) as service:
-            planned = await service.plan(lambda planner: planner.chat(asked))
+            planned = await self.planned(service, request, asked)
             return await self._answer(service, request, asked, planned, ChatResponseBuilder, bool(asked.logprobs), arrived)
 
     async def completions(self, request: Request) -> Response:
@@ -195,7 +197,7 @@ class API(ApiAccess):
         arrived: float,
     ) -> Response:
         events, cancel = self.queued(service, request, asked, planned, arrived)
-        reply = kind(planned.model, service.llama.tokenizer, planned.info, planned.runs, logprobs, planned.calls)
+        reply = kind(planned, service.llama.tokenizer, logprobs)
         headers = planned.headers
         if asked.stream:
             keep_alive = self.service.options.limits.keep_alive

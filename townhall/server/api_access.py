@@ -3,17 +3,20 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 
+from townhall.enrich.enricher import EnrichmentRequest, completed, searching
 from townhall.server.errors import APIError
 from townhall.server.event_stream import Events, vectors
 from townhall.server.guard import read_body
 from townhall.server.model_embeddings import Embedded, ids_of
-from townhall.server.request_planner import PlannedRequest
-from townhall.server.requests import Generate, parse
+from townhall.server.planned_request import PlannedRequest
+from townhall.server.request_planner import Planner
+from townhall.server.requests import ChatRequest, Generate, parse
 from townhall.server.service import Service
 from townhall.server.slots import Lane
 
@@ -31,6 +34,27 @@ class ApiAccess:
             return parse(kind, await read_body(request, self.service.options.limits))
         except ClientDisconnect:
             raise APIError(400, "the request's body broke off") from None
+
+    async def planned(self, service: Service, request: Request, asked: ChatRequest) -> PlannedRequest:
+        """What is to be made of a chat request; for another server's model its question may be rewritten first (`--enrich always`)."""
+        planned = await service.plan(lambda planner: planner.chat(asked))
+        last = asked.messages[-1]
+        if not planned.elsewhere or service.options.enrich != "always" or last.role != "user" or not last.text.strip():
+            return planned
+        said = [(message.role, message.text) for message in asked.messages[:-1] if message.role in ("user", "assistant") and message.text]
+        resolved = await service.resolve(EnrichmentRequest(last.text, said), request.is_disconnected)
+
+        def again(planner: Planner) -> PlannedRequest:
+            """Libraries belong to the planner's thread."""
+            search = searching(service.find(planned.model).sources.sources)
+            found = completed(EnrichmentRequest(last.text, said, planned.notes, search), resolved)
+            if not found.changed:
+                return planned
+            messages = [*asked.messages[:-1], last.model_copy(update={"content": found.text})]
+            rewritten = planner.chat(asked.model_copy(update={"messages": messages}))
+            return replace(rewritten, info=rewritten.info | {"enriched": {"own": found.own, "offered": found.text}})
+
+        return await service.plan(again)
 
     def lane(self, request: Request, asked: Generate) -> Lane:
         """By the user agent, or as the request says."""

@@ -4,6 +4,7 @@ from typing import Any
 
 from ext.tinygrad.errors import TownhallError
 from townhall.errors import ContextError
+from townhall.via.errors import RemoteError
 
 TYPES = {401: "authentication_error", 403: "permission_error", 408: "timeout_error", 429: "rate_limit_error"}
 
@@ -26,6 +27,8 @@ class APIError(TownhallError):
     @property
     def headers(self) -> dict[str, str]:
         headers = {"Retry-After": str(self.retry_after)} if self.retry_after else {}
+        # clients made with OpenAI's generator ask again after any 5xx, which helps nothing where a key or a model's name is wrong
+        headers |= {"X-Should-Retry": "false"} if self.code == "via_refused" else {}
         return headers | ({"WWW-Authenticate": "Bearer"} if self.status == 401 else {})
 
 
@@ -42,6 +45,8 @@ def as_api_error(error: BaseException) -> APIError:
         # LangChain recognises the case by the first of these phrases in the message, litellm (aider), Roo Code and CrewAI by OpenAI's own
         most = f"this model's maximum context length is {capacity} tokens; " if (capacity := getattr(error, "capacity", None)) else ""
         return APIError(400, f"context_length_exceeded: {most}{error}", param="messages", code="context_length_exceeded")
+    if isinstance(error, RemoteError):
+        return APIError(502, str(error), code="via_away" if error.away else "via_refused")
     if isinstance(error, TownhallError):
         return APIError(400, str(error))
     return APIError(500, "the server failed at this request; its log says why", code="internal_error")

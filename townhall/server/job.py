@@ -17,6 +17,7 @@ from townhall.prompt_builder import settle_cache
 from townhall.server.errors import APIError
 from townhall.server.prompt_logprobs import UnscoredToken, score
 from townhall.server.slots import Adapters, Lane, Slot, SlotRequest
+from townhall.via.answering import SentFigures
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class RequestFigures:
     first_seconds: float | None
     decode_seconds: float
     seeds: Sequence[int] = ()
+    sent: Sequence[SentFigures] = ()  # for each answer, where another server's model gave them
+    away: str = ""  # why that did not, and the local one did
 
 
 @dataclass(frozen=True)

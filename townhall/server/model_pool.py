@@ -21,6 +21,7 @@ from townhall.prefix_cache import PrefixCache
 from townhall.server.errors import APIError, as_api_error
 from townhall.server.model_lease import ModelLease
 from townhall.server.model_listing import listing
+from townhall.server.serve_options import here
 from townhall.server.served_models import BARE_MODEL, ServedModel
 from townhall.server.service import Opened, Service
 
@@ -56,7 +57,7 @@ class PooledModel:
 
     @property
     def busy(self) -> bool:
-        return self.leases > 0 or self.service.scheduler.busy
+        return self.leases > 0 or self.service.busy
 
     @property
     def shown(self) -> State:
@@ -130,7 +131,7 @@ class ModelPool:
             return first.find(model)
         pooled, persona = found
         if persona:
-            return replace(first.find(persona), id=model)
+            return replace(first.find(persona), id=model, elsewhere=False)
         return ServedModel(pooled.id, BARE_MODEL, PromptSources((), self._first.llama.tokenizer))
 
     def knows(self, model: str) -> bool:
@@ -236,7 +237,9 @@ class ModelPool:
             leave_out=True,
             adapters=(),
             persona_suffix=f"{AT}{id}",
-            log_settings={**options.log_settings, "model": str(path)},
+            via=None,  # who names a model wants that one
+            history=None,
+            log_settings={**here(options.log_settings), "model": str(path)},
         )
         service = Service(own, lambda: self._load(path, self.models[id].device, service.advance), self._heads, self._note, self._first)
         service.idle = self._notify

@@ -36,7 +36,7 @@ from townhall.server.ollama_requests import (
     OllamaName,
     plain_name,
 )
-from townhall.server.request_planner import PlannedRequest
+from townhall.server.planned_request import PlannedRequest
 from townhall.server.requests import ChatRequest, CompletionRequest, Generate
 from townhall.server.served_models import ServedModel
 from townhall.server.tools import CallReader
@@ -59,7 +59,7 @@ class OllamaWriter:
         self._name, self._said, self._started, self._sent = name, said, started, 0
         self._reason = "stop"
         self._thoughts: list[str] = []
-        self._receipt = planned.info
+        self._planned = planned
 
     def text(self, event: TextEvent) -> list[JSON]:
         """The line of more text; calls come whole, at their end."""
@@ -99,7 +99,7 @@ class OllamaWriter:
             "prompt_eval_duration": _nanoseconds(read),
             "eval_count": figures.completion_tokens,
             "eval_duration": _nanoseconds(figures.decode_seconds),
-            "townhall": {**self._receipt, "prompt_tokens": figures.prompt_tokens, "seeds": list(figures.seeds)},
+            "townhall": self._planned.receipt(figures, self._reader.content),
         }
 
     def _line(self, words: str, thoughts: str, calls: list[JSON] | None = None) -> JSON:
@@ -142,7 +142,7 @@ class OllamaRoutes(ApiAccess):
 
     def group(self) -> EndpointGroup:
         """Declared for the routes and the document."""
-        generated = (404, 422, 429)
+        generated = (404, 422, 429, 502)
         any_object: JSON = {"type": "object"}
         answer = schema({"model": TEXT, "created_at": TEXT, "done": {"type": "boolean"}})
         replies = {
@@ -251,9 +251,10 @@ class OllamaRoutes(ApiAccess):
         self, request: Request, asked: OllamaAsked, chat: Generate, said: Callable[[str, str, list[JSON]], JSON], arrived: float
     ) -> Response:
         with await self.service.hold(chat.model) as service:
-            planned = await service.plan(
-                lambda planner: planner.chat(chat) if isinstance(chat, ChatRequest) else planner.completion(_completion(chat))
-            )
+            if isinstance(chat, ChatRequest):
+                planned = await self.planned(service, request, chat)
+            else:
+                planned = await service.plan(lambda planner: planner.completion(_completion(chat)))
             events, cancel = self.queued(service, request, chat, planned, arrived)
         if asked.leaves:
             self._let_go(chat.model)

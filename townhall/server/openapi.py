@@ -9,7 +9,7 @@ from pydantic.json_schema import models_json_schema
 from townhall import __version__
 from townhall.server.embeddings import EmbeddingsRequest
 from townhall.server.endpoints import EndpointGroup
-from townhall.server.request_planner import DROPPED, WARNING
+from townhall.server.planned_request import DROPPED, WARNING
 from townhall.server.requests import ChatRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
 
 JSON = dict[str, Any]
@@ -26,6 +26,7 @@ WHY = {
     429: "The queue is full; Retry-After says when to try again.",
     431: "The headers are too large.",
     500: "The server failed.",
+    502: "Another server's model was to answer, and does not (--via).",
     503: "The server is loading or shutting down.",
     507: "The file cannot be stored.",
 }
@@ -61,7 +62,8 @@ def _completion(object: str, said: JSON) -> JSON:
     return _object({**frame, "choices": {"type": "array", "items": choice}, "usage": _USAGE, "townhall": {"type": "object"}})
 
 
-_WHO = _object({"name": _TEXT, "bare": {"type": "boolean"}, "description": _TEXT, "greeting": _TEXT, "user": _TEXT})
+_VIA = {"anyOf": [_object({"model": _TEXT, "host": _TEXT}), {"type": "null"}]}  # which model of another server answers
+_WHO = _object({"name": _TEXT, "bare": {"type": "boolean"}, "description": _TEXT, "greeting": _TEXT, "user": _TEXT, "via": _VIA})
 _VECTOR: JSON = {"anyOf": [{"type": "array", "items": {"type": "number"}}, _TEXT]}
 _EMBEDDING = _object({"object": {"const": "embedding"}, "index": _COUNT, "embedding": _VECTOR})
 _TOKENS = _object({"prompt_tokens": _COUNT, "total_tokens": _COUNT})
@@ -94,7 +96,7 @@ def document(groups: Sequence[EndpointGroup] = ()) -> JSON:
     kinds += [body for group in groups for body in group.bodies]
     _, defined = models_json_schema([(kind, "validation") for kind in kinds], ref_template="#/components/schemas/{model}")
     asked = (400, 401, 403, 408, 413, 431, 500, 503)
-    generated = (*asked, 404, 422, 429)
+    generated = (*asked, 404, 422, 429, 502)
     paths = {
         "/v1/models": {"get": _operation("The models: personas, and the bare one.", "Models", (401, 403, 431, 503))},
         "/v1/models/{id}": {

@@ -1,7 +1,7 @@
 """From a request to the answers that are to be made: who speaks, what of the conversation fits, how ids are drawn."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from app.models.llama.logits_processors import Grammar, LogitsProcessors
@@ -9,8 +9,9 @@ from app.models.llama.sampling_params import SamplingParams
 from app.models.llama.sequence_breakers import breakers_for
 from app.sampler_settings import DECLARED, sampler_values
 from townhall.chats.chat_turn import ChatTurn
-from townhall.context.source import GatheredSources
+from townhall.context.source import PromptSources
 from townhall.context.strategies import open_strategy
+from townhall.context.strategy import Window
 from townhall.earlier_replies import beside_earlier
 from townhall.errors import ContextError
 from townhall.formats.call_syntax import CallSyntax, instructions
@@ -22,6 +23,8 @@ from townhall.server.errors import APIError
 from townhall.server.grammar import CallGrammar, Grammars
 from townhall.server.job import AnswerRequest
 from townhall.server.model_facts import ModelFacts
+from townhall.server.planned_request import PlannedRequest
+from townhall.server.remote_question import refuse_unsent, with_question
 from townhall.server.requests import ChatRequest, CompletionRequest, Generate
 from townhall.server.serve_options import ServeOptions
 from townhall.server.served_models import SampledAnswers, ServedModel, ServedModels
@@ -32,32 +35,10 @@ from townhall.server.tools import CallHistory, CallReading, call_tags, refuse_op
 from townhall.transcript import lay_out
 
 SEEDS = 1 << 63  # numpy takes seeds from 0 on, clients send any 64 bits
-DROPPED, WARNING = "X-Townhall-Dropped", "X-Townhall-Warning"  # headers of a response
 # what the server's own settings come to where an answer must have a shape: a shape repeats itself, which is no fault
 UNPENALIZED = {"repeat_penalty": 1.0, "frequency_penalty": 0.0, "presence_penalty": 0.0, "dry_multiplier": 0.0, "reply_ngram_penalty": 0.0}
 UNTOUCHED = {"reply_ngram_penalty": 0.0}  # where no persona talks: who asks a program for a text again wants that text
 ANY_SEED = -1  # as other local servers have it, and SillyTavern says it
-
-
-@dataclass(frozen=True)
-class PlannedRequest:
-    """Answers to generate, and facts about the prompt: `townhall` in the response."""
-
-    runs: Sequence[AnswerRequest]
-    info: dict[str, Any]
-    model: str  # which one answers
-    warning: str = ""
-    given: Sequence[int] = ()  # ids of another reply that this one carries on
-    gathered: GatheredSources = GatheredSources()  # what sources put into a chat's prompt
-    sources: Mapping[str, Any] = field(default_factory=dict)  # and their note for its log
-    calls: CallReading | None = None  # how calls of functions are read out of text
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """What was left out of the prompt and what is amiss, for those who read headers."""
-        messages, tokens = len(self.info["dropped"]), self.info["dropped_tokens"]
-        dropped = {DROPPED: f"messages={messages}, tokens={tokens}"} if tokens else {}
-        return dropped | ({WARNING: self.warning} if self.warning else {})
 
 
 class Planner:
@@ -108,8 +89,10 @@ class Planner:
         reading = CallReading(syntax, [f.name for f in use.callable], use.legacy, self._tags(syntax)) if use else None
         grammar = self._calls(request, use, reading, prompt, bool(think)) if use and reading else self._grammar(request)
         limit = self._longest(request.limit, self._options.max_tokens)
+        if served_model.elsewhere:
+            refuse_unsent(request, use)
         sources = served_model.sources
-        window = open_window(prompt, self._capacity, limit, sources)
+        window = self._window(served_model, prompt, limit, sources)
         if window.budget < 1:
             raise ContextError(
                 f"the system message takes {window.pinned} tokens of a window of {window.capacity}; shorten it or raise --max-context",
@@ -170,7 +153,9 @@ class Planner:
         if memory := prompt_plan.memory:
             info |= {"memory": memory.text, "memory_tokens": len(memory.ids), "memory_of": list(prompt_plan.memory_of)}
         info["tools"] = None if not use else "template" if syntax.template else "text"
-        return PlannedRequest(_repeated(run, request.n or 1), info, served_model.id, warning, calls=reading)
+        planned = PlannedRequest(_repeated(run, request.n or 1), info, served_model.id, warning, calls=reading)
+        speaker = sources.persona(served_model.persona_with(system))
+        return with_question(planned, self._options.via, served_model, prompt, speaker, prompt_plan, prompt_plan.opening, request.stops)
 
     def turn(self, asked: ChatTurn) -> PlannedRequest:
         """The reply to a chat's last message, or the user's next one. APIError, ContextError or PrefillError for what cannot be done."""
@@ -180,7 +165,7 @@ class Planner:
         limit = self._options.max_tokens if asked.max_tokens is None else asked.max_tokens
         sources = self._served_models.libraries.instead(served_model.sources, asked.libraries)
         sources = sources.adding(asked.sources(served_model.persona.name))
-        window = open_window(prompt, self._capacity, limit, sources)
+        window = self._window(served_model, prompt, limit, sources)
         refuse_oversized_head(served_model.persona, prompt, window, limit)
         strategy, summaries = open_strategy(name := asked.context or self._options.context), self._summary_store
         carried = self._carried(asked, prompt)
@@ -235,7 +220,17 @@ class Planner:
         if memory := plan.memory:
             info |= {"memory": memory.text, "memory_tokens": len(memory.ids), "memory_of": list(plan.memory_of)}
         info |= plan.contents()
-        return PlannedRequest([run], info, served_model.id, given=carried, gathered=plan.gathered, sources=sources.note(self._capacity))
+        planned = PlannedRequest([run], info, served_model.id, given=carried, gathered=plan.gathered, sources=sources.note(self._capacity))
+        if asked.impersonate or asked.score is not None or asked.upto is not None:  # these are the local model's
+            return planned
+        persona = sources.persona((speaker or served_model).persona)
+        begun = "" if plan.gathered.opening and plan.begun else self._llama.tokenizer.decode(given)
+        return with_question(planned, self._options.via, served_model, prompt, persona, plan, begun, asked.stop)
+
+    def _window(self, served_model: ServedModel, prompt: Prompt, limit: int, sources: PromptSources) -> Window:
+        """Of what another server's model is sent, memory and exchanges may be bounded."""
+        window = open_window(prompt, self._capacity, limit, sources)
+        return replace(window, history=self._options.history) if served_model.elsewhere else window
 
     def _carried(self, asked: ChatTurn, prompt: Prompt) -> list[int]:
         """The ids that a chat's reply begins with, where it carries on another one."""

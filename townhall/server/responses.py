@@ -8,10 +8,11 @@ from typing import Any
 
 from app.models.llama.logits_processors import TokenLogprob
 from townhall.language_model import TextTokenizer
-from townhall.server.job import AnswerEnd, AnswerRequest, RequestFigures, TextEvent
+from townhall.server.job import AnswerEnd, RequestFigures, TextEvent
+from townhall.server.planned_request import PlannedRequest
 from townhall.server.prompt_logprobs import UnscoredToken
 from townhall.server.text_offsets import TextOffsets
-from townhall.server.tools import CallDelta, CallReader, CallReading
+from townhall.server.tools import CallDelta, CallReader
 
 JSON = dict[str, Any]
 LEAST = -9999.0  # what cannot come at all, in numbers that JSON has
@@ -26,16 +27,13 @@ class ResponseBuilder(ABC):
 
     def __init__(
         self,
-        model: str,
+        planned: PlannedRequest,
         tokenizer: TextTokenizer,
-        info: JSON,
-        runs: Sequence[AnswerRequest],
         logprobs: bool,
-        calls: CallReading | None = None,
     ):
-        """`calls`: how calls of functions are read out of text; None where there are none."""
         self.id, self.created = f"{self.prefix}-{secrets.token_hex(12)}", int(time.time())
-        self.model, self._tokenizer, self._info = model, tokenizer, info
+        self.model, self._tokenizer, self._planned = planned.model, tokenizer, planned
+        runs, calls = planned.runs, planned.calls
         self._texts, self._reasoning = [""] * len(runs), [""] * len(runs)
         self._legacy = bool(calls and calls.legacy)
         self._readers = [calls.reader() if calls else CallReader() for _ in runs]
@@ -80,8 +78,8 @@ class ResponseBuilder(ABC):
         return {**self._frame(self.chunk), "choices": [], "usage": usage(figures), "townhall": self.receipt(figures)}
 
     def receipt(self, figures: RequestFigures) -> JSON:
-        """What became of the prompt, and which seeds repeat the answers."""
-        return {**self._info, "prompt_tokens": figures.prompt_tokens, "seeds": list(figures.seeds)}
+        """What became of the prompt, which passages the answers cite, and which seeds repeat them."""
+        return self._planned.receipt(figures, *(reader.content for reader in self._readers))
 
     def _frame(self, object: str) -> JSON:
         return {"id": self.id, "object": object, "created": self.created, "model": self.model, "system_fingerprint": None}
@@ -116,7 +114,7 @@ class ChatResponseBuilder(ResponseBuilder):
     def opening(self, index: int) -> JSON | None:
         chunk = self._chunk(index, {"delta": {"role": "assistant", "content": ""}}, None, None)
         # who hangs up early would never hear what became of the prompt
-        return chunk if index else {**chunk, "townhall": dict(self._info)}
+        return chunk if index else {**chunk, "townhall": self._planned.begun}
 
     def _finished(self, reason: str | None) -> str | None:
         return "function_call" if self._legacy and reason == "tool_calls" else reason
@@ -180,16 +178,13 @@ class TextResponseBuilder(ResponseBuilder):
 
     def __init__(
         self,
-        model: str,
+        planned: PlannedRequest,
         tokenizer: TextTokenizer,
-        info: JSON,
-        runs: Sequence[AnswerRequest],
         logprobs: bool,
-        calls: CallReading | None = None,
     ):
-        super().__init__(model, tokenizer, info, runs, logprobs, calls)
+        super().__init__(planned, tokenizer, logprobs)
         self._special = {n: text for text, n in tokenizer.special_ids.items()} if logprobs else {}
-        self._offsets = [TextOffsets(tokenizer, run, self._special) for run in runs]
+        self._offsets = [TextOffsets(tokenizer, run, self._special) for run in planned.runs]
 
     def _choice(self, at: int) -> JSON:
         return {"text": self._texts[at]}

@@ -16,8 +16,8 @@ from townhall.server.errors import APIError, as_api_error
 from townhall.server.event_stream import Events, EventStream, arriving, whole
 from townhall.server.guard import json_response
 from townhall.server.job import AnswerEnd, JobDone, JobFailed, RequestFigures, TextEvent
+from townhall.server.planned_request import WARNING, PlannedRequest
 from townhall.server.request_model import RequestModel
-from townhall.server.request_planner import WARNING, PlannedRequest
 from townhall.server.requests import ChatRequest, parse
 from townhall.server.tools import CallDelta, CallReader
 
@@ -138,7 +138,7 @@ class ResponseWriter:
         self._output: list[JSON] = []
         self._open: JSON | None = None
         self._sequence = 0
-        self._info = planned.info
+        self._planned = planned
         self._thoughts = 0
         self._frame: JSON = {
             "id": f"resp_{secrets.token_hex(24)}",
@@ -171,7 +171,7 @@ class ResponseWriter:
 
     def begin(self) -> list[JSON]:
         """The first events."""
-        started = self.response("in_progress", townhall=self._info)
+        started = self.response("in_progress", townhall=self._planned.begun)
         return [self._event("response.created", response=started), self._event("response.in_progress", response=started)]
 
     def text(self, said: TextEvent) -> list[JSON]:
@@ -197,7 +197,7 @@ class ResponseWriter:
             "total_tokens": figures.prompt_tokens + figures.completion_tokens,
         }
         status = "incomplete" if self._frame["incomplete_details"] else "completed"
-        receipt = {**self._info, "prompt_tokens": figures.prompt_tokens, "seeds": list(figures.seeds)}
+        receipt = self._planned.receipt(figures, self._reader.content)
         response = self.response(status, usage=usage, townhall=receipt)
         return response, self._event(f"response.{status}", response=response)
 
@@ -294,7 +294,7 @@ class ResponsesRoutes(ApiAccess):
             "An answer, as the Responses API has it.",
             "Response",
             ResponsesRequest,
-            errors=(404, 422, 429),
+            errors=(404, 422, 429, 502),
             streams="text/event-stream",
         )
         return EndpointGroup([endpoint], replies)
@@ -305,7 +305,7 @@ class ResponsesRoutes(ApiAccess):
         asked: ResponsesRequest = await self.read(request, ResponsesRequest)
         chat = asked.chat()
         with await self.service.hold(chat.model) as service:
-            planned = await service.plan(lambda planner: planner.chat(chat))
+            planned = await self.planned(service, request, chat)
             events, cancel = self.queued(service, request, chat, planned, arrived)
             return await self._answered(request, asked, chat, planned, events, cancel)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from townhall.adapter_spec import AdapterSpec
 from townhall.conversation import MAX_REPLY
+from townhall.via.endpoint import RemoteEndpoint
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class ServeOptions:
     think: bool | None = None  # whether models think first, where a request does not say; None: as the template has it
     think_tokens: int | None = None  # of thoughts, at most
     enrich: str = "off"  # whether clients are to have questions rewritten: off, ask, always
+    via: RemoteEndpoint | None = None  # whose model answers for the personas
+    history: int | None = None  # tokens of memory and exchanges that it is sent, at most
     speculate: bool = False  # are tokens guessed
     slots: int | None = None  # None: as many as a quarter of the free memory holds, at most 16
     keys: tuple[str, ...] = ()
@@ -54,3 +57,8 @@ class ServeOptions:
     limits: Limits = Limits()
     chats: Path | None = None  # where chats are kept and offered from; None: there are none
     log_settings: Mapping[str, Any] = field(default_factory=dict)  # of the flags, as the logs of chats have them
+
+
+def here(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a log without those of another server: the local model answers."""
+    return {name: value for name, value in settings.items() if name not in ("via", "via_model", "compress")}

@@ -36,6 +36,7 @@ class ServedModel:
     persona: Persona
     sources: PromptSources
     adapters: Adapters = ()  # that the model answers through
+    elsewhere: bool = False  # another server's model answers
 
     @property
     def bare(self) -> bool:
@@ -61,13 +62,16 @@ class ServedModels:
         knowledge: Sequence[str] = (),
         leave_out: Callable[[str], object] | None = None,
         suffix: str = "",
+        via: str | None = None,
     ):
         """Each persona has its own sources, and these lorebooks and libraries. Each of `adapters` is a model, too: the bare one with it.
+
+        With `via`, another server's model of that name answers for the personas, and is served by its name as well.
 
         TownhallError for what cannot be used; a persona is not served instead where there is `leave_out`, which gets a sentence.
         ModelError where two models have one name. `suffix` follows the personas' names in their model ids.
         """
-        self._suffix, self._names = suffix, dict[str, str]()
+        self._suffix, self._names, self._via = suffix, dict[str, str](), via
         self._llama, self._format, self._think, self._lorebooks, self._knowledge = llama, format, think, lorebooks, knowledge
         self._served_models: dict[str, ServedModel] = {}
         for name in personas:
@@ -79,6 +83,11 @@ class ServedModels:
                 leave_out(f"{persona_id(name)} is not served: {error}")
         nothing = PromptSources((), llama.tokenizer)
         self.bare = self._served_models.setdefault(model_id, ServedModel(model_id, BARE_MODEL, nothing))
+        if via is not None:
+            if via in self._served_models and via != model_id:
+                raise ModelError(f"--via-model {via} is a persona's name, too; serve others with --persona")
+            self._served_models[via] = ServedModel(via, BARE_MODEL, nothing, elsewhere=True)
+            self.bare = self._served_models[model_id]
         self.adapters = tuple(adapters)
         self.libraries = OpenLibraries()
         for spec in adapters:
@@ -92,7 +101,7 @@ class ServedModels:
         persona = load_persona(name)
         sources = open_sources(persona, self._llama.tokenizer, self._lorebooks, self._knowledge)
         self._names[self._id(name)] = name
-        return ServedModel(self._id(name), persona, sources, tuple(scaled(parse_all(persona.lora))))
+        return ServedModel(self._id(name), persona, sources, tuple(scaled(parse_all(persona.lora))), self._via is not None)
 
     def _id(self, persona: str) -> str:
         return persona_id(persona) + self._suffix

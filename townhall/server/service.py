@@ -9,8 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-
 from townhall import process_memory
 from townhall.enrich.enricher import Enricher, EnrichmentRequest, Resolved
 from townhall.language_model import LanguageModel, SharesPasses
@@ -19,50 +17,22 @@ from townhall.server.engine_turns import EngineTurns
 from townhall.server.enrichment_work import EnrichmentWork, resolved
 from townhall.server.errors import APIError
 from townhall.server.job import Event, Job
+from townhall.server.metrics import Metrics
 from townhall.server.model_embeddings import EmbeddingWork
 from townhall.server.model_facts import ModelFacts
 from townhall.server.model_lease import ModelLease
-from townhall.server.request_planner import PlannedRequest, Planner
+from townhall.server.planned_request import PlannedRequest
+from townhall.server.remote_job import RemoteJob, RemoteJobs
+from townhall.server.request_planner import Planner
 from townhall.server.scheduler import Scheduler, Work
 from townhall.server.serve_options import ServeOptions
 from townhall.server.served_models import SampledAnswers, ServedModel, ServedModels
 from townhall.server.slots import Adapters, Lane, Slots
 from townhall.server.summaries import SummaryCheckpoints, SummaryStore, SummaryWork
+from townhall.via.remote_model import RemoteModel
 
 if TYPE_CHECKING:
     from townhall.server.model_pool import ModelPool
-
-SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
-RATES = (1, 2, 5, 10, 20, 50, 100, 200, 500)
-
-
-class Metrics:
-    """One registry for each server, so that several can live in a process."""
-
-    def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry()
-        self.requests = Counter("townhall_requests", "Requests by path and status.", ["path", "status"], registry=registry)
-        self.prompt_tokens = Counter("townhall_prompt_tokens", "Tokens of prompts.", registry=registry)
-        self.cached_tokens = Counter("townhall_cached_tokens", "Tokens of prompts that were in a cache already.", registry=registry)
-        self.model_loads = Counter("townhall_model_loads", "Models loaded because of a request.", registry=registry)
-        self.model_unloads = Counter("townhall_model_unloads", "Models that left the memory.", registry=registry)
-        self.completion_tokens = Counter("townhall_completion_tokens", "Tokens sampled.", registry=registry)
-        self.cancelled = Counter("townhall_cancelled", "Requests whose client went away.", registry=registry)
-        self.first_text = Histogram(
-            "townhall_first_text_seconds", "From a request's arrival to its first text.", buckets=SECONDS, registry=registry
-        )
-        self.rate = Histogram(
-            "townhall_tokens_per_second", "Tokens per second of decoding, others' turns left out.", buckets=RATES, registry=registry
-        )
-
-    def watch(self, name: str, help: str, value: Callable[[], float]) -> None:
-        """A gauge that is read when it is asked for."""
-        Gauge(name, help, registry=self.registry).set_function(value)
-
-    def text(self) -> bytes:
-        """Prometheus' text format."""
-        return generate_latest(self.registry)
-
 
 T = TypeVar("T")
 MOST_SLOTS = 16
@@ -111,6 +81,7 @@ class Service:
         self.idle: Callable[[], Any] = lambda: None  # called on the engine's thread when it has nothing left to do
         self.scheduler = self._new_scheduler()
         self.metrics: Metrics = first.metrics if first else Metrics()
+        self.remote: RemoteJobs | None = RemoteJobs(RemoteModel(options.via), note, self._finished) if options.via else None
         self.answers = SampledAnswers()
         self.started = time.time()
         self.draining = False
@@ -203,6 +174,7 @@ class Service:
             options.knowledge,
             leave_out,
             options.persona_suffix,
+            options.via.model if options.via else None,
         )
         for spec in options.adapters:
             llama.adapter(spec.path)  # a broken one is named now
@@ -243,6 +215,11 @@ class Service:
     def ready(self) -> bool:
         """Was the model loaded, so that its personas are known? It may have left the memory since."""
         return self.scheduler.ready or isinstance(self.opened, Unloaded)
+
+    @property
+    def busy(self) -> bool:
+        """Is anything under way that may need the model?"""
+        return self.scheduler.busy or bool(self.remote and self.remote.active)
 
     @property
     def in_memory(self) -> bool:
@@ -290,14 +267,21 @@ class Service:
         events: "asyncio.Queue[Event]",
         arrived: float,
         over: Callable[[], object] = lambda: None,
-    ) -> Job:
+    ) -> Job | RemoteJob:
         """Queue the work; what happens to it comes out of `events`. APIError where the queue is full.
 
-        `over` is called on the engine's thread when nothing more comes of it, even where it was cancelled.
+        `over` is called on the engine's thread, or an answering one, when nothing more comes of it, even where it was cancelled.
         """
-        job = Job(planned.runs, _emitter(events), self.answers.remember, lane, arrived + self.options.limits.request, arrived, over=over)
-        self.scheduler.submit(job)
-        return job
+        emit, deadline = _emitter(events), arrived + self.options.limits.request
+
+        def local(emit: Callable[[Event], None]) -> Job:
+            return Job(planned.runs, emit, self.answers.remember, lane, deadline, arrived, over=over)
+
+        if planned.elsewhere and self.remote:
+            job = RemoteJob(planned.runs, planned.elsewhere, emit, local, self.scheduler.submit, deadline, arrived, over)
+            return self.remote.submit(job)
+        self.scheduler.submit(own := local(emit))
+        return own
 
     def embed(self, texts: Sequence[list[int]], events: "asyncio.Queue[Any]", arrived: float) -> EmbeddingWork:
         """Queue texts, as ids, to be read; their `Embedded` comes out of `events`. APIError where the queue is full."""
@@ -316,7 +300,7 @@ class Service:
             self.scheduler.submit(work)
         return await resolved(events, gone, lambda: self.cancel(work))
 
-    def cancel(self, job: Job | EmbeddingWork | EnrichmentWork) -> None:
+    def cancel(self, job: Job | RemoteJob | EmbeddingWork | EnrichmentWork) -> None:
         """Nobody waits for this any more."""
         job.cancel()
         self.scheduler.wake()
@@ -327,12 +311,17 @@ class Service:
             service.draining = True
             if service._summary_store:
                 service._summary_store.close()
-            service.scheduler.drain(max(self.options.grace / 2, self.options.grace - 1.0))
+            seconds = max(self.options.grace / 2, self.options.grace - 1.0)
+            service.scheduler.drain(seconds)
+            if service.remote:
+                service.remote.drain(seconds)
 
     def close(self) -> None:
         """After `drain`."""
         for service in self.services:
             service._planning.shutdown(wait=False, cancel_futures=True)
+            if service.remote:
+                service.remote.join(1.0)
             service.scheduler.join(1.0)
 
     def count(self, path: str, status: int) -> None:
@@ -351,29 +340,23 @@ class Service:
             "queue": {"waiting": sum(one.scheduler.waiting for one in self.services), "most": scheduler.max_queue},
             "slots": {"active": scheduler.active, "most": scheduler.slots.most if scheduler.slots else None},
             "uptime": round(time.time() - self.started, 1),
+            **({"via": self.options.via.place} if self.options.via else {}),
             **({"models": self.pool.health()} if self.pool else {}),
         }
 
-    def _finished(self, work: Work) -> None:
-        if isinstance(work, Job):
-            self._count(work)
+    def _finished(self, work: "Work | RemoteJob") -> None:
+        if isinstance(work, RemoteJob):
+            self.metrics.count_remote(work)
+            if work.standing_in is None:
+                work.over()
+            self.idle()
+        elif isinstance(work, Job):
+            self.metrics.count(work)
             work.over()
         elif isinstance(work, EmbeddingWork):
             self.metrics.prompt_tokens.inc(sum(map(len, work.texts)) if work.done else 0)
         elif isinstance(work, SummaryWork) and self._summary_store:
             self._summary_store.finished(work)
-
-    def _count(self, job: Job) -> None:
-        figures, metrics = job.figures, self.metrics
-        metrics.prompt_tokens.inc(figures.prompt_tokens)
-        metrics.cached_tokens.inc(figures.cached_tokens)
-        metrics.completion_tokens.inc(figures.completion_tokens)
-        if job.cancelled and not job.done:
-            metrics.cancelled.inc()
-        if figures.first_seconds is not None:
-            metrics.first_text.observe(figures.first_seconds)
-        if figures.completion_tokens and figures.decode_seconds:
-            metrics.rate.observe(figures.completion_tokens / figures.decode_seconds)
 
 
 def _emitter(events: "asyncio.Queue[Any]") -> Callable[[Any], None]:

@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from townhall.server.errors import APIError
 from townhall.server.guard import Guard, error_response, json_response, read_body
-from townhall.server.request_planner import DROPPED, WARNING
+from townhall.server.planned_request import DROPPED, WARNING
 from townhall.server.serve_options import ServeOptions
 from townhall.swarm.catalog import Catalog, SwarmEntry
 from townhall.swarm.forwarding import ForwardedRequest, Headers

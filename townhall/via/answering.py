@@ -4,6 +4,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from townhall.context.source import SourceText
 from townhall.context.strategy import WindowPlan
 from townhall.message import Exchange, Message, messages_of
 from townhall.persona import Persona
@@ -45,6 +46,7 @@ class SentFigures:
     cost: float | None = None  # of prompt and answer; None without a price
     whole_cost: float | None = None  # had the whole history been sent
     currency: str = ""
+    total_cost: float | None = None  # of this and all answers before it: of a session, a kept chat, or since a server's start
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; what is not known is left out."""
@@ -59,6 +61,8 @@ class SentFigures:
         cost = "" if self.cost is None else f"; cost {self.cost:.6f}{unit}"
         if self.cost is not None and self.whole_cost is not None and saved > 0:
             cost += f" in place of {self.whole_cost:.6f}{unit}"
+        if self.total_cost is not None and self.total_cost != self.cost:
+            cost += f", {self.total_cost:.6f}{unit} in all"
         return f"sent to {self.model} at {self.host}: {self.sent_tokens} tokens{less}{counted}{cost}"
 
 
@@ -119,9 +123,11 @@ class KeptAnswer:
         """There is nothing to end."""
 
 
-def as_messages(built: BuiltPrompt, prompt: Prompt, persona: Persona) -> list[dict[str, str]]:
-    """The same that `built.ids` says: who speaks, the examples, a memory, the talk as it was kept, the turn, and what sources put in."""
-    plan, turn = laid_in(prompt, built.plan, built.turn, built.gathered.texts)
+def as_messages(
+    prompt: Prompt, persona: Persona, plan: WindowPlan, turn: Message, texts: Sequence[SourceText] = ()
+) -> list[dict[str, str]]:
+    """The same that a prompt says: who speaks, the examples, a memory, the talk as it was kept, the turn, and what sources put in."""
+    plan, turn = laid_in(prompt, plan, turn, texts)
     said: list[tuple[str, str]] = [("system", persona.instructions)]
     for example in persona.examples:
         said += [("user", example.user), ("assistant", example.reply)]
@@ -130,15 +136,20 @@ def as_messages(built: BuiltPrompt, prompt: Prompt, persona: Persona) -> list[di
     return [{"role": role, "content": text} for role, text in said if text.strip()]
 
 
+def begun(messages: Sequence[Mapping[str, str]], opening: str, carried: str) -> list[Mapping[str, str]]:
+    """`messages` with the wish for an answer that begins with `opening`, or carries on `carried`."""
+    if opening and messages:
+        return [*messages[:-1], {**messages[-1], "content": f"{messages[-1]['content']}\n\n{BEGIN.format(opening=opening)}"}]
+    if carried:
+        return [*messages, {"role": "assistant", "content": carried}, {"role": "user", "content": CARRY_ON}]
+    return list(messages)
+
+
 def question_for(conversation: "Conversation", built: BuiltPrompt) -> AnswerQuestion:
     """What a model elsewhere is asked for the turn of `built`."""
-    persona = conversation.sources.persona(conversation.persona)
-    messages = as_messages(built, conversation.prompt, persona)
-    carried = ""
-    if opening := built.gathered.opening:
-        messages[-1] = {**messages[-1], "content": f"{messages[-1]['content']}\n\n{BEGIN.format(opening=opening)}"}
-    elif carried := conversation.llama.tokenizer.decode(built.opening).strip():
-        messages += [{"role": "assistant", "content": carried}, {"role": "user", "content": CARRY_ON}]
+    persona, opening = conversation.sources.persona(conversation.persona), built.gathered.opening
+    carried = "" if opening else conversation.llama.tokenizer.decode(built.opening).strip()
+    messages = begun(as_messages(conversation.prompt, persona, built.plan, built.turn, built.gathered.texts), opening, carried)
     stop = tuple(dict.fromkeys((f"\n{persona.user}:", *persona.stop, *conversation.stop)))
     sent = len(built.ids)
     whole = sent + left_out(built.plan, conversation.exchanges)

@@ -44,6 +44,11 @@ class RemoteEndpoint:
         return urlsplit(self.url).netloc
 
     @property
+    def place(self) -> dict[str, str]:
+        """Who answers and where, in JSON values."""
+        return {"model": self.model, "host": self.host}
+
+    @property
     def loopback(self) -> bool:
         """Is it on this machine?"""
         return (urlsplit(self.url).hostname or "") in ("localhost", "127.0.0.1", "::1")

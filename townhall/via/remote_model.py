@@ -15,6 +15,7 @@ from typing import Any
 from townhall.answer import EdgeTrim, StopFilter
 from townhall.thoughts import ThoughtFilter
 from townhall.via.answering import MOST_STOPS, AnswerQuestion, SentFigures
+from townhall.via.cost_total import CostTotal
 from townhall.via.endpoint import RemoteEndpoint
 from townhall.via.errors import RemoteError
 from townhall.via.remote_faults import as_remote_error, broken_off, garbage
@@ -27,22 +28,24 @@ BYTES_PER_TOKEN, BYTES_BESIDE = 4096, 1 << 20  # of a response, at most: an even
 
 
 class RemoteModel:
-    """Asks `endpoint`."""
+    """Asks `endpoint`; what answers come to is added to `costs`."""
 
-    def __init__(self, endpoint: RemoteEndpoint):
-        self.endpoint = endpoint
+    def __init__(self, endpoint: RemoteEndpoint, costs: CostTotal | None = None):
+        self.endpoint, self.costs = endpoint, costs or CostTotal()
         # the package takes a second to import, which the first answer need not wait for
         threading.Thread(target=import_module, args=("openai",), name="via", daemon=True).start()
 
     def answer(self, question: AnswerQuestion) -> "RemoteAnswer":
         """On its way once it is iterated."""
-        return RemoteAnswer(self.endpoint, question)
+        return RemoteAnswer(self.endpoint, question, self.costs)
 
 
 class RemoteAnswer:
     """An `ArrivingAnswer`. RemoteError, while it is iterated, where the server gives none or breaks off."""
 
-    def __init__(self, endpoint: RemoteEndpoint, question: AnswerQuestion):
+    def __init__(self, endpoint: RemoteEndpoint, question: AnswerQuestion, costs: CostTotal | None = None):
+        self._costs = costs
+        self._total: float | None = None  # of all answers until this one
         self.text, self.reasoning = "", ""
         self.finish_reason: str | None = None
         self.first_seconds = self.seconds = 0.0
@@ -81,6 +84,7 @@ class RemoteAnswer:
             cost=price.of(counted, self.tokens) if price else None,
             whole_cost=price.of(more, self.tokens) if price else None,
             currency=price.currency if price else "",
+            total_cost=self._total,
         )
 
     def new_reasoning(self) -> str:
@@ -122,6 +126,9 @@ class RemoteAnswer:
     def close(self) -> None:
         """End it, wherever it is; the connection closes."""
         self._closed = True
+        if self._costs and (self._usage or self._pieces):  # of an answer that never came nothing is known
+            costs, self._costs = self._costs, None
+            self._total = costs.add(self.figures)
         if self._loop and self._task:
             with suppress(RuntimeError):  # it has come to its end
                 self._loop.call_soon_threadsafe(self._task.cancel)

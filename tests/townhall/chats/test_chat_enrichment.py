@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.townhall.fake import FakeLlama
 from townhall.library.indexer import update
 from townhall.library.libraries import Library
 
@@ -49,6 +50,22 @@ def test_facts_of_the_chats_libraries_are_added(chats, tmp_path):
     assert chat.call("GET")["enrich"] == "ask"
     found = chat.call("POST", "/enrich", 200, text="How long does rye dough rest?")
     assert found["facts"] == ["My documents say: Rye dough rests overnight in the fridge."] and found["form"] == "Answer with a number."
+
+
+def test_notes_of_the_memory_are_added(chats):
+    def scribe(prompt):
+        """Notes the dog, and says little otherwise."""
+        return "My dog is called Rex." if "Copy what" in prompt.rsplit("<|im_start|>user", 1)[-1] else "Nice."
+
+    chat = chats(llama=FakeLlama(scribe, max_context=400), max_tokens=20, fields={"settings": {"context": "summarize"}})
+    chat.say("Someone in this house answers to Rex.")
+    asked = {"text": "What is the name of my dog?"}
+    assert chat.call("POST", "/enrich", 200, **asked)["facts"] == []
+    scheduler = chat.server.service.scheduler
+    for number in range(12):
+        chat.say(f"Now we talk of other things for a good long while so that room is used up, round {number}.")
+        chat.server.wait(lambda: scheduler.active == scheduler.waiting == 0)
+    assert chat.call("POST", "/enrich", 200, **asked)["facts"] == ["I said: My dog is called Rex."]
 
 
 @pytest.mark.parametrize("body", [{"text": " "}, {"text": "Why?", "more": 1}, {}, {"text": 7}])

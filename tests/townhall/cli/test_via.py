@@ -79,6 +79,42 @@ def test_what_cannot_be_meant_ends_in_one_sentence(capfd, flags, words):
     assert out == "" and words in told and "u:p" not in told
 
 
+@pytest.mark.parametrize("command", ["serve", "web"])
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--via", "http://u:p@h/v1", "--via-model", "m"], "without user name"),
+        (["--via", "http://127.0.0.1:9/v1"], "--via-model NAME"),
+        (["--via", "http://127.0.0.1:9/v1", "--via-model", "m", "--via-price", "x"], "--via-price"),
+        (["--via", "http://127.0.0.1:9/v1", "--via-model", "m", "--via-key", "NO_SUCH_KEY"], "--via-key NO_SUCH_KEY"),
+        (["--via-model", "m"], "--via-model is of use where another server answers"),
+        (["--via", "http://127.0.0.1:9/v1", "--via-model", "gary"], "--via-model gary is a persona's name"),
+    ],
+)
+def test_a_server_refuses_what_cannot_be_meant_at_its_start(capfd, command, flags, words):
+    assert main([command, "--model", "fake:echo", "--port", "0", *flags]) == 2
+    out, told = capfd.readouterr()
+    assert out == "" and words in told and "u:p" not in told
+
+
+def test_cost_adds_up_the_session(chat):
+    with Misbehaving(says("Fine.")) as server:
+        screen = chat("--via", server.url, "--via-model", "big", "--via-price", "big=100/1000 USD", columns=140)
+        screen.type("/cost", ENTER)
+        screen.wait(lambda: "no other server has answered in this session" in screen.text())
+        for line in ("One", "Two"):
+            screen.prompt()
+            screen.say(line, "Stacy: Fine.")
+        screen.prompt()
+        screen.type("/cost", ENTER)
+        # each: 50 tokens at 100 and one at 1000 for a million
+        host = server.url.removeprefix("http://").removesuffix("/v1")
+        screen.wait(lambda: f"2 answers of big at {host}: 100 tokens sent, 2 answered; cost 0.012000 USD" in screen.text())
+        screen.prompt()
+        screen.type(CTRL_D)
+        assert screen.leave() == 0
+
+
 def test_flags_of_a_server_want_one(capfd):
     assert main(["chat", "--model", "fake:echo", "--compress", "200"]) == 2
     assert "--compress is of use where another server answers" in capfd.readouterr()[1]

@@ -39,10 +39,7 @@ def test_a_transcript_has_the_prompts_of_a_conversation(serve, folder):
         assert llama.tokenizer.show(llama.prompts[-1]) == beside.tokenizer.show(beside.prompts[-1])
         info = reply["townhall"]
         assert sum(part["tokens"] for part in info["parts"]) == info["prompt_tokens"] == len(llama.prompts[-1])
-        parts = [part.to_json() for part in conversation.last.receipt.parts]
-        for item in (item for part in parts for item in part.get("items", ())):
-            item.pop("cited", None)  # known once the reply is there; the server's receipt goes before it
-        assert info["parts"] == parts
+        assert info["parts"] == [part.to_json() for part in conversation.last.receipt.parts]
         assert [text["text"] for text in info["inserted"]] == [text.text for text in conversation.last.gathered.texts]
         messages.append(("assistant", reply["choices"][0]["message"]["content"]))
 
@@ -54,6 +51,33 @@ def test_passages_come_with_file_and_lines_in_a_stream_too(serve, folder):
         first = next(line for line in response.iter_lines() if line.startswith("data: "))
     (part,) = (part for part in json.loads(first.removeprefix("data: "))["townhall"]["parts"] if part["name"] == "library")
     assert part["items"][0]["file"].endswith("house2.txt") and part["items"][0]["first_line"] == 1
+
+
+def passages(receipt):
+    """Number and whether it is cited, of each passage in a receipt."""
+    return {item["number"]: item.get("cited") for part in receipt["parts"] for item in part["items"] if "number" in item}
+
+
+def streamed(server, path, **body):
+    """The JSON of each event."""
+    text = httpx.post(f"{server.root}{path}", json={"model": "guide", "stream": True, **body}, timeout=60).text
+    lines = [line.removeprefix("data: ") for line in text.splitlines()]
+    return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+def test_what_a_reply_cites_is_in_the_receipt_of_every_api(serve, folder):
+    server = serve(FakeLlama(["It has the number four [1]."]), personas=(str(folder / "guide.yaml"),))
+    question = "Which number have the houses called Cedar and Elm?"
+    messages = [{"role": "user", "content": question}]
+    first, *_, last = streamed(server, "/v1/chat/completions", messages=messages)
+    assert set(passages(first["townhall"]).values()) == {None}  # before the reply it is not known
+    cited = passages(last["townhall"])
+    assert len(cited) > 1 and cited == {number: number == 1 for number in cited}
+    assert passages(ask(server, [("user", question)])["townhall"]) == cited
+    *_, last = streamed(server, "/v1/responses", input=question)
+    assert passages(last["response"]["townhall"]) == cited
+    *_, last = streamed(server, "/api/chat", messages=messages)
+    assert passages(last["townhall"]) == cited
 
 
 @pytest.mark.parametrize("stream", [False, True])

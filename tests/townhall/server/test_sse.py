@@ -11,6 +11,7 @@ from tests.townhall.fake import FakeLlama
 from townhall.fake.fake_model import ScriptedReply
 from townhall.server.event_stream import stream
 from townhall.server.job import AnswerEnd, JobDone, RequestFigures, TextEvent
+from townhall.server.planned_request import PlannedRequest
 from townhall.server.responses import ChatResponseBuilder
 
 pytestmark = pytest.mark.slow
@@ -85,7 +86,7 @@ def test_a_failure_in_mid_stream_is_told(serve):
 
 def test_a_stream_that_is_behind_lets_others_have_the_loop():
     """A client's going is heard of there, and until then one writes to a connection that is gone."""
-    reply = ChatResponseBuilder("stacy", FakeLlama().tokenizer, {}, [None], False)
+    reply = ChatResponseBuilder(PlannedRequest([None], {}, "stacy"), FakeLlama().tokenizer, False)
 
     async def behind() -> list[int]:
         events, frames, heard = asyncio.Queue(), [], []

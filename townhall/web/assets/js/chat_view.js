@@ -25,7 +25,8 @@ function ChatHead() {
   const name = useStore(speaker), head = useStore((state) => state.chat?.head), panel = useStore((state) => state.panel);
   return html`<header class="chat-head"><${SideToggle} />
     <${Face} id=${model?.id ?? head?.persona} size=${40} />
-    <div class="chat-who"><h1><bdi>${name || "Townhall"}</bdi></h1><p title=${aboutOf(model)}>${head?.title ? html`<bdi>${head.title}</bdi>` : model ? aboutOf(model) : ""}</p></div>
+    <div class="chat-who"><h1><bdi>${name || "Townhall"}</bdi></h1><p title=${aboutOf(model)}>${head?.title ? html`<bdi>${head.title}</bdi>` : model ? aboutOf(model) : ""}</p>
+      ${model?.townhall?.via && html`<p class="via" title=${t("via.answers", model.townhall.via)}><bdi>${t("via.answers", model.townhall.via)}</bdi></p>`}</div>
     ${head && html`<${IconButton} icon="tree" label=${t("tree.title")} onClick=${treeDialog} />`}
     <${IconButton} icon="settings" label=${t("settings.open")} aria-expanded=${panel === "settings" ? "true" : "false"} onClick=${() => store.set({ panel: panel ? "" : "settings" })} /></header>`;
 }

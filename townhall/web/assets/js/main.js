@@ -5,8 +5,9 @@ import { startKeys } from "./keys.js";
 import { startRouter } from "./router.js";
 import { Shell } from "./shell.js";
 import { startLanguage } from "./strings.js";
-import "./extras_section.js"; // these two add themselves
+import "./extras_section.js"; // these three add themselves
 import "./sources_note.js";
+import "./via_note.js";
 
 startLanguage();
 startRouter();

@@ -70,7 +70,7 @@ export const Message = memo(({ message, place, of, last, beforeLast, current, bu
     !mine && !last && !message.greeting && { label: t("message.retry"), icon: "retry", onClick: () => retry(message.id), disabled: busy },
     { label: t("message.branch"), icon: "branch", onClick: () => branch(message.id, false), disabled: busy || last },
     { label: t("message.branchChat"), icon: "chat", onClick: () => branch(message.id, true), disabled: busy },
-    !mine && !message.greeting && { label: tokens ? t("message.text") : t("message.probabilities"), icon: "target", onClick: () => setTokens(!tokens), disabled: busy },
+    !mine && !message.greeting && !message.receipt?.sent && { label: tokens ? t("message.text") : t("message.probabilities"), icon: "target", onClick: () => setTokens(!tokens), disabled: busy },
     { label: t("message.delete"), icon: "trash", danger: true, onClick: () => remove(message.id, false), disabled: busy },
     !last && { label: t("message.deleteBelow"), icon: "trash", danger: true, onClick: removeBelow, disabled: busy },
   ];

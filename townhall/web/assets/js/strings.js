@@ -93,7 +93,7 @@ export const STRINGS = {
   "libraries.search": ["Search", "Suche"], "libraries.searchHint": ["A question, or a few words", "Eine Frage oder ein paar Wörter"], "libraries.searchGo": ["Find", "Finden"], "libraries.hits": ["one passage|{n} passages", "eine Passage|{n} Passagen"], "libraries.noHits": ["Nothing fits.", "Nichts passt."], "libraries.relevance": ["fits {n} %", "passt zu {n} %"],
 
   "extras.libraries": ["Libraries of this chat", "Bibliotheken dieses Chats"], "extras.adapters": ["Adapters (LoRA)", "Adapter (LoRA)"], "extras.scale": ["0 is off", "0 ist aus"],
-  "extras.asCharacter": ["the character's", "die des Charakters"], "extras.own": ["its own", "eigene"], "sources.count": ["one source|{n} sources", "eine Quelle|{n} Quellen"],
+  "extras.asCharacter": ["the character's", "die des Charakters"], "extras.own": ["its own", "eigene"], "sources.count": ["one source|{n} sources", "eine Quelle|{n} Quellen"], "sources.cited": ["cited", "zitiert"], "sources.notCited": ["not cited", "nicht zitiert"], "via.by": ["Answered by {model} at {host}", "Geantwortet hat {model} auf {host}"], "via.tokens": ["{n} tokens sent, {answer} in the answer", "{n} Tokens gesendet, {answer} in der Antwort"], "via.cost": ["cost {cost}, this chat {total}", "Kosten {cost}, dieser Chat {total}"], "via.away": ["The local model answered: {why}", "Das lokale Modell hat geantwortet: {why}"], "via.answers": ["{model} at {host} answers", "Es antwortet {model} auf {host}"],
 
   // models
   "models.title": ["Models", "Modelle"], "models.about": ["What is loaded, what it takes, how fast it is.", "Was geladen ist, was es braucht, wie schnell es ist."], "models.loaded": ["Loaded", "Geladen"], "models.model": ["Model", "Modell"],
