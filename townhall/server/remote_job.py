@@ -78,12 +78,14 @@ class RemoteJob:
         answer = model.answer(replace(self.question, sampling=self._drawn(run)))
         hearing = Hearing(answer, self._stopped, lambda thoughts: self._tell(run, "", thoughts), self._note_away)
         hide = len(self.question.carried) if run.opening else 0  # of what a client sent, and has
+        spaced = run.opening[-1:].isspace()
         pieces = hearing.pieces()
         try:
             for text in pieces:
                 hidden, hide = min(hide, len(text)), max(0, hide - len(text))
-                if text[hidden:]:
-                    self._tell(run, text[hidden:])
+                if news := text[hidden:].lstrip() if spaced else text[hidden:]:
+                    self._tell(run, news)
+                    spaced = False
                 if self._stopped():
                     break
         finally:

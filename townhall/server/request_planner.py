@@ -74,6 +74,8 @@ class Planner:
                 422, f"messages has {len(request.messages)} entries, more than the {most} that are read", "messages", "too_many_messages"
             )
         syntax, use = self._served_models.call_syntax, tool_use(request)
+        if served_model.elsewhere:
+            refuse_unsent(request, use)
         refuse_open_calls(request.messages)
         system, turns, indices = _split(request, syntax)
         refuse_oversized_text(system, self._capacity)
@@ -89,8 +91,6 @@ class Planner:
         reading = CallReading(syntax, [f.name for f in use.callable], use.legacy, self._tags(syntax)) if use else None
         grammar = self._calls(request, use, reading, prompt, bool(think)) if use and reading else self._grammar(request)
         limit = self._longest(request.limit, self._options.max_tokens)
-        if served_model.elsewhere:
-            refuse_unsent(request, use)
         sources = served_model.sources
         window = self._window(served_model, prompt, limit, sources)
         if window.budget < 1:
