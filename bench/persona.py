@@ -238,6 +238,7 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true", help="one chat of each kind with each persona, 20 turns of drift")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seats", type=int, default=SEATS, metavar="N", help="chats held side by side, at most")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write figures and replies there")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="keep each chat there, and go on with what the file has")
     parser.add_argument("--minutes", type=float, metavar="M", help="begin no chat after so many")
@@ -253,7 +254,7 @@ def main() -> int:
     columns: dict[str, dict[str, Any]] = {}
     missing = 0
     setups = [*([] if options.no_default else [Setup("default", {})]), *options.others]
-    beside = SideBySide(Llama.load(path, CONTEXT), SEATS) if setups else None
+    beside = SideBySide(Llama.load(path, CONTEXT), options.seats) if setups else None
     for setup in setups:
         assert beside
         started = time.perf_counter()
