@@ -36,7 +36,9 @@ def garbage(endpoint: RemoteEndpoint) -> RemoteError:
 
 def broken_off(endpoint: RemoteEndpoint) -> RemoteError:
     """For an answer that has no end."""
-    return RemoteError(f"{endpoint.host} broke off in the middle of the answer; what came of it is kept, and /retry asks again", away=True)
+    return RemoteError(
+        f"{endpoint.host} broke off in the middle of the answer; what came of it is kept, and it can be answered anew", away=True
+    )
 
 
 def _of_status(error: Any, endpoint: RemoteEndpoint) -> RemoteError:
