@@ -146,11 +146,12 @@ class SummaryStore:
         self._waiting: deque[Callable[[], SummaryWork]] = deque(maxlen=MOST_WAITING)
         self._current: SummaryWork | None = None
         self._closed = False
+        self._lock = threading.RLock()
 
     def after(
         self, persona: Persona, prompt: Prompt, strategy: ContextStrategy, window: Window, prompt_plan: PromptPlan
     ) -> Callable[[str, Sequence[int]], None]:
-        """What is to be called on the engine's thread with an answer and its ids, once it is complete."""
+        """What is to be called with an answer and its ids, once it is complete, on the thread that made it."""
         turn = prompt_plan.turn
         assert turn is not None
 
@@ -158,20 +159,22 @@ class SummaryStore:
             reply = Message(turn.id + 1, "assistant", text, (*ids, *prompt.close_ids), sampled=True)
             exchanges = (*prompt_plan.exchanges, Exchange(turn, reply))
             bound = window.memory_bound(strategy.memory)
-            self._waiting.append(
-                lambda: SummaryWork(
-                    self.summary_checkpoints, self._slots, self._summarizer(persona, bound), prompt, strategy, window, exchanges
+            with self._lock:
+                self._waiting.append(
+                    lambda: SummaryWork(
+                        self.summary_checkpoints, self._slots, self._summarizer(persona, bound), prompt, strategy, window, exchanges
+                    )
                 )
-            )
-            self._next()
+                self._next()
 
         return answered
 
     def finished(self, work: SummaryWork) -> None:
         """On the engine's thread: one is written, or it failed."""
-        if work is self._current:
-            self._current = None
-            self._next()
+        with self._lock:
+            if work is self._current:
+                self._current = None
+                self._next()
 
     def close(self) -> None:
         """Write no more."""
