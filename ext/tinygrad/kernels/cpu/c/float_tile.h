@@ -3,7 +3,7 @@
 
 #define GROUP_BYTES ((long)COLS * GROUP_ROWS * (long)sizeof(ELEMENT))
 #define CHAINS (TOKENS <= MOST_ROWS ? 4 : 1)  // independent sums over columns, against the latency of an addition; as many for rows of a batch as for one token
-#define SHARING (TOKENS <= MOST_ROWS ? LANES / 4 : 8)
+#define SHARING ((TOKENS <= MOST_ROWS ? LANES / 4 : 8) / (TOKENS == 1 ? 1 : VECTORS))
 #define TOGETHER (TOKENS < SHARING ? TOKENS : SHARING)  // tokens that share a loaded weight vector
 
 INLINE vf FORMAT(load)(const ELEMENT* p) { return sizeof(ELEMENT) == 2 ? load_half(p) : LOAD(vf, p); }

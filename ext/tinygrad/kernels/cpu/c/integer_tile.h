@@ -15,6 +15,7 @@
 #define MIN_SETS (NIBBLE_SCALES ? SCALE_SETS : 1)
 #define BLOCK_BYTES (SCALE_BYTES * STORED_SETS + QUANT_BYTES)
 #define SIGNED_8 (BITS == 8 || CODEBOOK)  // the integers that are multiplied have a sign and eight bits
+#define ZERO_ADDED (SIGNED_8 ? (DOT_SIGNED ? 0 : 128) : ZERO)  // what the multiplied integers are too large by
 #define SUPER_BYTES (SUPER ? 32 * (1 + HAS_MIN) : 0)
 #define BLOCKS (COLS / 32)
 #define GROUP_BYTES ((long)BLOCKS * BLOCK_BYTES + (SUPER ? BLOCKS / 8 : 0) * (long)SUPER_BYTES)
@@ -51,12 +52,93 @@ INLINE void FORMAT(unpack)(const u8* p, int first, vb* w) {
   }
 }
 
+// scales and minima of LANES rows from row `first` on, of the block at p; super_scale and super_min are those of these rows
+INLINE void FORMAT(scales)(const u8* p, int first, vf super_scale, vf super_min, vf* scale, vf* min) {
+  UNROLL for (int s = 0; s < STORED_SETS; s++) {
+    const u8* at = p + SCALE_BYTES * s;
+    if (NIBBLE_SCALES) {
+      const vq both = LOAD(vq, at + first);
+      scale[s] = TO_FLOAT(both & (u8)15) * super_scale;
+      min[NIBBLE_SCALES ? s : 0] = TO_FLOAT(both >> (u8)4) * super_min;
+      continue;
+    }
+    // the 8-bit scales of the format without minima are signed
+    vf x = !SUPER ? load_half(at + 2 * first) : HAS_MIN ? TO_FLOAT(LOAD(vq, at + first)) : TO_FLOAT(LOAD(vsq, at + first));
+    if (s < SCALE_SETS) scale[s] = SUPER ? x * super_scale : x;
+    else min[0] = SUPER ? x * super_min : x;
+  }
+}
+
+// sum, with what scale set s of a block adds for token t, whose integer products are these
+INLINE vf FORMAT(add)(vf sum, vi products, vi negated, const vf* scale, const vf* min, int s, const u8* acts, int t) {
+  const f32 d = act_scale(acts, TOKENS, t);
+  sum += TO_FLOAT(products) * (scale[s] * d);
+  if (HAS_MIN && NIBBLE_SCALES) sum -= min[NIBBLE_SCALES ? s : 0] * (d * (f32)negated[0]);
+  if (HAS_MIN && !NIBBLE_SCALES) sum += min[0] * act_total(acts, TOKENS, t);
+  return sum;
+}
+
+// acc[t * VECTORS] grows by LANES rows from row `first` on, of the block at p, times each token from t on
+INLINE void FORMAT(rows)(const u8* p, int first, vf super_scale, vf super_min, const u8* acts, int t, vf* acc) {
+  vb w[8];
+  FORMAT(unpack)(p + SCALE_BYTES * STORED_SETS, first, w);
+  vf scale[SCALE_SETS], min[MIN_SETS];
+  FORMAT(scales)(p, first, super_scale, super_min, scale, min);
+#ifdef DOT_PAIRS
+  i32x4 pairs[4][4];
+  if (TOKENS > 1) pair_rows(w, pairs);
+  for (; t + 1 < TOKENS; t += 2) {
+    UNROLL for (int s = 0; s < SCALE_SETS; s++) {
+      vi products[2];
+      dot_pairs(pairs, s * (4 / SCALE_SETS), 4 / SCALE_SETS, act_quants(acts, TOKENS, t), act_quants(acts, TOKENS, t + 1), products);
+      UNROLL for (int i = 0; i < 2; i++) {
+        const vi negated = act_negated_sum(acts, TOKENS, t + i, s, SCALE_SETS);
+        vf* sum = &acc[(t + i) * VECTORS];
+        *sum = FORMAT(add)(*sum, products[i] + negated * ZERO_ADDED, negated, scale, min, s, acts, t + i);
+      }
+    }
+  }
+#endif
+  for (; t < TOKENS; t++) {
+    vf sum = acc[t * VECTORS];
+    UNROLL for (int s = 0; s < SCALE_SETS; s++) {
+      const vi negated = act_negated_sum(acts, TOKENS, t, s, SCALE_SETS);
+      vi products = dot_chunks(w, s * (8 / SCALE_SETS), 8 / SCALE_SETS, act_quants(acts, TOKENS, t), negated * ZERO_ADDED, SIGNED_8 ? 8 : BITS);
+      sum = FORMAT(add)(sum, products, negated, scale, min, s, acts, t);
+    }
+    acc[t * VECTORS] = sum;
+  }
+}
+
+#ifdef DOT_TOKENS
+// the same for both vectors of a group, and tokens that fill tiles of DOT_TOKENS
+INLINE void FORMAT(tokens)(const u8* p, const vf* super_scale, const vf* super_min, const u8* acts, vf* acc) {
+  vb w[16];
+  vf scale[2][SCALE_SETS], min[2][MIN_SETS];
+  UNROLL for (int v = 0; v < 2; v++) {
+    FORMAT(unpack)(p + SCALE_BYTES * STORED_SETS, v * LANES, w + 8 * v);
+    FORMAT(scales)(p, v * LANES, super_scale[v], super_min[v], scale[v], min[v]);
+  }
+  for (int t = 0; t + DOT_TOKENS <= TOKENS; t += DOT_TOKENS)
+    UNROLL for (int s = 0; s < SCALE_SETS; s++) {
+      vi products[2 * DOT_TOKENS];
+      UNROLL for (int i = 0; i < 2 * DOT_TOKENS; i++) products[i] = act_negated_sum(acts, TOKENS, t + i / 2, s, SCALE_SETS) * ZERO_ADDED;
+      dot_tokens(w, s * (8 / SCALE_SETS), 8 / SCALE_SETS, act_quants(acts, TOKENS, t), products, SIGNED_8 ? 8 : BITS);
+      UNROLL for (int i = 0; i < 2 * DOT_TOKENS; i++) {
+        vf* sum = &acc[2 * t + i];
+        *sum = FORMAT(add)(*sum, products[i], act_negated_sum(acts, TOKENS, t + i / 2, s, SCALE_SETS), scale[i % 2], min[i % 2], s, acts, t + i / 2);
+      }
+    }
+}
+#endif
+
 // acc[t * VECTORS + v] = rows of tile `tile` times token t
 INLINE void FORMAT(tile)(const u8* weights, long tile, const u8* acts, vf* acc) {
   const long row = tile * TILE_ROWS;
   const u8* p = weights + row / GROUP_ROWS * GROUP_BYTES;
   for (int i = 0; i < TOKENS * VECTORS; i++) acc[i] = SPLAT(0);
   vf super_scale[VECTORS], super_min[VECTORS];
+  UNROLL for (int v = 0; v < VECTORS; v++) super_scale[v] = super_min[v] = SPLAT(0);
   for (int b = 0; b < BLOCKS; b++, acts += ACT_BLOCK(TOKENS), p += BLOCK_BYTES) {
     if (SUPER && b % 8 == 0) {
       UNROLL for (int v = 0; v < VECTORS; v++) {
@@ -66,58 +148,13 @@ INLINE void FORMAT(tile)(const u8* weights, long tile, const u8* acts, vf* acc) 
       p += SUPER_BYTES;
     }
     UNROLL for (int line = 0; line < (BLOCK_BYTES + 63) / 64; line++) PREFETCH(p + AHEAD + 64 * line);
-    UNROLL for (int v = 0; v < VECTORS; v++) {
-      const int first = row % GROUP_ROWS + v * LANES;
-      vb w[8];
-      FORMAT(unpack)(p + SCALE_BYTES * STORED_SETS, first, w);
-      vf scale[SCALE_SETS], min[MIN_SETS];
-      UNROLL for (int s = 0; s < STORED_SETS; s++) {
-        const u8* at = p + SCALE_BYTES * s;
-        if (NIBBLE_SCALES) {
-          const vq both = LOAD(vq, at + first);
-          scale[s] = TO_FLOAT(both & (u8)15) * super_scale[v];
-          min[NIBBLE_SCALES ? s : 0] = TO_FLOAT(both >> (u8)4) * super_min[v];
-          continue;
-        }
-        // the 8-bit scales of the format without minima are signed
-        vf x = !SUPER ? load_half(at + 2 * first) : HAS_MIN ? TO_FLOAT(LOAD(vq, at + first)) : TO_FLOAT(LOAD(vsq, at + first));
-        if (s < SCALE_SETS) scale[s] = SUPER ? x * super_scale[v] : x;
-        else min[0] = SUPER ? x * super_min[v] : x;
-      }
-      const int zero = SIGNED_8 ? (DOT_SIGNED ? 0 : 128) : ZERO;
-      int t = 0;
-#ifdef DOT_PAIRS
-      i32x4 pairs[4][4];
-      if (TOKENS > 1) pair_rows(w, pairs);
-      for (; t + 1 < TOKENS; t += 2) {
-        UNROLL for (int s = 0; s < SCALE_SETS; s++) {
-          vi products[2];
-          dot_pairs(pairs, s * (4 / SCALE_SETS), 4 / SCALE_SETS, act_quants(acts, TOKENS, t), act_quants(acts, TOKENS, t + 1), products);
-          UNROLL for (int i = 0; i < 2; i++) {
-            const f32 d = act_scale(acts, TOKENS, t + i);
-            const vi negated = act_negated_sum(acts, TOKENS, t + i, s, SCALE_SETS);
-            vf* sum = &acc[(t + i) * VECTORS + v];
-            *sum += TO_FLOAT(products[i] + negated * zero) * (scale[s] * d);
-            if (HAS_MIN && NIBBLE_SCALES) *sum -= min[NIBBLE_SCALES ? s : 0] * (d * (f32)negated[0]);
-            if (HAS_MIN && !NIBBLE_SCALES) *sum += min[0] * act_total(acts, TOKENS, t + i);
-          }
-        }
-      }
+    int done = 0;
+#ifdef DOT_TOKENS
+    if (TOKENS >= DOT_TOKENS) FORMAT(tokens)(p, super_scale, super_min, acts, acc);
+    done = TOKENS / DOT_TOKENS * DOT_TOKENS;
 #endif
-      for (; t < TOKENS; t++) {
-        const i8* a = act_quants(acts, TOKENS, t);
-        const f32 d = act_scale(acts, TOKENS, t);
-        vf sum = acc[t * VECTORS + v];
-        UNROLL for (int s = 0; s < SCALE_SETS; s++) {
-          const vi negated = act_negated_sum(acts, TOKENS, t, s, SCALE_SETS);
-          vi products = dot_chunks(w, s * (8 / SCALE_SETS), 8 / SCALE_SETS, a, negated * zero, SIGNED_8 ? 8 : BITS);
-          sum += TO_FLOAT(products) * (scale[s] * d);
-          if (HAS_MIN && NIBBLE_SCALES) sum -= min[NIBBLE_SCALES ? s : 0] * (d * (f32)negated[0]);
-        }
-        if (HAS_MIN && !NIBBLE_SCALES) sum += min[0] * act_total(acts, TOKENS, t);
-        acc[t * VECTORS + v] = sum;
-      }
-    }
+    if (done < TOKENS)
+      UNROLL for (int v = 0; v < VECTORS; v++) FORMAT(rows)(p, row % GROUP_ROWS + v * LANES, super_scale[v], super_min[v], acts, done, acc + v);
   }
 }
 
@@ -165,6 +202,7 @@ INLINE void FORMAT(row)(const u8* weights, long row, f32* out) {
 #undef STORED_SETS
 #undef MIN_SETS
 #undef SIGNED_8
+#undef ZERO_ADDED
 #undef BLOCK_BYTES
 #undef SUPER_BYTES
 #undef BLOCKS

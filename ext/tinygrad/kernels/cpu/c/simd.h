@@ -234,6 +234,35 @@ INLINE vi dot_chunks(const vb* w, int first, int n, const i8* a, vi acc, int bit
     if ((c - first) % fits == fits - 1 || c == first + n - 1) acc += BITS_AS(vi, __builtin_ia32_pmaddwd256(BITS_AS(s16x16, sums), BITS_AS(s16x16, ones)));
   }
   return acc;
+}// The same for DOT_TOKENS tokens and two vectors of rows, chunk after chunk: a broadcast serves both vectors, and eight independent sums hide each
+// other's latency. w: 8 chunks of the first rows, then 8 of the others; acc[2 t + v].
+#define DOT_TOKENS 4
+// left alone, the compiler adds in an order that needs more registers than there are
+#define IN_ORDER(s) __asm__ volatile("" : "+x"(s[0]), "+x"(s[1]), "+x"(s[2]), "+x"(s[3]), "+x"(s[4]), "+x"(s[5]), "+x"(s[6]), "+x"(s[7]))
+INLINE void dot_tokens(const vb* w, int first, int n, const i8* a, vi* acc, int bits) {
+  const int fits = bits <= 4 ? 8 : bits == 5 ? 4 : bits == 6 ? 2 : 1;
+  const vs ones = 1;
+  vs sums[2 * DOT_TOKENS];
+  UNROLL for (int c = first; c < first + n; c++) {
+    UNROLL for (int t = 0; t < DOT_TOKENS; t++) {
+      c8x32 x = BITS_AS(c8x32, SPLATI(LOAD(i32, a + 32 * t + 4 * c)));
+      UNROLL for (int v = 0; v < 2; v++) {
+        c8x32 y = BITS_AS(c8x32, w[8 * v + c]);
+        vs products = bits == 8 ? BITS_AS(vs, __builtin_ia32_pmaddubsw256(magnitude(y), __builtin_ia32_psignb256(x, y)))
+                                : BITS_AS(vs, __builtin_ia32_pmaddubsw256(y, x));
+        vs* sum = &sums[2 * t + v];
+        *sum = (c - first) % fits ? *sum + products : products;
+        if (fits == 1) acc[2 * t + v] += BITS_AS(vi, __builtin_ia32_pmaddwd256(BITS_AS(s16x16, products), BITS_AS(s16x16, ones)));
+      }
+    }
+    if (fits == 1) {
+      IN_ORDER(acc);
+      continue;
+    }
+    IN_ORDER(sums);
+    if ((c - first) % fits == fits - 1 || c == first + n - 1)
+      UNROLL for (int i = 0; i < 2 * DOT_TOKENS; i++) acc[i] += BITS_AS(vi, __builtin_ia32_pmaddwd256(BITS_AS(s16x16, sums[i]), BITS_AS(s16x16, ones)));
+  }
 }
 #else
 #define DOT_SIGNED 1
