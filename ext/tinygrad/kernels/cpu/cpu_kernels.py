@@ -93,7 +93,7 @@ class CPUKernels:
             inputs = [*projected, rope, heads.norm, *bias, *places]
             out = self._launch(source, "heads", tasks, [q, cache_k, cache_v], inputs, _variable(start_pos))
         else:
-            macros["PROJECT(part, tile, acc)"] = _project([packed(w).format for w in weights])
+            macros["PROJECT(part, tile, rows, acc)"] = _project([packed(w).format for w in weights])
             tasks = _tasks(T, weights)
             out = self._matmul("qkv", x, norm, eps, weights, tasks, macros, [q, cache_k, cache_v], [rope, *bias], start_pos)
         return out[0], out[1], out[2]
@@ -329,9 +329,9 @@ def _project(formats: Sequence[Format]) -> str:
     """C that runs the tile of projection `part`; alike formats share their code."""
     q, k, v = formats
     if q == k == v:
-        return "TILE_0(part == 0 ? wq : part == 1 ? wk : wv, tile, INPUT_0, acc)"
-    branches = [f"if (part == {i}) TILE_{i}({w}, tile, INPUT_{i}, acc)" for i, w in enumerate(("wq", "wk"))]
-    return f"{'; else '.join(branches)}; else TILE_2(wv, tile, INPUT_2, acc)"
+        return "TILE_0(part == 0 ? wq : part == 1 ? wk : wv, tile, rows, INPUT_0, acc)"
+    branches = [f"if (part == {i}) TILE_{i}({w}, tile, rows, INPUT_{i}, acc)" for i, w in enumerate(("wq", "wk"))]
+    return f"{'; else '.join(branches)}; else TILE_2(wv, tile, rows, INPUT_2, acc)"
 
 
 def _places(start_pos: Position | None) -> list[Tensor]:

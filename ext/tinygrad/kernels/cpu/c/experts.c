@@ -26,11 +26,11 @@ void ENTRY(f32* restrict out, INPUTS, const u8* restrict w,
         if (ids[p] != e) continue;
         const u8* x0 = INPUT_0 + (GATED ? p / USED : p) * (long)INPUT_ROW_0;
         vf acc[VECTORS];
-        TILE_0(w + e * (long)EXPERT_BYTES_0, tile, x0, acc);
+        TILE_0(w + e * (long)EXPERT_BYTES_0, tile, OUT_ROWS, x0, acc);
 #if GATED
         const u8* x1 = INPUT_1 + p / USED * (long)INPUT_ROW_1;
         vf ups[VECTORS];
-        TILE_1(up + e * (long)EXPERT_BYTES_1, tile, x1, ups);
+        TILE_1(up + e * (long)EXPERT_BYTES_1, tile, OUT_ROWS, x1, ups);
         UNROLL for (int v = 0; v < VECTORS; v++)
           store_rows(out + (long)p * OUT_ROWS, ACTIVATION(acc[v]) * ups[v], tile * TILE_ROWS + v * LANES, OUT_ROWS);
 #else

@@ -31,7 +31,7 @@ INLINE void FORMAT(tokens)(const ELEMENT* p, const f32* x, int n, vf* acc) {
   }
 }
 
-INLINE void FORMAT(tile)(const u8* weights, long tile, const u8* acts, vf* acc) {
+INLINE void FORMAT(tile)(const u8* weights, long tile, int rows, const u8* acts, vf* acc) {
   const long row = tile * TILE_ROWS;
   const ELEMENT* p = (const ELEMENT*)(weights + row / GROUP_ROWS * GROUP_BYTES) + row % GROUP_ROWS;
   for (int t = 0; t < TOKENS; t += TOGETHER) FORMAT(tokens)(p, (const f32*)acts + (long)t * COLS, TOKENS - t, acc + t * VECTORS);

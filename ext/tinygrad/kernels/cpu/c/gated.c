@@ -10,13 +10,13 @@ void ENTRY(f32* restrict out, INPUTS, const u8* restrict gate, const u8* restric
   NARROW_1
   for (long tile = SHARE(core_id, TILES(OUT_ROWS), TASKS); tile < SHARE(core_id + 1, TILES(OUT_ROWS), TASKS); tile++) {
     vf gates[TOKENS * VECTORS], ups[TOKENS * VECTORS];
-    TILE_0(gate, tile, INPUT_0, gates);
-    TILE_1(up, tile, INPUT_1, ups);
+    TILE_0(gate, tile, OUT_ROWS, INPUT_0, gates);
+    TILE_1(up, tile, OUT_ROWS, INPUT_1, ups);
     ADAPT_0(gates, tile)
     ADAPT_1(ups, tile)
     for (int t = 0; t < TOKENS; t++)
       UNROLL for (int v = 0; v < VECTORS; v++) {
-        const int row = tile * TILE_ROWS + v * LANES;
+        const int row = ROW(tile, v, OUT_ROWS);
 #if BIAS
         gates[t * VECTORS + v] += load_rows(bias, row, OUT_ROWS);
         ups[t * VECTORS + v] += load_rows(bias + OUT_ROWS, row, OUT_ROWS);

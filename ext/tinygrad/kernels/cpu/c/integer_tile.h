@@ -20,36 +20,40 @@
 #define BLOCKS (COLS / 32)
 #define GROUP_BYTES ((long)BLOCKS * BLOCK_BYTES + (SUPER ? BLOCKS / 8 : 0) * (long)SUPER_BYTES)
 
-// integers of LANES rows from row `first` on, 32 columns, as eight vectors of four columns
-INLINE void FORMAT(unpack)(const u8* p, int first, vb* w) {
+// integers of LANES rows from row `first` on, chunk c of four columns
+INLINE vb FORMAT(chunk)(const u8* p, int first, int c) {
+  vb w;
   p += 4 * first;
-  UNROLL for (int c = 0; c < 8; c++) {
-    if (BITS == 8) {
-      w[c] = LOAD(vb, p + 64 * c);
-      if (!DOT_SIGNED) w[c] ^= (u8)0x80;
-      continue;
-    }
-    if (BITS < 4) {
-      vus pairs = LOAD(vus, p + 64 * (c / 4));
-      w[c] = BITS_AS(vb, pairs >> (2 * (c % 4))) & (u8)0x03;
-      if (BITS == 3) {
-        vus plane = LOAD(vus, p + 128);
-        w[c] |= BITS_AS(vb, c < 2 ? plane << (2 - c) : plane >> (c - 2)) & (u8)0x04;
-      }
-      continue;
-    }
-    vus nibbles = LOAD(vus, p + 64 * (c / 2));
-    w[c] = BITS_AS(vb, c % 2 ? nibbles >> 4 : nibbles) & (u8)0x0f;
-    if (CODEBOOK) w[c] = codebook_values(w[c]);
-    if (BITS == 5) {
-      vus plane = LOAD(vus, p + 256);
-      w[c] |= BITS_AS(vb, c < 4 ? plane << (4 - c) : plane >> (c - 4)) & (u8)0x10;
-    }
-    if (BITS == 6) {
-      vus plane = LOAD(vus, p + 256 + 64 * (c / 4));
-      w[c] |= BITS_AS(vb, c % 4 < 2 ? plane << (4 - 2 * (c % 4)) : plane >> (2 * (c % 4) - 4)) & (u8)0x30;
-    }
+  if (BITS == 8) {
+    w = LOAD(vb, p + 64 * c);
+    return DOT_SIGNED ? w : w ^ (u8)0x80;
   }
+  if (BITS < 4) {
+    vus pairs = LOAD(vus, p + 64 * (c / 4));
+    w = BITS_AS(vb, pairs >> (2 * (c % 4))) & (u8)0x03;
+    if (BITS == 3) {
+      vus plane = LOAD(vus, p + 128);
+      w |= BITS_AS(vb, c < 2 ? plane << (2 - c) : plane >> (c - 2)) & (u8)0x04;
+    }
+    return w;
+  }
+  vus nibbles = LOAD(vus, p + 64 * (c / 2));
+  w = BITS_AS(vb, c % 2 ? nibbles >> 4 : nibbles) & (u8)0x0f;
+  if (CODEBOOK) w = codebook_values(w);
+  if (BITS == 5) {
+    vus plane = LOAD(vus, p + 256);
+    w |= BITS_AS(vb, c < 4 ? plane << (4 - c) : plane >> (c - 4)) & (u8)0x10;
+  }
+  if (BITS == 6) {
+    vus plane = LOAD(vus, p + 256 + 64 * (c / 4));
+    w |= BITS_AS(vb, c % 4 < 2 ? plane << (4 - 2 * (c % 4)) : plane >> (2 * (c % 4) - 4)) & (u8)0x30;
+  }
+  return w;
+}
+
+// all 32 columns of these rows, as eight chunks
+INLINE void FORMAT(unpack)(const u8* p, int first, vb* w) {
+  UNROLL for (int c = 0; c < 8; c++) w[c] = FORMAT(chunk)(p, first, c);
 }
 
 // scales and minima of LANES rows from row `first` on, of the block at p; super_scale and super_min are those of these rows
@@ -132,29 +136,66 @@ INLINE void FORMAT(tokens)(const u8* p, const vf* super_scale, const vf* super_m
 }
 #endif
 
-// acc[t * VECTORS + v] = rows of tile `tile` times token t
-INLINE void FORMAT(tile)(const u8* weights, long tile, const u8* acts, vf* acc) {
-  const long row = tile * TILE_ROWS;
-  const u8* p = weights + row / GROUP_ROWS * GROUP_BYTES;
+#if STREAMS > 1
+// the same for one token and a block of every stream
+INLINE void FORMAT(streams)(const u8** p, const vf* super_scale, const vf* super_min, const u8* acts, vf* acc) {
+  const i8* a = act_quants(acts, 1, 0);
+  UNROLL for (int s = 0; s < SCALE_SETS; s++) {
+    const vi negated = act_negated_sum(acts, 1, 0, s, SCALE_SETS);
+    vi products[VECTORS];
+    vs sums[VECTORS];
+    UNROLL for (int i = 0; i < VECTORS; i++) products[i] = negated * ZERO_ADDED;
+    UNROLL for (int c = s * (8 / SCALE_SETS); c < (s + 1) * (8 / SCALE_SETS); c++) {
+      c8x32 x = FOUR_COLUMNS(a, c);
+      const int k = c % (8 / SCALE_SETS);
+      UNROLL for (int i = 0; i < VECTORS; i++)
+        dot_step(FORMAT(chunk)(p[i / 2] + SCALE_BYTES * STORED_SETS, i % 2 * LANES, c), x, k, k == 8 / SCALE_SETS - 1, &sums[i], &products[i], SIGNED_8 ? 8 : BITS);
+      if (SIGNED_8) IN_ORDER4(products);
+      else IN_ORDER4(sums);
+    }
+    UNROLL for (int i = 0; i < VECTORS; i++) {
+      vf scale[SCALE_SETS], min[MIN_SETS];
+      FORMAT(scales)(p[i / 2], i % 2 * LANES, super_scale[i], super_min[i], scale, min);
+      acc[i] = FORMAT(add)(acc[i], products[i], negated, scale, min, s, acts, 0);
+    }
+  }
+}
+#endif
+
+// acc[t * VECTORS + v] = rows of tile `tile`, of a matrix of `rows`, times token t
+INLINE void FORMAT(tile)(const u8* weights, long tile, int rows, const u8* acts, vf* acc) {
+  const int first = tile * TILE_ROWS % GROUP_ROWS;
+  const u8* at[STREAMS];
+  UNROLL for (int s = 0; s < STREAMS; s++) {
+    const long group = tile * TILE_ROWS / GROUP_ROWS + s * TILES(rows);
+    at[s] = weights + (group < GROUPS(rows) ? group : tile) * GROUP_BYTES;
+  }
   for (int i = 0; i < TOKENS * VECTORS; i++) acc[i] = SPLAT(0);
   vf super_scale[VECTORS], super_min[VECTORS];
   UNROLL for (int v = 0; v < VECTORS; v++) super_scale[v] = super_min[v] = SPLAT(0);
-  for (int b = 0; b < BLOCKS; b++, acts += ACT_BLOCK(TOKENS), p += BLOCK_BYTES) {
-    if (SUPER && b % 8 == 0) {
-      UNROLL for (int v = 0; v < VECTORS; v++) {
-        super_scale[v] = load_half(p + 2 * (row % GROUP_ROWS + v * LANES));
-        if (HAS_MIN) super_min[v] = load_half(p + 32 + 2 * (row % GROUP_ROWS + v * LANES));
+  for (int b = 0; b < BLOCKS; b++, acts += ACT_BLOCK(TOKENS)) {
+    UNROLL for (int s = 0; s < STREAMS; s++) {
+      if (SUPER && b % 8 == 0) {
+        UNROLL for (int v = 0; v < TILE_VECTORS; v++) {
+          super_scale[s * TILE_VECTORS + v] = load_half(at[s] + 2 * (first + v * LANES));
+          if (HAS_MIN) super_min[s * TILE_VECTORS + v] = load_half(at[s] + 32 + 2 * (first + v * LANES));
+        }
+        at[s] += SUPER_BYTES;
       }
-      p += SUPER_BYTES;
+      UNROLL for (int line = 0; line < (BLOCK_BYTES + 63) / 64; line++) PREFETCH_WEIGHTS(at[s], 64 * line);
     }
-    UNROLL for (int line = 0; line < (BLOCK_BYTES + 63) / 64; line++) PREFETCH(p + AHEAD + 64 * line);
+#if STREAMS > 1
+    FORMAT(streams)(at, super_scale, super_min, acts, acc);
+#else
     int done = 0;
 #ifdef DOT_TOKENS
-    if (TOKENS >= DOT_TOKENS) FORMAT(tokens)(p, super_scale, super_min, acts, acc);
+    if (TOKENS >= DOT_TOKENS) FORMAT(tokens)(at[0], super_scale, super_min, acts, acc);
     done = TOKENS / DOT_TOKENS * DOT_TOKENS;
 #endif
     if (done < TOKENS)
-      UNROLL for (int v = 0; v < VECTORS; v++) FORMAT(rows)(p, row % GROUP_ROWS + v * LANES, super_scale[v], super_min[v], acts, done, acc + v);
+      UNROLL for (int v = 0; v < VECTORS; v++) FORMAT(rows)(at[0], first + v * LANES, super_scale[v], super_min[v], acts, done, acc + v);
+#endif
+    UNROLL for (int s = 0; s < STREAMS; s++) at[s] += BLOCK_BYTES;
   }
 }
 

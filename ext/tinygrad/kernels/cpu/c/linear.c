@@ -13,11 +13,11 @@ void ENTRY(f32* restrict out, INPUTS, const u8* restrict w,
   NARROW_0
   for (long tile = SHARE(core_id, TILES(OUT_ROWS), TASKS); tile < SHARE(core_id + 1, TILES(OUT_ROWS), TASKS); tile++) {
     vf acc[TOKENS * VECTORS];
-    TILE_0(w, tile, INPUT_0, acc);
+    TILE_0(w, tile, OUT_ROWS, INPUT_0, acc);
     ADAPT_0(acc, tile)
     for (int t = 0; t < TOKENS; t++)
       UNROLL for (int v = 0; v < VECTORS; v++) {
-        const int row = tile * TILE_ROWS + v * LANES;
+        const int row = ROW(tile, v, OUT_ROWS);
         const long at = (long)t * OUT_ROWS;
 #if BIAS
         acc[t * VECTORS + v] += load_rows(bias, row, OUT_ROWS);

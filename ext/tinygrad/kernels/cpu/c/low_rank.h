@@ -44,7 +44,8 @@ INLINE void narrow_row(const f32* x, const f32* norm, f32 eps, int cols, const C
 // the sums of a tile; token t's narrow row begins at narrow + t * stride
 #define ADAPT(acc, tile, RANK, b, gain, narrow, stride, rows)                                                       \
   UNROLL for (int v_ = 0; v_ < VECTORS; v_++) {                                                                     \
-    const int row_ = (tile) * TILE_ROWS + v_ * LANES;                                                               \
+    const int row_ = ROW(tile, v_, rows);                                                                           \
+    if (row_ >= (rows)) continue;                                                                                   \
     vf of_b_[RANK];                                                                                                 \
     UNROLL for (int j_ = 0; j_ < RANK; j_++) of_b_[j_] = load_change((b) + ((long)row_ / 16 * RANK + j_) * 16 + row_ % 16); \
     for (int t_ = 0; t_ < TOKENS; t_++) {                                                                           \
@@ -73,7 +74,8 @@ typedef struct { long a, b, gain, rank; } change_place;
     const f32 *gain_ = (const f32*)of_->gain, *narrow_ = (narrow) + (long)t_ * (stride);                            \
     const int rank_ = of_->rank;                                                                                    \
     UNROLL for (int v_ = 0; v_ < VECTORS; v_++) {                                                                   \
-      const int row_ = (tile) * TILE_ROWS + v_ * LANES;                                                             \
+      const int row_ = ROW(tile, v_, rows);                                                                         \
+      if (row_ >= (rows)) continue;                                                                                 \
       const CHANGE* at_ = b_ + (long)row_ / 16 * rank_ * 16 + row_ % 16;                                            \
       vf y_ = (acc)[t_ * VECTORS + v_], odd_ = SPLAT(0);                                                            \
       if (gain_ != 0) y_ *= load_rows(gain_, row_, (rows));                                                         \

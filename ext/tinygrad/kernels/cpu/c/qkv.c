@@ -13,12 +13,14 @@ void ENTRY(f32* restrict q, CACHE* restrict cache_k, CACHE* restrict cache_v, IN
   for (long i = SHARE(core_id, tiles, TASKS); i < SHARE(core_id + 1, tiles, TASKS); i++) {
     const int part = i < q_tiles ? 0 : i < q_tiles + kv_tiles ? 1 : 2;
     const long tile = i - (part == 0 ? 0 : part == 1 ? q_tiles : q_tiles + kv_tiles);
+    const int rows = (part == 0 ? Q_HEADS : KV_HEADS) * HEAD_DIM;
     vf acc[TOKENS * VECTORS];
-    PROJECT(part, tile, acc);
+    PROJECT(part, tile, rows, acc);
     ADAPT_PART(part, acc, tile)
     for (int t = 0; t < TOKENS; t++)
       UNROLL for (int v = 0; v < VECTORS && IS_THERE(t); v++) {
-        const int row = tile * TILE_ROWS + v * LANES, head = row / HEAD_DIM, in_head = row % HEAD_DIM;
+        const int row = ROW(tile, v, rows), head = row / HEAD_DIM, in_head = row % HEAD_DIM;
+        if (STREAMS > 1 && row >= rows) continue;
         const long position = POSITION(t), at = SLOT(t) + ((long)head * CACHE_ROWS + position) * HEAD_DIM + in_head;
         vf x = acc[t * VECTORS + v];
 #if BIAS

@@ -12,7 +12,7 @@ INLINE vf FORMAT(load)(const u8* p) {
   return LOAD(vf, p);
 }
 
-INLINE void FORMAT(tile)(const u8* weights, long tile, const u8* acts, vf* acc) {
+INLINE void FORMAT(tile)(const u8* weights, long tile, int rows, const u8* acts, vf* acc) {
   for (int row = 0; row < TILE_ROWS; row += SIDE) {
     const u8* p = weights + (tile * TILE_ROWS + row) * ROW_BYTES;
     for (int token = 0; token < TOKENS; token += TOGETHER) {

@@ -221,47 +221,39 @@ INLINE vi dot_chunks(const vb* w, int first, int n, const i8* a, vi acc, int bit
 typedef char c8x32 __attribute__((vector_size(32)));
 typedef short s16x16 __attribute__((vector_size(32)));
 INLINE c8x32 magnitude(c8x32 x) { return BITS_AS(c8x32, __builtin_elementwise_abs(BITS_AS(vsb, x))); }
-INLINE vi dot_chunks(const vb* w, int first, int n, const i8* a, vi acc, int bits) {
+// acc += four columns, w times x, the k-th of those that come one after another; sum holds them in 16 bits until `last`, or until no more fit
+INLINE void dot_step(vb w, c8x32 x, int k, int last, vs* sum, vi* acc, int bits) {
   // (2^bits - 1) * 127 * 2 fits 16 bits this often; 8-bit weights need the sign trick and fit once
   const int fits = bits <= 4 ? 8 : bits == 5 ? 4 : bits == 6 ? 2 : 1;
   const vs ones = 1;
-  vs sums = 0;
-  UNROLL for (int c = first; c < first + n; c++) {
-    c8x32 x = BITS_AS(c8x32, SPLATI(LOAD(i32, a + 4 * c))), y = BITS_AS(c8x32, w[c]);
-    vs products = bits == 8 ? BITS_AS(vs, __builtin_ia32_pmaddubsw256(magnitude(y), __builtin_ia32_psignb256(x, y)))
-                            : BITS_AS(vs, __builtin_ia32_pmaddubsw256(y, x));
-    sums = (c - first) % fits ? sums + products : products;
-    if ((c - first) % fits == fits - 1 || c == first + n - 1) acc += BITS_AS(vi, __builtin_ia32_pmaddwd256(BITS_AS(s16x16, sums), BITS_AS(s16x16, ones)));
-  }
+  c8x32 y = BITS_AS(c8x32, w);
+  vs products = bits == 8 ? BITS_AS(vs, __builtin_ia32_pmaddubsw256(magnitude(y), __builtin_ia32_psignb256(x, y)))
+                          : BITS_AS(vs, __builtin_ia32_pmaddubsw256(y, x));
+  *sum = k % fits ? *sum + products : products;
+  if (k % fits == fits - 1 || last) *acc += BITS_AS(vi, __builtin_ia32_pmaddwd256(BITS_AS(s16x16, *sum), BITS_AS(s16x16, ones)));
+}
+#define FOUR_COLUMNS(a, c) BITS_AS(c8x32, SPLATI(LOAD(i32, (a) + 4 * (c))))
+INLINE vi dot_chunks(const vb* w, int first, int n, const i8* a, vi acc, int bits) {
+  vs sum = 0;
+  UNROLL for (int c = first; c < first + n; c++) dot_step(w[c], FOUR_COLUMNS(a, c), c - first, c == first + n - 1, &sum, &acc, bits);
   return acc;
-}// The same for DOT_TOKENS tokens and two vectors of rows, chunk after chunk: a broadcast serves both vectors, and eight independent sums hide each
+}
+
+// The same for DOT_TOKENS tokens and two vectors of rows, chunk after chunk: a broadcast serves both vectors, and eight independent sums hide each
 // other's latency. w: 8 chunks of the first rows, then 8 of the others; acc[2 t + v].
 #define DOT_TOKENS 4
 // left alone, the compiler adds in an order that needs more registers than there are
-#define IN_ORDER(s) __asm__ volatile("" : "+x"(s[0]), "+x"(s[1]), "+x"(s[2]), "+x"(s[3]), "+x"(s[4]), "+x"(s[5]), "+x"(s[6]), "+x"(s[7]))
+#define IN_ORDER4(s) __asm__ volatile("" : "+x"((s)[0]), "+x"((s)[1]), "+x"((s)[2]), "+x"((s)[3]))
+#define IN_ORDER8(s) __asm__ volatile("" : "+x"((s)[0]), "+x"((s)[1]), "+x"((s)[2]), "+x"((s)[3]), "+x"((s)[4]), "+x"((s)[5]), "+x"((s)[6]), "+x"((s)[7]))
 INLINE void dot_tokens(const vb* w, int first, int n, const i8* a, vi* acc, int bits) {
-  const int fits = bits <= 4 ? 8 : bits == 5 ? 4 : bits == 6 ? 2 : 1;
-  const vs ones = 1;
   vs sums[2 * DOT_TOKENS];
   UNROLL for (int c = first; c < first + n; c++) {
     UNROLL for (int t = 0; t < DOT_TOKENS; t++) {
-      c8x32 x = BITS_AS(c8x32, SPLATI(LOAD(i32, a + 32 * t + 4 * c)));
-      UNROLL for (int v = 0; v < 2; v++) {
-        c8x32 y = BITS_AS(c8x32, w[8 * v + c]);
-        vs products = bits == 8 ? BITS_AS(vs, __builtin_ia32_pmaddubsw256(magnitude(y), __builtin_ia32_psignb256(x, y)))
-                                : BITS_AS(vs, __builtin_ia32_pmaddubsw256(y, x));
-        vs* sum = &sums[2 * t + v];
-        *sum = (c - first) % fits ? *sum + products : products;
-        if (fits == 1) acc[2 * t + v] += BITS_AS(vi, __builtin_ia32_pmaddwd256(BITS_AS(s16x16, products), BITS_AS(s16x16, ones)));
-      }
+      c8x32 x = FOUR_COLUMNS(a + 32 * t, c);
+      UNROLL for (int v = 0; v < 2; v++) dot_step(w[8 * v + c], x, c - first, c == first + n - 1, &sums[2 * t + v], &acc[2 * t + v], bits);
     }
-    if (fits == 1) {
-      IN_ORDER(acc);
-      continue;
-    }
-    IN_ORDER(sums);
-    if ((c - first) % fits == fits - 1 || c == first + n - 1)
-      UNROLL for (int i = 0; i < 2 * DOT_TOKENS; i++) acc[i] += BITS_AS(vi, __builtin_ia32_pmaddwd256(BITS_AS(s16x16, sums[i]), BITS_AS(s16x16, ones)));
+    if (bits > 6) IN_ORDER8(acc);
+    else IN_ORDER8(sums);
   }
 }
 #else

@@ -6,8 +6,26 @@
 #else
 #define TILE_ROWS (TOKENS == 1 ? GROUP_ROWS : LANES)  // one token takes a whole group, so that its activations are loaded once for all rows
 #endif
-#define VECTORS (TILE_ROWS / LANES)              // float vectors a token has in a tile
-#define TILES(rows) (((rows) + GROUP_ROWS - 1) / GROUP_ROWS * (GROUP_ROWS / TILE_ROWS))
+#define TILE_VECTORS (TILE_ROWS / LANES)
+#define GROUPS(rows) (((rows) + GROUP_ROWS - 1) / GROUP_ROWS)
+
+// A tile of one token may be several groups of rows, as far apart as there are tiles: processors that fetch no more than 11 GB/s along one stream of
+// addresses fetch 18 along several (AMD's Zen 3). A group that is not there is the first one again, and its results are not stored.
+#if defined(DOT_TOKENS) && TOKENS == 1 && defined(FLOAT_INPUT) && !FLOAT_INPUT && !PREPARED
+#define STREAMS 2
+#else
+#define STREAMS 1
+#endif
+#define VECTORS (TILE_VECTORS * STREAMS)  // float vectors a token has in a tile
+#define TILES(rows) ((GROUPS(rows) + STREAMS - 1) / STREAMS * (GROUP_ROWS / TILE_ROWS))
+#define ROW(tile, v, rows) (((tile) + (v) / TILE_VECTORS * TILES(rows)) * TILE_ROWS + (v) % TILE_VECTORS * LANES)  // the first one of vector v
+
+// what decode reads next: several streams have the hardware's prefetching, and what comes from here only brings it into the first-level cache
+#if STREAMS == 1
+#define PREFETCH_WEIGHTS(p, at) PREFETCH((p) + AHEAD + (at))
+#else
+#define PREFETCH_WEIGHTS(p, at) __builtin_prefetch((p) + 1024 + (at), 0, 3)
+#endif
 
 // where tasks divide n tiles: task i of `tasks` takes [SHARE(i), SHARE(i + 1)); never a part of a group
 #define SHARE(i, n, tasks) ((long)(n) / (GROUP_ROWS / TILE_ROWS) * (i) / (tasks) * (GROUP_ROWS / TILE_ROWS))
