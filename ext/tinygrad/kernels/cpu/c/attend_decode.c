@@ -51,6 +51,8 @@ void ENTRY(f32* restrict partial, const f32* restrict q, const CACHE* restrict k
     for (int p = 0; p < CHUNK; p += 4) {
       const CACHE* row[4];  // positions that do not count repeat the last one
       UNROLL for (int i = 0; i < 4 * HEAD_DIM; i += 64 / (int)sizeof(CACHE)) PREFETCH(keys + p * HEAD_DIM + ahead + i);
+      // the first values have no chunk before them that would fetch them
+      if (first == begin) UNROLL for (int i = 0; i < 4 * HEAD_DIM; i += 64 / (int)sizeof(CACHE)) PREFETCH(values + p * HEAD_DIM + i);
       UNROLL for (int j = 0; j < 4; j++) row[j] = keys + (p + j < count ? p + j : count - 1) * HEAD_DIM;
       for (int h = 0; h < HEADS; h += HB) {
         vf dots[HB][4];
