@@ -54,18 +54,20 @@ def test_facts_of_the_chats_libraries_are_added(chats, tmp_path):
 
 def test_notes_of_the_memory_are_added(chats):
     def scribe(prompt):
-        """Notes the dog, and says little otherwise."""
-        return "My dog is called Rex." if "Copy what" in prompt.rsplit("<|im_start|>user", 1)[-1] else "Nice."
+        """Copies what it is asked to note, and says little otherwise."""
+        asked = prompt.rsplit("<|im_start|>user\n", 1)[-1].split("<|im_end|>")[0]
+        return asked.split("\n")[0] if "Copy what" in asked else "Nice."
 
     chat = chats(llama=FakeLlama(scribe, max_context=400), max_tokens=20, fields={"settings": {"context": "summarize"}})
-    chat.say("Someone in this house answers to Rex.")
+    fact = "Rex is the dog of this house."  # no statement of the user's about themselves, which would be found without a memory
+    chat.say(fact)
     asked = {"text": "What is the name of my dog?"}
     assert chat.call("POST", "/enrich", 200, **asked)["facts"] == []
     scheduler = chat.server.service.scheduler
     for number in range(12):
-        chat.say(f"Now we talk of other things for a good long while so that room is used up, round {number}.")
+        chat.say(f"Is there other talk for a good long while, so that room is used up, in round {number}?")  # a question is not noted
         chat.server.wait(lambda: scheduler.active == scheduler.waiting == 0)
-    assert chat.call("POST", "/enrich", 200, **asked)["facts"] == ["I said: My dog is called Rex."]
+    assert chat.call("POST", "/enrich", 200, **asked)["facts"] == [f"I said: {fact}"]
 
 
 @pytest.mark.parametrize("body", [{"text": " "}, {"text": "Why?", "more": 1}, {}, {"text": 7}])
