@@ -1,7 +1,9 @@
 """Servers as processes of their own, and the plainest of streaming clients, for bench.server and bench.server_soak."""
 
+import dataclasses
 import importlib.util
 import json
+import os
 import re
 import shutil
 import socket
@@ -9,7 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,10 +49,13 @@ class Served:
 
 
 @contextmanager
-def townhall(model: Path | None, flags: Sequence[str] = (), bare: bool = False, root: Path = ROOT) -> Iterator[Served]:
+def townhall(
+    model: Path | None, flags: Sequence[str] = (), bare: bool = False, root: Path = ROOT, threads: int | None = None
+) -> Iterator[Served]:
     """`townhall serve` of a checkout, ready; Stacy is asked, or the bare model, which other servers have too."""
     chosen = ["--model", str(model)] if model else []
-    with _running([sys.executable, "-m", "townhall", "serve", "--port", (port := free_port()), *chosen, *flags], port, root) as (url, pid):
+    command = [sys.executable, "-m", "townhall", "serve", "--port", (port := free_port()), *chosen, *flags]
+    with _running(command, port, root, {"THREADS": str(threads)} if threads else {}) as (url, pid):
         named = httpx.get(f"{url}/models").json()["data"]
         yield Served("townhall", url, named[-1]["id"] if bare else "stacy", pid)
 
@@ -74,17 +79,34 @@ def llama_cpp(model: Path, slots: int, context: int) -> Iterator[Served]:
 
 
 @contextmanager
-def llama_server(binary: Path, model: Path, slots: int, context: int) -> Iterator[Served]:
+def named_server(path: Path, model: Path, slots: int, context: int, threads: int | None = None) -> Iterator[Served]:
+    """What --against PATH names: another checkout of Townhall (a folder), or llama.cpp's llama-server (a program)."""
+    if path.is_dir():
+        with townhall(model, ["--slots", str(slots), "--max-context", str(context)], bare=True, root=path, threads=threads) as served:
+            yield dataclasses.replace(served, name=path.name[:11])
+    elif path.is_file() and os.access(path, os.X_OK):
+        with llama_server(path, model, slots, context, threads) as served:
+            yield served
+    else:
+        sys.exit(f"bench.server: --against {path} is no checkout of Townhall and no program; name a folder, or llama.cpp's llama-server")
+
+
+@contextmanager
+def llama_server(binary: Path, model: Path, slots: int, context: int, threads: int | None = None) -> Iterator[Served]:
     """llama.cpp's own program, with as many sequences in a batch as there are slots."""
     port = free_port()
     command = [str(binary), "-m", str(model), "--port", port, "-np", str(slots), "-c", str(slots * context), "--log-disable"]
+    command += ["-t", str(threads), "-tb", str(threads)] if threads else []
     with _running(command, port) as (url, pid):
         yield Served("llama.cpp", url, httpx.get(f"{url}/models").json()["data"][0]["id"], pid)
 
 
 @contextmanager
-def _running(command: Sequence[str], port: str, root: Path = ROOT) -> Iterator[tuple[str, int]]:
-    process = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def _running(
+    command: Sequence[str], port: str, root: Path = ROOT, environment: Mapping[str, str] | None = None
+) -> Iterator[tuple[str, int]]:
+    surroundings = {**os.environ, **(environment or {})}
+    process = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=surroundings)
     url = f"http://127.0.0.1:{port}/v1"
     try:
         ends = time.monotonic() + LOADING

@@ -1,7 +1,8 @@
-"""Many clients at once: python -m bench.server [--clients 1 4 16] [--against llama.cpp]
+"""Many clients at once: python -m bench.server [--clients 1 4 16] [--against llama.cpp | PATH]
 
 Each client has a chat of five turns with the bare model, all of them at the same time: time to first token, tokens per second in all, the
-share of each prompt that was in a cache, and what turn five had to read. Sizes and seeds are fixed, so runs differ in time alone.
+share of each prompt that was in a cache, and what turn five had to read. Sizes and seeds are fixed, so runs differ in time alone. PATH is a
+llama-server, or another checkout of Townhall. bench.server_batches alternates the two, with single replies instead of chats.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from bench.served import Served, at, chunks, llama_cpp, townhall
+from bench.served import Served, at, chunks, llama_cpp, named_server, townhall
 from townhall.cli.chat_options import ChatOptions
 
 QUESTIONS = (
@@ -104,7 +105,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="model file  [default: the one that pull_llama.sh fetches]")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16])
-    parser.add_argument("--against", choices=["llama.cpp"])
+    parser.add_argument(
+        "--against", metavar="llama.cpp|PATH", help="llama.cpp's server (on the PATH, or Python's), or the path of a server"
+    )
     options = parser.parse_args()
     model = ChatOptions(model=options.model).model_path()
     most = max(options.clients)
@@ -119,7 +122,9 @@ def main() -> None:
     with townhall(model, flags, bare=True) as served:
         run(served)
     if options.against:
-        with llama_cpp(model, most, CONTEXT) as served:
+        there = Path(options.against).absolute()
+        other = llama_cpp(model, most, CONTEXT) if options.against == "llama.cpp" else named_server(there, model.absolute(), most, CONTEXT)
+        with other as served:
             run(served)
 
 

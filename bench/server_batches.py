@@ -1,23 +1,28 @@
-"""Replies side by side: python -m bench.server_batches [--clients 1 4 16] [--against PATH] [--rounds 3]
+"""Replies side by side: python -m bench.server_batches [--clients 1 4 16] [--against PATH] [--rounds 3] [--threads N]
 
 Each client streams one reply of 64 tokens to a prompt of about 64, all at the same time: tokens per second in all, and the time between
 tokens. Then a prompt of 4,000 tokens arrives while three others are answered: by how much their next token is late. PATH is another
-checkout of Townhall, such as a git worktree of an earlier commit, or a llama-server; rounds alternate, and ratios are of medians.
+checkout of Townhall, such as a git worktree of an earlier commit, or a llama-server; rounds alternate, both have as many threads, and
+ratios are of medians. Where a llama-batched-bench lies beside the llama-server, each round runs it, too.
 """
 
 import argparse
 import asyncio
+import json
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from bench.served import Served, at, chunks, llama_server, townhall
+from bench.served import Served, at, chunks, named_server, townhall
+from ext.tinygrad.graph.pool import thread_count
 from townhall.cli.chat_options import ChatOptions
 
 REPLY = 64  # tokens
@@ -73,33 +78,58 @@ async def beside_a_long_prompt(served: Served, seed: int) -> float:
     return max((b - a for a, b in spans), default=0.0)
 
 
-def report(name: str, found: dict[int, list[tuple[float, list[float]]]], long: Sequence[float]) -> None:
-    """A line for each number of clients, and one for the long prompt."""
-    alone: float | None = None
-    for clients, rounds in found.items():
-        rate = statistics.median(rate for rate, _ in rounds)
-        gaps = [gap for _, all_gaps in rounds for gap in all_gaps]
-        alone = alone or rate
-        print(
-            f"{name:<12}{clients:>8}{rate:>12.1f}{rate / alone:>10.2f}"
-            + "".join(f"{1000 * at(gaps, percent):>10.1f}" for percent in (50, 95, 99)),
-            flush=True,
-        )
-    if long:
-        print(
-            f"{name:<12} beside a prompt of {LONG_PROMPT} tokens the latest token took {1000 * statistics.median(long):.0f} ms", flush=True
-        )
+@dataclass
+class Measured:
+    """Of one server, by the number of clients: a round is (tokens per second, seconds between tokens)."""
+
+    rounds: dict[int, list[tuple[float, list[float]]]]
+    long: list[float] = field(default_factory=list)  # of each round: the latest token beside a long prompt
+
+    def rate(self, clients: int) -> float:
+        return statistics.median(rate for rate, _ in self.rounds[clients])
+
+    def between(self, clients: int, percent: int) -> float:
+        return at([gap for _, gaps in self.rounds[clients] for gap in gaps], percent)
+
+
+def batched(binary: Path, model: Path, clients: Sequence[int], threads: int) -> dict[int, float]:
+    """Tokens per second of so many sequences in llama-batched-bench, no server around them: prompts and replies as long as here."""
+    most = max(clients)
+    sizes = ["-npp", str(REPLY), "-ntg", str(REPLY), "-npl", ",".join(map(str, clients)), "-c", str(2 * REPLY * most), "-ub", "512"]
+    command = [str(binary), "-m", str(model), *sizes, "-t", str(threads), "-tb", str(threads), "--output-format", "jsonl"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    found = [json.loads(line) for line in (run.stdout + run.stderr).splitlines() if line.startswith("{") and '"speed_tg"' in line]
+    if run.returncode or len(found) < len(clients):
+        sys.exit(f"bench.server_batches: {binary} gave no figures: {run.stderr.strip()[-300:]}")
+    return {one["pl"]: one["pl"] * one["tg"] / one["t"] for one in found}
+
+
+def report(found: dict[str, Measured], bare: dict[int, list[float]]) -> None:
+    """A line for each server and number of clients, and ratios of the first server to the others."""
+    print(HEADER)
+    for name, measured in found.items():
+        alone = measured.rate(min(measured.rounds)) if measured.rounds else 0.0
+        for clients in measured.rounds:
+            rate, between = measured.rate(clients), [1000 * measured.between(clients, percent) for percent in (50, 95, 99)]
+            print(f"{name:<12}{clients:>8}{rate:>12.1f}{rate / alone:>10.2f}" + "".join(f"{one:>10.1f}" for one in between))
+        if measured.long:
+            late = f"{1000 * statistics.median(measured.long):.0f} ms (at most {1000 * max(measured.long):.0f})"
+            print(f"{name:<12} beside a prompt of {LONG_PROMPT} tokens the latest token took {late}")
+    for clients, rates in bare.items():
+        print(f"{'batched':<12}{clients:>8}{statistics.median(rates):>12.1f}  llama-batched-bench")
+    first = next(iter(found.values()))
+    for clients in first.rounds:
+        ratios = [f"{first.rate(clients) / other.rate(clients):.2f} times {name}" for name, other in list(found.items())[1:]]
+        ratios += [f"{first.rate(clients) / statistics.median(bare[clients]):.2f} times llama-batched-bench"] if bare else []
+        ratios += [
+            f"p95 between tokens {first.between(clients, 95) / other.between(clients, 95):.2f} times {name}'s"
+            for name, other in list(found.items())[1:]
+        ]
+        if ratios:
+            print(f"{clients:>2} clients: {', '.join(ratios)}")
 
 
 HEADER = f"{'server':<12}{'clients':>8}{'tokens/s':>12}{'of alone':>10}{'p50 ms':>10}{'p95 ms':>10}{'p99 ms':>10}"
-
-
-@contextmanager
-def other(path: Path, model: Path, slots: int) -> Iterator[Served]:
-    """What --against names."""
-    flags = ["--slots", str(slots), "--max-context", str(CONTEXT)]
-    with townhall(model, flags, bare=True, root=path) if path.is_dir() else llama_server(path, model, slots, CONTEXT) as served:
-        yield served
 
 
 def main() -> None:
@@ -108,28 +138,40 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--against", type=Path, help="a checkout of Townhall, or llama.cpp's llama-server")
+    parser.add_argument("--threads", type=int, help="of each server  [default: as Townhall chooses]")
     parser.add_argument("--no-long", action="store_true", help="leave the prompt of 4,000 tokens out")
+    parser.add_argument("--only-long", action="store_true", help="nothing but that")
     options = parser.parse_args()
     model, most = ChatOptions(model=options.model).model_path().absolute(), max(options.clients)
+    threads: int = options.threads or thread_count()
+    against = options.against.absolute() if options.against else None
     with ExitStack() as stack:
         flags: list[Any] = ["--slots", str(most), "--max-context", str(CONTEXT)]
-        subjects: dict[str, Served] = {"here": stack.enter_context(townhall(model, flags, bare=True))}
-        if options.against:
-            subjects[options.against.name[:11]] = stack.enter_context(other(options.against.absolute(), model, most))
-        found: dict[str, dict[int, list[tuple[float, list[float]]]]] = {name: {n: [] for n in options.clients} for name in subjects}
-        long: dict[str, list[float]] = {name: [] for name in subjects}
+        subjects: dict[str, Served] = {"here": stack.enter_context(townhall(model, flags, bare=True, threads=threads))}
+        if against:
+            other = stack.enter_context(named_server(against, model, most, CONTEXT, threads))
+            subjects[other.name] = other
+        bench = against.parent / "llama-batched-bench" if against and against.is_file() else None
+        found = {name: Measured({n: [] for n in options.clients}) for name in subjects}
+        bare: dict[int, list[float]] = {n: [] for n in options.clients} if bench and bench.exists() and not options.only_long else {}
         measure: Callable[..., Any] = asyncio.run
         for served in subjects.values():
             measure(side_by_side(served, 1, -1))
         for seed in range(options.rounds):
             for name, served in subjects.items():
-                for clients in options.clients:
-                    found[name][clients].append(measure(side_by_side(served, clients, seed)))
+                if not options.only_long:
+                    for clients in options.clients:
+                        found[name].rounds[clients].append(measure(side_by_side(served, clients, seed)))
                 if not options.no_long:
-                    long[name].append(measure(beside_a_long_prompt(served, seed)))
-    print(HEADER)
-    for name in subjects:
-        report(name, found[name], long[name])
+                    found[name].long.append(measure(beside_a_long_prompt(served, seed)))
+            if bare and bench:
+                for clients, rate in batched(bench, model, options.clients, threads).items():
+                    bare[clients].append(rate)
+    if options.only_long:
+        for measured in found.values():
+            measured.rounds.clear()
+    print(f"{threads} threads, replies of {REPLY} tokens, medians of {options.rounds} alternating rounds")
+    report(found, bare)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from townhall.prompt import Prompt
 from townhall.prompt_builder import settle_cache
 from townhall.server.errors import APIError
 from townhall.server.prompt_logprobs import UnscoredToken, score
-from townhall.server.slots import Adapters, Lane, Slot, SlotRequest
+from townhall.server.slots import Adapters, Lane, PrefixLookup, Slot, SlotRequest
 from townhall.via.answering import SentFigures
 
 
@@ -125,6 +125,7 @@ class Job:
     decode_seconds: float = 0.0
     first_seconds: float | None = None
     seeds: list[int] = field(default_factory=list)
+    lookups: list[PrefixLookup] = field(default_factory=list)  # of its prompts in the caches
     scored: Sequence[TokenLogprob | UnscoredToken] = ()  # of the last prompt that was echoed
     over: Callable[[], object] = lambda: None  # called on the engine's thread when nothing more comes, whatever the reason
 
@@ -190,6 +191,9 @@ class Job:
         loop = AnswerLoop(llama, run.ids, slot.cache, generate, streamed)
         if first:
             self.cached_tokens += loop.cached
+        if first and not run.scored:
+            self.lookups.append(PrefixLookup(slot.source, len(run.ids), loop.cached))
+            slot.source = "conversation"  # of the next prompt in this slot
         completed, decoded, steps = self.completion_tokens, self.decode_seconds, loop.steps()
         self._loop = loop
         try:

@@ -76,6 +76,8 @@ REPLIES: dict[str, JSON] = {
         {"active": COUNT, "waiting": COUNT, "prompt_tokens": COUNT, "completion_tokens": COUNT, "replies": COUNT}
         | {"rate_sum": {**_NUMBER, "description": "Sum of the replies' tokens per second: what it grows by, over `replies`, is a mean."}}
         | {"tokens_per_second": {"type": ["number", "null"]}}
+        | {"prefix_cache": schema({"queries": COUNT, "hits": COUNT})}
+        | {"speculation": {"anyOf": [schema({"draft": COUNT, "accepted": COUNT}), {"type": "null"}]}}
     ),
 }
 
@@ -189,10 +191,24 @@ class ModelRoutes:
 
     async def meter(self, request: Request) -> Response:
         """GET /townhall/models/meter."""
-        value, scheduler = self._service.metrics.registry.get_sample_value, self._service.scheduler
-        total, replies = value("townhall_tokens_per_second_sum") or 0.0, value("townhall_tokens_per_second_count") or 0
-        counts = {name: int(value(f"townhall_{name}_total") or 0) for name in ("prompt_tokens", "completion_tokens")}
-        state = {"active": scheduler.active, "waiting": scheduler.waiting, **counts, "replies": int(replies), "rate_sum": total}
+        scheduler, metrics = self._service.scheduler, self._service.metrics
+
+        def value(name: str) -> float:
+            return metrics.total(f"townhall_{name}") or 0.0
+
+        total, replies = value("tokens_per_second_sum"), int(value("tokens_per_second_count"))
+        counts = {name: int(value(f"{name}_total")) for name in ("prompt_tokens", "completion_tokens")}
+        cache = {name: int(value(f"prefix_cache_{name}_total")) for name in ("queries", "hits")}
+        guesses = {name: int(value(f"spec_decode_num_{name}_tokens_total")) for name in ("draft", "accepted")}
+        state = {
+            "active": scheduler.active,
+            "waiting": scheduler.waiting,
+            **counts,
+            "prefix_cache": cache,
+            "speculation": guesses if self._service.options.speculate else None,
+            "replies": replies,
+            "rate_sum": total,
+        }
         return json_response({**state, "tokens_per_second": round(total / replies, 1) if replies else None})
 
     def _path(self) -> Path | None:

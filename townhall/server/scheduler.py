@@ -44,6 +44,18 @@ class Batchable(Protocol):
     def upcoming(self) -> Any: ...  # what SharesPasses.compute_ahead takes; None where the next step has passes of its own
 
 
+@dataclass
+class PassCount:
+    """Passes that computed next tokens, and how many tokens."""
+
+    passes: int = 0
+    rows: int = 0
+
+    def add(self, rows: int) -> None:
+        self.passes += 1
+        self.rows += rows
+
+
 @dataclass(eq=False)
 class Active:
     """A job that has its slot."""
@@ -71,9 +83,9 @@ class Scheduler:
     waiting, and every next token is late by that piece at most. A job that fails takes its cache with it and nothing else.
     """
 
-    def __init__(self, max_queue: int, turns: EngineTurns | None = None):
-        """`turns` are shared with the schedulers of other models in this process."""
-        self.max_queue, self.turns = max_queue, turns or EngineTurns()
+    def __init__(self, max_queue: int, turns: EngineTurns | None = None, passes: PassCount | None = None):
+        """`turns` are shared with the schedulers of other models in this process; `passes` counts on, if it is there."""
+        self.max_queue, self.turns, self.passes = max_queue, turns or EngineTurns(), passes or PassCount()
         self._waiting: deque[Work] = deque()
         self._active: list[Active] = []
         self._changed = threading.Condition()
@@ -214,7 +226,13 @@ class Scheduler:
             self._share(sharing, slots, turns)
         else:
             for active in turns:
+                self._decode_alone(active)
                 self._step(slots, active)
+
+    def _decode_alone(self, active: Active) -> None:
+        """Count a step with a pass of its own, if it is one for the next token."""
+        if active.batchable and not active.batchable.reading:
+            self.passes.add(1)
 
     def _share(self, llama: SharesPasses, slots: Slots, turns: Sequence[Active]) -> None:
         """One pass for the next tokens of all that have come to that, the longest waiting first, and one piece of a prompt."""
@@ -225,6 +243,7 @@ class Scheduler:
         reading = [active for active in own if active.batchable is None or active.batchable.reading]
         for active in own:
             if active not in reading:  # it answers through adapters that no passes are ready for, say
+                self._decode_alone(active)
                 self._step(slots, active)
         if reading:
             llama.patience = PATIENCE if upcoming else None
@@ -250,6 +269,8 @@ class Scheduler:
                 for active in together:
                     self._give_up(slots, active, error)
                 return
+        if together:
+            self.passes.add(rows)
         for active in together:
             active.turn = self._rounds
             going = self._step(slots, active)

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from townhall import process_memory
@@ -24,7 +25,7 @@ from townhall.server.model_lease import ModelLease
 from townhall.server.planned_request import PlannedRequest
 from townhall.server.remote_job import RemoteJob, RemoteJobs
 from townhall.server.request_planner import Planner
-from townhall.server.scheduler import Scheduler, Work
+from townhall.server.scheduler import PassCount, Scheduler, Work
 from townhall.server.serve_options import ServeOptions
 from townhall.server.served_models import SampledAnswers, ServedModel, ServedModels
 from townhall.server.slots import Adapters, Lane, Slots
@@ -79,6 +80,7 @@ class Service:
         self.services.append(self)
         self.pool: ModelPool | None = None  # where the first of several models has one
         self.idle: Callable[[], Any] = lambda: None  # called on the engine's thread when it has nothing left to do
+        self.passes = PassCount()  # of all schedulers that this service had
         self.scheduler = self._new_scheduler()
         self.metrics: Metrics = first.metrics if first else Metrics()
         self.remote: RemoteJobs | None = RemoteJobs(RemoteModel(options.via), note, self._finished) if options.via else None
@@ -94,7 +96,7 @@ class Service:
         self._summary_store: SummaryStore | None = None
         self._enricher: Enricher | None = None
         self._planning = ThreadPoolExecutor(1, thread_name_prefix="planner")
-        self._speculated: Any = None
+        self._speculated: list[Any] = []  # of each model that was loaded here: SpeculationCount
         self._summary_checkpoints = SummaryCheckpoints()
         if first is None:
             self._watch()
@@ -110,17 +112,23 @@ class Service:
         watch("townhall_active", "Requests that take turns on the engine.", total(lambda scheduler: scheduler.active))
         evicted = total(lambda scheduler: scheduler.slots.evicted if scheduler.slots else 0)
         watch("townhall_evicted", "Conversations that lost their cache to another.", evicted)
+        count = self.metrics.watch_count
+        count("townhall_decode_passes", "Passes that computed next tokens.", lambda: sum(one.passes.passes for one in self.services))
+        count("townhall_decode_rows", "Tokens that they computed, guesses included.", lambda: sum(one.passes.rows for one in self.services))
         if self.options.speculate:
             guesses = (
-                ("guessed", "guessed", "Tokens that a pass computed on suspicion."),
-                ("guesses_accepted", "accepted", "Of them those that were drawn."),
-                ("guessing_passes", "passes", "Passes that had guesses."),
+                ("drafts", "passes", "Passes that had guesses."),
+                ("draft_tokens", "guessed", "Tokens that a pass computed on suspicion."),
+                ("accepted_tokens", "accepted", "Of them those that were drawn."),
             )
-            for name, counted, help in guesses:
-                watch(f"townhall_{name}", help, lambda counted=counted: sum(getattr(one._speculated, counted, 0) for one in self.services))  # type: ignore[misc]
+            for name, field, help in guesses:
+                count(f"townhall_spec_decode_num_{name}", help, partial(self._guesses, field))
+
+    def _guesses(self, field: str) -> int:
+        return sum(getattr(speculated, field) for one in self.services for speculated in one._speculated)
 
     def _new_scheduler(self) -> Scheduler:
-        scheduler = Scheduler(self.options.limits.queue, self.turns)
+        scheduler = Scheduler(self.options.limits.queue, self.turns, self.passes)
         scheduler.finished = self._finished
         scheduler.idle = lambda: self.idle()
         return scheduler
@@ -149,7 +157,7 @@ class Service:
         if self._summary_store:
             self._summary_store.release()
         self.scheduler, opened = self._new_scheduler(), self.opened
-        self._summary_store = self._speculated = self._enricher = None
+        self._summary_store = self._enricher = None
         if opened:
             self.opened = Unloaded(ModelFacts.of(opened.llama), opened.sampling, opened.backend, getattr(opened, "path", None))
         if self.services[0] is not self:
@@ -185,7 +193,8 @@ class Service:
             for adapters in dict.fromkeys([(), *(served_model.adapters for served_model in served_models)]):
                 # and the background lane's, and one that takes the place of another before that is let go
                 _adapted(llama, adapters).share_passes(most + 2, max(most + 1, ROWS_TO_GUESS if speculated else 0))
-        self._speculated = speculated
+        if speculated is not None:
+            self._speculated.append(speculated)
         self.turns.pass_on()
         slots = Slots(lambda adapters: _adapted(llama, adapters).new_cache(), most)
         # a prefill pass of every size is made once, so that no first answer waits for it to be set up

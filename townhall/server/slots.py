@@ -9,6 +9,7 @@ from townhall.answer_loop import common_prefix
 from townhall.language_model import Cache
 
 Lane = Literal["chat", "background"]
+PrefixSource = Literal["conversation", "other", "persona"]  # where what a cache holds of a prompt came from
 Adapters = tuple[tuple[Path, float], ...]  # laid over the model, each with its scale: a cache is filled by them, and by no others
 WORTH = 16  # tokens: fewer are read again rather than copied
 
@@ -22,6 +23,15 @@ class PersonaPrefix:
     adapters: Adapters = ()
 
 
+@dataclass(frozen=True)
+class PrefixLookup:
+    """A prompt that was looked for in the caches: its tokens, how many of them were there, and where."""
+
+    source: PrefixSource
+    tokens: int
+    cached: int
+
+
 @dataclass
 class Slot:
     """A cache and who has it."""
@@ -31,6 +41,7 @@ class Slot:
     busy: bool = False
     used: int = 0  # when, by the pool's own count
     adapters: Adapters = ()
+    source: PrefixSource = "conversation"  # of what it held of the last prompt that it was taken for
 
 
 @dataclass(frozen=True)
@@ -86,7 +97,7 @@ class Slots:
         kept = max(common_prefix(slot.cache.tokens, wanted.ids), common_prefix(slot.cache.tokens, wanted.before))
         if kept <= wanted.pinned and len(slot.cache.tokens) > wanted.pinned:
             self.evicted += 1
-        self._copy_better(slot, wanted, kept)
+        slot.source = self._copy_better(slot, wanted, kept)
         self._count += 1
         slot.busy, slot.used = True, self._count
         return slot
@@ -136,8 +147,8 @@ class Slots:
             "background", adapters
         )
 
-    def _copy_better(self, slot: Slot, wanted: SlotRequest, kept: int) -> None:
-        """Whatever other cache or head shares more with the prompt than `slot`: its part of it is copied."""
+    def _copy_better(self, slot: Slot, wanted: SlotRequest, kept: int) -> PrefixSource:
+        """Whatever other cache or head shares more with the prompt than `slot`: its part of it is copied. → where it came from"""
         best, most = None, kept + WORTH
         for other in self._slots:
             if other is not slot and other.adapters == slot.adapters and (shared := common_prefix(other.cache.tokens, wanted.ids)) > most:
@@ -146,5 +157,8 @@ class Slots:
         head = max(heads, key=lambda head: common_prefix(head.tokens, wanted.ids), default=None)
         if head and common_prefix(head.tokens, wanted.ids) >= most:
             slot.cache.fill(head.entries)
-        elif best:
+            return "persona"
+        if best:
             slot.cache.fill(best.cache.entries(most))
+            return "other"
+        return "persona" if kept <= wanted.pinned else "conversation"

@@ -6,6 +6,7 @@ import time
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.townhall.fake import FakeLlama
 from tests.townhall.server.running import ask
@@ -131,6 +132,27 @@ def test_what_is_counted_can_be_read(serve):
     assert values['townhall_requests_total{path="/v1/chat/completions",status="200"}'] == "2.0"
     assert float(values["townhall_prompt_tokens_total"]) > float(values["townhall_cached_tokens_total"]) > 0
     assert float(values["townhall_completion_tokens_total"]) == 8 and float(values["townhall_first_text_seconds_count"]) == 2
+    assert float(values["townhall_decode_passes_total"]) == float(values["townhall_decode_rows_total"]) >= 8  # a double shares none
+    assert not any("spec_decode" in name for name in values)  # nothing is guessed here
+
+
+def test_hits_of_the_prefix_cache_are_what_replies_say_was_cached(serve):
+    server = serve()
+    said = [{"role": "user", "content": "Hello"}]
+    first = ask(server).json()
+    talk = [*said, first["choices"][0]["message"], {"role": "user", "content": "And then?"}]
+    second = ask(server, messages=talk).json()
+    bare = ask(server, "Something else altogether", model="double").json()
+    server.wait(lambda: server.service.scheduler.active == 0)
+    samples = [s for family in text_string_to_metric_families(httpx.get(f"{server.root}/metrics").text) for s in family.samples]
+    hits = {s.labels["source"]: s.value for s in samples if s.name == "townhall_prefix_cache_hits_total"}
+    prompts = {s.labels["source"]: s.value for s in samples if s.name == "townhall_prefix_cache_prompts_total"}
+    queries = next(s.value for s in samples if s.name == "townhall_prefix_cache_queries_total")
+    cached = [reply["usage"]["prompt_tokens_details"]["cached_tokens"] for reply in (first, second, bare)]
+    assert cached[0] > 0 and cached[1] > cached[0]
+    assert hits["persona"] == cached[0] and hits["conversation"] == cached[1] and sum(hits.values()) == sum(cached)
+    assert queries == sum(reply["usage"]["prompt_tokens"] for reply in (first, second, bare)) and sum(prompts.values()) == 3
+    assert bool(cached[2]) != ("none" in prompts)
 
 
 def test_health_says_what_is_going_on(serve):

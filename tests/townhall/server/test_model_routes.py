@@ -99,9 +99,11 @@ def test_the_meter_counts_what_was_answered(serve):
     meter = f"{server.root}/townhall/models/meter"
     before = httpx.get(meter).json()
     assert before["replies"] == 0 and before["tokens_per_second"] is None and before["active"] == 0
+    assert before["prefix_cache"] == {"queries": 0, "hits": 0} and before["speculation"] is None
     usage = ask(server).json()["usage"]
     server.wait(lambda: httpx.get(meter).json()["replies"] == 1)
     after = httpx.get(meter).json()
+    assert after["prefix_cache"] == {"queries": usage["prompt_tokens"], "hits": usage["prompt_tokens_details"]["cached_tokens"]}
     assert after["completion_tokens"] == usage["completion_tokens"] and after["prompt_tokens"] == usage["prompt_tokens"]
     assert after["tokens_per_second"] == pytest.approx(after["rate_sum"], abs=0.1) and after["rate_sum"] > 0
 

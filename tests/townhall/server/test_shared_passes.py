@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from app.models.llama import Llama
+from app.models.llama.speculation import MOST_GUESSES, PromptLookup
 from tests.townhall.server.running import OPTIONS, Opened, Running, ask
 from townhall.conversation import default_sampling
 
@@ -44,10 +45,13 @@ class Counted:
 def serve_tiny(tiny_file: Path) -> Iterator[Callable[..., tuple[Running, Counted]]]:
     running = list[Running]()
 
-    def start(slots: int) -> tuple[Running, Counted]:
+    def start(slots: int, speculate: bool = False) -> tuple[Running, Counted]:
         llama = Llama.load(tiny_file, 1024, device="CPU")
+        if speculate:
+            llama.speculate(PromptLookup)
         counted = Counted(llama)
-        running.append(Running(lambda: Opened(llama, default_sampling(), llama.backend), replace(OPTIONS, model_id="tiny", slots=slots)))
+        options = replace(OPTIONS, model_id="tiny", slots=slots, speculate=speculate)
+        running.append(Running(lambda: Opened(llama, default_sampling(), llama.backend), options))
         if slots > 1 and not llama.most_rows:
             pytest.skip("no such passes here")
         return running[-1], counted
@@ -72,6 +76,29 @@ def test_a_text_does_not_depend_on_who_else_is_served(serve_tiny: Callable[..., 
         together = list(pool.map(lambda request: choices(server, request), REQUESTS))
     assert together == expected
     assert max(counted.passes) > 2 and len(counted.passes) > 20
+
+
+def test_guesses_are_counted_and_change_no_text(serve_tiny: Callable[..., tuple[Running, Counted]]) -> None:
+    """A row is a token that was certain or a guess; certain ones and accepted guesses are the tokens of replies."""
+    import httpx
+
+    request = {"text": "Again and again and again and again", "seed": 1, "temperature": 0.0, "max_tokens": 200}
+    alone, _ = serve_tiny(1)
+    expected = choices(alone, request)
+    server, _ = serve_tiny(1, speculate=True)
+    assert choices(server, request) == expected
+    server.wait(lambda: server.service.scheduler.active == 0)
+    value = server.service.metrics.registry.get_sample_value
+    drafts, guessed, accepted = (
+        value(f"townhall_spec_decode_num_{name}_total") or 0 for name in ("drafts", "draft_tokens", "accepted_tokens")
+    )
+    assert 0 < drafts <= guessed and 0 < accepted <= guessed
+    passes, rows = (value(f"townhall_decode_{name}_total") or 0 for name in ("passes", "rows"))
+    assert rows == passes + guessed
+    # the last pass may have computed guesses that the reply's end left unused
+    assert 200 <= passes + accepted <= 200 + MOST_GUESSES
+    meter = httpx.get(f"{server.root}/townhall/models/meter").json()
+    assert meter["speculation"] == {"draft": guessed, "accepted": accepted}
 
 
 def test_who_leaves_in_mid_stream_takes_nobody_with_it(serve_tiny: Callable[..., tuple[Running, Counted]]) -> None:

@@ -140,3 +140,16 @@ def test_what_one_set_of_adapters_filled_is_of_no_use_to_another():
     half, cached = take(((Path("pirate"), 0.5),))
     assert (half, cached) == (other, 0) and slots.evicted == 1  # the oldest slot, its cache made anew
     assert made == [(), pirate, ((Path("pirate"), 0.5),)]
+
+
+def test_a_slot_knows_where_what_it_holds_of_a_prompt_came_from():
+    slots = pool()
+
+    def source(ids):
+        slot, _ = hold(slots, ids)
+        return slot.source
+
+    assert source([*HEAD, *range(1, 60)]) == "persona"
+    assert source([*HEAD, *range(1, 70)]) == "conversation"
+    assert source([*HEAD, *range(1, 25), 99]) == "other"
+    assert source([*HEAD, 500, 501]) == "persona"  # the head that another conversation left behind

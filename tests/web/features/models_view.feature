@@ -13,6 +13,7 @@ Feature: The models' view
     And I open the view "Models"
     Then I see "1 replies"
     And the speed is a number
+    And the share of prompts that was cached is the server's
 
   Scenario: Models of a folder are planned for without being loaded
     Given the page is open with the echo model and a folder of models
@@ -57,3 +58,26 @@ Feature: The models' view
       | screen    | scheme | name          |
       | a desktop | light  | desktop-light |
       | a phone of 320 pixels | dark   | phone-dark |
+
+  Scenario: A persona speaks through another model of the server
+    Given the page is open with a server of several models
+    When I say "Before"
+    And the reply is whole
+    And I choose the model "small" in the settings
+    Then the chat is with "stacy@small"
+    And I am still with "Stacy"
+    And the picture of "Stacy" is the persona's
+    When I say "Through another one"
+    And the reply is whole
+    Then the server has "small.gguf" in memory
+    When I take away the persona in the settings
+    Then the chat is with "small"
+    When I choose the model "first" in the settings
+    Then the chat is with "first"
+
+  Scenario: A chat begins with a persona and another model
+    Given the page is open with a server of several models
+    When I choose the model "small" in the settings
+    And I say "Hello"
+    And the reply is whole
+    Then the chat is with "stacy@small"

@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 from tests.reference.tiny import make_tiny_gguf
 from tests.web import looking
 from tests.web.houses import House, Plan
-from tests.web.looking import button
+from tests.web.looking import button, settings
 
 
 @given("the page is open with the echo model and a folder of models")
@@ -34,6 +34,14 @@ def whole(context):
 @then("the speed is a number")
 def speed(context):
     expect(context.page.locator(".speed b")).to_have_text(re.compile(r"^\d"))
+
+
+@then("the share of prompts that was cached is the server's")
+def cached(context):
+    counted = context.house.asked("/townhall/models/meter")["prefix_cache"]
+    share = round(100 * counted["hits"] / counted["queries"])
+    speed = context.page.get_by_role("region", name="Speed", exact=True)
+    expect(speed).to_contain_text(f"{share} % of {counted['queries']} prompt tokens were in a cache")
 
 
 @when('I plan for the model "{name}"')
@@ -140,3 +148,40 @@ def unloaded(context, name):
 @then('I am told why "{name}" does not fit')
 def no_room(context, name):
     expect(file(context, name).get_by_role("alert")).to_contain_text(re.compile(r"\d"))
+
+
+@when('I choose the model "{name}" in the settings')
+def choose_model(context, name):
+    settings(context.page)
+    box = context.page.get_by_role("combobox", name="Model", exact=True)
+    box.select_option(next(value for value in [name, ""] if box.locator(f'option[value="{value}"]', has_text=name).count()))
+
+
+@when("I take away the persona in the settings")
+def no_persona(context):
+    settings(context.page)
+    context.page.get_by_role("combobox", name="Who answers", exact=True).select_option(label="No persona")
+
+
+@then('the chat is with "{model}"')
+def chat_is_with(context, model):
+    looking.served(context, f"/townhall/chats/{looking.chat_id(context.page)}", lambda chat: chat["chat"]["model"], model)
+
+
+@then('I am still with "{name}"')
+def still_with(context, name):
+    expect(context.page.get_by_role("heading", name=name, exact=True, level=1)).to_be_visible()
+
+
+@then('the picture of "{name}" is the persona\'s')
+def own_picture(context, name):
+    face = context.page.get_by_role("banner").or_(context.page.locator(".chat-head")).locator("img.face").first
+    expect(face).to_have_attribute("src", re.compile(rf"/characters/{name.lower()}/portrait"))
+
+
+@then('the server has "{name}" in memory')
+def in_memory(context, name):
+    def state(found):
+        return next(one["state"] for one in found["models"] if one["name"] == name)
+
+    looking.served(context, "/townhall/models", state, "loaded")

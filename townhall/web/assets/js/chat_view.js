@@ -4,7 +4,7 @@ import { Face, Button, IconButton, SideToggle, Spinner } from "./components.js";
 import { Composer } from "./composer.js";
 import { ContextBar } from "./context_bar.js";
 import { carryOn, choose, lastMessage, need, open, placeOf, problem, remove, rowsOf, speaker, stop } from "./chat_state.js";
-import { modelOf } from "./connection.js";
+import { modelOf, servedModel } from "./connection.js";
 import { EnrichPanel } from "./enrich_panel.js";
 import { Icon } from "./icons.js";
 import { onShortcut } from "./keys.js";
@@ -21,7 +21,7 @@ const keyOf = (row, at) => (row ? `m${row.id}` : `at${at}`);
 const estimate = (row) => (row ? 76 + Math.ceil((row.text?.length ?? 0) / 90) * 23 : 120);
 
 function ChatHead() {
-  const model = useStore((state) => (state.chat ? state.models.find((one) => one.id === state.chat.head.model) : modelOf(state, state.fresh.model)));
+  const model = useStore((state) => (state.chat ? servedModel(state, state.chat.head.model) : modelOf(state, state.fresh.model)));
   const name = useStore(speaker), head = useStore((state) => state.chat?.head), panel = useStore((state) => state.panel);
   return html`<header class="chat-head"><${SideToggle} />
     <${Face} id=${model?.id ?? head?.persona} size=${40} />

@@ -1,4 +1,5 @@
 // Parts that every view is made of. All of them have names for screen readers and work with the keyboard.
+import { faceOf } from "./connection.js";
 import { createPortal, html, useEffect, useId, useLayoutEffect, useRef, useState } from "./html.js";
 import { Icon } from "./icons.js";
 import { usePicture } from "./pictures.js";
@@ -171,8 +172,8 @@ function AskLine({ title, label, value, action, close }) {
 
 /** A portrait; the name stands beside it, so it needs none. Whom the server does not have gets an initial. */
 export function Face({ id, size = 36 }) {
-  const served = useStore((state) => state.models.some((model) => model.id === id)), version = useStore((state) => state.portraits ?? 0);
-  const path = served ? `townhall/characters/${encodeURIComponent(id)}/portrait${version ? `?v=${version}` : ""}` : `portraits/${encodeURIComponent(id || "?")}.svg`;
+  const served = useStore((state) => faceOf(state.models, id)), version = useStore((state) => state.portraits ?? 0);
+  const path = served ? `townhall/characters/${encodeURIComponent(served)}/portrait${version ? `?v=${version}` : ""}` : `portraits/${encodeURIComponent(id || "?")}.svg`;
   const src = usePicture(path);
   return html`<img class="face" src=${src} alt="" width=${size} height=${size} />`;
 }

@@ -26,6 +26,8 @@ function Loaded({ loaded }) {
   return html`<section class="card" aria-label=${t("models.loaded")}><h2>${t("models.loaded")}</h2><dl class="facts">${rows.filter(Boolean).map(([name, value]) => html`<div key=${name}><dt>${t(name)}</dt><dd><bdi>${value}</bdi></dd></div>`)}</dl></section>`;
 }
 
+const share = (part, whole) => Math.round((100 * part) / whole);
+
 /** Tokens a second of the replies that ended lately; asked for once a second while the page is seen. */
 function Meter() {
   const [now, setNow] = useState(null), last = useRef(null), rates = useRef([]);
@@ -50,7 +52,9 @@ function Meter() {
   return html`<section class="card" aria-label=${t("models.meter")}><h2>${t("models.meter")}</h2>
     <p class="speed"><b>${rate ? round(rate, 1) : "–"}</b> ${t("models.rate")}</p>
     ${rates.current.length > 1 && html`<div class="bars" aria-hidden="true">${rates.current.map((one, at) => html`<span key=${at} style=${{ height: `${Math.max(4, (one / most) * 36)}px` }}></span>`)}</div>`}
-    ${now && html`<p class="faint">${t("models.counts", { replies: now.replies, tokens: now.completion_tokens, active: now.active, waiting: now.waiting })}</p>`}</section>`;
+    ${now && html`<p class="faint">${t("models.counts", { replies: now.replies, tokens: now.completion_tokens, active: now.active, waiting: now.waiting })}</p>`}
+    ${now?.prefix_cache.queries > 0 && html`<p class="faint">${t("models.cached", { share: share(now.prefix_cache.hits, now.prefix_cache.queries), n: now.prefix_cache.queries })}</p>`}
+    ${now?.speculation?.draft > 0 && html`<p class="faint">${t("models.guesses", { share: share(now.speculation.accepted, now.speculation.draft), n: now.speculation.draft })}</p>`}</section>`;
 }
 
 /** The picture of `townhall fit`: a bar for each device, its models' parts to scale, and the same in words. */

@@ -4,7 +4,7 @@ import { configure } from "./chat_settings.js";
 import { freshChat } from "./chat_state.js";
 import { Face, IconButton } from "./components.js";
 import { addWords } from "./composer.js";
-import { modelOf, nameOf } from "./connection.js";
+import { modelOf, nameOf, partsOf } from "./connection.js";
 import { Markdown } from "./markdown.js";
 import { store, useStore } from "./store.js";
 import { t } from "./strings.js";
@@ -17,13 +17,13 @@ const tagline = (model) => {
 
 export function NewChat({ pending }) {
   const models = useStore((state) => state.models), fresh = useStore((state) => state.fresh), chosen = useStore((state) => modelOf(state, state.fresh.model));
-  const group = useId();
+  const group = useId(), who = chosen && partsOf(models, chosen.id).through !== chosen.id ? partsOf(models, chosen.id).who : "";
   if (!chosen) return html`<div class="talk-frame"></div>`;
   const greetings = chosen.townhall?.greetings ?? (chosen.townhall?.greeting ? [chosen.townhall.greeting] : []), at = Math.min(fresh.greeting ?? 0, Math.max(0, greetings.length - 1));
   const pick = (id) => { store.set({ fresh: { ...freshChat(id), settings: fresh.settings }, problem: "" }); };
   return html`<div class="talk-frame"><div class="talk new-chat" role="log" aria-label=${t("talk.label")} aria-live="off" aria-busy=${pending ? "true" : "false"}>
     <fieldset class="characters" role="radiogroup" aria-label=${t("new.characters")}><legend>${t("new.title")}</legend>
-      ${models.map((model) => html`<label key=${model.id} title=${tagline(model)}><input type="radio" name=${group} value=${model.id} checked=${model.id === chosen.id} onChange=${() => pick(model.id)} aria-describedby=${`${group}-${model.id}`} />
+      ${models.map((model) => html`<label key=${model.id} title=${tagline(model)}><input type="radio" name=${group} value=${model.id} checked=${model.id === chosen.id || model.id === who} onChange=${() => pick(model.id)} aria-describedby=${`${group}-${model.id}`} />
         <${Face} id=${model.id} size=${40} /><span class="name"><bdi>${nameOf(model)}</bdi></span><span class="tag" id=${`${group}-${model.id}`} aria-hidden="true">${tagline(model)}</span></label>`)}</fieldset>
     ${greetings.length > 0 && html`<article class="message theirs" aria-label=${nameOf(chosen)}><${Face} id=${chosen.id} size=${34} /><div class="message-body"><p class="message-name"><bdi>${nameOf(chosen)}</bdi></p>
       <div class="bubble"><${Markdown} text=${greetings[at]} /></div>

@@ -2,7 +2,7 @@
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./html.js";
 import { configure } from "./chat_settings.js";
 import { asked, Button, Fold, IconButton, Select, TextField, useWriting } from "./components.js";
-import { modelOf, nameOf } from "./connection.js";
+import { idOf, modelOf, nameOf, otherModels, partsOf, refreshModels, servedModel, speakers } from "./connection.js";
 import { onShortcut } from "./keys.js";
 import { deletePreset, presetName, presetOf, presets, savePreset, toPreset } from "./presets.js";
 import { SamplerControls } from "./sampler_controls.js";
@@ -19,6 +19,16 @@ function LateText({ value, onChange, ...rest }) {
 }
 
 const number = (text) => (text.trim() === "" || !Number.isSafeInteger(Number(text)) ? null : Number(text));
+
+/** Who answers, and through which model where the server has several. */
+function Voice({ chat, model, models }) {
+  const others = otherModels(models), { who, through } = partsOf(models, model ?? ""), [first] = speakers(models).filter((one) => one.townhall?.bare);
+  useEffect(() => { if (others.length) refreshModels().catch(() => {}); }, []); // which of them are loaded changes without the page
+  const choose = (some) => { const id = idOf(models, { who, through, ...some }); configure(chat ? { model: id } : { model: id, ...(some.who && { greeting: 0 }) }); };
+  const state = (one) => (one.townhall.state === "loaded" ? nameOf(one) : `${nameOf(one)} (${t(`models.state.${one.townhall.state}`)})`);
+  return html`<${Select} label=${t("settings.who")} value=${who} options=${[...(chat && !chat.head.model ? [["", chat.head.persona]] : []), ...speakers(models).map((one) => [one.id, others.length && one === first ? t("settings.noPersona") : nameOf(one)])]} onChange=${(id) => choose({ who: id })} />
+    ${others.length > 0 && first && html`<${Select} label=${t("settings.model")} value=${through} options=${[["", nameOf(first)], ...others.map((one) => [one.id, state(one)])]} onChange=${(id) => choose({ through: id })} />`}`;
+}
 
 export function SettingsPanel() {
   const chat = useStore((state) => state.chat), fresh = useStore((state) => state.fresh), controls = useStore((state) => state.controls);
@@ -40,8 +50,7 @@ export function SettingsPanel() {
   return html`<aside class="panel" aria-label=${t("settings.open")} ref=${panel}>
     <header><h2>${t("settings.title")}</h2><${IconButton} icon="close" label=${t("close")} onClick=${close} /></header>
     <div class="panel-body">
-      <${Select} label=${t("settings.who")} value=${model ?? ""} options=${[...(chat && !chat.head.model ? [["", chat.head.persona]] : []), ...models.map((one) => [one.id, nameOf(one)])]}
-        onChange=${(id) => (chat ? configure({ model: id }) : configure({ model: id, greeting: 0 }))} />
+      <${Voice} chat=${chat} model=${model} models=${models} />
       <div class="preset-row"><${Select} label=${t("settings.preset")} value=${key} options=${[["", t("settings.presetNone")], ...(key === "?" ? [["?", t("settings.presetOwn")]] : []), ...Object.keys(presets()).map((one) => [one, presetName(one)])]}
           onChange=${(chosen) => chosen !== "?" && change({ sampler: toPreset(settings.sampler, chosen) })} />
         ${key === "?" && html`<${IconButton} icon="plus" label=${t("settings.presetSave")} onClick=${keep} />`}
@@ -53,7 +62,7 @@ export function SettingsPanel() {
         <${Select} label=${t("settings.think")} value=${settings.think === undefined ? "" : String(settings.think)} options=${[["", t("settings.thinkDefault")], ["true", t("on")], ["false", t("off")]]} onChange=${(chosen) => change({ think: chosen === "" ? null : chosen === "true" })} />
         <${LateText} label=${t("settings.stop")} help=${t("settings.stopHelp")} area rows=${2} value=${(settings.stop ?? []).join("\n")} onChange=${(text) => { const lines = text.split("\n").filter(Boolean); change({ stop: lines.length ? lines : null }); }} /><//>
       <${Fold} label=${t("settings.texts")} open=${Boolean(system || note)}>
-        <${LateText} label=${t("settings.system")} help=${t("settings.systemHelp")} area rows=${4} value=${system} placeholder=${models.find((one) => one.id === model)?.townhall?.description ?? ""} onChange=${(text) => configure({ system: text })} />
+        <${LateText} label=${t("settings.system")} help=${t("settings.systemHelp")} area rows=${4} value=${system} placeholder=${servedModel({ models }, model)?.townhall?.description ?? ""} onChange=${(text) => configure({ system: text })} />
         <${LateText} label=${t("settings.note")} help=${t("settings.noteHelp")} area rows=${3} value=${note?.text ?? ""} onChange=${(text) => noteChange({ text })} />
         ${note && html`<div class="two"><${LateText} label=${t("settings.noteDepth")} value=${String(note.depth ?? 4)} inputmode="numeric" onChange=${(text) => noteChange({ depth: number(text) ?? 4 })} />
           <${Select} label=${t("settings.noteRole")} value=${note.role ?? "system"} options=${["system", "user", "assistant"].map((role) => [role, t(`role.${role}`)])} onChange=${(role) => noteChange({ role })} /></div>`}<//>

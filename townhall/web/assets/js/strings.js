@@ -100,6 +100,7 @@ export const STRINGS = {
   "models.device": ["Device, as its driver describes it", "Gerät, wie sein Treiber es beschreibt"], "models.window": ["Context window", "Kontextfenster"], "models.slots": ["Conversations at a time", "Gespräche gleichzeitig"], "models.memory": ["Memory of the device", "Speicher des Geräts"],
   "models.tokens": ["{n} tokens", "{n} Tokens"], "models.gigabytes": ["{n} GB", "{n} GB"], "models.megabytes": ["{n} MB", "{n} MB"], "models.million": ["{n} million", "{n} Mio."], "models.billion": ["{n} billion", "{n} Mrd."],
   "models.meter": ["Speed", "Tempo"], "models.rate": ["tokens per second, in the newest replies", "Tokens pro Sekunde, in den neuesten Antworten"], "models.counts": ["{replies} replies, {tokens} tokens; {active} being written, {waiting} waiting", "{replies} Antworten, {tokens} Tokens; {active} entstehen, {waiting} warten"],
+  "models.cached": ["{share} % of {n} prompt tokens were in a cache", "{share} % von {n} Prompt-Tokens waren in einem Cache"], "models.guesses": ["{share} % of {n} guessed tokens were accepted", "{share} % von {n} geratenen Tokens wurden angenommen"],
   "models.picture": ["Memory", "Speicher"], "models.pictureHelp": ["What models take of each device, computed from their files' headers. Nothing is loaded for it.", "Was Modelle von jedem Gerät brauchen, berechnet aus den Köpfen ihrer Dateien. Geladen wird dafür nichts."], "models.asNow": ["as it is now", "wie jetzt"], "models.which": ["Models (none: the loaded one)", "Modelle (keins: das geladene)"],
   "models.part.weights": ["weights", "Gewichte"], "models.part.cache": ["KV caches", "KV-Caches"], "models.part.scratch": ["passes", "Durchläufe"], "models.part.process": ["process", "Prozess"], "models.reserve": ["reserve", "Reserve"], "models.total": ["in all", "zusammen"],
   "models.room": ["{memory}, {free} free", "{memory}, {free} frei"], "models.nothing": ["nothing", "nichts"], "models.figures": ["Figures of {name}", "Zahlen von {name}"],
@@ -249,7 +250,7 @@ export const STRINGS = {
   // settings of a chat
   "settings.title": ["Settings", "Einstellungen"],
   "settings.open": ["Settings of this chat", "Einstellungen dieses Chats"],
-  "settings.who": ["Who answers", "Wer antwortet"],
+  "settings.who": ["Who answers", "Wer antwortet"], "settings.model": ["Model", "Modell"], "settings.noPersona": ["No persona", "Keine Persona"],
   "settings.preset": ["Preset", "Voreinstellung"],
   "settings.presetNone": ["As the server has it", "Wie der Server es hält"],
   "settings.presetOwn": ["Changed", "Geändert"],
