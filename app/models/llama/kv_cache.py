@@ -7,6 +7,7 @@ conversation that never shifts keeps no copy.
 """
 
 import math
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from tinygrad.dtype import DType
 
 from app.models.llama import snapshot
 from app.models.llama.config import LlamaConfig
-from ext.tinygrad import buffers
+from ext.tinygrad import buffers, pages
 from ext.tinygrad.graph.compose import compose
 from ext.tinygrad.kernels.packed import memory
 from ext.tinygrad.kernels.reference import rotate, store
@@ -227,6 +228,7 @@ class KVCache:
         self._lifted: list[Tensor] = []  # keys at position zero, float32; made at the first remove
         self._lifted_tokens = 0  # positions below this one have theirs
         self._mover: KeyRotation | None = None
+        self._taken = (0, 0)  # positions whose memory was taken from the system, or is being taken, and of how many tensors
 
     def _zeros(self, n: int, dtype: DType, device: str) -> list[Tensor]:
         # zeros, because a masked score of uninitialised memory could still be a NaN
@@ -243,6 +245,24 @@ class KVCache:
     @property
     def nbytes(self) -> int:
         return sum(t.nbytes() for t in (*self.tensors, *self._lifted))
+
+    def take_memory(self, positions: int, seconds: float) -> bool:
+        """Take the memory of the first `positions` from the system, for about so many seconds; True once all of it is there.
+
+        It is taken at the first write otherwise, nearly all of a slot's at once where pages are huge: 60 to 200 ms that a pass is late."""
+        if not self._viewable:
+            return True
+        ends, positions = time.perf_counter() + seconds, min(positions, self._shape[1])
+        wanted, done = self._taken if positions <= self._taken[0] else (positions, 0)
+        tensors = self.tensors
+        while done < len(tensors):
+            for head in buffers.view(tensors[done]):
+                pages.take(head[:wanted])
+            done += 1
+            self._taken = wanted, done
+            if time.perf_counter() > ends:
+                break
+        return done == len(tensors)
 
     def common_prefix(self, ids: list[int]) -> int:
         """How many of `ids`, from the first on, are already held."""

@@ -46,6 +46,7 @@ __all__ = ["ContextOverflow", "Generation", "KVCache", "Llama", "PrefillStats", 
 
 Progress = Callable[[int, int], None]  # (done, total)
 FIRST_TUNE = 2.0  # seconds
+REPLY = 512  # positions beyond a prompt whose memory is taken along with the prompt's
 MOST_SETS = 8  # of adapters that are kept on the device
 VERSION = "2"  # of the numbers this runtime computes: raise it when a change makes older KV snapshots differ from a fresh prefill
 
@@ -229,6 +230,11 @@ class Llama:
     def together(self, one: NextTokens, other: NextTokens) -> bool:
         """May `compute_ahead` take both at once? Adapters that change nothing but matrices share passes with each other and the base."""
         return self.engine.sharing.together(one, other)
+
+    def make_ready(self, cache: KVCache, tokens: int, seconds: float) -> bool:
+        """Before so many tokens are read into a cache, do a part of what their passes would wait for: take memory for about so many
+        seconds, or settle a pass. True once nothing is left to do."""
+        return cache.take_memory(tokens + REPLY, seconds) and self.engine.bind(tokens, cache)
 
     def pass_tokens(self, tokens: int, cache: KVCache) -> int:
         """Of so many that are to be read into a cache, how many the next pass takes."""

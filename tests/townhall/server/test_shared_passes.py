@@ -31,6 +31,7 @@ class Counted:
     """How many conversations each pass was shared by; `loaded` is the model."""
 
     def __init__(self, llama: Llama):
+        self.llama = llama
         self.passes: list[int] = []
         compute = llama.compute_ahead
 
@@ -76,6 +77,35 @@ def test_a_text_does_not_depend_on_who_else_is_served(serve_tiny: Callable[..., 
         together = list(pool.map(lambda request: choices(server, request), REQUESTS))
     assert together == expected
     assert max(counted.passes) > 2 and len(counted.passes) > 20
+
+
+def test_a_new_slot_is_made_ready_between_the_others_tokens(serve_tiny: Callable[..., tuple[Running, Counted]]) -> None:
+    import httpx
+
+    server, counted = serve_tiny(4)
+    llama, order = counted.llama, list[str]()
+    expected = choices(server, REQUESTS[0])
+    make, advance, parts = llama.make_ready, llama.engine.advance, 5
+
+    def in_parts(cache: Any, tokens: int, seconds: float) -> bool:
+        nonlocal parts
+        order.append("part")
+        parts -= 1
+        return parts < 0 and make(cache, tokens, seconds)
+
+    def counting(token: int, cache: Any) -> None:
+        order.append("token")
+        advance(token, cache)
+
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "Go on"}], "stream": True, "seed": 1, "temperature": 1.0}
+    with httpx.stream("POST", f"{server.url}/chat/completions", json=body | {"max_tokens": 900}, timeout=60) as response:
+        lines = response.iter_lines()
+        for _ in range(4):
+            next(lines)
+        llama.engine.advance, llama.make_ready = counting, in_parts  # type: ignore[method-assign]
+        assert choices(server, REQUESTS[0]) == expected
+    made = [at for at, what in enumerate(order) if what == "part"]
+    assert len(made) >= 6 and all("token" in order[a:b] for a, b in zip(made, made[1:], strict=False))
 
 
 def test_guesses_are_counted_and_change_no_text(serve_tiny: Callable[..., tuple[Running, Counted]]) -> None:

@@ -16,7 +16,8 @@ def pool(most=2):
 
 def hold(slots, ids, lane="chat", before=(), once=False):
     """Take a slot for a prompt, fill it as the engine would, and give it back; → the slot and what of the prompt was there."""
-    slot = slots.take(SlotRequest(ids, len(HEAD), lane, before, once))
+    slot = slots.take(wanted := SlotRequest(ids, len(HEAD), lane, before, once))
+    slots.settle(slot, wanted)
     cached = common_prefix(slot.cache.tokens, ids)
     slot.cache.tokens = list(ids)
     slots.give_back(slot)
@@ -126,7 +127,8 @@ def test_what_one_set_of_adapters_filled_is_of_no_use_to_another():
     ids = [*HEAD, *range(1, 40)]
 
     def take(adapters):
-        slot = slots.take(SlotRequest(ids, len(HEAD), adapters=adapters))
+        slot = slots.take(wanted := SlotRequest(ids, len(HEAD), adapters=adapters))
+        slots.settle(slot, wanted)
         cached = common_prefix(slot.cache.tokens, ids)
         slot.cache.tokens = list(ids)
         slots.give_back(slot)

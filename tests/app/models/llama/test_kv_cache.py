@@ -2,6 +2,7 @@
 
 import resource
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -194,3 +195,31 @@ def test_the_first_positions_can_be_given_to_another_cache(device: str) -> None:
         assert (get(mine)[:, :120] == get(theirs)[:, :120]).all()
     with pytest.raises(CacheError, match=r"entries\(201\)"):
         info.cache.entries(201)
+
+
+def faults() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system is not asked elsewhere")
+def test_memory_is_taken_in_parts_and_then_no_write_waits_for_it() -> None:
+    conversation, capacity = Conversation("CPU", 0), 200_000
+    rows, cache = capacity + CHUNK, conversation.cache
+    cache = KVCache(CONFIG, capacity, rows, dtypes.float16, "CPU", cache._shifter, IDENTITY)
+    parts = 1
+    while not cache.take_memory(capacity, 0.0):
+        parts += 1
+    assert parts == len(cache.tensors) and cache.take_memory(100, 0.0)
+    before = faults()
+    for tensor in cache.tensors:
+        buffers.view(tensor)[:, :capacity] = 1  # 50 MB in all: 25 faults with the largest pages
+    assert faults() - before < 12
+
+
+def test_what_stands_in_a_cache_stays_when_its_memory_is_taken() -> None:
+    conversation = Conversation("CPU", 200)
+    assert conversation.cache.take_memory(CAPACITY, float("inf"))
+    assert conversation.worst_key() < 1e-3
+    assert all(
+        (get(layer.v)[:, :200] == values).all() for layer, values in zip(conversation.cache.layers, conversation.values, strict=True)
+    )
