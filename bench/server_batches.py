@@ -79,7 +79,7 @@ async def beside_a_long_prompt(served: Served, seed: int) -> float:
 
 
 @dataclass
-class Measured:
+class ServerFigures:
     """Of one server, by the number of clients: a round is (tokens per second, seconds between tokens)."""
 
     rounds: dict[int, list[tuple[float, list[float]]]]
@@ -104,7 +104,7 @@ def batched(binary: Path, model: Path, clients: Sequence[int], threads: int) -> 
     return {one["pl"]: one["pl"] * one["tg"] / one["t"] for one in found}
 
 
-def report(found: dict[str, Measured], bare: dict[int, list[float]]) -> None:
+def report(found: dict[str, ServerFigures], bare: dict[int, list[float]]) -> None:
     """A line for each server and number of clients, and ratios of the first server to the others."""
     print(HEADER)
     for name, measured in found.items():
@@ -152,7 +152,7 @@ def main() -> None:
             other = stack.enter_context(named_server(against, model, most, CONTEXT, threads))
             subjects[other.name] = other
         bench = against.parent / "llama-batched-bench" if against and against.is_file() else None
-        found = {name: Measured({n: [] for n in options.clients}) for name in subjects}
+        found = {name: ServerFigures({n: [] for n in options.clients}) for name in subjects}
         bare: dict[int, list[float]] = {n: [] for n in options.clients} if bench and bench.exists() and not options.only_long else {}
         measure: Callable[..., Any] = asyncio.run
         for served in subjects.values():
