@@ -121,8 +121,9 @@ def _running(
 
 
 def _answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/models", timeout=5).status_code == 200
+    try:  # llama-server lists its model while it is still being loaded; its Python server has no /health
+        listed, health = httpx.get(f"{url}/models", timeout=5), httpx.get(f"{url.removesuffix('/v1')}/health", timeout=5)
+        return listed.status_code == 200 and health.status_code in (200, 404)
     except httpx.TransportError:
         return False
 

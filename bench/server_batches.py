@@ -137,7 +137,8 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="model file  [default: the one that pull_llama.sh fetches]")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--against", type=Path, help="a checkout of Townhall, or llama.cpp's llama-server")
+    parser.add_argument("--against", type=Path, help="a checkout of Townhall, or llama.cpp's llama-server, which needs an idle machine")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no round after so many")
     parser.add_argument("--threads", type=int, help="of each server  [default: as Townhall chooses]")
     parser.add_argument("--no-long", action="store_true", help="leave the prompt of 4,000 tokens out")
     parser.add_argument("--only-long", action="store_true", help="nothing but that")
@@ -145,6 +146,7 @@ def main() -> None:
     model, most = ChatOptions(model=options.model).model_path().absolute(), max(options.clients)
     threads: int = options.threads or thread_count()
     against = options.against.absolute() if options.against else None
+    ends, done = time.monotonic() + 60 * options.minutes, 0
     with ExitStack() as stack:
         flags: list[Any] = ["--slots", str(most), "--max-context", str(CONTEXT)]
         subjects: dict[str, Served] = {"here": stack.enter_context(townhall(model, flags, bare=True, threads=threads))}
@@ -158,6 +160,9 @@ def main() -> None:
         for served in subjects.values():
             measure(side_by_side(served, 1, -1))
         for seed in range(options.rounds):
+            if done and time.monotonic() > ends:
+                break
+            done += 1
             for name, served in subjects.items():
                 if not options.only_long:
                     for clients in options.clients:
@@ -170,7 +175,7 @@ def main() -> None:
     if options.only_long:
         for measured in found.values():
             measured.rounds.clear()
-    print(f"{threads} threads, replies of {REPLY} tokens, medians of {options.rounds} alternating rounds")
+    print(f"{threads} threads, replies of {REPLY} tokens, medians of {done} alternating rounds")
     report(found, bare)
 
 
