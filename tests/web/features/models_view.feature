@@ -63,7 +63,7 @@ Feature: The models' view
     Given the page is open with a server of several models
     When I say "Before"
     And the reply is whole
-    And I choose the model "small" in the settings
+    And I switch the model to "small"
     Then the chat is with "stacy@small"
     And I am still with "Stacy"
     And the picture of "Stacy" is the persona's
@@ -72,12 +72,12 @@ Feature: The models' view
     Then the server has "small.gguf" in memory
     When I take away the persona in the settings
     Then the chat is with "small"
-    When I choose the model "first" in the settings
+    When I switch the model to "first"
     Then the chat is with "first"
 
   Scenario: A chat begins with a persona and another model
     Given the page is open with a server of several models
-    When I choose the model "small" in the settings
+    When I switch the model to "small"
     And I say "Hello"
     And the reply is whole
     Then the chat is with "stacy@small"

@@ -150,7 +150,7 @@ def no_room(context, name):
     expect(file(context, name).get_by_role("alert")).to_contain_text(re.compile(r"\d"))
 
 
-@when('I choose the model "{name}" in the settings')
+@when('I switch the model to "{name}"')
 def choose_model(context, name):
     settings(context.page)
     box = context.page.get_by_role("combobox", name="Model", exact=True)
