@@ -107,7 +107,8 @@ class API(ApiAccess):
     def __init__(self, service: Service, groups: Sequence[EndpointGroup] = ()):
         """`groups` are described along with the endpoints here."""
         super().__init__(service)
-        self._document = json_response(document(groups))
+        self._groups = groups
+        self._document: Response | None = None  # made when it is first asked for: a start has better things to do for 80 ms
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models."""
@@ -184,6 +185,8 @@ class API(ApiAccess):
 
     async def openapi(self, request: Request) -> Response:
         """GET /openapi.json."""
+        if self._document is None:
+            self._document = json_response(await asyncio.to_thread(document, self._groups))
         return self._document
 
     async def _answer(

@@ -6,6 +6,7 @@ import gc
 import ipaddress
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,6 +17,7 @@ from ext.tinygrad.errors import TownhallError
 from townhall.server.api import build
 from townhall.server.service import Service
 
+WHILE_LOADING = 0.0005  # seconds that the thread which loads keeps the interpreter: a page of 50 files waits for it at each, 5 ms else
 MOST_CONNECTIONS = 512
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -112,11 +114,15 @@ def run(service: Service, listener: socket.socket, ready: Callable[[], Any] = la
         failures.append(error)
         server.should_exit = True
 
+    interval = sys.getswitchinterval()
+
     def loaded() -> None:
+        sys.setswitchinterval(interval)
         gc.collect()
         gc.freeze()  # what was loaded stays: a collection that looked at all of it would hold every thread up, each time
         ready()
 
+    sys.setswitchinterval(WHILE_LOADING)
     service.start(loaded, failed)
     server.run(sockets=[listener])
     if failures:
