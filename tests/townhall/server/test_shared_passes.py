@@ -80,30 +80,40 @@ def test_a_text_does_not_depend_on_who_else_is_served(serve_tiny: Callable[..., 
 
 
 def test_a_new_slot_is_made_ready_between_the_others_tokens(serve_tiny: Callable[..., tuple[Running, Counted]]) -> None:
-    import httpx
-
     server, counted = serve_tiny(4)
-    llama, order = counted.llama, list[str]()
+    llama, order, second = counted.llama, list[str](), threading.Event()
     expected = choices(server, REQUESTS[0])
-    make, advance, parts = llama.make_ready, llama.engine.advance, 5
+    make, advance, submit, parts = llama.make_ready, llama.engine.advance, server.service.scheduler.submit, 5
+    submitted = 0
+
+    def submitting(job: Any) -> None:
+        nonlocal submitted
+        submit(job)
+        submitted += 1
+        if submitted == 2:
+            second.set()
 
     def in_parts(cache: Any, tokens: int, seconds: float) -> bool:
         nonlocal parts
+        if not second.is_set():
+            return make(cache, tokens, seconds)
         order.append("part")
         parts -= 1
         return parts < 0 and make(cache, tokens, seconds)
 
     def counting(token: int, cache: Any) -> None:
         order.append("token")
+        if len(order) == 10:
+            assert second.wait(60)  # the first one goes on when the second one is there
         advance(token, cache)
 
-    body = {"model": "tiny", "messages": [{"role": "user", "content": "Go on"}], "stream": True, "seed": 1, "temperature": 1.0}
-    with httpx.stream("POST", f"{server.url}/chat/completions", json=body | {"max_tokens": 900}, timeout=60) as response:
-        lines = response.iter_lines()
-        for _ in range(4):
-            next(lines)
-        llama.engine.advance, llama.make_ready = counting, in_parts  # type: ignore[method-assign]
+    server.service.scheduler.submit = submitting  # type: ignore[method-assign]
+    llama.engine.advance, llama.make_ready = counting, in_parts  # type: ignore[method-assign]
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(choices, server, {"text": "Go on", "seed": 1, "temperature": 1.0, "max_tokens": 300, "logit_bias": {"100": 50}})
+        server.wait(lambda: len(order) >= 10)
         assert choices(server, REQUESTS[0]) == expected
+        assert first.result()[0]["finish_reason"] == "length"
     made = [at for at, what in enumerate(order) if what == "part"]
     assert len(made) >= 6 and all("token" in order[a:b] for a, b in zip(made, made[1:], strict=False))
 
