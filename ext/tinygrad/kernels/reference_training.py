@@ -1,8 +1,10 @@
 """Training's operations in plain tensors: they run on any device that tinygrad reaches, and are the oracle for the C kernels."""
 
+import math
+
 from tinygrad import Tensor, dtypes
 
-from ext.tinygrad.kernels.reference import DenseWeight, LaneWeight, into, rms_norm, rotate
+from ext.tinygrad.kernels.reference import DenseWeight, LaneWeight, gated, into, rms_norm, rotate
 from ext.tinygrad.kernels.training_kernels import AdapterPlace, Dropout
 
 
@@ -93,12 +95,16 @@ class ReferenceTraining:
             x.reshape(T, -1).contiguous() for x in (rotate(dq.contiguous(), back), rotate(summed(dk).contiguous(), back), summed(dv))
         )
 
-    def swiglu(self, gate: Tensor, up: Tensor) -> Tensor:
-        return (gate.silu() * up).contiguous()
+    def gated(self, gate: Tensor, up: Tensor, activation: str = "silu") -> Tensor:
+        return gated(gate, up, activation, None)
 
-    def swiglu_backward(self, dh: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
-        s = gate.sigmoid()
-        return (dh * up * s * (1 + gate * (1 - s))).contiguous(), (dh * gate * s).contiguous()
+    def gated_backward(self, dh: Tensor, gate: Tensor, up: Tensor, activation: str = "silu") -> tuple[Tensor, Tensor]:
+        z, rise = gate, gate.ones_like()
+        if activation == "gelu":
+            constant = 2 * (2 / math.pi) ** 0.5
+            z, rise = constant * (gate + 0.044715 * gate * gate * gate), constant * (1 + 3 * 0.044715 * gate * gate)
+        s = z.sigmoid()
+        return (dh * up * s * (1 + gate * (1 - s) * rise)).contiguous(), (dh * gate * s).contiguous()
 
     def rows(self, x: Tensor, ids: Tensor) -> Tensor:
         return x[ids].contiguous()

@@ -91,10 +91,10 @@ class TrainingKernels(Protocol[W]):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients of what was turned into q and k, and of v: (T, H * Hd), (T, KvH * Hd), (T, KvH * Hd)."""
 
-    def swiglu(self, gate: Tensor, up: Tensor) -> Tensor:
-        """silu(gate) * up."""
+    def gated(self, gate: Tensor, up: Tensor, activation: str = "silu") -> Tensor:
+        """activation(gate) * up; `activation` is one of ACTIVATIONS."""
 
-    def swiglu_backward(self, dh: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]: ...
+    def gated_backward(self, dh: Tensor, gate: Tensor, up: Tensor, activation: str = "silu") -> tuple[Tensor, Tensor]: ...
 
     def rows(self, x: Tensor, ids: Tensor) -> Tensor:
         """x[ids]: (T, D), (n,) int32 -> (n, D)."""

@@ -13,12 +13,13 @@ from tinygrad import Tensor, UOp
 from app.models.llama.forward import POSITION, CapturedGraph
 from app.models.llama.training.adapter_layout import AdapterLayout
 from app.models.llama.training.errors import TrainingError
+from app.models.llama.training.training_block import Kept, Places, TrainingBlock, store
 from app.models.llama.traits import LLAMA
-from app.models.llama.transformer import Block, Transformer
+from app.models.llama.transformer import Transformer
 from ext.tinygrad.buffers import read, upload, write
 from ext.tinygrad.graph.compose import compose
 from ext.tinygrad.kernels import training_kernels_for
-from ext.tinygrad.kernels.training_kernels import ROW_TOKENS, Dropout, TrainingKernels
+from ext.tinygrad.kernels.training_kernels import ROW_TOKENS, TrainingKernels
 
 HEAD_ROWS = 64  # tokens whose logits there are at a time
 MOST_KEPT = 512 << 20  # bytes of activations that are kept for the way back; beyond, blocks are run twice
@@ -35,27 +36,6 @@ class Row:
     @property
     def learnt(self) -> int:
         return int((self.targets >= 0).sum())
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What a block's gradient needs of its forward pass."""
-
-    q: Tensor  # (T, H, Hd) turned
-    k: Tensor  # (T, KvH, Hd) turned
-    v: Tensor
-    attended: Tensor  # (T, H, Hd)
-    stats: Tensor  # (T, H, 2)
-    between: Tensor  # (T, D)
-    gate: Tensor  # (T, F)
-    up: Tensor
-    lows: dict[str, Tensor]  # (T, r) by module
-    plain: tuple[Tensor, ...] = ()  # q and k as projected, (T, H * Hd) and (T, KvH * Hd), where a norm of heads follows
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        own = [getattr(self, field.name) for field in fields(self) if field.name not in ("lows", "plain")]
-        return [*own, *self.plain, *self.lows.values()]
 
 
 @dataclass(frozen=True)
@@ -86,11 +66,17 @@ def check_trainable(model: Transformer, max_length: int = 0) -> TrainingKernels:
         "windows",
         "long_rope",
         "unrotated",
+        "activation",
+        "residual_scale",
+        "logit_scale",
+        "pre_norm",
+        "post_norm",
+        "local_rope",
     }
     if unknown := [name for name in differs if name not in allowed]:
         raise TrainingError(
             f"{config.name or config.architecture} cannot be trained yet: its blocks differ from LLaMA's by {', '.join(unknown)}; "
-            "pick a LLaMA, SmolLM, TinyLlama, Mistral, Qwen 2 or dense Qwen 3"
+            "pick a LLaMA, SmolLM, Mistral, Qwen 2, dense Qwen 3, Phi, Gemma 1 or 3, Granite or OLMo 2"
         )
     if any(0 < window < max_length for window in t.windows):
         raise TrainingError(f"--max-length {max_length} exceeds the window of the model's attention; pass {max(t.windows)} or less")
@@ -109,8 +95,10 @@ class TrainingPass:
         self.kernels, config = check_trainable(model), model.config
         self._dropout, self._layout = dropout, adapters.layout
         widths = 2 * config.n_heads * config.head_dim + 2 * config.n_kv_heads * config.head_dim + 2 * config.dim + 2 * config.hidden_dim
+        widths += 2 * config.dim * config.traits.post_norm
         self.recompute = 4 * T * widths * config.n_layers > MOST_KEPT if recompute is None else recompute
-        self._ids, self._positions, self._first = (self._zeros(T, kind=np.int32) for _ in range(3))
+        self._ids, positions, first = (self._zeros(T, kind=np.int32) for _ in range(3))
+        self._places = Places(positions, first)
         self._x = [self._zeros(T, config.dim) for _ in range(config.n_layers + 1)]
         self._kept = [self._keep() for _ in range(1 if self.recompute else config.n_layers)]
         self._dx = [self._zeros(T, config.dim) for _ in range(2)]  # a layer reads one and writes the other
@@ -141,11 +129,11 @@ class TrainingPass:
         assert n <= T, f"{n} tokens in a row of {T}"
         positions = np.zeros(T, np.int32)
         positions[:n] = np.arange(n) - row.first
-        for buffer, values in ((self._ids, row.ids), (self._first, row.first)):
-            padded = np.arange(T, dtype=np.int32) if buffer is self._first else np.zeros(T, np.int32)
+        for buffer, values in ((self._ids, row.ids), (self._places.first, row.first)):
+            padded = np.arange(T, dtype=np.int32) if buffer is self._places.first else np.zeros(T, np.int32)
             padded[:n] = values  # what fills the row up sees only itself
             write(buffer, padded)
-        write(self._positions, positions)
+        write(self._places.positions, positions)
         write(self._seed, np.array([seed], np.uint32))
         if self._forward is None:
             self._forward = self._sequence(self._forward_steps())
@@ -184,22 +172,29 @@ class TrainingPass:
             up=self._zeros(T, config.hidden_dim),
             lows={name: self._zeros(T, self._layout.rank) for name in self._layout.modules},
             plain=tuple(self._zeros(T, n * config.head_dim) for n in ((heads[1], kv_heads[1]) if config.traits.head_norm else ())),
+            unnormed=tuple(self._zeros(T, config.dim) for _ in range(2 if config.traits.post_norm else 0)),
         )
 
     def _kept_of(self, layer: int) -> Kept:
         return self._kept[0 if self.recompute else layer]
 
-    def _seeds(self, layer: int) -> list[Tensor]:
-        return [self._seed, self._layers[layer]] if self._dropout else []
-
-    def _drop(self, layer: int, name: str) -> Dropout | None:
-        if not self._dropout:
-            return None
-        return Dropout(self._dropout, self._seed, self._layers[layer], self._layout.modules.index(name))
+    def _block(self, layer: int) -> TrainingBlock:
+        return TrainingBlock(
+            block=self.model.blocks[layer],
+            config=self.model.config,
+            kernels=self.kernels,
+            layout=self._layout,
+            params=self.adapters.params[layer],
+            gradient=self.adapters.gradients[layer],
+            kept=self._kept_of(layer),
+            places=self._places,
+            dropout=self._dropout,
+            seeds=(self._seed, self._layers[layer]) if self._dropout else (),
+        )
 
     def _forward_steps(self) -> list[tuple[CapturedGraph, list[Tensor]]]:
         def begin() -> list[Tensor]:
-            return [_store(self._x[0], self.model.embed(self._ids)), _store(self._dx[self._last], self._dx[self._last].zeros_like())]
+            return [store(self._x[0], self.model.embed(self._ids)), store(self._dx[self._last], self._dx[self._last].zeros_like())]
 
         inputs = [self._ids, self._x[0], self._dx[self._last], *self.model.tok_embeddings.tensors]
         steps = [(self._graph(("embed",), begin), inputs)]
@@ -211,111 +206,37 @@ class TrainingPass:
         return self.model.config.n_layers % 2
 
     def _forward_step(self, layer: int) -> tuple[CapturedGraph, list[Tensor]]:
-        block, kept, x, out = self.model.blocks[layer], self._kept_of(layer), self._x[layer], self._x[layer + 1]
-        inputs = [x, out, *kept.tensors, self.adapters.params[layer], self._positions, self._first, *self._seeds(layer), *block.tensors]
-        return self._graph(("forward", block.layout), lambda: self._block_forward(layer, block, kept, x, out)), inputs
-
-    def _block_forward(self, layer: int, block: Block, kept: Kept, x: Tensor, out: Tensor) -> list[Tensor]:
-        kernels, config, params, T = self.kernels, self.model.config, self.adapters.params[layer], self.T
-        eps, lows = config.norm_eps, {}
-
-        def linear(name: str, x: Tensor, out: Tensor | None = None, residual: Tensor | None = None) -> Tensor:
-            y = kernels.linear(x, getattr(block, name), out, residual)
-            if (place := self._layout.places.get(name)) is not None:
-                y, lows[name] = kernels.low_rank(x, params, place, y, kept.lows[name], self._drop(layer, name))
-            return y
-
-        assert block.attention_norm is not None and block.ffn_norm is not None
-        normed, places = kernels.norm(x, block.attention_norm.weight, eps), [kept.q, kept.k, kept.v]
-        into = [*kept.plain, *places[len(kept.plain) :]]
-        q, k, v = (linear(name, normed, to.reshape(T, -1)) for name, to in zip(("wq", "wk", "wv"), into, strict=True))
-        if block.heads is not None and (bias := block.heads.bias) is not None:
-            parts = bias.split([q.shape[1], k.shape[1], v.shape[1]])
-            q, k, v = (_store(y, y + part) for y, part in zip((q, k, v), parts, strict=True))
-        plain = [q, k] if kept.plain else []
-        if plain:
-            each = zip(plain, self._head_norms(block), (kept.q, kept.k), strict=True)
-            q, k = (_store(to, kernels.norm(y.reshape(-1, len(w)), w, config.norm_eps).reshape(to.shape)) for y, w, to in each)
-        q, k, v = q.reshape(kept.q.shape), k.reshape(kept.k.shape), v.reshape(kept.v.shape)
-        q, k = kernels.turn(q, k, self._positions, block.rope)
-        scale = block.attention.scale_of(config.head_dim)
-        attended, stats = kernels.attend(q, k, v, self._first, scale, kept.attended, kept.stats)
-        between = _plus(linear("wo", attended.reshape(T, -1), kept.between, x), block.wo_bias)
-        normed = kernels.norm(between, block.ffn_norm.weight, eps)
-        gate, up = linear("w1", normed, kept.gate), linear("w3", normed, kept.up)
-        if block.gated_bias is not None:
-            gate, up = (_plus(y, part) for y, part in zip((gate, up), block.gated_bias.split(config.hidden_dim), strict=True))
-        result = _plus(linear("w2", kernels.swiglu(gate, up), out, between), block.w2_bias)
-        return [result, *plain, q, k, v, attended, stats, between, gate, up, *lows.values()]
-
-    @staticmethod
-    def _head_norms(block: Block) -> list[Tensor]:
-        """Weights of the norms of queries and of keys: of each head, (Hd,), or of all of a token."""
-        if block.heads is None or (norm := block.heads.norm) is None:
-            return []
-        first = norm.shape[0] // 2 if block.heads.per_head else block.wq.shape[0]
-        return [norm[:first].contiguous(), norm[first:].contiguous()]  # kernels take buffers from their start
+        made, x, out = self._block(layer), self._x[layer], self._x[layer + 1]
+        return self._graph(("forward", made.block.layout), lambda: made.forward(x, out)), [x, out, *made.inputs]
 
     def _backward_steps(self) -> list[tuple[CapturedGraph, list[Tensor]]]:
         steps = []
         for layer in reversed(range(self.model.config.n_layers)):
-            block, kept, x = self.model.blocks[layer], self._kept_of(layer), self._x[layer]
-            dy, dx = self._dx[(layer + 1) % 2], self._dx[layer % 2]
             if self.recompute:
                 steps.append(self._forward_step(layer))
-            function = self._backward_function(layer, block, kept, x, dy, dx)
-            inputs = [x, dy, dx, *kept.tensors, self.adapters.params[layer], self.adapters.gradients[layer]]
-            inputs += [self._positions, self._first, *self._seeds(layer), *block.tensors]
-            steps.append((self._graph(("backward", block.layout), function), inputs))
+            steps.append(self._backward_step(layer))
         return steps
 
-    def _backward_function(self, layer: int, block: Block, kept: Kept, x: Tensor, dy: Tensor, dx: Tensor) -> Callable[[], list[Tensor]]:
-        return lambda: self._block_backward(layer, block, kept, x, dy, dx)
-
-    def _block_backward(self, layer: int, block: Block, kept: Kept, x: Tensor, dy: Tensor, dx: Tensor) -> list[Tensor]:
-        """dx from dy; gradients of the adapters are added in place."""
-        kernels, config, params, T = self.kernels, self.model.config, self.adapters.params[layer], self.T
-        eps, gradient = config.norm_eps, self.adapters.gradients[layer]
-
-        def back(name: str, grad: Tensor, x: Tensor, into: Tensor | None = None) -> Tensor:
-            """The gradient of a product's input x, for that of its result, added to `into`; its adapter's is taken on the way."""
-            nonlocal gradient
-            result = kernels.linear_backward(grad, getattr(block, name), into)
-            if (place := self._layout.places.get(name)) is None:
-                return result
-            drop = self._drop(layer, name)
-            result, low = kernels.low_rank_backward(grad, params, place, result, drop)
-            gradient = kernels.outer(low, x, gradient, place.down, drop)
-            gradient = kernels.outer(kept.lows[name], grad, gradient, place.up)
-            return result
-
-        assert block.attention_norm is not None and block.ffn_norm is not None
-        dgate, dup = kernels.swiglu_backward(back("w2", dy, kernels.swiglu(kept.gate, kept.up)), kept.gate, kept.up)
-        normed = kernels.norm(kept.between, block.ffn_norm.weight, eps)
-        dnormed = back("w3", dup, normed, back("w1", dgate, normed))
-        dbetween = kernels.norm_backward(dnormed, kept.between, block.ffn_norm.weight, eps, dy)
-        attended = kept.attended.reshape(T, -1)
-        dattended = back("wo", dbetween, attended)
-        scale, places = block.attention.scale_of(config.head_dim), (self._first, self._positions, block.rope)
-        grads = list(kernels.attend_backward(dattended, attended, kept.stats, kept.q, kept.k, kept.v, *places, scale))
-        for i, (y, weight) in enumerate(zip(kept.plain, self._head_norms(block), strict=True)):
-            rows = (-1, len(weight))
-            grads[i] = kernels.norm_backward(grads[i].reshape(rows), y.reshape(rows), weight, eps, None).reshape(T, -1)
-        normed, dnormed_ = kernels.norm(x, block.attention_norm.weight, eps), None
-        for name, grad in zip(("wq", "wk", "wv"), grads, strict=True):
-            dnormed_ = back(name, grad, normed, dnormed_)
-        assert dnormed_ is not None
-        return [kernels.norm_backward(dnormed_, x, block.attention_norm.weight, eps, dbetween, dx), gradient]
+    def _backward_step(self, layer: int) -> tuple[CapturedGraph, list[Tensor]]:
+        made, x, dy, dx = self._block(layer), self._x[layer], self._dx[(layer + 1) % 2], self._dx[layer % 2]
+        function = self._graph(("backward", made.block.layout), lambda: made.backward(x, dy, dx))
+        return function, [x, dy, dx, made.gradient, *made.inputs]
 
     def _head_step(self) -> tuple[CapturedGraph, list[Tensor]]:
         model, kernels, x, dx = self.model, self.kernels, self._x[-1], self._dx[self._last]
 
+        def scaled(x: Tensor) -> Tensor:
+            scale = model.config.traits.logit_scale
+            return x if scale == 1 else (x * scale).contiguous()
+
         def head() -> list[Tensor]:
             some = kernels.rows(x, self._rows)
-            logits = kernels.linear(kernels.norm(some, model.norm.weight, model.config.norm_eps), model.output)
+            logits = scaled(kernels.linear(kernels.norm(some, model.norm.weight, model.config.norm_eps), model.output))
             grad, parts = kernels.cross_entropy(logits, self._targets, self._shares)
-            dsome = kernels.norm_backward(kernels.linear_backward(grad, model.output), some, model.norm.weight, model.config.norm_eps, None)
-            return [kernels.add_rows(dsome, self._rows, dx), _store(self._parts, parts)]
+            dsome = kernels.norm_backward(
+                kernels.linear_backward(scaled(grad), model.output), some, model.norm.weight, model.config.norm_eps, None
+            )
+            return [kernels.add_rows(dsome, self._rows, dx), store(self._parts, parts)]
 
         inputs = [x, dx, self._rows, self._targets, self._shares, self._parts, *model.norm.tensors, *model.output.tensors]
         return self._graph(("head",), head), inputs
@@ -353,13 +274,3 @@ class Replayed:
             return
         for graph, inputs in self.steps:
             graph(inputs, 0)
-
-
-def _plus(y: Tensor, bias: Tensor | None) -> Tensor:
-    """y (T, N) and a bias (N,), in the buffer of y."""
-    return y if bias is None else _store(y, y + bias)
-
-
-def _store(target: Tensor, values: Tensor) -> Tensor:
-    """`values` in the buffer of `target`."""
-    return Tensor(target.uop.after(target.uop.store(values.contiguous().uop)))

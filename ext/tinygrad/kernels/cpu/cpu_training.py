@@ -133,13 +133,13 @@ class CPUTraining:
         found = self._run("turned", TURNED, _tasks(q), results, [*parts[1:], positions, rope], macros)
         return found[0], found[1], found[2]
 
-    def swiglu(self, gate: Tensor, up: Tensor) -> Tensor:
-        return self._by_rows("swiglu", ["swiglu.c"], gate, [gate, up], _units(gate))
+    def gated(self, gate: Tensor, up: Tensor, activation: str = "silu") -> Tensor:
+        return self._by_rows("gated", ["gated.c"], gate, [gate, up], _units(gate) | {"ACTIVATION": activation})
 
-    def swiglu_backward(self, dh: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    def gated_backward(self, dh: Tensor, gate: Tensor, up: Tensor, activation: str = "silu") -> tuple[Tensor, Tensor]:
         outputs = [Tensor.empty(*gate.shape, dtype=dtypes.float32, device=gate.device) for _ in range(2)]
-        macros = _units(gate) | {"TASKS": _tasks(gate)}
-        out = self._run("swiglu_backward", ["swiglu_backward.c"], _tasks(gate), outputs, [dh, gate, up], macros)
+        macros = _units(gate) | {"TASKS": _tasks(gate), "GELU": int(activation == "gelu")}
+        out = self._run("gated_backward", ["gated_backward.c"], _tasks(gate), outputs, [dh, gate, up], macros)
         return out[0], out[1]
 
     def rows(self, x: Tensor, ids: Tensor) -> Tensor:

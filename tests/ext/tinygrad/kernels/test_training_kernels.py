@@ -10,7 +10,7 @@ from ext.tinygrad.buffers import read, upload
 from ext.tinygrad.kernels import training_kernels_for
 from ext.tinygrad.kernels.cpu.cpu_kernels import CPUKernels
 from ext.tinygrad.kernels.matrix import QuantMatrix
-from ext.tinygrad.kernels.protocol import rope_table
+from ext.tinygrad.kernels.protocol import ACTIVATIONS, rope_table
 from ext.tinygrad.kernels.reference import ReferenceKernels
 from ext.tinygrad.kernels.training_kernels import AdapterPlace, Dropout, TrainingKernels
 from tests.reference import oracles
@@ -156,14 +156,17 @@ def test_norm(kernels, rng) -> None:
     np.testing.assert_allclose([found[place] for place in places], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_swiglu(kernels, rng) -> None:
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_gated(kernels, rng, activation) -> None:
     gate, up, dh = floats(rng, T, 96), floats(rng, T, 96), floats(rng, T, 96)
 
     def forward(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
+        if activation == "gelu":  # its tanh approximation, arXiv 1606.08415
+            return gate / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (gate + 0.044715 * gate**3))) * up
         return gate / (1 + np.exp(-gate)) * up
 
-    close(kernels.swiglu(put(gate), put(up)), forward(gate, up))
-    dgate, dup = (t.numpy() for t in kernels.swiglu_backward(put(dh), put(gate), put(up)))
+    close(kernels.gated(put(gate), put(up), activation), forward(gate, up))
+    dgate, dup = (t.numpy() for t in kernels.gated_backward(put(dh), put(gate), put(up), activation))
     places = [(0, 0), (17, 95)]
     for found, function, at in ((dgate, lambda x: forward(x, up), gate), (dup, lambda x: forward(gate, x), up)):
         expected = differences(lambda x, function=function: float((function(x) * dh).sum()), at.astype(np.float64), places)
