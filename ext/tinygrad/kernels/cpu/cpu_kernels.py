@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from tinygrad import Tensor, UOp, dtypes
 from tinygrad.dtype import DType
 
+from ext.tinygrad.graph.pool import thread_count
 from ext.tinygrad.kernels.cpu.cpu_low_rank import by_row, change_macros, change_tensors, element, ranks
 from ext.tinygrad.kernels.cpu.cpu_source import launch, matmul_source, missing_instructions, plain_source
 from ext.tinygrad.kernels.low_rank import AdaptedWeight, packed
@@ -15,7 +16,8 @@ from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
 from ext.tinygrad.kernels.protocol import FULL_ATTENTION, Attention, HeadTransform, Position, Routing, RowPositions
 from ext.tinygrad.kernels.reference import ReferenceKernels, store_heads
 
-# Tasks are what threads share out. Their number follows from shapes alone, so that results never depend on how many threads there are.
+# Tasks are what threads share out. Their number follows from shapes, so that results never depend on how many threads there are; those of a
+# product of one token come out the same whatever their number.
 TASK_WEIGHTS = 160  # bytes of weights a decode task should read for each column: it norms and quantises the activations again, at 3 %
 TASK_MACS = 2 << 20  # multiplications of a prefill task, about 25 µs
 MAX_TASKS = 64
@@ -319,6 +321,8 @@ def _tasks(T: int, weights: Sequence[PackedMatrix]) -> int:
     if T == 1:
         nbytes = sum(w.nbytes for w in weights)
         n = max(nbytes // (TASK_WEIGHTS * weights[0].shape[1]), min(8, nbytes >> 15))
+        if any(ranks(weights)):  # every task sums A x again, which comes out the same however many they are
+            n = min(n, max(4, thread_count()))
     else:
         n = T * sum(w.shape[0] * w.shape[1] for w in weights) // TASK_MACS
     n = min(n, MAX_TASKS, sum(-(-w.shape[0] // GROUP) for w in weights))
