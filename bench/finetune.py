@@ -1,4 +1,4 @@
-"""Stacy before and after training: python -m bench.finetune [ADAPTER…]
+"""Stacy before and after training: python -m bench.finetune [ADAPTER[:SCALE]…]
 
 Four figures for the base and each adapter: how many replies say unasked who she is, the loss on held-out lines (nats a token), how many of
 the twenty questions of bench/answers.py are answered with the word that an answer needs, and how many replies do not end by themselves.
@@ -14,6 +14,7 @@ import numpy as np
 from app.models.llama import Llama, SamplingParams
 from bench.answers import MAX_TOKENS, QUESTIONS
 from townhall import Conversation, load_persona
+from townhall.adapter_spec import AdapterSpec, scaled
 from townhall.data.training_chats import read_chats
 from townhall.persona import Persona
 from townhall.prompt import Prompt
@@ -94,7 +95,7 @@ def measure(llama: Llama, persona: Persona, exchanges: Sequence[tuple[str, str]]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("adapters", nargs="*", type=Path)
+    parser.add_argument("adapters", nargs="*", type=AdapterSpec.parse, metavar="ADAPTER[:SCALE]")
     parser.add_argument("--model", type=Path, default=Path("app/models/llama/weights/SmolLM2-135M-Instruct.Q4_1.gguf"))
     parser.add_argument("--persona", default="stacy")
     parser.add_argument("--held-out", type=Path, default=ROOT / "eg" / "finetune" / "held-out.jsonl")
@@ -107,7 +108,8 @@ def main() -> None:
     print("| | says unasked who she is | held-out loss | twenty questions | does not end |\n|---|---|---|---|---|")
     print(f"| base | {measure(llama.adapted([]), persona, exchanges, args.seeds, args.show)} |", flush=True)
     for adapter in args.adapters:
-        print(f"| {adapter.name} | {measure(llama.adapted([(adapter, 1.0)]), persona, exchanges, args.seeds, args.show)} |", flush=True)
+        adapted = llama.adapted(scaled([adapter]))
+        print(f"| {adapter.name}:{adapter.scale:g} | {measure(adapted, persona, exchanges, args.seeds, args.show)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -177,7 +177,7 @@ def speed(peft: str, model: Path, alternations: int, passes: int, threads: int) 
         for name, (python, *arguments) in kinds.items():
             command = [python, "-m", "bench.lora_training", *arguments, "--passes", str(passes), "--threads", str(threads)]
             environment = os.environ | {"THREADS": str(threads), "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
-            run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=True)
+            run = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment, check=True)
             found[name].append(json.loads(run.stdout.splitlines()[-1]))
             print(f"{name}: {found[name][-1]}", flush=True)
     for key in ("tokens_per_second", "tokens_per_cpu_second"):
