@@ -5,7 +5,7 @@ python -m bench.persona [--quick] [--with reply_ngram_penalty=0]... [--against l
 Chats of plain questions (12 turns) and of the hard kind (24 turns: insults, emoji, other languages, "why?", "explain it", requests for
 instructions), with the four shipped personas at the default settings, 160 tokens a reply at most. A reply says again what an earlier one of
 its chat said where more than half of its five-word sequences stand in it. Each `--with` is another column: sampler settings, `reminder=1`
-for a reminder in front of every message, `examples=0` without example exchanges.
+for a reminder in front of every message, `examples=0` without example exchanges, `lora=PATH[:SCALE]` through an adapter (not llama.cpp's).
 Drift: at turns 1, 10, 20, 40, 80 five probes are asked aside; how much likelier, in nats a token, history and persona make the
 persona's own answers than no persona does, beside what they do for the other personas' answers (after arXiv 2402.10962).
 
@@ -33,6 +33,7 @@ from bench.persona_prompts import HARD, KNOWN, PLAIN, TWENTY
 from bench.persona_store import HeldChats, Key
 from bench.side_by_side import SeatedModel, SideBySide
 from townhall import Conversation, Persona, load_persona
+from townhall.adapter_spec import parse_all, scaled
 from townhall.cli.chat_options import ChatOptions
 from townhall.language_model import LanguageModel
 from townhall.persona_sources import open_sources
@@ -52,13 +53,17 @@ class Setup:
     def parse(cls, text: str) -> "Setup":
         """`name=value,name=value`; ValueError for what is no setting."""
         pairs = dict(part.split("=", 1) for part in filter(None, text.split(",")))
-        if unknown := pairs.keys() - DECLARED.keys() - {"reminder", "examples"}:
+        if unknown := pairs.keys() - DECLARED.keys() - {"reminder", "examples", "lora"}:
             raise ValueError(f"--with knows no {', '.join(sorted(unknown))}")
-        return cls(text, {key: json.loads(value) for key, value in pairs.items()})
+        return cls(text, {key: value if key == "lora" else json.loads(value) for key, value in pairs.items()})
+
+    def adapters(self) -> list[tuple[Path, float]]:
+        """As Llama.adapted takes them."""
+        return scaled(parse_all([self.settings["lora"]])) if "lora" in self.settings else []
 
     def of_peer(self) -> "Setup":
         """For a column of llama.cpp's: without what it does not know."""
-        known = {key: value for key, value in self.settings.items() if not key.startswith("reply_ngram")}
+        known = {key: value for key, value in self.settings.items() if not key.startswith("reply_ngram") and key != "lora"}
         name = ",".join(f"{key}={json.dumps(value)}" for key, value in known.items())
         return Setup(f"llama.cpp {name}".strip(), known)
 
@@ -254,9 +259,10 @@ def main() -> int:
     columns: dict[str, dict[str, Any]] = {}
     missing = 0
     setups = [*([] if options.no_default else [Setup("default", {})]), *options.others]
-    beside = SideBySide(Llama.load(path, CONTEXT), options.seats) if setups else None
+    llama = Llama.load(path, CONTEXT) if setups else None
     for setup in setups:
-        assert beside
+        assert llama
+        beside = SideBySide(llama.adapted(setup.adapters()), options.seats)
         started = time.perf_counter()
         column = Column(setup, store, partial(held, beside, store.begin))
         figures = columns[setup.name] = measure(column, options)
