@@ -66,6 +66,10 @@ class PeerCache:
     tokens: list[int] = field(default_factory=list)
     identity: dict[str, str] = field(default_factory=dict)
 
+    def reachable(self, n: int) -> int:
+        """Nothing is kept that could be gone on from, or not."""
+        return n
+
     def prepare_remove(self) -> None:
         """Nothing is removed."""
 

@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
-from townhall.language_model import LanguageModel, TokenStream
+from townhall.language_model import Cache, LanguageModel, TokenStream
 
 CHUNK = 128  # tokens: the engine's largest pass
 
 
 def read(llama: LanguageModel, ids: Sequence[int], cache: Any) -> Generator[None, None, None]:
     """Prefill all of `ids` but the last, which the first step of decoding takes; yields after each pass."""
-    done = cached_prefix(cache.tokens, ids)
+    done = cached_prefix(cache, ids)
     while done < len(ids) - 1:
         left = len(ids) - 1 - done
         done += min(CHUNK, llama.pass_tokens(left, cache))
@@ -22,9 +22,9 @@ def read(llama: LanguageModel, ids: Sequence[int], cache: Any) -> Generator[None
         yield
 
 
-def cached_prefix(held: Sequence[int], ids: Sequence[int]) -> int:
-    """How many of a prompt's ids a cache that holds these need not read; the last one is decoded in any case."""
-    return min(common_prefix(held, ids), len(ids) - 1)
+def cached_prefix(cache: Cache, ids: Sequence[int]) -> int:
+    """How many of a prompt's ids need not be read into a cache; the last one is decoded in any case."""
+    return cache.reachable(min(common_prefix(cache.tokens, ids), len(ids) - 1))
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
@@ -61,7 +61,7 @@ class AnswerLoop(Generic[T]):
 
     def __init__(self, llama: LanguageModel, ids: Sequence[int], cache: Any, generate: Callable[[], TokenStream], sink: Sink[T]):
         self.generation = generate()
-        self.cached = cached_prefix(cache.tokens, ids)  # tokens of the prompt that need not be read
+        self.cached = cached_prefix(cache, ids)  # tokens of the prompt that need not be read
         self.finish: str | None = None  # "stop", "length" …; None until the answer is complete
         self.reading = True
         self.read_seconds = 0.0

@@ -313,7 +313,7 @@ class Conversation:
     def _stream(
         self, built: BuiltPrompt, stopped: Callable[[], bool], on_progress: Progress | None, on_reasoning: Callable[[str], None]
     ) -> Generator[str, None, None]:
-        uncomputed = 0 if self._known else len(self._as_read) - common_prefix(self._as_read, self.cache.tokens)
+        uncomputed = 0 if self._known else len(self._as_read) - self.cache.reachable(common_prefix(self._as_read, self.cache.tokens))
         settle_cache(self.strategy, self.cache, built.removed, self._next_prompt)
         stop = (*self.prompt.stop, *self.stop) if self.trim else ()
         answer = Answer(self.llama, self.prompt, stop, self.trim, built.opening, think_tokens=self.think_tokens)

@@ -7,6 +7,7 @@ from townhall.answer_loop import cached_prefix
 from townhall.context.strategies import open_strategy
 from townhall.context.strategy import WindowPlan
 from townhall.errors import ContextError
+from townhall.fake.fake_model import FakeCache
 from townhall.message import Message, Note
 from townhall.persona import Persona
 from townhall.prompt import Prompt
@@ -74,9 +75,9 @@ def test_a_cache_loses_positions_only_where_it_holds_them(held, removed):
 
 
 def test_the_last_token_of_a_prompt_is_decoded_even_where_all_is_cached():
-    assert cached_prefix([1, 2, 3], [1, 2, 3]) == 2
-    assert cached_prefix([1, 2, 9, 4], [1, 2, 3, 4]) == 2
-    assert cached_prefix([], [1]) == 0
+    assert cached_prefix(FakeCache(9, [1, 2, 3]), [1, 2, 3]) == 2
+    assert cached_prefix(FakeCache(9, [1, 2, 9, 4]), [1, 2, 3, 4]) == 2
+    assert cached_prefix(FakeCache(9), [1]) == 0
 
 
 def test_a_raw_prompt_keeps_its_start_and_its_newest_tokens():

@@ -137,6 +137,9 @@ class FakeCache:
     tokens: list[int] = field(default_factory=list)
     identity: dict[str, str] = field(default_factory=lambda: {"model": "fake"})
 
+    def reachable(self, n: int) -> int:
+        return n
+
     def prepare_remove(self) -> None:
         pass
 

@@ -94,7 +94,7 @@ class Slots:
         if slot.adapters != wanted.adapters:
             self.evicted += len(slot.cache.tokens) > wanted.pinned
             slot.cache, slot.adapters = self._new_cache(wanted.adapters), wanted.adapters
-        kept = max(common_prefix(slot.cache.tokens, wanted.ids), common_prefix(slot.cache.tokens, wanted.before))
+        kept = _shared(slot.cache, wanted)
         if kept <= wanted.pinned and len(slot.cache.tokens) > wanted.pinned:
             self.evicted += 1
         self._count += 1
@@ -103,7 +103,7 @@ class Slots:
 
     def settle(self, slot: Slot, wanted: SlotRequest) -> None:
         """Copy into a slot that was taken what other caches and heads have of the prompt: 2.5 ms for 200 tokens of the default model."""
-        kept = max(common_prefix(slot.cache.tokens, wanted.ids), common_prefix(slot.cache.tokens, wanted.before))
+        kept = _shared(slot.cache, wanted)
         slot.source = self._copy_better(slot, wanted, kept)
 
     def borrow(self, ids: Sequence[int]) -> Slot | None:
@@ -132,8 +132,7 @@ class Slots:
     def _continued(self, free: Iterable[Slot], wanted: SlotRequest) -> Slot | None:
         best, most = None, 0
         for slot in (slot for slot in free if slot.adapters == wanted.adapters):
-            held = slot.cache.tokens
-            shared = max(common_prefix(held, wanted.ids), common_prefix(held, wanted.before))
+            held, shared = slot.cache.tokens, _shared(slot.cache, wanted)
             if shared > most and len(held) - shared <= shared - wanted.pinned:
                 best, most = slot, shared
         return best
@@ -155,7 +154,7 @@ class Slots:
         """Whatever other cache or head shares more with the prompt than `slot`: its part of it is copied. → where it came from"""
         best, most = None, kept + WORTH
         for other in self._slots:
-            if other is not slot and other.adapters == slot.adapters and (shared := common_prefix(other.cache.tokens, wanted.ids)) > most:
+            if other is not slot and other.adapters == slot.adapters and (shared := _held(other.cache, wanted.ids)) > most:
                 best, most = other, shared
         heads = [head for head in self._heads if head.adapters == slot.adapters]
         head = max(heads, key=lambda head: common_prefix(head.tokens, wanted.ids), default=None)
@@ -166,3 +165,13 @@ class Slots:
             slot.cache.fill(best.cache.entries(most))
             return "other"
         return "persona" if kept <= wanted.pinned else "conversation"
+
+
+def _held(cache: Cache, ids: Sequence[int]) -> int:
+    """How many of these ids a cache can go on from."""
+    return cache.reachable(common_prefix(cache.tokens, ids))
+
+
+def _shared(cache: Cache, wanted: SlotRequest) -> int:
+    """What a prompt has in common with a cache, before or after a context strategy took something out."""
+    return max(_held(cache, wanted.ids), common_prefix(cache.tokens, wanted.before))

@@ -82,7 +82,7 @@ class Engine:
             T = self._chunk(len(rest), cache)
             taken = min(T, len(rest))
             self._timed(self._prefill[T], rest[:taken], cache)
-            cache.tokens += rest[:taken]
+            cache.extend(rest[:taken])
             rest = rest[taken:]
             if on_progress:
                 on_progress(total - len(rest), total)
@@ -159,7 +159,7 @@ class Engine:
             if counts and self.sharing.most_rows:
                 Device[self.device].synchronize()  # a driver returns as soon as the pass is enqueued; its logits are waited for anyway
                 self._measure(1, time.perf_counter() - started)
-        cache.tokens.append(token)
+        cache.extend([token])
 
     def logits(self) -> np.ndarray:
         """After the last step, float32 (V,); valid until the next one, and the caller's to change."""
@@ -199,7 +199,7 @@ class Engine:
         for start in range(0, len(ids), self._score.T):
             piece = ids[start : start + self._score.T]
             self._score(piece, start, cache)
-            cache.tokens += piece
+            cache.extend(piece)
             yield buffers.read(self._score.logits, chunk)[: len(piece)]
 
     def hidden_steps(self, ids: list[int], cache: KVCache) -> Iterator[np.ndarray]:
@@ -214,7 +214,7 @@ class Engine:
             run = self._prefill[chunk_for(len(rest), self._seconds, self.chunks, self.rows - len(cache.tokens))]
             piece = rest[: run.T]
             self._timed(run, piece, cache)
-            cache.tokens += piece
+            cache.extend(piece)
             rows = buffers.read(run.x, np.empty((run.T, self.model.config.dim), np.float32))
             yield self.model.norm.of_rows(rows[: len(piece)])
 

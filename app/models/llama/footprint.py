@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from app.models.llama.checkpoint.checkpoint import Checkpoint
 from app.models.llama.config import LlamaConfig
+from app.models.llama.window_rows import longest, most_rows
 from ext.tinygrad.device_memory import available_memory
 from ext.tinygrad.kernels.packed.formats import FORMATS, LAYOUT, format_of
 from ext.tinygrad.kernels.protocol import Kernels
@@ -38,15 +39,21 @@ class Footprint:
         return self.weights + self.cache + self.scratch
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, max_context: int, rows: int, chunks: tuple[int, ...], cache_bytes: int) -> "Footprint":
-        """`rows` of a cache; `chunks`: tokens that passes take; `cache_bytes` of one key or value entry."""
+    def of(
+        cls, checkpoint: Checkpoint, max_context: int, rows: int, chunks: tuple[int, ...], cache_bytes: int, device: str = ""
+    ) -> "Footprint":
+        """`rows` of a cache; `chunks`: tokens that passes take; `cache_bytes` of one key or value entry. On the CPU layers with a window
+        keep less."""
         c = checkpoint.config
         names = [name for name in checkpoint.tensor_names if not (c.tied and name == "output.weight")]
         stored = [checkpoint.stored(name) for name in names]
         weights = sum(packed_nbytes(s.type, s.shape) if len(s.shape) == 2 else 4 * math.prod(s.shape) for s in stored)
         ropes = {c.rope(layer, max_context) for layer in range(c.n_layers)}
         rope = sum(4 * rows * c.head_dim * (1 if one.scale == 1 else 2) for one in ropes)
-        return cls(weights + rope, 2 * c.n_layers * c.n_kv_heads * rows * c.head_dim * cache_bytes, _scratch(c, chunks), max_context)
+        windows = [window if (window := c.window(layer)) < max_context else 0 for layer in range(c.n_layers)]
+        row, window = c.head_dim * cache_bytes, longest(windows, device)
+        kept = sum(most_rows(rows, window if one else 0, row) for one in windows)
+        return cls(weights + rope, 2 * c.n_kv_heads * row * kept, _scratch(c, chunks), max_context)
 
 
 def packed_nbytes(ggml_type: str, shape: tuple[int, ...]) -> int:

@@ -23,7 +23,8 @@ from app.models.llama.checkpoint import Checkpoint, open_checkpoint
 from app.models.llama.config import ConfigError, LlamaConfig
 from app.models.llama.engine import ContextOverflow, Draw, Engine, Generation, PrefillStats
 from app.models.llama.footprint import Footprint, check_fit
-from app.models.llama.kv_cache import CacheArena, CacheError, KVCache, Shifter
+from app.models.llama.key_shift import Shifter
+from app.models.llama.kv_cache import CacheArena, CacheError, KVCache
 from app.models.llama.lora.adapter import Adapter
 from app.models.llama.lora.adapter_set import AdapterSet, key_of, lay_over
 from app.models.llama.lora.open_adapter import open_adapter
@@ -61,6 +62,7 @@ class Llama:
         self.fingerprint = fingerprint  # of the checkpoint's content
         self.engine = Engine(model, max_context, device)
         self._cache_dtype = dtypes.float32 if cache_dtype == "float32" else dtypes.float16
+        self._windows = tuple(block.attention.window for block in model.blocks)
         self._shifter = Shifter([self._turning(layer) for layer in range(config.n_layers)], cache_rows(max_context))
         self._identity = {"model": fingerprint, "device": device, "kernels": model.kernels.name, "cache": cache_dtype, "townhall": VERSION}
         self._undecodable = tokenizer.undecodable(config.vocab_size)
@@ -127,7 +129,7 @@ class Llama:
         cache_dtype = "float32" if checkpoint.stored("tok_embeddings.weight").type == "F32" else "float16"
         entry = 4 if cache_dtype == "float32" else 2  # bytes
         rows = cache_rows(max_context)
-        footprint = partial(Footprint.of, checkpoint, max_context, rows, chunks_of(kernels, rows), entry)
+        footprint = partial(Footprint.of, checkpoint, max_context, rows, chunks_of(kernels, rows), entry, device)
         check_fit(footprint, Path(path).name, kernels, device)
         matrices = WeightCache(checkpoint, kernels, device)  # is read by a thread of its own, in the meantime
         tokenizer = checkpoint.tokenizer()  # before the weights are packed: it may refuse
@@ -188,7 +190,9 @@ class Llama:
         rows, identity = cache_rows(self.max_context), self._identity
         if self.adapters is not None:
             identity = identity | {"adapters": self.adapters.key}
-        cache = KVCache(self.config, self.max_context, rows, self._cache_dtype, self.device, self._shifter, identity, self._arena)
+        cache = KVCache(
+            self.config, self.max_context, rows, self._cache_dtype, self.device, self._shifter, identity, self._arena, self._windows
+        )
         cache.model = None if self.adapters is None else self.adapters.model
         return cache
 
@@ -202,7 +206,7 @@ class Llama:
         if self._arena is None or self._arena.slots < conversations:
             shape = (self.config.n_kv_heads, cache_rows(self.max_context), self.config.head_dim)
             try:
-                self._arena = CacheArena(conversations, self.config.n_layers, shape, self._cache_dtype, self.device)
+                self._arena = CacheArena(conversations, self.config.n_layers, shape, self._cache_dtype, self.device, self._windows)
             except CacheError:
                 return
         self.engine.sharing.share(self._arena, rows or conversations, self.model if self.adapters is None else self.adapters.model)

@@ -70,12 +70,12 @@ class ModelDemand:
 
     @cached_property
     def _footprints(self) -> dict[bool, Footprint]:
-        return {host: self._footprint(CHUNKS if host else GPU_CHUNKS) for host in (True, False)}
+        return {host: self._footprint(CHUNKS if host else GPU_CHUNKS, "CPU" if host else "") for host in (True, False)}
 
-    def _footprint(self, chunks: tuple[int, ...]) -> Footprint:
+    def _footprint(self, chunks: tuple[int, ...], device: str) -> Footprint:
         rows = self.context + max(CHUNKS)
         entry = 4 if self.checkpoint.stored("tok_embeddings.weight").type == "F32" else 2
-        found = Footprint.of(self.checkpoint, self.context, rows, tuple(T for T in chunks if T <= rows), entry)
+        found = Footprint.of(self.checkpoint, self.context, rows, tuple(T for T in chunks if T <= rows), entry, device)
         return replace(found, weights=found.weights + self._difference()) if self.type else found
 
     def _difference(self) -> int:

@@ -54,7 +54,7 @@ class DraftModel:
         most = min(most, cache.capacity - len(history))
         if most <= 0:
             return [], 0
-        cache.truncate(min(cache.common_prefix(list(history)), len(history) - 1))
+        cache.truncate(cache.reachable(min(cache.common_prefix(list(history)), len(history) - 1)))
         if len(history) - len(cache.tokens) > SOME_STEPS:
             llama.prefill(list(history[:-1]), cache)
         for token in history[len(cache.tokens) : -1]:

@@ -11,7 +11,8 @@ from tinygrad import Tensor, dtypes
 
 from app.models.llama import snapshot
 from app.models.llama.config import LlamaConfig
-from app.models.llama.kv_cache import CHUNK, CacheError, KVCache, Shifter
+from app.models.llama.key_shift import CHUNK, Shifter
+from app.models.llama.kv_cache import CacheError, KVCache
 from ext.tinygrad import buffers
 from ext.tinygrad.kernels.protocol import rope_table
 
