@@ -36,6 +36,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen2": {"model_type": "qwen2", "rope_theta": 1000000.0},
     "qwen2-window": {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 20, "max_window_layers": 1},
     "qwen2-yarn": {"model_type": "qwen2", "rope_scaling": YARN},
+    "qwen3-yarn": {"model_type": "qwen3", "rope_theta": 1000000.0, "rope_scaling": YARN | {"factor": 3.0, "attention_factor": 1.25}},
+    "mistral-yarn": {"model_type": "mistral", "sliding_window": None, "rope_scaling": YARN | {"beta_fast": 24.0, "beta_slow": 2.0}},
     "qwen3": {"model_type": "qwen3", "tie_word_embeddings": True},
     "qwen3-moe": {
         "model_type": "qwen3_moe", "num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 32, "norm_topk_prob": True,

@@ -11,7 +11,7 @@ from app.models.llama import rope_scaling
 from app.models.llama.config import LlamaConfig, gemma_scale, layer_windows, without_idle_windows
 from app.models.llama.config_reader import MAX_LAYERS, ConfigError, MetadataReader
 from app.models.llama.sanitize import quoted
-from app.models.llama.traits import Experts, Rope, Traits
+from app.models.llama.traits import Experts, Rope, Traits, Yarn
 
 REQUIRED = ("context_length", "embedding_length", "block_count", "attention.head_count")
 LOCAL_THETA = 10_000.0  # of Gemma 3's windows, which its files do not name
@@ -163,12 +163,13 @@ def config_from_gguf(metadata: Mapping[str, Any], tensor_names: Collection[str],
     rope_dim = read.rope_dim(read.size("rope.dimension_count", default=head_dim), head_dim)
     theta = read.rope_base("rope.freq_base")
     n_layers = read.size("block_count", limit=MAX_LAYERS)
-    factors, scale = _scaling(read, rope_dim, theta)
+    factors, scale, yarn = _scaling(read, rope_dim, theta)
     traits = architecture.traits(_Sizes(read, n_layers, dim, n_heads, head_dim, rope_dim))
     if traits.experts is None and (count := read.scalar("expert_count", 0)) != 0:
         raise read.unsupported(f"a mixture of {quoted(count)} experts")
     traits = replace(
         traits,
+        yarn=yarn,
         qkv_bias="blk.0.attn_q.bias" in tensor_names or "blk.0.attn_qkv.bias" in tensor_names,
         output_bias="blk.0.attn_output.bias" in tensor_names,
         mlp_bias="blk.0.ffn_down.bias" in tensor_names,
@@ -202,23 +203,29 @@ def _tokens(metadata: Mapping[str, Any], architecture: str, path: Path | str) ->
     return len(tokens)
 
 
-def _scaling(read: MetadataReader, rope_dim: int, theta: float) -> tuple[tuple[float, ...], float]:
-    """Factors and scale of what llama.cpp writes; an unknown scheme is refused by name, never ignored."""
+def _scaling(read: MetadataReader, rope_dim: int, theta: float) -> tuple[tuple[float, ...], float, Yarn | None]:
+    """Factors, scale and a description of what llama.cpp's converters write; an unknown scheme is refused by name, never ignored."""
     kind = read.scalar("rope.scaling.type", "none")
-    attention = read.positive("rope.scaling.attn_factor", default=1.0) * read.positive("rope.scaling.yarn_attn_factor", default=1.0)
+    attention = read.positive("rope.scaling.attn_factor", default=1.0)
     key = "rope.scaling.factor" if "rope.scaling.factor" in read or "rope.scale_linear" not in read else "rope.scale_linear"
     factor = read.scalar(key, 1.0)
     if kind == "none" and key == "rope.scaling.factor":
-        return (), attention
+        return (), attention, None
     if kind not in ("none", "linear", "yarn"):
         raise read.unsupported(f"rope scaling {quoted(kind)}")
     if factor in (0.0, 1.0):
-        return (), 1.0
+        return (), 1.0, None
     factor = read.positive(key)
     if kind != "yarn":
-        return rope_scaling.linear(rope_dim, factor), 1.0
+        return rope_scaling.linear(rope_dim, factor), 1.0, None
     original = read.size("rope.scaling.original_context_length", default=read.size("context_length"))
     fast, slow = (read.positive(f"rope.scaling.yarn_beta_{name}", default=value) for name, value in (("fast", 32.0), ("slow", 1.0)))
     extrapolation = read.positive("rope.scaling.yarn_ext_factor", default=1.0)
     factors = rope_scaling.yarn(rope_dim, theta, factor, original, fast, slow, extrapolation)
-    return factors, rope_scaling.yarn_scale(factor) * attention
+    scale = rope_scaling.yarn_scale(factor)
+    if read.scalar("rope.scaling.yarn_log_multiplier", 0.0) != 0:
+        scale /= rope_scaling.yarn_scale(factor, read.positive("rope.scaling.yarn_log_multiplier"))
+    # converters write a config.json's attention_factor there, which takes the place of YaRN's own
+    scale = read.positive("rope.scaling.yarn_attn_factor", default=scale)
+    described = Yarn(factor, original, fast, slow) if extrapolation == 1 else None
+    return factors, scale * attention, described

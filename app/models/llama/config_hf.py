@@ -297,9 +297,11 @@ def config_from_hf(config: Mapping[str, Any], vocab_size: int, path: Path | str)
         rope_dim = read.rope_dim(int(head_dim * min(share, 2.0)), head_dim)
     rope_dim = read.rope_dim(rope_dim, head_dim)
     context = read.size("max_position_embeddings", default=family.context)
-    factors, scale, long_factors = rope_scaling.from_hf(scaling, rope_dim, theta, context, config, read.fail)
-    if long_factors is not None:
-        traits = replace(traits, long_rope=LongRope(*long_factors))
+    factors, scale, described = rope_scaling.from_hf(scaling, rope_dim, theta, context, config, read.fail)
+    if isinstance(described, LongRope):
+        traits = replace(traits, long_rope=described)
+    elif described is not None:
+        traits = replace(traits, yarn=described)
     if traits.local_rope is not None:
         traits = replace(traits, local_rope=replace(traits.local_rope, dim=rope_dim))
     name = config.get("_name_or_path")

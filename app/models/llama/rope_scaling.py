@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from app.models.llama.traits import LongRope, Yarn
+
 KINDS = ("linear", "llama3", "yarn", "longrope", "su")
 
 
@@ -53,13 +55,10 @@ def longrope_scale(factor: float, original: int) -> float:
     return 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(original))
 
 
-Long = tuple[int, tuple[float, ...]]  # LongRoPE: the tokens first trained for, and the factors of a context beyond them
-
-
 def from_hf(
     scaling: Mapping[str, Any], rope_dim: int, theta: float, context: int, config: Mapping[str, Any], fail: Callable[[str], Exception]
-) -> tuple[tuple[float, ...], float, Long | None]:
-    """(factors, scale, LongRoPE's other factors) of a config.json's rope scaling, as transformers' modeling_rope_utils computes them."""
+) -> tuple[tuple[float, ...], float, LongRope | Yarn | None]:
+    """(factors, scale, what else is to be known) of a config.json's rope scaling, as transformers' modeling_rope_utils computes them."""
     kind = scaling.get("rope_type") or scaling.get("type") or "default"
     if kind in ("default", "none", "dynamic"):  # "dynamic" stretches nothing up to the trained length, where contexts end here
         return (), 1.0, None
@@ -79,7 +78,7 @@ def from_hf(
         original = int(number("original_max_position_embeddings", float(config.get("original_max_position_embeddings") or context)))
         short, long = (_factors(scaling.get(key), key, rope_dim, fail) for key in ("short_factor", "long_factor"))
         scale = number("attention_factor") if scaling.get("attention_factor") is not None else longrope_scale(context / original, original)
-        return short, scale, (original, long)
+        return short, scale, LongRope(original, long)
     factor = number("factor")
     if kind == "linear":
         return linear(rope_dim, factor), 1.0, None
@@ -97,7 +96,8 @@ def from_hf(
         scale = yarn_scale(factor, number("mscale")) / yarn_scale(factor, number("mscale_all_dim"))
     else:
         scale = yarn_scale(factor)
-    return yarn(rope_dim, theta, factor, original, number("beta_fast", 32.0), number("beta_slow", 1.0)), scale, None
+    described = Yarn(factor, original, number("beta_fast", 32.0), number("beta_slow", 1.0))
+    return yarn(rope_dim, theta, factor, original, described.beta_fast, described.beta_slow), scale, described
 
 
 def _factors(values: Any, key: str, rope_dim: int, fail: Callable[[str], Exception]) -> tuple[float, ...]:

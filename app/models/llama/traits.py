@@ -25,6 +25,16 @@ class LongRope:
 
 
 @dataclass(frozen=True)
+class Yarn:
+    """YaRN (arXiv 2309.00071), as it is described: what comes of it is in the configuration's factors and scale."""
+
+    factor: float
+    original: int  # tokens
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+
+
+@dataclass(frozen=True)
 class Experts:
     """A mixture of experts in place of the feed-forward (arXiv 2401.04088)."""
 
@@ -58,6 +68,7 @@ class Traits:
     local_rope: Rope | None = None  # of layers with a window, where it is another
     unrotated: tuple[int, ...] = ()  # layers without RoPE
     long_rope: LongRope | None = None
+    yarn: Yarn | None = None
     experts: Experts | None = None
 
 

@@ -15,6 +15,7 @@ from app.models.llama.checkpoint.names import GGUF_FUSED, gguf_from_canonical
 from app.models.llama.checkpoint.quantization import encoded
 from app.models.llama.config import LlamaConfig
 from app.models.llama.config_gguf import ARCHITECTURES, has_window
+from app.models.llama.rope_scaling import yarn_scale
 from ext.tinygrad.kernels.matrix import QuantMatrix
 
 # transformers' model types → llama.cpp's architectures, where they differ
@@ -120,7 +121,12 @@ def _refuse_unspeakable(config: LlamaConfig, architecture: str) -> None:
         "other layers without RoPE than every fourth": bool(t.unrotated) and t.unrotated != tuple(range(3, config.n_layers, 4)),
         "frequencies that are stretched one by one": len(set(config.rope_factors)) > 1
         and architecture not in FREQUENCY_TENSORS
-        and t.long_rope is None,
+        and t.long_rope is None
+        and t.yarn is None,
+        # llama.cpp reads them of other architectures only
+        "betas of YaRN other than 32 and 1": t.yarn is not None
+        and architecture not in FREQUENCY_TENSORS
+        and (t.yarn.beta_fast, t.yarn.beta_slow) != (32, 1),
     }
     for feature, asked in faults.items():
         if asked:
@@ -142,9 +148,15 @@ def write_config(writer: gguf.GGUFWriter, config: LlamaConfig) -> None:
     (writer.add_layer_norm_eps if t.layer_norm else writer.add_layer_norm_rms_eps)(c.norm_eps)
     writer.add_rope_freq_base(c.rope_theta)
     writer.add_rope_dimension_count(c.rope_dim)
-    if c.rope_scale != 1:
-        writer.add_rope_scaling_attn_factors(c.rope_scale)
-    if c.rope_factors and architecture not in FREQUENCY_TENSORS and t.long_rope is None:  # all are equal
+    yarn = t.yarn if architecture not in FREQUENCY_TENSORS else None
+    if yarn is not None:
+        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(yarn.factor)
+        writer.add_rope_scaling_orig_ctx_len(yarn.original)
+    scale = c.rope_scale / (yarn_scale(yarn.factor) if yarn is not None else 1)  # YaRN's own is in its name
+    if abs(scale - 1) > 1e-7:
+        writer.add_rope_scaling_attn_factors(scale)
+    if c.rope_factors and architecture not in FREQUENCY_TENSORS and t.long_rope is None and yarn is None:  # all are equal
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(c.rope_factors[0])
     if t.long_rope is not None:

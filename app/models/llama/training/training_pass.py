@@ -65,6 +65,7 @@ def check_trainable(model: Transformer, max_length: int = 0) -> TrainingKernels:
         "attention_scale",
         "windows",
         "long_rope",
+        "yarn",
         "unrotated",
         "activation",
         "residual_scale",

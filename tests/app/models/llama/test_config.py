@@ -162,6 +162,21 @@ def test_yarn_leaves_short_waves_alone_and_raises_attention() -> None:
     assert made.rope_scale == pytest.approx(0.1 * np.log(4) + 1)
 
 
+@pytest.mark.parametrize(
+    "changes, expected",
+    [
+        ({"yarn_attn_factor": 1.5}, 1.5),  # a config.json's attention_factor, as llama.cpp's converter writes it
+        ({"attn_factor": 1.5}, 1.5 * (0.1 * np.log(4) + 1)),
+        ({"yarn_log_multiplier": 1.0}, 1.0),  # Mistral's: the scale is undone
+        ({"yarn_log_multiplier": 0.0}, 0.1 * np.log(4) + 1),
+    ],
+)
+def test_what_a_file_says_of_yarns_scale(changes: dict[str, float], expected: float) -> None:
+    named = {f"llama__rope__scaling__{key}": value for key, value in changes.items()}
+    made = config(llama__rope__scaling__type="yarn", llama__rope__scaling__factor=4.0, **named)
+    assert made.rope_scale == pytest.approx(expected)
+
+
 HF: dict[str, Any] = {
     "model_type": "llama",
     "hidden_size": 4096,
