@@ -26,7 +26,7 @@ from app.models.llama.checkpoint.conversion import convert
 from app.models.llama.checkpoint.inspection import inspect
 from app.models.llama.tokenizers.vocabulary import Vocabulary
 from ext.tinygrad.errors import TownhallError
-from tests.reference import adapter_fuzz, card_fuzz
+from tests.reference import adapter_fuzz, card_fuzz, serving_fuzz
 from tests.reference import fuzz_cases as cases
 from tests.reference.families import FAMILIES, config_of, write_family
 from tests.reference.tiny import CHAT_TEMPLATE, make_tiny_gguf
@@ -106,7 +106,8 @@ def gguf_metadata(folder: Path) -> Target:
     llama.feed_forward_length llama.attention.head_count llama.attention.head_count_kv llama.attention.key_length llama.vocab_size
     llama.attention.value_length llama.attention.layer_norm_rms_epsilon llama.rope.freq_base llama.rope.dimension_count llama.expert_count
     llama.rope.scaling.type llama.rope.scaling.factor llama.rope.scaling.original_context_length llama.rope.scaling.attn_factor
-    llama.rope.scaling.yarn_beta_fast llama.rope.scale_linear llama.attention.sliding_window split.count split.no split.tensors.count
+    llama.rope.scaling.yarn_beta_fast llama.rope.scaling.yarn_attn_factor llama.rope.scaling.yarn_log_multiplier llama.rope.scale_linear
+    llama.attention.sliding_window split.count split.no split.tensors.count
     tokenizer.ggml.model tokenizer.ggml.pre tokenizer.ggml.tokens tokenizer.ggml.token_type tokenizer.ggml.merges tokenizer.ggml.scores
     tokenizer.ggml.bos_token_id tokenizer.ggml.eos_token_id tokenizer.ggml.eot_token_id tokenizer.ggml.padding_token_id
     tokenizer.ggml.add_bos_token tokenizer.chat_template general.license tokenizer.ggml.unknown_token_id tokenizer.townhall.merges
@@ -331,7 +332,7 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
     for target in (
         gguf_header, gguf_metadata, split, safetensors_header, torch_pickle, torch_archive, index, config_json, family_config, family_gguf,
         params_json, tokenizer_json,
-        tokenizer_model, tokenizer_folder, chat_template, *adapter_fuzz.TARGETS, *card_fuzz.TARGETS,
+        tokenizer_model, tokenizer_folder, chat_template, *adapter_fuzz.TARGETS, *card_fuzz.TARGETS, *serving_fuzz.TARGETS,
     )
 }  # fmt: skip
 

@@ -11,7 +11,8 @@ pytestmark = pytest.mark.slow
 
 TARGETS = """gguf_header gguf_metadata split safetensors_header torch_pickle torch_archive index config_json family_config family_gguf
 params_json tokenizer_json tokenizer_model tokenizer_folder chat_template
-adapter_config adapter_tensors adapter_gguf adapter_mlx name_pattern card_json card_png card_charx""".split()
+adapter_config adapter_tensors adapter_gguf adapter_mlx name_pattern card_json card_png card_charx
+api_request thoughts stored_entries""".split()
 CASES = 40
 
 
