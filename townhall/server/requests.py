@@ -16,6 +16,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from app.models.llama.sanitize import clipped
 from app.sampler_settings import DECLARED, LONGEST_TEXT, MOST_TEXTS, parse_texts
 from townhall.context.strategies import STRATEGIES
 from townhall.server.errors import APIError
@@ -340,6 +341,7 @@ class DetokenizeRequest(RequestModel):
 
 
 Kind = TypeVar("Kind", bound=BaseModel)
+LONGEST_FAULT = 1000  # characters
 
 
 def parse(kind: type[Kind], body: bytes) -> Kind:
@@ -351,8 +353,9 @@ def parse(kind: type[Kind], body: bytes) -> Kind:
         first = max(
             error.errors(include_url=False, include_input=False), key=lambda e: (len(_places(e["loc"])), not e["type"].endswith("_type"))
         )
-        where = ".".join(_places(first["loc"])) or None
-        fault = first["msg"].removeprefix("Value error, ")
+        # both repeat what the client sent
+        where = clipped(".".join(_places(first["loc"]))) or None
+        fault = clipped(first["msg"].removeprefix("Value error, "), LONGEST_FAULT)
         if first["type"] == "json_invalid":
             raise APIError(400, f"the body is no JSON: {fault}", code="invalid_json") from error
         if first["type"] == "too_many" and first["ctx"]["name"] == "messages":
