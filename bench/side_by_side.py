@@ -11,6 +11,7 @@ from typing import Any
 from app.models.llama import Llama
 from townhall.logbook.recording_model import WatchedModel
 
+ROWS = 16  # tokens of a pass at least, also for few seats: an answer that is scored aside is read in one
 Aside = Callable[[list[int], Any], None]  # what is to be done with a prompt and the cache that holds all of it but the last id
 
 
@@ -18,7 +19,7 @@ class SideBySide:
     """Where conversations meet. `seats` is how many there are at most at a time."""
 
     def __init__(self, llama: Llama, seats: int):
-        llama.share_passes(seats)
+        llama.share_passes(max(seats, ROWS))
         self.llama, self.seats = llama, seats
         self._turn = threading.Condition()
         self._talking, self._waiting, self._rounds = 0, dict[int, Any](), 0
