@@ -11,12 +11,13 @@ NVRTC  := $(if $(NVIDIA),$(VENV)/.cuda-stamp)
 JOBS   := 2# processes that share the suite
 CODE   := $(wildcard ext app townhall bench)
 
-.PHONY: help setup chat test test-web test-swarm check bench clean
+.PHONY: help setup chat test test-all test-web test-swarm check bench clean
 
 help:
 	@echo "make setup     create $(VENV) and install Townhall with all it needs"
 	@echo "make chat      set up, pull the default model and talk to Stacy (ARGS='--personality gary' passes flags)"
-	@echo "make test      set up with test extras, pull the default model and run the whole test suite"
+	@echo "make test      set up with test extras, pull the default model and run the test suite; of large sweeps a cover"
+	@echo "make test-all  the same with every case of every sweep: before a release, and after changes to kernels"
 	@echo "make test-web  the web page in a real Chromium, feature by feature; pictures of it go to build/screenshots"
 	@echo "make test-swarm several replicas behind Ray Serve, started and killed on this machine"
 	@echo "make check     ruff, mypy and the fast tests"
@@ -31,6 +32,9 @@ chat: setup $(MODEL)
 	@exec $(BIN)/townhall chat $(ARGS)
 
 test: $(VENV)/.test-stamp $(NVRTC) $(MODEL)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not emulated and not exhaustive" $(ARGS)
+
+test-all: $(VENV)/.test-stamp $(NVRTC) $(MODEL)
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not emulated" $(ARGS)
 
 test-web: $(VENV)/.web-stamp
@@ -42,7 +46,7 @@ test-swarm: $(VENV)/.swarm-stamp
 check: $(VENV)/.test-stamp
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy $(CODE)
-	@$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m "not slow and not weights and not emulated" $(ARGS)
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m "not slow and not weights and not emulated and not exhaustive" $(ARGS)
 
 bench: setup $(MODEL)
 	@$(BIN)/python -m bench $(ARGS)

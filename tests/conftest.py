@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -9,7 +10,14 @@ import pytest
 
 from ext.tinygrad import kernel_cache, opencl_loader
 from ext.tinygrad.toolchain import BackendError, prepare_environment
+from tests.reference.sweeps import mark_exhaustive
 
+# where the environment forbids bytecode, every process that a test starts would compile all that it imports
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# tinygrad's pool of compiling processes: of two test processes each would have one of its own, started anew for every 16 kernels, a second
+# each time; and it waits for ever for one that has died. tests/ext/tinygrad/test_kernel_cache.py has it in use
+os.environ.setdefault("PARALLEL", "0")
 if not {"DEV", "CPU", "GPU"} & os.environ.keys():
     os.environ["DEV"] = "CPU"  # the suite says which device a test runs on; nothing may depend on what else the machine has
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -23,6 +31,11 @@ opencl_loader.prepare()
 kernel_cache.install()  # before a test has tinygrad open one that no other thread may use
 
 DEFAULT_MODEL = Path(__file__).parents[1] / "app/models/llama/weights/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest looks at -m
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    mark_exhaustive(items)
 
 
 @pytest.fixture(params=["CPU", "CL"])

@@ -3,6 +3,7 @@
 import os
 import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable, Generator
 from functools import cache
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tinygrad import helpers
 
 from app.models.llama import Llama, SamplingParams
 from ext.tinygrad import buffers
@@ -152,8 +154,12 @@ def test_a_damaged_persona_is_said_in_one_line_and_read_anew(llama_on, tmp_path:
     assert chat_state(llama, "slide", heads=heads).prepare().restore_seconds is not None and len(said) == 1
 
 
-def test_a_full_disk_costs_the_stored_persona_and_not_the_conversation(llama_on, tmp_path: Path) -> None:
+def test_a_full_disk_costs_the_stored_persona_and_not_the_conversation(llama_on, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     llama, said = llama_on("CPU"), []
+    # bytecode would be cut; and a kernel that could not be stored would have this process, and those of later tests, keep none any more
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setattr(helpers, "_db_connection", helpers._db_connection)
+    monkeypatch.setenv("CACHELEVEL", "2")
     conversation = chat_state(llama, "shift", heads=PrefixCache(tmp_path / "heads", say=said.append))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # the kernel refuses what goes beyond, as a full disk does

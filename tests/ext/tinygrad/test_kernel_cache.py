@@ -23,6 +23,8 @@ from ext.tinygrad.backend import open_backend
 open_backend()
 from tinygrad import Tensor
 print((Tensor([1.0, 2.0, 3.0]) * float(sys.argv[1])).tolist(), (Tensor.ones(64, 64).contiguous() @ Tensor.ones(64, 64)).sum().item())
+from tinygrad.engine import worker
+assert worker.worker_pool is not None
 """
 
 
@@ -30,7 +32,7 @@ def compute(cache: Path, factor: int, bytes_for_a_file: int = resource.RLIM_INFI
     limit = (bytes_for_a_file, resource.RLIM_INFINITY)
     return subprocess.run(
         [sys.executable, "-c", COMPUTE, str(factor)],
-        env=os.environ | {"CACHEDB": str(cache), "DEV": "CPU"},
+        env=os.environ | {"CACHEDB": str(cache), "DEV": "CPU", "PARALLEL": "2", "PYTHONDONTWRITEBYTECODE": "1"},  # bytecode would be cut
         capture_output=True,
         text=True,
         timeout=120,

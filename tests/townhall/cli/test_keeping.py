@@ -118,7 +118,8 @@ def test_a_full_disk_costs_the_log_only(tmp_path):
     def small_files():
         resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
 
-    done = townhall("--log-to", tmp_path / "a.md", stdin="Hi\n" * 20, preexec_fn=small_files)
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}  # it would be cut
+    done = townhall("--log-to", tmp_path / "a.md", stdin="Hi\n" * 20, preexec_fn=small_files, env=environment)
     assert done.returncode == 0 and done.stdout == "Hi\n" * 20
     info = [line for line in done.stderr.splitlines() if "goes on all the same" in line]
     assert len(info) == 1 and info[0].startswith("townhall: ") and "File too large" in info[0]

@@ -52,7 +52,7 @@ def chat_state(folder: Path, script: Path, kill: random.Random) -> tuple[int, in
     return seen, len(whole) // 2
 
 
-@pytest.mark.parametrize("kills", [8, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [8, pytest.param(100, marks=pytest.mark.exhaustive)])
 def test_no_kill_loses_more_than_the_reply_in_flight(tmp_path, kills):
     script = tmp_path / "script.yaml"
     script.write_text(SCRIPT)

@@ -116,7 +116,7 @@ writer = LogWriter(Path({str(tmp_path / "a.md")!r}), HEAD, print)
 for n in range(100):
     writer.append(said(f"turn {{n}}"))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-B", "-c", code], capture_output=True, text=True)  # bytecode would be cut
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 1 and "File too large" in done.stdout, done.stderr
     kept = texts(tmp_path / "a.md")
     assert kept == [f"turn {n}" for n in range(len(kept))] and len(kept) > 20

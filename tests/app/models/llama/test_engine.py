@@ -27,12 +27,14 @@ def reference(path: Path, ids: list[int]) -> np.ndarray:
     return llama_numpy.logits(ids, *llama_numpy.read_gguf(path))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("n_kv_heads", [2, 4], ids=["gqa", "no-gqa"])
 def test_one_prefill_agrees_with_numpy(place: tuple[str, str], n_kv_heads: int, tiny_llama: Load, tiny_file: Callable[[int], Path]) -> None:
     llama = tiny_llama(*place, n_kv_heads)
     np.testing.assert_allclose(llama.logits(IDS[:70]), reference(tiny_file(n_kv_heads), IDS[:70]), atol=1e-4)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("n_kv_heads", [2, 4], ids=["gqa", "no-gqa"])
 def test_token_by_token_agrees_with_numpy(
     place: tuple[str, str], n_kv_heads: int, tiny_llama: Load, tiny_file: Callable[[int], Path]
@@ -43,6 +45,7 @@ def test_token_by_token_agrees_with_numpy(
     np.testing.assert_allclose(steps, reference(tiny_file(n_kv_heads), IDS[:20]), atol=1e-4)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("n", [1, 32, 33, 200])
 def test_hidden_states_agree_with_numpy(place: tuple[str, str], n: int, tiny_llama: Load, tiny_file: Callable[[int], Path]) -> None:
     llama = tiny_llama(*place)

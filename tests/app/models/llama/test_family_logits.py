@@ -36,6 +36,7 @@ def load(folders: Path, name: str, device: str = "CPU", kernels: str = "fused", 
     return Llama.load(folder, CONTEXT, device=device, kernels=KERNELS[kernels](device), **options)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("device, kernels", PLACES)
 def test_logits_are_those_of_transformers(folders: Path, device: str, kernels: str, name: str) -> None:

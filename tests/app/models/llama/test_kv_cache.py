@@ -174,7 +174,8 @@ def test_a_damaged_or_foreign_snapshot_is_refused_and_the_cache_is_as_it_was(tmp
     assert all(np.array_equal(get(t), b) for t, b in zip(cache.tensors, before, strict=True))
 
 
-def test_a_snapshot_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_snapshot_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # it would be cut
     cache = Conversation("CPU", 5).cache
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,7 +73,8 @@ def test_an_error_keeps_what_was_filled_before_it(way: str, tmp_path: Path) -> N
     assert (tmp_path / "a").read_bytes() == b"\7" * (BLOCK + 5)
 
 
-def test_a_disk_that_is_full_is_told_with_the_files_name(way: str, tmp_path: Path) -> None:
+def test_a_disk_that_is_full_is_told_with_the_files_name(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # it would be cut
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (STRETCH + BLOCK, before[1]))
     try:

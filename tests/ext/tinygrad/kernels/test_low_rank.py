@@ -79,6 +79,7 @@ def close(found: np.ndarray, expected: np.ndarray, type: str, kernels: Kernels) 
     assert np.abs(found - expected).max() < rough * np.abs(expected).max()
 
 
+@pytest.mark.sweep(1, "kernels, T")
 @pytest.mark.parametrize("T", [1, 33])
 @pytest.mark.parametrize("type", TYPES)
 @pytest.mark.parametrize("ranks, gain", [((8,), False), ((3, 10), True)])
@@ -95,6 +96,7 @@ def test_linear(kernels: Kernels, type: str, T: int, ranks: tuple[int, ...], gai
     close(found, residual + 0.5 * (changed.of(x, x @ matrix.T) + bias), type, kernels)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("T", [1, 33])
 @pytest.mark.parametrize("type", ["F32", "Q4_1"])
 @pytest.mark.parametrize("which", ["both", "gate", "up"])
@@ -110,6 +112,7 @@ def test_gated(kernels: Kernels, which: str, type: str, T: int) -> None:
     close(kernels.norm_gated(put(x), put(norm), EPS, *weights).numpy(), g / (1 + np.exp(-g)) * u, type, kernels)
 
 
+@pytest.mark.sweep(1, "kernels, T")
 @pytest.mark.parametrize("T", [1, 33])
 @pytest.mark.parametrize("type", ["F32", "Q4_1"])
 @pytest.mark.parametrize("adapted", ["qkv", "qv", "k"])
@@ -141,6 +144,7 @@ def test_queries_keys_and_values(kernels: Kernels, adapted: str, normed: bool, t
         close(one, other.numpy(), type, kernels)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("T", [1, 9])
 @pytest.mark.parametrize("type", ["F32", "Q4_1"])
 @pytest.mark.parametrize("gain", [False, True])

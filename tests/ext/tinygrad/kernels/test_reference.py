@@ -26,6 +26,7 @@ PRODUCTS = [("CPU", kind, T) for kind in ("Q4_0", "Q4_1", "Q8_0", "Q5_K", "Q6_K"
 PRODUCTS += [("CL", "Q4_1", 1), ("CL", "Q6_K", 32)]  # OpenCL compiles slowly
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("device, kind, T", PRODUCTS, indirect=["device"])
 def test_a_product_with_lanes_is_that_of_the_dequantised_matrix(device: str, kind: str, T: int) -> None:
     matrix, x = random_matrix(kind, rows=37), normal(T, 512)
@@ -36,6 +37,7 @@ def test_a_product_with_lanes_is_that_of_the_dequantised_matrix(device: str, kin
     np.testing.assert_allclose(product, x @ matrix.dequantize().T, rtol=1e-4, atol=1e-3 * np.abs(product).max())
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind", ["Q4_1", "Q8_0"])
 @pytest.mark.parametrize("rows, cols", [(1, 32), (16, 64), (17, 32)])
 @pytest.mark.parametrize("T", [1, 3, 8])
@@ -64,6 +66,7 @@ def test_embedding_picks_rows_by_number(kind: str) -> None:
     np.testing.assert_allclose(rows, matrix.dequantize()[ids], rtol=1e-6)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("n_kv_heads", [1, 2, 4])
 @pytest.mark.parametrize("T, start", [(1, 0), (1, 11), (6, 0), (6, 9)])
 def test_attention_sees_what_came_before_and_nothing_else(n_kv_heads: int, T: int, start: int) -> None:

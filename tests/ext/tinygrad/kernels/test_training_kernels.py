@@ -65,6 +65,7 @@ def differences(loss: Callable[[np.ndarray], float], x: np.ndarray, places: list
     return found
 
 
+@pytest.mark.sweep(1, "base, type")
 @pytest.mark.parametrize("type", TYPES)
 @pytest.mark.parametrize("shape", [(80, 512), (544, 256)], ids=str)
 def test_linear_backward_multiplies_with_the_transpose_of_what_is_packed(base, kernels, rng, type, shape) -> None:
@@ -77,6 +78,7 @@ def test_linear_backward_multiplies_with_the_transpose_of_what_is_packed(base, k
     np.testing.assert_allclose(read(target, np.empty_like(there)), there + expected, atol=2e-5 * np.abs(expected).max())
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("shape", [(75, 64), (64, 80), (33, 72)], ids=str)
 def test_linear_backward_of_shapes_that_fill_no_tiles(base, kernels, rng, shape) -> None:
     values, dy = floats(rng, *shape), floats(rng, T, shape[0])
@@ -95,6 +97,7 @@ def test_linear_backward_reads_a_matrix_that_is_kept_as_its_file_has_it(rng) -> 
         close(kernels.linear_backward(put(dy), weight), dy.astype(np.float64) @ matrix.dequantize())
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("sizes", [(64, 96), (40, 72)], ids=str)
 @pytest.mark.parametrize("rate", [0.0, 0.3])
 def test_low_rank(kernels, rng, sizes, rate) -> None:

@@ -81,6 +81,7 @@ def close(found: Tensor, expected: np.ndarray, scale: float = 1e-5) -> None:
     np.testing.assert_allclose(values, expected, rtol=0, atol=scale * max(1.0, float(np.abs(expected).max())))
 
 
+@pytest.mark.sweep(1, "kernels, T")
 @pytest.mark.parametrize("T", [1, 32])
 @pytest.mark.parametrize("norm", ["", "head", "all"])
 @pytest.mark.parametrize("bias", [False, True])
@@ -116,6 +117,7 @@ def test_heads_get_their_bias_and_norm_before_they_turn(kernels, rng, T: int, no
         close(cache[:, start : start + T], expected.transpose(1, 0, 2))
 
 
+@pytest.mark.sweep(1, "kernels, T")
 @pytest.mark.parametrize("T, start", [(1, 0), (1, 5), (1, 100), (32, 0), (32, 90)])
 @pytest.mark.parametrize("attention", [Attention(window=9), Attention(window=64), Attention(softcap=2.0), Attention(0.3, 33, 1.5)])
 def test_attention_has_a_window_a_cap_and_a_scale(kernels, rng, T: int, start: int, attention: Attention) -> None:
@@ -132,6 +134,7 @@ def test_attention_has_a_window_a_cap_and_a_scale(kernels, rng, T: int, start: i
     close(found, expected.reshape(T, -1), 3e-5)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("T", [1, 32])
 def test_products_take_bias_scale_and_cap(kernels, rng, T: int) -> None:
     x, w, residual, bias = numbers(rng, T, DIM), numbers(rng, HIDDEN, DIM) / 8, numbers(rng, T, HIDDEN), numbers(rng, HIDDEN)
@@ -145,6 +148,7 @@ def test_products_take_bias_scale_and_cap(kernels, rng, T: int) -> None:
     close(kernels.embed(put(ids), weight, 1.5), 1.5 * w[ids])
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("T", [1, 32])
 @pytest.mark.parametrize("activation", ["silu", "gelu"])
 def test_gated_units_take_other_activations_and_biases(kernels, rng, T: int, activation: str) -> None:
@@ -156,6 +160,7 @@ def test_gated_units_take_other_activations_and_biases(kernels, rng, T: int, act
     close(found, act(h @ gate.T + bias[:HIDDEN]) * (h @ up.T + bias[HIDDEN:]), 3e-5)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("T", [1, 32])
 @pytest.mark.parametrize("cols", [DIM, 40])
 @pytest.mark.parametrize("bias", [False, True])
@@ -165,6 +170,7 @@ def test_layer_norm_takes_the_mean_away(kernels, rng, T: int, cols: int, bias: b
     close(found, rms(x - x.astype(np.float64).mean(-1, keepdims=True), weight) + (shift if bias else 0))
 
 
+@pytest.mark.sweep(1, "kernels, T")
 @pytest.mark.parametrize("T", [1, 32])
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("type", ["F32", "Q8_0"])

@@ -59,6 +59,7 @@ def test_logits_are_those_of_peft(name: str, folders: Path) -> None:
     assert np.abs(steps[-1] - EXPECTED[name][-1]).max() < 1e-4 * np.abs(EXPECTED[name]).max()
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", EVERYWHERE)
 @pytest.mark.parametrize("device, kernels", [place for place in SETS if place != ("CPU", "fused")])
 def test_logits_are_those_of_peft_on_every_kernel_set(name: str, device: str, kernels: str, folders: Path) -> None:

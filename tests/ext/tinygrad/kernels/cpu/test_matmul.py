@@ -46,6 +46,7 @@ def test_linear_residual_into_a_buffer_that_is_there(kernels: CPUKernels | Refer
     np.testing.assert_array_equal(read(target, np.empty((T, 75), np.float32)), expected)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("type", TYPES)
 @pytest.mark.parametrize("T", TOKENS)
 def test_norm_gated(type: str, T: int) -> None:
@@ -58,6 +59,7 @@ def test_norm_gated(type: str, T: int) -> None:
     oracles.assert_close(out, g / (1 + np.exp(-g)) * oracles.matmul(h, up), normed=True)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("rows, cols, T", [(1, 32, 1), (16, 96, 2), (203, 64, 7), (33, 160, 70), (8, 2048, 1), (500, 32, 3)])
 @pytest.mark.parametrize("type", ["Q4_1", "F16"])
 def test_norm_linear_of_any_shape(type: str, rows: int, cols: int, T: int) -> None:
@@ -67,6 +69,7 @@ def test_norm_linear_of_any_shape(type: str, rows: int, cols: int, T: int) -> No
     oracles.assert_close(out, oracles.matmul(oracles.rms_norm(x, norm, EPS), matrix), normed=True)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("type", ["F32", "F16", "BF16"])
 @pytest.mark.parametrize("rows, cols, T", [(32, 48, 1), (48, 512, 1), (16, 64, 2), (48, 512, 33)])
 def test_float_weights_as_a_file_has_them(type: str, rows: int, cols: int, T: int) -> None:
@@ -95,6 +98,7 @@ def test_embed_gives_the_rows_of_the_file(type: str) -> None:
     np.testing.assert_allclose(out, matrix.dequantize()[ids], rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("types", [("Q4_1",) * 3, ("Q4_K", "Q4_K", "Q6_K"), ("F32",) * 3, ("Q4_0", "F16", "Q8_0")], ids="/".join)
 @pytest.mark.parametrize("T, start_pos", [(1, 0), (1, 47), (5, 0), (16, 32)])
 def test_norm_qkv_projects_rotates_and_stores(types: tuple[str, str, str], T: int, start_pos: int) -> None:
@@ -115,6 +119,7 @@ def test_norm_qkv_projects_rotates_and_stores(types: tuple[str, str, str], T: in
         np.testing.assert_array_equal(actual[:, others], before[:, others])  # no other row is touched
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("type", ["Q4_1", "F32"])
 @pytest.mark.parametrize("T", [1, 5])
 @pytest.mark.parametrize("head_dim", [64, 100])

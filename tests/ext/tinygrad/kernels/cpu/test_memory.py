@@ -9,7 +9,7 @@ from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
 from ext.tinygrad.kernels.protocol import rope_table
 from tests.reference import guarded, oracles
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.sweep]
 
 KERNELS, EPS = CPUKernels(), 1e-5
 HEADS, KV_HEADS, HEAD_DIM, DIM, HIDDEN, VOCAB, ROWS = 6, 3, 64, 256, 1600, 4001, 100

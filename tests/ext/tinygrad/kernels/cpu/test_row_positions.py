@@ -35,6 +35,7 @@ def places(rng: np.random.Generator, T: int) -> np.ndarray:
 MANY = pytest.param(16, marks=pytest.mark.slow)  # more kernels to compile
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("T", [2, MANY])
 @pytest.mark.parametrize(
     "heads, kv_heads, head_dim, attention, cache",
@@ -63,6 +64,7 @@ def test_each_row_attends_as_it_does_alone(
         oracles.assert_close(plain[t], alone.astype(np.float64), tolerance=1e-5)
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("T", [2, MANY])
 @pytest.mark.parametrize("traits", ["", *(pytest.param(name, marks=pytest.mark.slow) for name in ("bias", "norm"))])
 @pytest.mark.parametrize("cache", [np.float16, pytest.param(np.float32, marks=pytest.mark.slow)])
@@ -104,6 +106,7 @@ def test_each_row_is_turned_and_stored_where_it_stands(T: int, traits: str, cach
         np.testing.assert_allclose(ours, plain, atol=2e-3 if cache is np.float16 else 1e-4)
 
 
+@pytest.mark.sweep
 @pytest.mark.slow
 @pytest.mark.parametrize("type", ["F32", "F16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "F16 as stored"])
 @pytest.mark.parametrize("T", ROW_SIZES)

@@ -37,6 +37,7 @@ def compiled(source: str, architecture: int) -> tuple[int, int, int]:
     return int(used[1]), spilled, int(shared[1]) if shared else 0
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("T", [1, 8, 32, 512])
 @pytest.mark.parametrize("form", PACKED, ids=lambda form: form.name)

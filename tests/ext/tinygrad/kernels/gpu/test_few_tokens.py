@@ -26,6 +26,7 @@ def bits(activations: Tensor, T: int) -> np.ndarray:
     return np.asarray(activations.numpy()).reshape(T, -1)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("type", ["Q4_1", *(pytest.param(t, marks=pytest.mark.slow) for t in TYPES if t != "Q4_1")])
 @pytest.mark.parametrize("T", [4, *(pytest.param(n, marks=pytest.mark.slow) for n in ROW_SIZES if n != 4)])
 def test_products_are_those_of_one_token(gpu: GPU, type: str, T: int) -> None:  # noqa: F811
@@ -47,6 +48,7 @@ def test_products_are_those_of_one_token(gpu: GPU, type: str, T: int) -> None:  
             np.testing.assert_array_equal(ours[t], alone[0])
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     "heads, kv_heads, head_dim, cache, T, attention",
     [(9, 3, 64, np.float16, 4, Attention()), *(pytest.param(*case, marks=pytest.mark.slow) for case in (
@@ -78,6 +80,7 @@ def test_each_attends_as_it_does_alone(
             np.testing.assert_array_equal(bits(out, T)[t], bits(alone, 1)[0])
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("types", [("Q4_1",) * 3, pytest.param(("Q4_K", "F16", "Q6_K"), marks=pytest.mark.slow)], ids="/".join)
 @pytest.mark.parametrize("T", [4, pytest.param(16, marks=pytest.mark.slow)])
 def test_each_is_turned_and_stored_where_it_stands(gpu: GPU, types: tuple[str, ...], T: int) -> None:  # noqa: F811

@@ -90,6 +90,7 @@ def floats_of(activations: np.ndarray, cols: int) -> np.ndarray:
     return values[None]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     "type, T",
     [*((type, 1) for type in TYPES), *((type, 33) for type in TYPES if type not in ("Q4_0", "Q5_1", "Q4_K", "Q5_K", "IQ4_NL"))],
@@ -105,6 +106,7 @@ def test_linear_residual(gpu: GPU, type: str, T: int) -> None:
     np.testing.assert_array_equal(read(target, np.empty((T, 75), np.float32)), out)
 
 
+@pytest.mark.sweep
 @pytest.mark.slow
 @pytest.mark.parametrize("type, rows, T", [*((type, 64, 2) for type in TYPES), *(("Q5_1", 300, T) for T in (33, 65, 130))])
 def test_every_type_and_tile_of_many_tokens(gpu: GPU, type: str, rows: int, T: int) -> None:
@@ -123,6 +125,7 @@ def test_every_type_and_tile_of_many_tokens(gpu: GPU, type: str, rows: int, T: i
         np.testing.assert_array_equal(other, outs[0])  # sums have one order whatever the tile
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("types", [("Q4_1", "Q4_1"), ("Q6_K", "F16")], ids="/".join)
 @pytest.mark.parametrize("T, rows", [(1, 75), (1, 96), (33, 75)])
 def test_norm_gated(gpu: GPU, types: tuple[str, str], T: int, rows: int) -> None:
@@ -139,6 +142,7 @@ def test_norm_gated(gpu: GPU, types: tuple[str, str], T: int, rows: int) -> None
     assert_close(floats_of(out, rows) if T == 1 else out, expected, normed=True, halves=halves)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("type, rows, cols, T", [("Q4_1", 1, 32, 1), ("F16", 203, 64, 7), ("Q4_1", 33, 160, 70), ("F32", 21, 37, 5)])
 def test_norm_linear_of_any_shape(gpu: GPU, type: str, rows: int, cols: int, T: int) -> None:
     rng = np.random.default_rng(rows)
@@ -148,6 +152,7 @@ def test_norm_linear_of_any_shape(gpu: GPU, type: str, rows: int, cols: int, T: 
     assert_close(out, product(oracles.rms_norm(x, norm, EPS), matrix, halves), normed=True, halves=halves)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("type", ["F32", "Q4_1", "Q5_0", "Q6_K"])
 def test_embed_gives_the_rows_of_the_file(gpu: GPU, type: str) -> None:
     matrix = oracles.random_matrix(np.random.default_rng(0), type, 77, 256)
@@ -157,6 +162,7 @@ def test_embed_gives_the_rows_of_the_file(gpu: GPU, type: str) -> None:
     assert not rows[7:].any()  # no id of the vocabulary
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     "types, head_dim, T, start_pos",
     [
@@ -221,16 +227,19 @@ def check_attention(
     oracles.assert_close(out, oracles.attend(q, k, v, at, attention.window), tolerance=1e-5 if spread < 10 and not halves else 1e-3)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("at", [0, 1, 31, 32, 100, ROWS - 1])
 def test_decode_attention_at_every_kind_of_position(gpu: GPU, at: int) -> None:
     check_attention(gpu, 1, at, 9, 3, 64, np.float16)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("T, at", [(2, 0), (5, 31), (16, 0), (70, ROWS - 70)])
 def test_prefill_attention_at_every_kind_of_position(gpu: GPU, T: int, at: int) -> None:
     check_attention(gpu, T, at, 9, 3, 64, np.float16)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     "head_dim, heads, kv_heads, kind",
     [
@@ -248,18 +257,21 @@ def test_every_shape_of_head(gpu: GPU, head_dim: int, heads: int, kv_heads: int,
     check_attention(gpu, T, 45, heads, kv_heads, head_dim, kind)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("head_dim, window", [(64, 9), (64, 64), (128, 33)])
 @pytest.mark.parametrize("T", [1, 40])
 def test_a_window_hides_what_lies_before_it(gpu: GPU, T: int, head_dim: int, window: int) -> None:
     check_attention(gpu, T, 100, 4, 2, head_dim, np.float16, attention=Attention(window=window))
 
 
+@pytest.mark.sweep(1, "gpu, T")
 @pytest.mark.parametrize("kind", [np.float32, np.float16])
 @pytest.mark.parametrize("T", [1, 20])
 def test_scores_of_any_size_stay_finite(gpu: GPU, T: int, kind: type[np.floating]) -> None:
     check_attention(gpu, T, 64, 4, 2, 32, kind, spread=200.0)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("count", [1, 64, 250, 1000])
 def test_the_largest_logits_are_those_of_a_full_sort(gpu: GPU, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_kernels, "MOST_SORTED", 128)  # as a vocabulary of a million would have it
