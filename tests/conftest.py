@@ -22,6 +22,8 @@ if not {"DEV", "CPU", "GPU"} & os.environ.keys():
     os.environ["DEV"] = "CPU"  # the suite says which device a test runs on; nothing may depend on what else the machine has
 if "PYTEST_XDIST_WORKER" in os.environ:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # workers ignore it, and so would every process that a test starts
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored, and what is ignored stays so in what is started
 # the same cases every time (bench.fuzz looks for others), and no verdict by the clock
 slow = [hypothesis.HealthCheck.too_slow]
 hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, suppress_health_check=slow)
