@@ -3,6 +3,7 @@
 `Int8Checkpoint` is any checkpoint with its float matrices as 8-bit integers, quantised in memory as they are read.
 """
 
+import hashlib
 import math
 from collections import deque
 from collections.abc import Iterator
@@ -100,4 +101,4 @@ class Int8Checkpoint(DerivedCheckpoint):
     def fingerprint(self) -> str:
         """Of other weights than the source's where anything was quantised."""
         own = self.source.fingerprint()
-        return f"8{own[1:]}" if self.quantised else own
+        return hashlib.sha256(f"8-bit {own}".encode()).hexdigest() if self.quantised else own
