@@ -28,7 +28,8 @@ def has(flag: str) -> bool:
 # whole files of tests in one: a machine with five other busy processes takes ten times as long
 pytestmark = pytest.mark.timeout(3000)
 
-SAME_TESTS = ["-m", "pytest", "-q", *(str(HERE / f"test_{name}.py") for name in ("matmul", "attend", "memory", "row_positions"))]
+FILES = [str(HERE / f"test_{name}.py") for name in ("matmul", "attend", "memory", "row_positions")]
+SAME_TESTS = ["-m", "pytest", "-q", "-m", "not exhaustive", *FILES]  # a test that runs others runs as much of them as `make test` does
 
 
 @pytest.mark.slow
