@@ -34,7 +34,7 @@ def mark_exhaustive(items: list[pytest.Item]) -> None:
 
 
 def values(case: pytest.Function) -> list[Value]:
-    """What a case has of each decorator `parametrize`, and of each fixture with parameters. Values are told apart by identity, for not
+    """What a case has of each decorator `parametrize`, and of each fixture with parameters. Values are compared by identity, for not
     all of them compare: pytest hands every case the same objects."""
     left = dict(case.callspec.params)
     found = list[Value]()

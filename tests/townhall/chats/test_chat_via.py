@@ -79,5 +79,5 @@ def test_a_replay_takes_what_was_said_elsewhere_as_it_is(chat_via, capfd, tmp_pa
     script = tmp_path / "local.yaml"
     script.write_text("replies: ['Local words.']\n")
     assert main(["replay", str(path), "--model", f"fake:script={script}"]) == 0
-    out, told = capfd.readouterr()
-    assert "1 reply" in out and "all the same" in out and "1 reply of another server's model" in told
+    out, err = capfd.readouterr()
+    assert "1 reply" in out and "all the same" in out and "1 reply of another server's model" in err

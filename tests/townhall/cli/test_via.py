@@ -36,19 +36,19 @@ def logs(tmp_path):
 
 def test_the_log_says_who_answered_and_a_replay_does_not_pretend(talk, tmp_path, capfd):
     with Misbehaving(says("Remote", " words."), fails(401), fails(503), fails(503), fails(503), says("Back.")) as server:
-        code, out, told = talk(server.url, "--json", stdin="One\nTwo\nThree\nFour\n", TOWNHALL_VIA_KEY="sesame")
+        code, out, err = talk(server.url, "--json", stdin="One\nTwo\nThree\nFour\n", TOWNHALL_VIA_KEY="sesame")
     first, refused, local, back = map(json.loads, out.splitlines())
-    assert code == 2 and "refused the key" in refused["error"] and "refused the key of TOWNHALL_VIA_KEY (401)" in told
+    assert code == 2 and "refused the key" in refused["error"] and "refused the key of TOWNHALL_VIA_KEY (401)" in err
     assert first["text"] == "Remote words." and first["receipt"]["sent"]["server_tokens"] == 50
-    assert local["text"] == "Local words." and "sent" not in local["receipt"] and "the local model answers:" in told
+    assert local["text"] == "Local words." and "sent" not in local["receipt"] and "the local model answers:" in err
     (log,) = logs(tmp_path)
-    assert "sesame" not in log.read_text() + out + told
+    assert "sesame" not in log.read_text() + out + err
     turns = read_log(log).turns
     assert [turn.text for turn in turns] == ["One", "Remote words.", "Three", "Local words.", "Four", "Back."]
     assert turns[1].facts["via"]["model"] == "big" and "tokens" not in turns[1].facts and "tokens" in turns[3].facts
     assert main(["replay", str(log)]) == 0
-    out, told = capfd.readouterr()
-    assert out == "1 reply, 3 tokens: all the same\n" and "2 replies of another server's model" in told
+    out, err = capfd.readouterr()
+    assert out == "1 reply, 3 tokens: all the same\n" and "2 replies of another server's model" in err
     assert main(["replay", str(log), "--json"]) == 0
     figures = json.loads(capfd.readouterr()[0])
     assert (figures["of"], figures["replies"], figures["kept"], figures["difference"]) == (1, 1, 2, None)
@@ -56,8 +56,8 @@ def test_the_log_says_who_answered_and_a_replay_does_not_pretend(talk, tmp_path,
 
 def test_a_broken_answer_is_kept_and_the_exit_code_says_so(talk, tmp_path):
     with Misbehaving(says("Half of", " it", finish=None)) as server:
-        code, out, told = talk(server.url)
-    assert code == 2 and out == "Half of it\n" and "broke off in the middle" in told
+        code, out, err = talk(server.url)
+    assert code == 2 and out == "Half of it\n" and "broke off in the middle" in err
     assert read_log(logs(tmp_path)[0]).turns[-1].facts["finish_reason"] == "interrupted"
 
 
@@ -75,8 +75,8 @@ def test_a_broken_answer_is_kept_and_the_exit_code_says_so(talk, tmp_path):
 )
 def test_what_cannot_be_meant_ends_in_one_sentence(capfd, flags, words):
     assert main(["chat", "--model", "fake:echo", "--via", "http://127.0.0.1:9/v1", "--via-model", "m", *flags]) == 2
-    out, told = capfd.readouterr()
-    assert out == "" and words in told and "u:p" not in told
+    out, err = capfd.readouterr()
+    assert out == "" and words in err and "u:p" not in err
 
 
 @pytest.mark.parametrize("command", ["serve", "web"])
@@ -93,8 +93,8 @@ def test_what_cannot_be_meant_ends_in_one_sentence(capfd, flags, words):
 )
 def test_a_server_refuses_what_cannot_be_meant_at_its_start(capfd, command, flags, words):
     assert main([command, "--model", "fake:echo", "--port", "0", *flags]) == 2
-    out, told = capfd.readouterr()
-    assert out == "" and words in told and "u:p" not in told
+    out, err = capfd.readouterr()
+    assert out == "" and words in err and "u:p" not in err
 
 
 def test_cost_adds_up_the_session(chat):

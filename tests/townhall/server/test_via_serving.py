@@ -130,7 +130,7 @@ def test_a_fault_is_one_sentence_of_a_kind_and_names_no_key(via, caplog):
     for fault, code, words in faults:
         with Misbehaving(fault) as remote:
             server = via(remote)
-            with pytest.raises(openai.InternalServerError) as refused:  # asks twice more, if it is not told otherwise
+            with pytest.raises(openai.InternalServerError) as refused:  # the client retries twice by default
                 client(server, max_retries=2).chat.completions.create(model="stacy", messages=user("Hi"))
             assert refused.value.status_code == 502 and refused.value.code == code and words in refused.value.body["message"]
             assert len(remote.asked) == 1

@@ -18,5 +18,5 @@ Feature: Another server's model answers
   Scenario: A refused key
     Given the page is open with a server that has answers from one that refuses its key
     When I say a thing that gets no answer, "Hi!"
-    Then I am told of the fault "refused the key of TOWNHALL_VIA_KEY"
+    Then an alert shows "refused the key of TOWNHALL_VIA_KEY"
     And nothing on the page holds the key

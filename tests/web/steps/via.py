@@ -75,8 +75,8 @@ def say_in_vain(context, text):
     expect(conversation(context.page)).to_contain_text(text)
 
 
-@then('I am told of the fault "{words}"')
-def told(context, words):
+@then('an alert shows "{words}"')
+def alert_shows(context, words):
     expect(context.page.get_by_role("alert").filter(has_text=words)).to_be_visible()
 
 
