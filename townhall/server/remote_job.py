@@ -154,7 +154,6 @@ class RemoteJobs:
         self._threads: dict[RemoteJob, threading.Thread] = {}
         self._lock = threading.Lock()
         self._closing = self._away = False
-        self._ends = float("inf")
 
     @property
     def active(self) -> int:
