@@ -1,4 +1,4 @@
-"""A LLaMA of 1.1B's shape in several quantisations, measured as `townhall bench` measures: python -m bench.shapes [--types Q4_0,Q4_K,Q8_0]
+"""A LLaMA of 1.1B's shape in several quantisations, measured as `townhall bench` measures: python -m bench.shapes [--types Q4_0,Q4_K,Q6_K,Q8_0]
 
 Speed does not depend on what the weights say, so they are random blocks, valid for both runtimes; the files are written to a temporary
 folder and removed again. --shape tiny is for tests.
@@ -48,6 +48,7 @@ def random_rows(type: str, rows: int, cols: int) -> np.ndarray:
         "Q4_0": {0: 0.02 / 4.6},
         "Q8_0": {0: 0.02 / 74},
         "Q4_K": {0: 1e-4, 2: 7.5e-4},  # scale and minimum of a super-block, each to be multiplied by a random 6-bit number
+        "Q6_K": {208: 0.02 / (74 * 18.5)},  # to be multiplied by a random 8-bit scale
     }[type]
     for at, scale in scales.items():
         blocks[:, at : at + 2] = np.array([scale], np.float16).view(np.uint8)
@@ -106,7 +107,7 @@ def write(path: Path, shape: Shape, type: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--types", default="Q4_0,Q4_K,Q8_0")
+    parser.add_argument("--types", default="Q4_0,Q4_K,Q6_K,Q8_0")
     parser.add_argument("--shape", choices=SHAPES, default="1.1b")
     parser.add_argument("--threads", type=int, default=0, help="default: every core")
     parser.add_argument("--alternations", type=int, default=5)

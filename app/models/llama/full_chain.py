@@ -36,7 +36,8 @@ def asks_for_more(sampling: SamplingParams) -> bool:
 class FullChain:
     """Draws ids from one stream of random numbers; XTC has another one, so that what it leaves does not depend on what was drawn."""
 
-    def __init__(self, sampling: SamplingParams, seed: int, random: np.random.Generator, breakers: SequenceBreakers):
+    # the annotation is a string: numpy.random takes 3 MB, and is imported where it is first used
+    def __init__(self, sampling: SamplingParams, seed: int, random: "np.random.Generator", breakers: SequenceBreakers):
         self._sampling, self._random = sampling, random
         self._chances = np.random.default_rng([seed, 1])
         on = sampling.dry_multiplier and sampling.dry_penalty_last_n
