@@ -38,6 +38,7 @@ class StreamTimes:
 
     asked: float
     pieces: list[float] = field(default_factory=list)
+    held: list[int] = field(default_factory=list)  # tokens of each piece, where they were asked for: white space waits for what follows it
     tokens: int = 0
 
     @property
@@ -45,13 +46,14 @@ class StreamTimes:
         return [later - earlier for earlier, later in zip(self.pieces, self.pieces[1:], strict=False)]
 
 
-async def stream(client: httpx.AsyncClient, served: Served, prompt: str, tokens: int, seed: int) -> StreamTimes:
-    """One reply; its tokens are counted by the server where it tells, else by pieces."""
+async def stream(client: httpx.AsyncClient, served: Served, prompt: str, tokens: int, seed: int, each: bool = False) -> StreamTimes:
+    """One reply; its tokens are counted by the server where it tells, else by pieces; with `each`, those of each piece are, too."""
     times = StreamTimes(time.perf_counter())
-    body = {"messages": [{"role": "user", "content": prompt}], "max_tokens": tokens, "seed": seed, "temperature": 0.8}
+    body = {"messages": [{"role": "user", "content": prompt}], "max_tokens": tokens, "seed": seed, "temperature": 0.8, "logprobs": each}
     async for chunk in chunks(client, served, body):
         if chunk["choices"] and chunk["choices"][0]["delta"].get("content"):
             times.pieces.append(time.perf_counter())
+            times.held.append(len((chunk["choices"][0].get("logprobs") or {}).get("content") or ()) or 1)
         times.tokens = (chunk.get("usage") or {}).get("completion_tokens", times.tokens)
     times.tokens = times.tokens or len(times.pieces)
     return times
@@ -67,15 +69,16 @@ async def side_by_side(served: Served, clients: int, seed: int) -> tuple[float, 
 
 
 async def beside_a_long_prompt(served: Served, seed: int) -> float:
-    """The longest time between two tokens of three replies, from the long prompt's arrival to its first token."""
+    """The longest time that a token of three replies took, from the long prompt's arrival to its first token."""
     async with httpx.AsyncClient(timeout=600) as client:
-        others = [asyncio.create_task(stream(client, served, f"{seed} {n}. {PROMPT}", LONG_REPLY, n)) for n in range(3)]
+        prompts = [f"{seed} {n}. {PROMPT}" for n in range(3)]
+        others = [asyncio.create_task(stream(client, served, prompt, LONG_REPLY, n, True)) for n, prompt in enumerate(prompts)]
         await asyncio.sleep(1)
         long = await stream(client, served, f"{seed} " + "storm and ship " * (LONG_PROMPT // 3), 2, 0)
         replies = await asyncio.gather(*others)
     first = long.pieces[0] if long.pieces else time.perf_counter()
-    spans = [(a, b) for one in replies for a, b in zip(one.pieces, one.pieces[1:], strict=False) if b > long.asked and a < first]
-    return max((b - a for a, b in spans), default=0.0)
+    spans = [span for one in replies for span in zip(one.pieces, one.pieces[1:], one.held[1:], strict=False)]
+    return max(((b - a) / held for a, b, held in spans if b > long.asked and a < first), default=0.0)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""A LLaMA of 1.1B's shape in several quantisations, measured as `townhall bench` measures: python -m bench.shapes [--types Q4_0,Q4_K,Q6_K,Q8_0]
+"""A LLaMA of 1.1B's shape in several quantisations, measured as `townhall bench` measures: python -m bench.shapes [--types Q4_0,Q6_K]
 
 Speed does not depend on what the weights say, so they are random blocks, valid for both runtimes; the files are written to a temporary
 folder and removed again. --shape tiny is for tests.

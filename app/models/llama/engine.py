@@ -17,7 +17,7 @@ from tinygrad import Device
 
 from app.models.llama.forward import Pass, RowPass
 from app.models.llama.kv_cache import AheadRow, KVCache
-from app.models.llama.pass_sizes import chunk_for, chunks_of, pieces_of
+from app.models.llama.pass_sizes import chunk_for, chunks_of, pass_tokens_of, pieces_of
 from app.models.llama.shared_passes import NextTokens, SharedPasses
 from app.models.llama.speculation import Speculation
 from app.models.llama.transformer import Transformer
@@ -55,6 +55,7 @@ class Engine:
         self.chunks = chunks_of(model.kernels, self.rows)
         self._decode = Pass(model, 1, capacity, device, with_logits=True)
         self.pieces = pieces_of(model.kernels, self.chunks, [w for block in model.blocks for w in block.matrices])
+        self._pass_tokens = pass_tokens_of(model.kernels)
         self._prefill = {T: Pass(model, T, capacity, device, with_logits=False) for T in self.pieces}
         self._score = Pass(model, min(self.chunks), capacity, device, with_logits=True)
         self._logits = np.empty(model.config.vocab_size, np.float32)
@@ -90,7 +91,7 @@ class Engine:
 
     def _chunk(self, tokens: int, cache: KVCache) -> int:
         sizes = self.chunks if self.patience is None or cache.model is not None else self.pieces  # adapters are float matrices
-        return chunk_for(tokens, self._seconds, sizes, self.rows - len(cache.tokens), self.patience)
+        return chunk_for(tokens, self._seconds, sizes, self.rows - len(cache.tokens), self.patience, self._pass_tokens)
 
     def pass_tokens(self, tokens: int, cache: KVCache) -> int:
         """Of so many that are to be read, how many the next prefill pass takes."""
@@ -211,7 +212,7 @@ class Engine:
             raise ContextOverflow(len(ids), self.capacity)
         cache.truncate(0)
         while rest := ids[len(cache.tokens) :]:
-            run = self._prefill[chunk_for(len(rest), self._seconds, self.chunks, self.rows - len(cache.tokens))]
+            run = self._prefill[chunk_for(len(rest), self._seconds, self.chunks, self.rows - len(cache.tokens), overhead=self._pass_tokens)]
             piece = rest[: run.T]
             self._timed(run, piece, cache)
             cache.extend(piece)

@@ -141,6 +141,15 @@ def test_while_others_wait_a_pass_is_as_long_as_they_may(tokens: int, seconds: f
     assert chunk_for(tokens, seconds, (*CHUNKS, PIECE), 1000, 0.06) == chunk
 
 
+@pytest.mark.parametrize(
+    "tokens, chunks, chunk",
+    [(70, (128, 32, 8), 32), (110, (128, 32, 8), 32), (120, (128, 32, 8), 128), (70, CHUNKS, 32), (100, CHUNKS, 128)]
+    + [(38, (128, 32, 8), 32), (20, (128, 32, 8), 8), (25, (128, 32, 8), 32), (6, (128, 32, 8), 8), (3, CHUNKS, 32)],
+)
+def test_a_remainder_is_padded_where_that_costs_less_than_passes_that_it_fills(tokens: int, chunks: tuple[int, ...], chunk: int) -> None:
+    assert chunk_for(tokens, 0.0, chunks, 1000, overhead=3) == chunk
+
+
 @pytest.mark.parametrize("type", ["Q8_0", "Q4_1"])
 def test_a_prompt_in_small_pieces_leaves_what_large_ones_do(type: str, tmp_path: Path) -> None:
     llama = Llama.load(make_tiny_gguf(tmp_path / "tiny.gguf", type=type, dim=256, hidden_dim=256), 256, device="CPU")
