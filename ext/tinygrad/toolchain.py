@@ -87,6 +87,8 @@ def read_request() -> Request:
         return Request(f"DEV={dev}", (target,), index)
     if cpu:
         return Request("CPU=1", ("CPU",))
+    if not gpu and (name := next((name for name in ("CL", *ACCELERATORS) if os.environ.get(name) == "1"), None)):
+        raise BackendError(f"{name}=1 is no switch, here as in tinygrad: set DEV={name}, or GPU=1 for the best GPU")
     accelerators = likely_accelerators()
     if gpu:
         return Request("GPU=1", tuple(t for t in accelerators if t != "CL") + ("CL",))

@@ -61,6 +61,8 @@ def test_switches_become_targets_best_first(bare, environment, accelerators, exp
         ({"CPU": "1", "GPU": "1"}, "CPU=1 and GPU=1 contradict"),
         ({"CPU": "1", "DEV": "CL"}, "CPU=1 and DEV=CL contradict"),
         ({"GPU": "1", "DEV": "CPU:LLVM"}, "GPU=1 and DEV=CPU:LLVM contradict"),
+        ({"CUDA": "1"}, "CUDA=1 is no switch"),
+        ({"CL": "1"}, "set DEV=CL"),
         ({"GPU": "yes"}, "GPU=yes is no switch: write GPU=1"),
     ],
 )
