@@ -107,7 +107,7 @@ def does_not_show(context, name):
 
 @then('the server has the character "{id}"')
 def served(context, id):
-    assert id in [one["id"] for one in context.house.asked("/v1/models")["data"]]
+    looking.served(context, "/v1/models", lambda listed: id in [one["id"] for one in listed["data"]], True)
 
 
 @when('I make "{name}" with the keyboard, who is "{about}" and greets with "{greeting}"')
