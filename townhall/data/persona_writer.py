@@ -31,7 +31,7 @@ MIN_WORDS, MAX_WORDS = 4, 120  # of an answer
 COPIED = 8  # words in a row that stand in the persona's own text
 CHECKS = {
     "empty": "says nothing",
-    "question": "the question is none",
+    "question": "no question was asked",
     "short": f"fewer than {MIN_WORDS} words",
     "long": f"more than {MAX_WORDS} words, or not ended",
     "markup": "holds markers of a prompt",
@@ -87,8 +87,8 @@ class PersonaWriter:
 
 def first_line(text: str) -> str:
     """A question without what models put around it."""
-    lines = [line.strip().strip("\"'*") for line in text.strip().splitlines() if line.strip()]
-    return re.sub(r"^(?:\d+[.)]|[-•]|question:)\s*", "", lines[0], flags=re.IGNORECASE) if lines else ""
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    return re.sub(r"^(?:\d+[.)]|[-•]|question:|[AQ]:|[\"'*]|\s)+", "", lines[0], flags=re.IGNORECASE).strip("\"'*") if lines else ""
 
 
 def fault_of(said: str, persona: Persona) -> str:

@@ -71,3 +71,10 @@ def test_a_server_writes_where_it_is_asked_and_a_fault_keeps_what_there_is(tmp_p
     assert "wants a key" in capfd.readouterr()[1]
     assert main(["data", "from-persona", str(out), *flags, "--model", "x.gguf"]) == 2
     assert "both say who writes" in capfd.readouterr()[1]
+
+
+@pytest.mark.parametrize(
+    "said", ['A: "Where do you sleep?"', '1. "Where do you sleep?"', "Question: Where do you sleep?\nA: In bed.", "Where do you sleep?"]
+)
+def test_a_question_is_taken_without_what_stands_around_it(said: str) -> None:
+    assert first_line(said) == "Where do you sleep?"
