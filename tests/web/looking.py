@@ -17,6 +17,7 @@ SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 FAINT = Path(__file__).with_name("contrast.js").read_text()
 AXE = (Path(__file__).parent / "vendor" / "axe.js").read_text()
 GRAVE = ("serious", "critical")
+CHAT = re.compile(r"#/chat/([^?]+)")  # where a chat is open, its id
 
 
 def message_box(page: Page) -> Locator:
@@ -84,8 +85,9 @@ def say(page: Page, text: str) -> None:
 
 
 def chat_id(page: Page) -> str:
-    """Of the chat that is open."""
-    found = re.search(r"#/chat/([^?]+)", page.url)
+    """Of the chat that is open, or is being made."""
+    page.wait_for_url(CHAT)
+    found = CHAT.search(page.url)
     assert found, page.url
     return found[1]
 

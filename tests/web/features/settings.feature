@@ -24,6 +24,17 @@ Feature: Settings
     And I reload the page
     Then the chat has the system prompt "You are a lighthouse." and the note "It is night." at depth 0
 
+  Scenario: What is set while a chat is being made belongs to it
+    Given the page is open with the echo model
+    And new chats are held back
+    When I say "Before"
+    And I write the system prompt "You are a lighthouse."
+    And I write the note "It is night." at depth 0
+    And new chats are let through
+    Then the chat has the system prompt "You are a lighthouse." and the note "It is night." at depth 0
+    When I say "Who are you?"
+    Then the conversation shows "Who are you?"
+
   Scenario: Settings before the first word
     Given the page is open with the echo model
     When I set the temperature to 0.9

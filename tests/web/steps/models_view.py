@@ -154,6 +154,7 @@ def no_room(context, name):
 def choose_model(context, name):
     settings(context.page)
     box = context.page.get_by_role("combobox", name="Model", exact=True)
+    expect(box.locator("option", has_text=name)).not_to_have_count(0)
     box.select_option(next(value for value in [name, ""] if box.locator(f'option[value="{value}"]', has_text=name).count()))
 
 

@@ -57,6 +57,21 @@ def write(page, name, text):
     box.blur()
 
 
+@given("new chats are held back")
+def hold(context):
+    context.held = []
+    context.page.route("**/townhall/chats", lambda route: context.held.append(route) if route.request.method == "POST" else route.continue_())
+
+
+@when("new chats are let through")
+def let_through(context):
+    while not context.held:  # the page is about to ask
+        context.page.wait_for_timeout(50)
+    for route in context.held:
+        route.continue_()
+    context.page.unroute("**/townhall/chats")
+
+
 @when('I write the system prompt "{text}"')
 def system(context, text):
     write(context.page, "System prompt", text)

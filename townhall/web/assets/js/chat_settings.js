@@ -46,6 +46,20 @@ async function saveSettings(id, confirmed) {
   }
 }
 
+/** What `configure` takes to make one chat's choices another's; null where they are the same. */
+export function changed(from, to) {
+  const change = {};
+  if (from.system !== to.system) change.system = to.system;
+  if (from.note !== to.note) change.note = to.note;
+  if (from.settings !== to.settings) {
+    change.settings = { ...takenBack(from.settings, to.settings), ...to.settings };
+    if (from.settings.sampler && to.settings.sampler) change.settings.sampler = { ...takenBack(from.settings.sampler, to.settings.sampler), ...to.settings.sampler };
+  }
+  return Object.keys(change).length ? change : null;
+}
+
+const takenBack = (from, to) => Object.fromEntries(Object.keys(from).filter((key) => !(key in to)).map((key) => [key, null]));
+
 /** Settings with some of them changed; null takes one back. */
 function merged(settings, change) {
   const found = { ...settings };

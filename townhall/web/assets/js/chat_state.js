@@ -1,6 +1,6 @@
 // The open chat: what the server has of it, what its events change, and all that can be done with it.
 import { ApiError, events, get, patch, post, put, del } from "./api.js";
-import { settled, withOwn } from "./chat_settings.js";
+import { changed, configure, settled, withOwn } from "./chat_settings.js";
 import { lost, modelOf, nameOf } from "./connection.js";
 import { chooseWords, leaveWords } from "./enrichment.js";
 import { go } from "./router.js";
@@ -12,8 +12,8 @@ export const TAB = Math.random().toString(36).slice(2);
 const PAGE = 100; // messages fetched at a time
 export const base = (id) => `townhall/chats/${encodeURIComponent(id)}`;
 
-/** A chat that is not there yet: it comes to the server with its first message. */
-export const freshChat = (model = null) => ({ model, greeting: 0, settings: {}, system: "", note: null });
+/** A chat that is not there yet: it comes to the server with its first message. `mark` tells it from the next one, whatever is changed of it. */
+export const freshChat = (model = null) => ({ mark: {}, model, greeting: 0, settings: {}, system: "", note: null });
 store.set({ chat: null, fresh: freshChat(), pending: null, branchAt: null, rate: null });
 
 export const problem = (error) => {
@@ -246,13 +246,16 @@ async function ensure() {
   const { chat, fresh } = store.get();
   if (chat) return chat;
   const { models } = store.get();
-  const { greeting, ...rest } = fresh;
+  const { greeting, mark, ...rest } = fresh;
   const answer = await post("townhall/chats", { ...rest, ...(greeting && { greeting }), model: modelOf({ models, controls: store.get().controls }, fresh.model)?.id });
   const found = opened(answer);
-  if (store.get().fresh === fresh && !store.get().chat && store.get().route.view === "chat" && !store.get().route.id) {
+  const now = store.get();
+  if (now.fresh.mark === mark && !now.chat && now.route.view === "chat" && !now.route.id) {
     store.set({ chat: found, fresh: freshChat(fresh.model) });
     shown(found.id, answer.event);
     go("chat", found.id, { replace: true });
+    const meanwhile = changed(fresh, now.fresh);
+    if (meanwhile) configure(meanwhile);
   }
   return found;
 }
