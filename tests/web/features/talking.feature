@@ -10,7 +10,7 @@ Feature: Talking
 
   Scenario: An answer is seen to grow
     Given the page is open with a model that counts slowly
-    When I say "Count for me, please"
+    When I say "Count for me, please" and watch the conversation
     Then I see the answer grow word by word
     And I can stop it
 

@@ -60,7 +60,9 @@ def write(page, name, text):
 @given("new chats are held back")
 def hold(context):
     context.held = []
-    context.page.route("**/townhall/chats", lambda route: context.held.append(route) if route.request.method == "POST" else route.continue_())
+    context.page.route(
+        "**/townhall/chats", lambda route: context.held.append(route) if route.request.method == "POST" else route.continue_()
+    )
 
 
 @when("new chats are let through")
