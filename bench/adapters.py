@@ -2,7 +2,7 @@
 
 python -m bench.adapters [--only dora,rslora]: needs torch, transformers and peft (0.21)
 python -m bench.adapters --llama-cpp: tiny models and GGUF adapters beside llama.cpp, where llama-cpp-python is installed
-python -m bench.adapters --speed MODEL [--rank 8]: decoding with an adapter on every matrix beside the model alone
+python -m bench.adapters --speed MODEL [--rank 8] [--turns 12]: an adapter on every matrix beside the model alone, on DEV
 python -m bench.adapters --shared MODEL [--rank 8]: passes whose rows go through several adapters
 """
 
@@ -112,35 +112,36 @@ def shared(path: Path, rank: int, conversations: int = 4) -> int:
     return 0
 
 
-def speed(path: Path, rank: int) -> int:
-    """Processor time of a decode step, in turns: other processes disturb it least. THREADS=1 tells it apart from waiting."""
+def speed(path: Path, rank: int, turns: int, tokens: int) -> int:
+    """Processor time of a token, in turns: other processes disturb it least. THREADS=1 tells it apart from waiting; on the device DEV."""
     import time
 
     from app.models.llama import Llama
-    from app.models.llama.kv_cache import KVCache
 
     llama = Llama.load(path, 512)
     adapted = llama.adapted([(random_adapter(llama.config, rank, 0), 1.0)])
-    ids = list(range(100, 160))
-
-    def steps(cache: KVCache) -> list[float]:
-        llama.prefill(ids, cache)
-        cache.truncate(len(ids))
-        times = []
-        for token in ids:
-            begun = time.process_time()
-            llama.engine.step(token, cache)
-            times.append(time.process_time() - begun)
-        return times[1:]
-
+    print(f"on {llama.device}, kernel set {llama.model.kernels.name}")
+    prompt = list(range(100, 100 + 2 * tokens))
     caches = {"alone": llama.new_cache(), f"rank {rank} on every matrix": adapted.new_cache()}
-    found: dict[str, list[float]] = {name: [] for name in caches}
-    for turn in range(13):
+    read: dict[str, list[float]] = {name: [] for name in caches}
+    written: dict[str, list[float]] = {name: [] for name in caches}
+    for turn in range(turns + 1):
         for name, cache in caches.items():
-            found[name] += steps(cache) if turn else steps(cache)[:0]
-    medians = {name: float(np.median(times)) for name, times in found.items()}
-    for name, seconds in medians.items():
-        print(f"{name:<28}{seconds * 1000:8.2f} ms of processor time a token, {medians['alone'] / seconds:.3f} of the model's speed")
+            cache.truncate(0)
+            times = [time.process_time()]
+            llama.prefill(prompt, cache)
+            times.append(time.process_time())
+            for token in prompt[:tokens]:
+                llama.engine.step(token, cache)
+                times.append(time.process_time())
+            if turn:  # kernels are compiled in the first
+                read[name].append((times[1] - times[0]) / len(prompt))
+                written[name] += np.diff(times[2:]).tolist()
+    for kind, found in (("decode", written), ("prefill", read)):
+        medians = {name: float(np.median(times)) for name, times in found.items()}
+        for name, seconds in medians.items():
+            share = medians["alone"] / seconds
+            print(f"{kind:<8} {name:<28}{seconds * 1000:8.2f} ms of processor time a token, {share:.3f} of the model's speed")
     return 0
 
 
@@ -187,12 +188,14 @@ def main() -> int:
     parser.add_argument("--speed", type=Path, metavar="MODEL", help="time decoding with an adapter instead")
     parser.add_argument("--shared", type=Path, metavar="MODEL", help="time passes of several adapters instead")
     parser.add_argument("--rank", type=int, default=8, help="of --speed's adapter")
+    parser.add_argument("--turns", type=int, default=12, help="of --speed")
+    parser.add_argument("--tokens", type=int, default=60, help="that --speed decodes in a turn, after a prompt of twice as many")
     parser.add_argument("--only", help="cases, with commas between")
     options = parser.parse_args()
     if options.shared:
         return shared(options.shared, options.rank)
     if options.speed or options.llama_cpp:
-        return speed(options.speed, options.rank) if options.speed else beside_llama_cpp()
+        return speed(options.speed, options.rank, options.turns, options.tokens) if options.speed else beside_llama_cpp()
     names = options.only.split(",") if options.only else list(CASES)
     logits_file, cases_file = DATA / "adapters.npz", DATA / "adapters.json"
     kept = bool(options.only) and cases_file.exists()

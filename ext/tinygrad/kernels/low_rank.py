@@ -15,7 +15,6 @@ from ext.tinygrad.buffers import upload
 from ext.tinygrad.kernels.packed.formats import GROUP
 from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
 from ext.tinygrad.kernels.protocol import PackedWeight
-from ext.tinygrad.kernels.reference import rms_norm
 
 RANKS = 4  # a rank is filled up with zeros to a multiple of it: fewer kernels to compile
 
@@ -137,18 +136,6 @@ def _put(values: np.ndarray, dtype: type[np.generic], device: str) -> Tensor:
 def packed(weight: PackedWeight) -> PackedMatrix:
     """The weight without its change, of a set whose weights are packed matrices."""
     return cast(PackedMatrix, getattr(weight, "base", weight))
-
-
-def adapted(*weights: PackedWeight) -> bool:
-    """Has any of them a change?"""
-    return any(isinstance(weight, AdaptedWeight) for weight in weights)
-
-
-def plain_input(x: Tensor, norm: Tensor | None, eps: float, cols: int) -> Tensor:
-    """What the GPU's products read as float32 (T, cols), normed: a token's activations begin with its floats."""
-    if x.dtype == dtypes.uint8:
-        x = x[:, : 4 * cols].bitcast(dtypes.float32)
-    return x if norm is None else rms_norm(x, norm, eps).contiguous()
 
 
 def reads(x: Tensor, out: Tensor) -> bool:

@@ -13,6 +13,7 @@ from tinygrad.uop.ops import Ops
 
 from ext.tinygrad.buffers import upload
 from ext.tinygrad.kernels.gpu.gpu_experts import Mixture
+from ext.tinygrad.kernels.gpu.gpu_low_rank import change_macros, change_tensors, half
 from ext.tinygrad.kernels.gpu.gpu_source import decode_source, embed_source, launch, matrix_source, plain_source, tile_source
 from ext.tinygrad.kernels.gpu.operands import (
     ROW_SIZES,
@@ -26,12 +27,12 @@ from ext.tinygrad.kernels.gpu.operands import (
 )
 from ext.tinygrad.kernels.gpu.product_tuning import product_key, tune_products
 from ext.tinygrad.kernels.gpu.tuning import DecodeShape, Tuning
-from ext.tinygrad.kernels.low_rank import AdaptedWeight, adapted, packed, plain_input, reads
+from ext.tinygrad.kernels.low_rank import AdaptedWeight, packed, reads
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.packed.formats import GROUP, LAYOUT
 from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
 from ext.tinygrad.kernels.protocol import FULL_ATTENTION, Attention, HeadTransform, OneTokenProduct, Position, Routing, RowPositions
-from ext.tinygrad.kernels.reference import ReferenceKernels, capped, gated, into
+from ext.tinygrad.kernels.reference import ReferenceKernels, into
 
 PREFILL_ITEMS, PREFILL_SLOTS = 256, 4  # items and groups of rows of a prefill tile, as prefill.h is written
 QUERIES = 16  # tokens of an attention tile; eight items share each
@@ -55,7 +56,8 @@ class GPUKernels:
 
     name = "gpu"
     layout = LAYOUT
-    changes_alike = changes_by_row = False  # generated code sums otherwise for another number of rows
+    changes_alike = True
+    changes_by_row = False  # it would take tables of addresses, which OpenCL does not hand out
     chunks = (512, 128, 32)  # tokens that a prefill pass takes: tiles of few tokens would leave most of a large card idle
 
     def __init__(self, tuning: Tuning):
@@ -70,12 +72,13 @@ class GPUKernels:
         return () if head_dim % 4 else ROW_SIZES
 
     def embed(self, ids: Tensor, weight: PackedMatrix, scale: float = 1.0) -> Tensor:
-        if isinstance(weight, AdaptedWeight):
-            return (weight.changed_rows(self.embed(ids, packed(weight)), ids) * scale).contiguous()
         T, (rows, cols) = ids.shape[0], weight.shape
         items = self.tuning.plain_items
-        source = embed_source(self.tuning, weight.format, {"COLS": cols, "OUT_ROWS": rows, "ITEMS": items})
-        rows_of_ids = launch(source, "embed", [T], items, [floats(ids, T, cols)], [ids, weight.data])[0]
+        macros: dict[str, object] = {"COLS": cols, "OUT_ROWS": rows, "ITEMS": items}
+        if isinstance(weight, AdaptedWeight):
+            macros |= {"ADAPTED": 1, "CHANGE_HALF": half([weight]), "RANK": weight.rank, "GAIN": int(weight.gain is not None)}
+        source = embed_source(self.tuning, packed(weight).format, macros)
+        rows_of_ids = launch(source, "embed", [T], items, [floats(ids, T, cols)], [ids, *weight.tensors])[0]
         return rows_of_ids if scale == 1 else (rows_of_ids * scale).contiguous()
 
     def norm_qkv(
@@ -97,7 +100,7 @@ class GPUKernels:
         macros: dict[str, object] = {"Q_HEADS": n_heads, "KV_HEADS": kv_heads, "BIAS": int(bias is not None), **cache_macros(cache_k)}
         outputs = [floats(x, T, n_heads, head_dim), cache_k, cache_v]
         more = [rope] if bias is None else [rope, bias]
-        if (heads is None or heads.norm is None) and not adapted(wq, wk, wv):
+        if heads is None or heads.norm is None:
             out = self._product("qkv", x, norm, eps, [wq, wk, wv], macros, outputs, more, start_pos)
             return out[0], out[1], out[2]
         projected = [self.norm_linear(x, norm, eps, w) for w in (wq, wk, wv)]
@@ -186,9 +189,6 @@ class GPUKernels:
         bias: Tensor | None = None,
         scale: float = 1.0,
     ) -> Tensor:
-        if adapted(weight):
-            product = self.norm_linear(x, None, 0.0, weight)
-            return into(out, residual + (product if bias is None else product + bias) * scale)
         if out is not None and (x.uop.op is not Ops.AFTER or reads(x, out)):
             # generated code may read what `out` holds now, and would be scheduled after a launch that overwrites it
             return into(out, self.linear_residual(x, weight, residual, None, bias, scale))
@@ -208,8 +208,6 @@ class GPUKernels:
         activation: str = "silu",
         bias: Tensor | None = None,
     ) -> Tensor:
-        if adapted(w_gate, w_up):
-            return gated(self.norm_linear(x, norm, eps, w_gate), self.norm_linear(x, norm, eps, w_up), activation, bias)
         T, rows = x.shape[0], w_gate.shape[0]
         out = activations(x, T, rows) if few(T) else floats(x, T, rows)
         macros = {"GELU": int(activation == "gelu"), "BIAS": int(bias is not None)}
@@ -218,9 +216,6 @@ class GPUKernels:
     def norm_linear(
         self, x: Tensor, norm: Tensor | None, eps: float, weight: PackedMatrix, scale: float = 1.0, softcap: float = 0.0
     ) -> Tensor:
-        if isinstance(weight, AdaptedWeight):
-            changed = weight.changed(self.norm_linear(x, norm, eps, packed(weight)), plain_input(x, norm, eps, weight.shape[1]))
-            return capped(changed * scale, softcap).contiguous()
         macros = {"RESIDUAL": 0, **_scaled(scale), **_capped(softcap)}
         return self._product("linear", x, norm, eps, [weight], macros, [floats(x, x.shape[0], weight.shape[0])])[0]
 
@@ -270,8 +265,10 @@ class GPUKernels:
         T, cols = x.shape[0], weights[0].shape[1]
         abreast = len(weights) if name == "gated" else 1
         macros = {"TOKENS": T, "COLS": cols, "OUT_ROWS": weights[0].shape[0], "NORM": int(norm is not None), "EPS": float(eps), **macros}
-        macros |= place_macros(start_pos)
+        macros |= place_macros(start_pos) | change_macros(weights)
+        changes = change_tensors(self.tuning, x, norm, eps, weights)
         inputs = [x] if norm is None else [x, norm]
+        weights = [packed(w) for w in weights]
         formats = [w.format for w in weights]
         if few(T):
             shape = self.shape(name, weights)
@@ -297,7 +294,7 @@ class GPUKernels:
             source = tile_source(self.tuning, f"{name}.c", name, formats, macros)
         rows = GROUP * slots // abreast
         tiles = sum(-(-w.shape[0] // rows) for w in weights) // abreast
-        inputs = [*inputs, *(w.data for w in weights), *more, *table(start_pos)]
+        inputs = [*inputs, *(w.data for w in weights), *changes, *more, *table(start_pos)]
         return launch(source, name, [-(-T // tokens), tiles], items, outputs, inputs, variable(start_pos))
 
     def tile_tokens(self, T: int, shape: DecodeShape) -> int:

@@ -18,7 +18,7 @@ from ext.tinygrad.kernels.packed.formats import Format
 
 HIDDEN = "-1e30f"  # the score of a position that does not count: finite, so that a difference of two is a number
 # macros that are 0 unless given
-ABSENT = ("CACHE_HALF", "MATRIX", "ROW_TABLE", "BIAS", "SCALED", "CAPPED", "WINDOW", "GELU", "EXPERT_TILES", "GATHERED")
+ABSENT = ("CACHE_HALF", "MATRIX", "ROW_TABLE", "BIAS", "SCALED", "CAPPED", "WINDOW", "GELU", "EXPERT_TILES", "GATHERED", "ADAPTED", "GAIN")
 FOLDER = Path(__file__).parent / "c"
 
 
@@ -91,18 +91,7 @@ def _with_weights(
 
 def _head(tuning: Tuning, macros: Mapping[str, object]) -> str:
     instructions = {"PTX": tuning.ptx, "HAS_SHUFFLE": int(tuning.has_shuffle), "HAS_MATRIX": int(tuning.has_matrix)}
-    macros = {
-        "CACHE_HALF": 0,
-        "MATRIX": 0,
-        "ROW_TABLE": 0,
-        "BIAS": 0,
-        "SCALED": 0,
-        "CAPPED": 0,
-        "WINDOW": 0,
-        "GELU": 0,
-        **instructions,
-        **macros,
-    }
+    macros = dict.fromkeys(ABSENT, 0) | instructions | dict(macros)
     defines = "\n".join(f"#define {name} {f'{value!r}f' if isinstance(value, float) else value}" for name, value in macros.items())
     return "\n".join([defines, _read(f"{tuning.dialect}.h"), _read("common.h")])
 

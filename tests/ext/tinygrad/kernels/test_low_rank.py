@@ -1,11 +1,12 @@
 """Low-rank changes of packed weights on every kernel set, against NumPy; and one token against many."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from tinygrad import Tensor
+from tinygrad import Tensor, dtypes
 
 from ext.tinygrad.backend import describe_device
 from ext.tinygrad.kernels import kernels_for
@@ -14,10 +15,11 @@ from ext.tinygrad.kernels.gpu.gpu_kernels import GPUKernels
 from ext.tinygrad.kernels.gpu.tuning import Tuning
 from ext.tinygrad.kernels.low_rank import AdaptedWeight
 from ext.tinygrad.kernels.matrix import QuantMatrix
-from ext.tinygrad.kernels.protocol import HeadTransform, Kernels, rope_table
+from ext.tinygrad.kernels.protocol import HeadTransform, Kernels, RowPositions, rope_table
 from ext.tinygrad.kernels.reference import ReferenceKernels
 from ext.tinygrad.toolchain import BackendError
 from tests.reference import oracles
+from tests.reference.cuda_emulator.fixtures import cuda_emulator  # noqa: F401
 
 pytestmark = pytest.mark.slow
 
@@ -27,6 +29,8 @@ SETS: dict[str, tuple[str, Callable[[], Kernels]]] = {
     "tinygrad": ("CPU", ReferenceKernels),
     "opencl-cpu": ("CL", lambda: kernels_for("CL")),
     "opencl": ("CL", lambda: GPUKernels(Tuning("gpu", units=16, most_items=256, local_bytes=32 << 10))),  # as for a GPU
+    "cuda": ("CUDA", lambda: GPUKernels(Tuning.of("CUDA"))),  # emulated: matrix instruction and shuffles
+    "cuda-floats": ("CUDA", lambda: GPUKernels(replace(Tuning.of("CUDA"), ptx=70))),  # without the matrix instruction
 }
 TYPES = ["F32", "Q4_1", "Q4_K", "F16"]
 
@@ -43,6 +47,8 @@ def kernels(request: pytest.FixtureRequest) -> Iterator[Kernels]:
     """A kernel set by its name, on its device."""
     global DEVICE
     DEVICE, make = SETS[request.param]
+    if DEVICE == "CUDA":
+        request.getfixturevalue("cuda_emulator")
     if DEVICE == "CL":
         try:
             describe_device(DEVICE)
@@ -73,6 +79,12 @@ class Changed:
         return (product if self.gain is None else product * self.gain) + change
 
 
+def values(out: Tensor, cols: int) -> np.ndarray:
+    """What a product gave, as float32 (T, cols): on GPUs of few tokens a buffer of activations begins with it."""
+    found = out.numpy()
+    return np.ascontiguousarray(found[:, : 4 * cols]).view(np.float32) if out.dtype == dtypes.uint8 else found
+
+
 def close(found: np.ndarray, expected: np.ndarray, type: str, kernels: Kernels) -> None:
     """Changes are halves but for float32 weights; products of integers meet int8 activations on the CPU's set."""
     rough = 3e-2 if type.startswith("Q") and kernels.name != "tinygrad" else 2e-3 if type != "F32" else 1e-5
@@ -80,7 +92,7 @@ def close(found: np.ndarray, expected: np.ndarray, type: str, kernels: Kernels) 
 
 
 @pytest.mark.sweep(1, "kernels, T")
-@pytest.mark.parametrize("T", [1, 33])
+@pytest.mark.parametrize("T", [1, 4, 33])
 @pytest.mark.parametrize("type", TYPES)
 @pytest.mark.parametrize("ranks, gain", [((8,), False), ((3, 10), True)])
 @pytest.mark.parametrize("kernels", SETS, indirect=True)
@@ -97,7 +109,7 @@ def test_linear(kernels: Kernels, type: str, T: int, ranks: tuple[int, ...], gai
 
 
 @pytest.mark.sweep
-@pytest.mark.parametrize("T", [1, 33])
+@pytest.mark.parametrize("T", [1, 4, 33])
 @pytest.mark.parametrize("type", ["F32", "Q4_1"])
 @pytest.mark.parametrize("which", ["both", "gate", "up"])
 @pytest.mark.parametrize("kernels", SETS, indirect=True)
@@ -109,11 +121,11 @@ def test_gated(kernels: Kernels, which: str, type: str, T: int) -> None:
     g, u = h @ gate.matrix.dequantize().T, h @ up.matrix.dequantize().T
     weights = [gate.weight if which != "up" else gate.weight.base, up.weight if which != "gate" else up.weight.base]
     g, u = g if which == "up" else gate.of(h, g), u if which == "gate" else up.of(h, u)
-    close(kernels.norm_gated(put(x), put(norm), EPS, *weights).numpy(), g / (1 + np.exp(-g)) * u, type, kernels)
+    close(values(kernels.norm_gated(put(x), put(norm), EPS, *weights), 75), g / (1 + np.exp(-g)) * u, type, kernels)
 
 
 @pytest.mark.sweep(1, "kernels, T")
-@pytest.mark.parametrize("T", [1, 33])
+@pytest.mark.parametrize("T", [1, 4, 33])
 @pytest.mark.parametrize("type", ["F32", "Q4_1"])
 @pytest.mark.parametrize("adapted", ["qkv", "qv", "k"])
 @pytest.mark.parametrize("normed", [False, True])
@@ -161,15 +173,55 @@ def test_embedding(kernels: Kernels, gain: bool, type: str, T: int) -> None:
     np.testing.assert_allclose(weight.to_tensor().numpy(), whole, atol=2e-3 * np.abs(whole).max())
 
 
+ALIKE = [name for name in SETS if name != "tinygrad"]
+
+
+@pytest.mark.sweep
 @pytest.mark.parametrize("type", ["Q4_1", "F32"])
-def test_a_token_is_summed_alike_alone_and_among_others(type: str) -> None:
-    """Integer products do not depend on how many tokens there are, nor do narrow rows."""
-    kernels, rng = CPUKernels(), np.random.default_rng(0)
-    changed = Changed(rng, kernels, "Q4_1", 80, 256, (8,), True)
-    x, norm = floats(rng, 12, 256), floats(rng, 256)
-    together = kernels.norm_linear(put(x), put(norm), EPS, changed.weight).numpy()
-    alone = np.concatenate([kernels.norm_linear(put(x[t : t + 1]), put(norm), EPS, changed.weight).numpy() for t in range(12)])
-    np.testing.assert_array_equal(together, alone)
+@pytest.mark.parametrize("T", [2, 8, 16])
+@pytest.mark.parametrize("kernels", ALIKE, indirect=True)
+def test_a_row_is_summed_alike_alone_and_among_others(kernels: Kernels, T: int, type: str) -> None:
+    """In a pass over rows, a change is to the last bit what it is in a pass of one token."""
+    rng, (heads, head_dim, dim) = np.random.default_rng(T), (2, 32, 256)
+    changed, other = (Changed(rng, kernels, type, 96, dim, (r,), r == 8) for r in (8, 12))
+    qkv = [Changed(rng, kernels, type, heads * head_dim, dim, (8,), gain).weight for gain in (False, True, False)]
+    head = AdaptedWeight.of_embedding(
+        kernels.pack(changed.matrix, DEVICE), [(floats(rng, 4, 96), floats(rng, dim, 4))], None, DEVICE, False
+    )
+    x, norm, residual, rope = floats(rng, T, dim), put(floats(rng, dim)), floats(rng, T, 96), put(rope_table(64, 32, 32, 10000.0))
+
+    def run(t: slice) -> list[np.ndarray]:
+        rows, n = put(x[t]), len(x[t])
+        caches = [put(np.zeros((T, heads, 64, head_dim), np.float32)) for _ in "kv"]
+        at = RowPositions(put(np.stack([np.arange(T)[t], 3 * np.arange(T)[t]]).astype(np.int32)))
+        q, k, v = kernels.norm_qkv(rows, norm, EPS, *qkv, rope, *caches, at)
+        Tensor.realize(q, k, v)
+        slots = np.arange(T)[t]
+        return [
+            kernels.norm_linear(rows, norm, EPS, changed.weight).numpy(),
+            kernels.linear_residual(rows, other.weight, put(residual[t])).numpy(),
+            values(kernels.norm_gated(rows, norm, EPS, changed.weight, other.weight), 96),
+            kernels.embed(put(np.arange(T)[t].astype(np.int32)), head).numpy(),
+            q.numpy().reshape(n, -1),
+            *(cache.numpy()[slots, :, 3 * slots] for cache in (k, v)),
+        ]
+
+    together = run(slice(None))
+    for t in (0, 1, T - 1):
+        for ours, alone in zip(together, run(slice(t, t + 1)), strict=True):
+            np.testing.assert_array_equal(ours[t], alone[0])
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("type", ["Q4_1", "F32"])
+@pytest.mark.parametrize("kernels", ALIKE, indirect=True)
+def test_a_token_of_a_prompt_is_summed_alike_wherever_it_is_cut(kernels: Kernels, type: str) -> None:
+    rng = np.random.default_rng(0)
+    changed = Changed(rng, kernels, type, 80, 256, (8,), True)
+    x, norm = floats(rng, 70, 256), put(floats(rng, 256))
+    together = kernels.norm_linear(put(x), norm, EPS, changed.weight).numpy()
+    parts = [kernels.norm_linear(put(part), norm, EPS, changed.weight).numpy() for part in np.split(x, [33, 50])]
+    np.testing.assert_array_equal(together, np.concatenate(parts))
 
 
 def test_small_and_large_numbers_survive_as_halves() -> None:

@@ -23,7 +23,7 @@
 #endif
 
 KERNEL(ITEMS) ENTRY(GLOBAL float* RESTRICT out, const GLOBAL float* RESTRICT x, NORM_PARAM const GLOBAL uchar* RESTRICT w0,
-                    const GLOBAL uchar* RESTRICT w1 EXPERT_PARAM BIAS_PARAM) {
+                    const GLOBAL uchar* RESTRICT w1 EXPERT_PARAM CHANGES BIAS_PARAM) {
   const int tile = group_id(1);
   PRODUCT(OWN_ROWS, TILE_ROWS / 2,
     const float gate = BIASED(shared[at], row);

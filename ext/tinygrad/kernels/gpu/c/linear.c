@@ -28,7 +28,7 @@
 #define CAP(x) (x)
 #endif
 
-KERNEL(ITEMS) ENTRY(GLOBAL float* RESTRICT out, const GLOBAL float* RESTRICT x, NORM_PARAM const GLOBAL uchar* RESTRICT w0 EXPERT_PARAM BIAS_PARAM RESIDUAL_PARAM) {
+KERNEL(ITEMS) ENTRY(GLOBAL float* RESTRICT out, const GLOBAL float* RESTRICT x, NORM_PARAM const GLOBAL uchar* RESTRICT w0 EXPERT_PARAM CHANGES BIAS_PARAM RESIDUAL_PARAM) {
   const int tile = group_id(1);
   PRODUCT(OWN_ROWS, TILE_ROWS,
     const long to = (long)t * OUT_ROWS + row;

@@ -14,6 +14,23 @@
 #define OWN_ROWS OUT_ROWS
 #endif
 
+// Where a weight has a low-rank change (ADAPTED), CHANGE_ROW(part, sums, token, count, row) changes an item's share of the sums of a row for `count` tokens.
+#if ADAPTED
+#include "low_rank.h"
+#define SHARE_OF_ROW SUM_PITCH, item / TILE_ROWS, ITEMS / TILE_ROWS
+#define ADAPT(first)                                                                           \
+  {                                                                                            \
+    const int in_tile = item % TILE_ROWS, of_slot = in_tile / GROUP_ROWS;                      \
+    const int row = GROUP_OF(of_slot) * GROUP_ROWS + in_tile % GROUP_ROWS;                     \
+    const int count = min(SUM_TOKENS, TOKENS - token - (first));                               \
+    if (row < rows) CHANGE_ROW(PART_OF(of_slot), shared + in_tile, token + (first), count, row) \
+  }                                                                                            \
+  sync_group();
+#else
+#define CHANGES
+#define ADAPT(first)
+#endif
+
 #define PRODUCT(rows_of_it, EMITTED, EMIT)                                                     \
   LOCAL_ARRAY(float, shared, SHARED_FLOATS);                                                   \
   const int rows = rows_of_it, token = group_id(0) * TILE_TOKENS;                              \
@@ -21,6 +38,7 @@
   EACH_STAGE {                                                                                 \
     GATHER(first)                                                                              \
     sync_group();                                                                              \
+    ADAPT(first)                                                                               \
     for (int i = item; i < SUM_TOKENS * (EMITTED); i += ITEMS) {                               \
       const int t = token + first + i / (EMITTED), row = tile * (EMITTED) + i % (EMITTED);     \
       const int at = i / (EMITTED) * SUM_PITCH + i % (EMITTED);                                \

@@ -18,7 +18,7 @@
 #define KV_TILES TILES(KV_HEADS * HEAD_DIM)
 
 KERNEL(ITEMS) ENTRY(GLOBAL float* RESTRICT q, GLOBAL CACHE* RESTRICT cache_k, GLOBAL CACHE* RESTRICT cache_v, const GLOBAL float* RESTRICT x,
-             NORM_PARAM const GLOBAL uchar* RESTRICT w0, const GLOBAL uchar* RESTRICT w1, const GLOBAL uchar* RESTRICT w2,
+             NORM_PARAM const GLOBAL uchar* RESTRICT w0, const GLOBAL uchar* RESTRICT w1, const GLOBAL uchar* RESTRICT w2 CHANGES,
              const GLOBAL float* RESTRICT rope, BIAS_PARAM PLACE_PARAM) {
   const int any_tile = group_id(1), part = any_tile < Q_TILES ? 0 : any_tile < Q_TILES + KV_TILES ? 1 : 2;
   const int tile = any_tile - (part == 0 ? 0 : part == 1 ? Q_TILES : Q_TILES + KV_TILES);

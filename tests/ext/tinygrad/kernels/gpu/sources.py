@@ -6,11 +6,12 @@ from unittest.mock import patch
 
 from tinygrad import Tensor, dtypes
 
-from ext.tinygrad.kernels.gpu import gpu_experts, gpu_kernels
+from ext.tinygrad.kernels.gpu import gpu_experts, gpu_kernels, gpu_low_rank
 from ext.tinygrad.kernels.gpu.gpu_kernels import GPUKernels
 from ext.tinygrad.kernels.gpu.operands import few
 from ext.tinygrad.kernels.gpu.tuning import Tuning
-from ext.tinygrad.kernels.packed.formats import FORMATS, Format
+from ext.tinygrad.kernels.low_rank import AdaptedWeight
+from ext.tinygrad.kernels.packed.formats import FORMATS, GROUP, Format
 from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
 from ext.tinygrad.kernels.protocol import Attention, HeadTransform, Routing, RowPositions
 
@@ -25,13 +26,25 @@ def recorded(into: list[tuple[str, str]]) -> Iterator[None]:
         into.append((source, entry))
         return list(outputs)
 
-    with patch.object(gpu_kernels, "launch", launch), patch.object(gpu_experts, "launch", launch):
+    with (
+        patch.object(gpu_kernels, "launch", launch),
+        patch.object(gpu_experts, "launch", launch),
+        patch.object(gpu_low_rank, "launch", launch),
+    ):
         yield
 
 
 def weight(form: Format, rows: int, cols: int) -> PackedMatrix:
     """A weight of this shape; its bytes are never made."""
     return PackedMatrix((rows, cols), form, Tensor.empty(form.nbytes(rows, cols), dtype=dtypes.uint8, device="CPU"))
+
+
+def adapted(base: PackedMatrix, rank: int, gain: bool) -> AdaptedWeight:
+    """With a low-rank change of this rank."""
+    (rows, cols), element = base.shape, dtypes.float32 if base.format.element == "f32" else dtypes.float16
+    a = Tensor.empty(rank, cols, dtype=element, device="CPU")
+    b = Tensor.empty(-(-rows // GROUP), rank, GROUP, dtype=element, device="CPU")
+    return AdaptedWeight(base, a, b, Tensor.empty(rows, device="CPU") if gain else None)
 
 
 def sources(tuning: Tuning, form: Format, T: int, dim: int, hidden: int, heads: int, kv_heads: int, vocab: int, rows: int) -> Sources:
@@ -70,6 +83,11 @@ def sources(tuning: Tuning, form: Format, T: int, dim: int, hidden: int, heads: 
     note("window", lambda: set_.attend(empty(T, heads, head_dim), *caches, at, Attention(window=512, softcap=30.0)))
     mixed = [weight(form, n * 8, cols) for n, cols in ((hidden // 2, dim), (hidden // 2, dim), (dim, hidden // 2))]
     note("mixture", lambda: set_.experts_residual(x, norm, 1e-5, weight(form, 8, dim), *mixed, Routing(8, 2, True), x))  # type: ignore[arg-type]
+    changed = [adapted(w, rank, rank == 16) for w, rank in ((wq, 8), (wk, 16), (wv, 8))]
+    note("adapted qkv", lambda: set_.norm_qkv(x, norm, 1e-5, *changed, empty(rows, head_dim // 2, 2), *caches, at))  # type: ignore[arg-type]
+    gate = adapted(weight(form, hidden, dim), 8, False)
+    note("adapted gate", lambda: set_.norm_gated(x, norm, 1e-5, gate, weight(form, hidden, dim)))  # type: ignore[arg-type]
+    note("adapted down", lambda: set_.linear_residual(h, adapted(down, 64, True), x))  # type: ignore[arg-type]
     note("head", lambda: set_.norm_linear(x, norm, 1e-5, weight(form, vocab, dim)))
     note("top", lambda: set_.largest(empty(1, vocab)))
     return found
