@@ -256,13 +256,14 @@ def asked(context, n):
 @when('I say "{text}" and watch the conversation')
 def say_and_watch(context, text):
     context.page.evaluate(
-        """() => {
+        """(text) => {
              const lengths = (window.lengths = []);
              new MutationObserver(() => {
-               const length = document.querySelector('[role=log][aria-label=Conversation]')?.innerText.length ?? 0;
-               if (length > (lengths.at(-1) ?? 0)) lengths.push(length);
+               const shown = document.querySelector('[role=log][aria-label=Conversation]')?.innerText ?? '';
+               if (shown.includes(text) && shown.length > (lengths.at(-1) ?? 0)) lengths.push(shown.length);
              }).observe(document.body, {subtree: true, childList: true, characterData: true});
-           }"""
+           }""",
+        text,
     )
     say(context, text)
 
