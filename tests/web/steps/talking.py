@@ -259,8 +259,8 @@ def say_and_watch(context, text):
         """(text) => {
              const lengths = (window.lengths = []);
              new MutationObserver(() => {
-               const shown = document.querySelector('[role=log][aria-label=Conversation]')?.innerText ?? '';
-               if (shown.includes(text) && shown.length > (lengths.at(-1) ?? 0)) lengths.push(shown.length);
+               const [, after = ''] = (document.querySelector('[role=log][aria-label=Conversation]')?.innerText ?? '').split(text);
+               if (after.length > (lengths.at(-1) ?? 0)) lengths.push(after.length);
              }).observe(document.body, {subtree: true, childList: true, characterData: true});
            }""",
         text,
