@@ -203,6 +203,8 @@ class Service:
         if isinstance(llama, SharesPasses):  # and the pieces of prompts that are read between others' tokens
             llama.patience = 0.0
             opened.llama.prefill([stop + 1 if stop == 0 else stop - 1], cache)
+            while not llama.make_ready(cache, 1, float("inf")):  # and the steps after it
+                pass
             llama.patience = None
         caches: dict[Adapters, Any] = {(): cache}
         for head, adapters in served_models.heads(cache.capacity, options.max_tokens, leave_out):

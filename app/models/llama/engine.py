@@ -98,9 +98,10 @@ class Engine:
         return min(tokens, self._chunk(tokens, cache))
 
     def bind(self, tokens: int, cache: KVCache) -> bool:
-        """Settle the pass that would be next for a cache with so many tokens to be read; False where it was not settled before."""
+        """Settle the pass that would be next for a cache with so many tokens to be read, or else that of its steps; False where it was
+        not settled before."""
         run = self._prefill[self._chunk(tokens, cache)]
-        return run.bind(cache, len(cache.tokens))
+        return run.bind(cache, len(cache.tokens)) and self._decode.bind(cache, len(cache.tokens))
 
     def _measure(self, rows: int, seconds: float) -> None:
         known = self._pass_seconds.get(rows, seconds)
