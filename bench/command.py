@@ -32,7 +32,7 @@ def _threads(context: click.Context, parameter: click.Parameter, text: str | Non
 
 @click.command(help="Measure tokens per second, beside llama.cpp where llama-cpp-python is installed.", epilog=EPILOG)
 @click.option("--model", type=click.Path(path_type=Path), help="model file  [default: the one that pull_llama.sh fetches]")
-@some_flags("lora")
+@some_flags("kv", "lora")
 @click.option(
     "--against", type=click.Choice(["auto", "llama.cpp", "nobody"]), default="auto", show_default=True, help="who runs in turn with us"
 )
@@ -47,6 +47,7 @@ def _threads(context: click.Context, parameter: click.Parameter, text: str | Non
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="PNG to draw  [default: docs/bench.png of a checkout]")
 def bench(
     model: Path | None,
+    kv: str,
     lora: tuple[str, ...],
     against: str,
     threads: tuple[int, ...],
@@ -70,11 +71,11 @@ def bench(
     from bench.measure import BenchPlan, run
 
     beside = peer.available() and not adapters if against == "auto" else against == "llama.cpp"
-    plan = BenchPlan(path, beside, threads, alternations=alternations, adapters=tuple(adapters))
+    plan = BenchPlan(path, beside, threads, alternations=alternations, adapters=tuple(adapters), kv=kv)
     results = run(plan.quick() if quick else plan, lambda text: click.echo(text, err=True))
     click.echo(json.dumps(results, ensure_ascii=False) if as_json else f"\n{report.table(results)}")
     if (
-        not quick and model is None and not adapters and (ROOT / "bench" / "results").is_dir()
+        not quick and model is None and not adapters and kv == "f16" and (ROOT / "bench" / "results").is_dir()
     ):  # a checkout's own record is of the default model
         out, plot = out or ROOT / "bench" / "results", plot or ROOT / "docs" / "bench.png"
     _keep(results, out, plot if picture.available() else None)

@@ -1,6 +1,6 @@
 """Speed of the CPU kernels one by one, without a model: GB/s of weights for decode, GMAC/s for prefill.
 
-    python bench/kernels.py [--type Q4_1] [--shape smollm2-135m|llama-1.1b] [--threads 2] [--tokens 128] [--arch native]
+    python bench/kernels.py [--type Q4_1] [--kv f16|q8_0] [--shape smollm2-135m|llama-1.1b] [--threads 2] [--tokens 128] [--arch native]
 
 Compiled programs are called directly, task by task, from threads that share nothing; weights of as many layers as fill --megabytes are
 walked in turn, as decode does. Medians over --repeats of the busiest thread's processor time, which other processes disturb least.
@@ -65,6 +65,7 @@ SHAPES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--type", default="Q4_1", help="ggml type of the weights")
+    parser.add_argument("--kv", choices=("f16", "q8_0"), default="f16", help="what the cache is made of")
     parser.add_argument("--shape", choices=SHAPES, default="smollm2-135m")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=128, help="of a prefill")
@@ -138,7 +139,15 @@ class Bench:
         from tinygrad import dtypes
 
         from ext.tinygrad.kernels.packed.memory import allocate, as_tensor
+        from ext.tinygrad.kernels.quantised_rows import QUANTISED, row_elements
 
+        if self.options.kv == "q8_0":
+            shape = (*shape[:-1], row_elements(shape[-1], QUANTISED))
+            memory = allocate(math.prod(shape))
+            rows = memory.reshape(shape)
+            rows[:] = self.random.integers(0, 256, shape, dtype=self.np.uint8)
+            rows[..., self.shape.head_dim :].view(self.np.float16)[:] = 0.01
+            return as_tensor(memory, dtype=QUANTISED, shape=shape)
         memory = allocate(math.prod(shape) * 2)
         memory.view(self.np.float16)[:] = self.random.standard_normal(math.prod(shape), self.np.float32)
         return as_tensor(memory, dtype=dtypes.float16, shape=shape)
@@ -149,7 +158,8 @@ class Bench:
         s, k, context = self.shape, self.kernels, self.options.context
         rows = context + self.options.tokens
         layer_bytes = self.options.megabytes << 20
-        print(f"{self.options.shape} {self.options.type} arch={self.options.arch} threads={self.options.threads} context={context}")
+        o = self.options
+        print(f"{o.shape} {o.type} kv={o.kv} arch={o.arch} threads={o.threads} context={context}")
         rope = self.tensor(1)
         rope = type(rope)(rope_table(rows, s.head_dim, s.head_dim, 1e4), device="CPU").realize()
         caches = [(self.cache(s.kv_heads, rows, s.head_dim), self.cache(s.kv_heads, rows, s.head_dim)) for _ in range(s.layers)]
@@ -188,7 +198,7 @@ class Bench:
                 macs = T * sum(w.shape[0] * w.shape[1] for w in weights)
                 if label == "attend":
                     macs = 2 * s.heads * s.head_dim * (T * at + T * (T + 1) // 2)
-                nbytes = sum(w.nbytes for w in weights) if weights else 2 * s.kv_heads * s.head_dim * 2 * (at + 1)
+                nbytes = sum(w.nbytes for w in weights) if weights else 2 * caches[0][0].nbytes() // rows * (at + 1)
                 total += seconds * times
                 rate = f"{nbytes / seconds / 1e9:6.1f} GB/s" if T == 1 else f"{macs / seconds / 1e9:6.1f} GMAC/s"
                 programs = "  ".join(f"{n} {t * 1e6:.1f}" for n, t in parts)

@@ -99,6 +99,7 @@ class BenchPlan:
     cold: bool = True
     seconds: float = 420.0
     adapters: tuple[tuple[Path, float], ...] = ()  # with their scales, laid over our side's model
+    kv: str = "f16"  # what both keep of the context
 
     def quick(self) -> "BenchPlan":
         """The same in less than two minutes: fewer samples, contexts and starts."""
@@ -114,6 +115,7 @@ def run(plan: BenchPlan, say: Say = lambda text: print(text, file=sys.stderr)) -
         "machine": machine.describe(),
         "model": {"file": plan.model.name, "bytes": size_of(plan.model)},
         "alternations": plan.alternations,
+        "kv": plan.kv,
         **({"adapters": [f"{path}:{scale}" for path, scale in plan.adapters]} if plan.adapters else {}),
     }
     if plan.starts:
@@ -122,7 +124,7 @@ def run(plan: BenchPlan, say: Say = lambda text: print(text, file=sys.stderr)) -
     with contextlib.ExitStack() as stack:
         workers: dict[str, Worker] = {}
         for name in [OURS, *([PEER] if plan.against else [])]:
-            workers[name] = Worker(name, plan.model, CAPACITY, adapters=plan.adapters if name == OURS else ())
+            workers[name] = Worker(name, plan.model, CAPACITY, adapters=plan.adapters if name == OURS else (), kv=plan.kv)
             stack.callback(workers[name].close)
         out["subjects"] = {name: worker.about for name, worker in workers.items()}
         cases = cases_of(plan, workers[OURS].about["context_length"])

@@ -21,10 +21,10 @@ from ext.tinygrad.graph.pool import thread_count
 class Townhall:
     """Engine steps as a generation makes them, sampling left out as it is on the other side."""
 
-    def __init__(self, model: Path, capacity: int, adapters: Sequence[tuple[Path | str, float]] = ()):
+    def __init__(self, model: Path, capacity: int, adapters: Sequence[tuple[Path | str, float]] = (), kv: str = "f16"):
         self.backend = open_backend()
         capacity = min(capacity, open_checkpoint(model).config.context_length)
-        self.llama = Llama.load(model, max_context=capacity, adapters=adapters)
+        self.llama = Llama.load(model, max_context=capacity, adapters=adapters, kv=kv)
         self.ids = prompt_ids(capacity, self.llama.config.vocab_size)
         self.cache, self.scratch = self.llama.new_cache(), self.llama.new_cache()
         self._read: PlainRead | None = None
@@ -40,7 +40,7 @@ class Townhall:
             "packed_bytes": model.nbytes,
             "decode_weight_bytes": sum(w.nbytes for w in decode_weights) + (self.llama.adapters.nbytes if self.llama.adapters else 0),
             # keys and values of one position, all layers
-            "kv_bytes_per_position": self.cache.layers[0].k.dtype.itemsize * 2 * c.n_layers * c.n_kv_heads * c.head_dim,
+            "kv_bytes_per_position": sum(tensor.nbytes() // tensor.shape[1] for tensor in self.cache.tensors),
             "cache_bytes": self.cache.nbytes,
             "context_length": c.context_length,
             "shape": {

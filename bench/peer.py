@@ -17,9 +17,9 @@ def available() -> bool:
 
 class LlamaCppPeer:
     """Library defaults (they are llama-bench's: batches of 2048 in pieces of 512, float16 cache, flash attention decided by itself,
-    weights repacked where it knows a layout), with a context as large as ours and the threads that are asked for."""
+    weights repacked where it knows a layout) but for `kv`, with a context as large as ours and the threads that are asked for."""
 
-    def __init__(self, model: Path, capacity: int):
+    def __init__(self, model: Path, capacity: int, kv: str = "f16"):
         if not available():
             raise BenchError("--against llama.cpp needs llama-cpp-python: pip install 'townhall[bench]' (it compiles llama.cpp)")
         from llama_cpp import __version__, llama_cpp
@@ -33,6 +33,8 @@ class LlamaCppPeer:
             raise BenchError(f"llama.cpp cannot load {model}")
         parameters = llama_cpp.llama_context_default_params()
         parameters.n_ctx = capacity
+        if kv == "q8_0":
+            parameters.type_k = parameters.type_v = llama_cpp.GGML_TYPE_Q8_0
         self.context = llama_cpp.llama_init_from_model(self.model, parameters)
         if not self.context:
             raise BenchError(f"llama.cpp cannot make a context of {capacity} tokens for {model}")

@@ -72,10 +72,11 @@ class Worker:
         capacity: int,
         environment: Mapping[str, str] | None = None,
         adapters: Sequence[tuple[Path, float]] = (),
+        kv: str = "f16",
     ):
-        """`adapters` with their scales, which only our own subject takes."""
+        """`adapters` with their scales, which only our own subject takes; `kv`: what the context is kept as."""
         self.subject = subject
-        command = [sys.executable, "-m", "bench.worker_process", subject, str(model), str(capacity), *adapter_arguments(adapters)]
+        command = [sys.executable, "-m", "bench.worker_process", subject, str(model), str(capacity), kv, *adapter_arguments(adapters)]
         paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         self._process = subprocess.Popen(
             command,

@@ -13,7 +13,7 @@ from ext.tinygrad.errors import TownhallError
 
 def main() -> None:
     """The worker's side."""
-    subject_name, model, capacity = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    subject_name, model, capacity, kv = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
     # libraries print where they like: the channel is a descriptor of its own, and what goes to stdout lands on stderr
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -28,11 +28,11 @@ def main() -> None:
         if subject_name == "townhall":
             from bench.ours import Townhall  # the other runtime need not be there
 
-            subject = Townhall(model, capacity, adapters_of(sys.argv[4:]))
+            subject = Townhall(model, capacity, adapters_of(sys.argv[5:]), kv)
         else:
             from bench.peer import LlamaCppPeer
 
-            subject = LlamaCppPeer(model, capacity)
+            subject = LlamaCppPeer(model, capacity, kv)
         tell({"result": subject.describe() | {"load_seconds": time.perf_counter() - started}})
         for line in sys.stdin:
             method, *arguments = json.loads(line)

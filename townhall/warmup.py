@@ -12,16 +12,17 @@ from townhall.default_window import load_llama
 def warm(
     model: Path,
     max_context: int | None,
+    kv: str,
     adapters: Sequence[tuple[Path, float]],
     progress: Callable[[int, int], None],
     note: Callable[[str], object],
 ) -> str:
     """Load the model and make every pass once that a conversation makes, through these adapters as well; -> the device it was done for.
 
-    `note` gets a sentence where a default window has to fit itself to the model.
+    `kv` as for `Llama.load`. `note` gets a sentence where a default window has to fit itself to the model.
     """
     backend = open_backend()
-    llama = load_llama(model, max_context, note, progress=progress, tune=None)
+    llama = load_llama(model, max_context, note, progress=progress, tune=None, kv=kv)
     for one in dict.fromkeys([llama, llama.adapted(adapters)]):
         cache = one.new_cache()
         for tokens in one.prefill_sizes:

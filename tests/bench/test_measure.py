@@ -34,7 +34,7 @@ class ScriptedWorker:
 def diary(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     written: list[tuple[Any, ...]] = []
     speeds = {"townhall": 200.0, "llama.cpp": 100.0}
-    monkeypatch.setattr(measure, "Worker", lambda name, model, capacity, adapters=(): ScriptedWorker(name, speeds[name], written))
+    monkeypatch.setattr(measure, "Worker", lambda name, model, capacity, adapters=(), kv="f16": ScriptedWorker(name, speeds[name], written))
     return written
 
 

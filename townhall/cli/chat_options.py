@@ -81,6 +81,7 @@ class ChatOptions(SamplerSettings):
         None, int, "context window in tokens  [default: 1024, or what the model was trained for if that is less]", metavar="N", least=1,
         optional=True,
     )  # fmt: skip
+    kv: str = _option("f16", str, "what the context is kept as: q8_0 takes about half the memory", choices=("f16", "q8_0"))
     context: str = _option("slide", str, "how a long talk is made to fit", choices=tuple(STRATEGIES))
     via: str | None = _option(
         None, str, "have answers from a model on this OpenAI-compatible server; the local one stands in where it is away", metavar="URL",
@@ -190,6 +191,7 @@ class ChatOptions(SamplerSettings):
             "format",
             "context",
             "max_context",
+            "kv",
             "count",
             "think",
             "think_tokens",
@@ -219,7 +221,7 @@ class ChatOptions(SamplerSettings):
     def model_key(self) -> tuple[Any, ...]:
         """Equal for all that one loaded model serves. ModelError where there is none."""
         path = str(self.model) if self.fake else str(self.model_path().resolve())
-        return (path, self.max_context, self.quantize, self.eos, self.speculate, self.draft)
+        return (path, self.max_context, self.kv, self.quantize, self.eos, self.speculate, self.draft)
 
     def model_bytes(self) -> int:
         """What its files take on the disk: about as much as they will in memory."""

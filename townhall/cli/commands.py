@@ -33,6 +33,7 @@ FIXED = {
 AT_START = (
     "greeting",
     "max_context",
+    "kv",
     "quantize",
     "speculate",
     "draft",

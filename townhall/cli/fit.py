@@ -44,6 +44,7 @@ class Size(click.ParamType):
 @click.command(help="Plan what goes where: which models fit which device's memory, and what would make the others fit.", epilog=EPILOG)
 @click.argument("models", metavar="[MODEL]...", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--context", type=click.IntRange(min=1), default=1024, show_default=True, metavar="N", help="context window in tokens")
+@click.option("--kv", type=click.Choice(["f16", "q8_0"]), default="f16", show_default=True, help="what contexts are kept as")
 @click.option("--slots", type=click.IntRange(1, 256), default=4, show_default=True, metavar="N", help="conversations at a time")
 @click.option(
     "--memory",
@@ -57,6 +58,7 @@ class Size(click.ParamType):
 def fit(
     models: tuple[Path, ...],
     context: int,
+    kv: str,
     slots: int,
     memory: tuple[tuple[str, int], ...],
     reserve: tuple[str, int] | None,
@@ -65,11 +67,14 @@ def fit(
     from app.models.llama.memory_plan import ModelDemand, plan
     from townhall.cli.chat_options import ChatOptions
 
-    demands = [ModelDemand.of(path, context, slots) for path in models or (ChatOptions().model_path(),)]
+    demands = [ModelDemand.of(path, context, slots, kv) for path in models or (ChatOptions().model_path(),)]
     for demand in demands:
         if demand.context < context:
             terminal.note(f"{demand.name} was trained for {demand.context} tokens, so that is its context window instead of {context}")
-    found = plan(demands, _rooms(memory, reserve[1] if reserve else None))
+    rooms = _rooms(memory, reserve[1] if reserve else None)
+    if kv != "f16" and not all(room.host for room in rooms):
+        terminal.note(f"--kv {kv} is not there for GPUs yet: on those contexts are planned as f16")
+    found = plan(demands, rooms)
     terminal.say(json.dumps(found.to_json(), ensure_ascii=False, indent=2) + "\n" if as_json else draw(found, demands) + "\n")
     return 0
 

@@ -102,7 +102,7 @@ def load(
     with watch.lap("open the device"):
         backend = open_backend(require=options.require)
     with watch.lap("load the weights"), _progress_bar(path.name) as bar:
-        moved, others = _both(bar, progress), {"quantize": options.quantize is not None, "device": device}
+        moved, others = _both(bar, progress), {"quantize": options.quantize is not None, "device": device, "kv": options.kv}
         llama = load_llama(path, options.max_context, terminal.note, fit, progress=moved, stop=options.eos, **others)
     with watch.lap("load the adapters"):
         llama = llama.adapted(adapters)

@@ -28,9 +28,10 @@ Examples:
 @click.argument("name", metavar="LOG", shell_complete=complete_logs)
 @folder_option
 @click.option("--model", type=click.Path(path_type=Path), help="another model, or the same one in another place  [default: the log's]")
+@click.option("--kv", type=click.Choice(["f16", "q8_0"]), help="what the context is kept as  [default: as in the log]")
 @some_flags("lora")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object instead of a sentence")
-def replay(name: str, folder: Path | None, model: Path | None, lora: tuple[str, ...], as_json: bool) -> int:
+def replay(name: str, folder: Path | None, model: Path | None, kv: str | None, lora: tuple[str, ...], as_json: bool) -> int:
     from townhall.cli import terminal
     from townhall.cli.chat_setup import with_adapters
     from townhall.cli.model_loading import load
@@ -44,7 +45,7 @@ def replay(name: str, folder: Path | None, model: Path | None, lora: tuple[str, 
 
     log = read_log(open_index(folder).find(name))
     options = options_of(log, model)
-    options = replace(options, lora=lora) if lora else options
+    options = replace(options, lora=lora or options.lora, kv=kv or options.kv)
     persona = BARE_MODEL if log.head.get("bare") is True else load_persona(options.personality)
     total = replaying.total(log)
     loaded = load(with_adapters(options, persona), fit=True)  # the window was asked for when the log was written, not now

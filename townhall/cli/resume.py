@@ -14,7 +14,7 @@ from townhall.logbook.log_writer import SUFFIX
 from townhall.logbook.logged_chat import COMPLETION
 
 # a log says these once, for all that is in it
-ONCE = ("model", "size", "gen", "quantize", "lora", "eos", "personality", "format", "context", "max_context")
+ONCE = ("model", "size", "gen", "quantize", "lora", "eos", "personality", "format", "context", "max_context", "kv")
 
 
 def find_log(name: str, place: Path | None) -> Log:

@@ -45,7 +45,7 @@ SERVING = (
 # what a conversation's flags and settings files say of the model, of how it draws, and of what it sees
 SHARED = (
     *("config", "model", "size", "gen", "quantize", "lora", "speculate", "draft", "eos", "device", "require", "cache"),
-    *("lorebook", "knowledge", *SAMPLER_KEYS, "max_context", "context", "format", "think", "think_tokens", "enrich"),
+    *("lorebook", "knowledge", *SAMPLER_KEYS, "max_context", "kv", "context", "format", "think", "think_tokens", "enrich"),
     *("via", "via_model", "via_key", "via_timeout", "via_price", "compress"),
 )
 
@@ -236,7 +236,7 @@ def _pool(service: "Service", chat: ChatOptions, heads: "PrefixCache | None", me
         return load(replace(unadapted(chat), model=path, size=None, gen=None, draft=None), True, True, device, progress)
 
     options = service.options
-    rooms = ModelRooms(memory, chat.max_context or WINDOW, options.slots or SEVERAL_SLOTS)
+    rooms = ModelRooms(memory, chat.max_context or WINDOW, options.slots or SEVERAL_SLOTS, chat.kv)
     path = None if chat.fake else chat.model_path()
     ModelPool(service, path, options.model_folders, opened, rooms, pinned, heads, terminal.note)
 

@@ -16,8 +16,8 @@ from townhall.cli.flags import some_flags
     epilog="Example: townhall warm --max-context 4096",
 )
 @click.option("--model", type=click.Path(path_type=Path), help="model file  [default: the one that pull_llama.sh fetches]")
-@some_flags("max_context", "lora")
-def warm(model: Path | None, max_context: int | None, lora: tuple[str, ...]) -> int:
+@some_flags("max_context", "kv", "lora")
+def warm(model: Path | None, max_context: int | None, kv: str, lora: tuple[str, ...]) -> int:
     path, adapters = ChatOptions(model=model).model_path(), scaled(parse_all(lora))
     started = time.perf_counter()
     from ext.tinygrad.toolchain import prepare_environment
@@ -27,6 +27,10 @@ def warm(model: Path | None, max_context: int | None, lora: tuple[str, ...]) -> 
     from townhall.warmup import warm as fill
 
     show_compiling()
-    device = fill(path, max_context, adapters, lambda done, total: terminal.progress(f"{path.name}: {done / total:.0%}"), terminal.note)
+
+    def progress(done: int, total: int) -> None:
+        terminal.progress(f"{path.name}: {done / total:.0%}")
+
+    device = fill(path, max_context, kv, adapters, progress, terminal.note)
     terminal.note(f"{path.name} is warm on {device} ({time.perf_counter() - started:.1f} s)")
     return 0

@@ -22,7 +22,7 @@ Examples:
 # what a conversation's flags and settings files say of the persona, the model, how it draws, and what it sees
 SHARED = (
     *("config", "model", "personality", "count", *SAMPLER_KEYS),
-    *("max_context", "context", "format", "timing", "size", "gen", "quantize", "lora", "eos", "device", "require", "cache", "json"),
+    *("max_context", "kv", "context", "format", "timing", "size", "gen", "quantize", "lora", "eos", "device", "require", "cache", "json"),
 )
 
 

@@ -27,7 +27,7 @@ PATIENCE = 1.0  # seconds in which a second Ctrl-C is the same one, typed by qui
 # what a file may say of itself; the rest is the watcher's
 FRONT = (
     *("personality", "model", "size", "gen", "quantize", "lora", "eos", "count", *DECLARED, "seed"),
-    *("max_context", "context", "format"),
+    *("max_context", "kv", "context", "format"),
 )
 
 

@@ -17,10 +17,10 @@ FIRST = ""  # the name of the first model's device, in `memory`
 class ModelRooms:
     """The devices by name, in the order of preference, and what is planned for each."""
 
-    def __init__(self, memory: Mapping[str, int], context: int, slots: int):
+    def __init__(self, memory: Mapping[str, int], context: int, slots: int, kv: str = "f16"):
         """`memory`: bytes by device, FIRST for that of the first model; a device that is not named there is not used, but for that one,
-        whose own size counts. `context` and `slots` are those that each model is served with."""
-        self._memory, self._context, self._slots = dict(memory), context, slots
+        whose own size counts. `context`, `slots` and `kv` are those that each model is served with."""
+        self._memory, self._context, self._slots, self._kv = dict(memory), context, slots, kv
         self._devices: dict[str, DeviceRoom] = {}
         self._demands: dict[Path, tuple[tuple[int, int], ModelDemand]] = {}  # by what their files were like
 
@@ -113,5 +113,5 @@ class ModelRooms:
                 return known[1]
             raise APIError(404, f"{path.name} is gone", "model", "model_not_found") from error
         if known is None or known[0] != stamp:
-            known = self._demands[path] = stamp, ModelDemand.of(path, self._context, self._slots)
+            known = self._demands[path] = stamp, ModelDemand.of(path, self._context, self._slots, self._kv)
         return known[1]

@@ -170,7 +170,7 @@ class ModelRoutes:
         names = request.query_params.getlist("model")
         if len(names) > MOST_PLANNED:
             raise APIError(400, f"{len(names)} models are more than the {MOST_PLANNED} that are planned at a time", "model")
-        opened = self._service.opened
+        opened, kv = self._service.opened, str(self._service.options.log_settings.get("kv") or "f16")
         window = opened.llama.max_context if opened else WINDOW
         context = _number(request, "context", window, MAX_CONTEXT)
         slots = _number(request, "slots", (health["slots"] or {}).get("most") or SLOTS, MAX_SLOTS)
@@ -182,7 +182,7 @@ class ModelRoutes:
             if unknown := [name for name in names if name not in there]:
                 raise APIError(404, f"there is no model {unknown[0][:100]!r}; /townhall/models lists them", "model", "model_not_found")
             paths = [there[name] for name in names] if names else [path] if (path := self._path()) else []
-            picture = plan([ModelDemand.of(path, context, slots) for path in paths], self._rooms()).to_json()
+            picture = plan([ModelDemand.of(path, context, slots, kv) for path in paths], self._rooms()).to_json()
             for model in [one for device in picture["devices"] for one in device["models"]] + picture["unplaced"]:
                 del model["path"]
             return {**picture, "resident": resident()}

@@ -4,12 +4,15 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tinygrad.dtype import DType
+
 from app.models.llama.checkpoint.checkpoint import Checkpoint
 from app.models.llama.config import LlamaConfig
 from app.models.llama.window_rows import longest, most_rows
 from ext.tinygrad.device_memory import available_memory
 from ext.tinygrad.kernels.packed.formats import FORMATS, LAYOUT, format_of
 from ext.tinygrad.kernels.protocol import Kernels
+from ext.tinygrad.kernels.quantised_rows import row_elements
 from ext.tinygrad.toolchain import BackendError
 
 
@@ -40,10 +43,10 @@ class Footprint:
 
     @classmethod
     def of(
-        cls, checkpoint: Checkpoint, max_context: int, rows: int, chunks: tuple[int, ...], cache_bytes: int, device: str = ""
+        cls, checkpoint: Checkpoint, max_context: int, rows: int, chunks: tuple[int, ...], cache: DType, device: str = ""
     ) -> "Footprint":
-        """`rows` of a cache; `chunks`: tokens that passes take; `cache_bytes` of one key or value entry. On the CPU layers with a window
-        keep less."""
+        """`rows` of a cache; `chunks`: tokens that passes take; `cache`: the type of its tensors. On the CPU layers with a window keep
+        less."""
         c = checkpoint.config
         names = [name for name in checkpoint.tensor_names if not (c.tied and name == "output.weight")]
         stored = [checkpoint.stored(name) for name in names]
@@ -51,7 +54,7 @@ class Footprint:
         ropes = {c.rope(layer, max_context) for layer in range(c.n_layers)}
         rope = sum(4 * rows * c.head_dim * (1 if one.scale == 1 else 2) for one in ropes)
         windows = [window if (window := c.window(layer)) < max_context else 0 for layer in range(c.n_layers)]
-        row, window = c.head_dim * cache_bytes, longest(windows, device)
+        row, window = row_elements(c.head_dim, cache) * cache.itemsize, longest(windows, device)
         kept = sum(most_rows(rows, window if one else 0, row) for one in windows)
         return cls(weights + rope, 2 * c.n_kv_heads * row * kept, _scratch(c, chunks), max_context)
 

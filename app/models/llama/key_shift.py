@@ -3,20 +3,21 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tinygrad import Tensor, TinyJit, UOp, dtypes
+from tinygrad import Tensor, TinyJit, UOp
 
 from ext.tinygrad.graph.compose import compose
+from ext.tinygrad.kernels.quantised_rows import floats_of
 from ext.tinygrad.kernels.reference import rotate, store
 
 CHUNK = 128  # positions a pass moves; no more than the rows a cache has beyond its capacity
 
 
 def _rows(tensor: Tensor, start: UOp) -> Tensor:
-    """CHUNK positions of (KvH, rows, Hd), position first: (CHUNK, KvH, Hd) float32.
+    """CHUNK positions of (KvH, rows, …), position first: (CHUNK, KvH, …), as they are.
 
     In a buffer of its own, so that source and target may overlap.
     """
-    return tensor[:, start : start + CHUNK].cast(dtypes.float32).transpose(0, 1).contiguous()
+    return tensor[:, start : start + CHUNK].transpose(0, 1).contiguous()
 
 
 class _LayerGraph:
@@ -77,7 +78,7 @@ class Shifter:
         def lift(k: Tensor, lifted: Tensor, rope: Tensor, start: UOp) -> list[Tensor]:
             angles = rope[start : start + CHUNK]  # (CHUNK, Hd / 2, 2)
             back = Tensor.stack(angles[..., 0], -angles[..., 1], dim=-1)
-            return [store(lifted, rotate(_rows(k, start), back), start)]
+            return [store(lifted, rotate(floats_of(_rows(k, start)), back), start)]
 
         def move(k: Tensor, v: Tensor, lifted: Tensor, rope: Tensor, source: UOp, target: UOp) -> list[Tensor]:
             keys, values = _rows(lifted, source), _rows(v, source)
@@ -88,7 +89,7 @@ class Shifter:
         self._move = _LayerGraph(move, ("source", "target"), rows)
 
     def over(self, layers: Sequence[tuple[Tensor, Tensor, Tensor]], which: Sequence[int]) -> KeyRotation:
-        """For a cache of these (k, v, lifted), of the layers that `which` has: (KvH, rows, Hd) each, lifted in float32.
+        """For a cache of these (k, v, lifted), of the layers that `which` has: (KvH, rows, …) each, lifted in float32.
 
         What the cache holds is left as it is."""
         ropes = [self.ropes[layer] for layer in which]

@@ -4,6 +4,9 @@ A key at position p was turned by RoPE through p times its frequencies; at anoth
 Turning a stored float16 key again and again would add a rounding each time, so the first shift turns a key back to position zero and
 keeps that copy in float32 beside the cache; every shift turns the copy. Errors stay at two roundings however often a key moves, and a
 conversation that never shifts keeps no copy.
+
+A cache of 8-bit blocks (ext/tinygrad/kernels/quantised_rows.py) has rows of bytes in place of floats; all that copies, keeps or gives back
+rows takes them as they are.
 """
 
 import math
@@ -25,12 +28,13 @@ from app.models.llama.key_shift import CHUNK, KeyRotation, Shifter
 from app.models.llama.window_rows import BEGINNING, NO_GAP, Gap, WindowRows, longest, most_rows
 from ext.tinygrad import buffers, pages
 from ext.tinygrad.kernels.packed import memory
+from ext.tinygrad.kernels.quantised_rows import QUANTISED, row_elements
 
 if TYPE_CHECKING:
     from app.models.llama.transformer import Transformer
 
 GAP = "gap"  # of a snapshot's tensors
-_NUMPY = {dtypes.float16: np.float16, dtypes.float32: np.float32}
+_NUMPY = {dtypes.float16: np.float16, dtypes.float32: np.float32, QUANTISED: np.uint8}
 
 
 class CacheError(ValueError):
@@ -39,7 +43,7 @@ class CacheError(ValueError):
 
 @dataclass(frozen=True)
 class LayerCache:
-    """One layer's keys and values, (KvH, rows, Hd) each; keys are stored rotated."""
+    """One layer's keys and values, (KvH, rows, Hd) each, or rows of bytes in a cache of 8-bit blocks; keys are stored rotated."""
 
     k: Tensor
     v: Tensor
@@ -47,7 +51,7 @@ class LayerCache:
 
 @dataclass(frozen=True)
 class Entries:
-    """Keys and values in host memory: what `tokens` left in a cache, (KvH, len(tokens), Hd) by the tensors' names.
+    """Keys and values in host memory: what `tokens` left in a cache, its rows (KvH, len(tokens), …) by the tensors' names.
 
     Those of layers with a window lack the positions of `gap`."""
 
@@ -68,10 +72,11 @@ class CacheArena:
         device: str = "CPU",
         windows: Sequence[int] = (),
     ):
-        """`shape` is that of a cache's tensors, (KvH, rows, Hd); `windows` of its layers. Memory of the CPU is only taken as it is written.
+        """`shape` is that of a cache, (KvH, rows, Hd), of which `dtype` makes its tensors'; `windows` of its layers. Memory of the CPU is
+        only taken as it is written.
 
         CacheError where the device has no buffers for slots of this size."""
-        self.slots = slots
+        self.slots, shape = slots, (*shape[:2], row_elements(shape[2], dtype))
         self._fresh, self._used = list(range(slots))[::-1], list[int]()
         if device == "CPU":
             wholes, one = _allocated(slots, shape, dtype, tuple(windows) or (0,) * n_layers, 2), math.prod(shape) * dtype.itemsize
@@ -158,10 +163,12 @@ class KVCache:
     def _zeros(self, each: int, dtype: DType, device: str) -> list[Tensor]:
         """So many tensors of each layer, layer by layer."""
         # zeros, because a masked score of uninitialised memory could still be a NaN
+        heads, rows, head_dim = self._shape
+        shape = (heads, rows, row_elements(head_dim, dtype))
         if device == "CPU":
-            arrays = _allocated(1, self._shape, dtype, self._windows, each)
-            return [memory.as_tensor(array, device, dtype, self._shape) for array in arrays]
-        return [buffers.upload(np.zeros(self._shape, _NUMPY[dtype]), device) for _ in range(each * len(self._windows))]
+            arrays = _allocated(1, shape, dtype, self._windows, each)
+            return [memory.as_tensor(array, device, dtype, shape) for array in arrays]
+        return [buffers.upload(np.zeros(shape, _NUMPY[dtype]), device) for _ in range(each * len(self._windows))]
 
     def _windowed(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Of tensors layer by layer those of layers with a window."""
@@ -180,8 +187,8 @@ class KVCache:
         return sum(self._nbytes(tensor, window) for tensor, window in tensors)
 
     def _nbytes(self, tensor: Tensor, window: int) -> int:
-        heads, rows, head_dim = self._shape
-        row = head_dim * tensor.dtype.itemsize  # of one head
+        heads, rows, elements = tensor.shape
+        row = elements * tensor.dtype.itemsize  # of one head
         return heads * row * (most_rows(rows, self._few.window, row) if window and self._few else rows)
 
     def reachable(self, n: int) -> int:
@@ -310,10 +317,9 @@ class KVCache:
         gap = _gap_of(tensors.pop(GAP, None))
         if gap is None or (gap != NO_GAP and (self._few is None or not self._few.leaves(gap, len(tokens)))):
             raise snapshot.SnapshotError(f"{path} lacks positions that this cache needs")
-        n_kv_heads, _, head_dim = self._shape
         for name, tensor, few in self._named():
             stored, held = tensors.get(name), len(tokens) - (gap[1] - gap[0] if few else 0)
-            if stored is None or stored.shape != (n_kv_heads, held, head_dim) or stored.dtype != _NUMPY[tensor.dtype]:
+            if stored is None or stored.shape != (tensor.shape[0], held, tensor.shape[2]) or stored.dtype != _NUMPY[tensor.dtype]:
                 raise snapshot.SnapshotError(f"{path} lacks {name} in the shape of this cache")
         self.fill(Entries(tuple(tokens), tensors, gap))
 
@@ -329,7 +335,8 @@ class KVCache:
             yield f"layers.{i}.v", layer.v, bool(self._windows[i])
 
     def _host_array(self) -> np.ndarray:
-        return np.zeros(self._shape, _NUMPY[self.layers[0].k.dtype])
+        one = self.layers[0].k
+        return np.zeros(one.shape, _NUMPY[one.dtype])
 
 
 def _gap_of(stored: np.ndarray | None) -> Gap | None:

@@ -18,7 +18,9 @@ from pathlib import Path
 
 import numpy as np
 from tinygrad import Device, Tensor, dtypes
+from tinygrad.dtype import DType
 
+from app.models.llama.cache_type import F16, cache_type, cache_word
 from app.models.llama.checkpoint import Checkpoint, open_checkpoint
 from app.models.llama.config import ConfigError, LlamaConfig
 from app.models.llama.engine import ContextOverflow, Draw, Engine, Generation, PrefillStats
@@ -55,22 +57,26 @@ VERSION = "2"  # of the numbers this runtime computes: raise it when a change ma
 class Llama:
     """One model on one device; any number of caches, one for each conversation."""
 
-    def __init__(self, model: Transformer, tokenizer: Tokenizer, max_context: int, device: str, cache_dtype: str, fingerprint: str):
+    def __init__(self, model: Transformer, tokenizer: Tokenizer, max_context: int, device: str, cache: DType, fingerprint: str):
         self.model, self.tokenizer, self.max_context, self.device = model, tokenizer, max_context, device
         self.config: LlamaConfig = (config := model.config)
         self._unscaled: dict[Rope, Tensor] = {}
         self.fingerprint = fingerprint  # of the checkpoint's content
         self.engine = Engine(model, max_context, device)
-        self._cache_dtype = dtypes.float32 if cache_dtype == "float32" else dtypes.float16
+        self._cache_dtype = cache
         self._windows = tuple(block.attention.window for block in model.blocks)
         self._shifter = Shifter([self._turning(layer) for layer in range(config.n_layers)], cache_rows(max_context))
-        self._identity = {"model": fingerprint, "device": device, "kernels": model.kernels.name, "cache": cache_dtype, "townhall": VERSION}
+        self._identity = {"model": fingerprint, "device": device, "kernels": model.kernels.name} | {
+            "cache": cache_word(cache),
+            "townhall": VERSION,
+        }
         self._undecodable = tokenizer.undecodable(config.vocab_size)
         self._scratch: KVCache | None = None
         self._arena: CacheArena | None = None
         self._drafter: Callable[[], Drafter] | None = None
         self.speculated = SpeculationCount()
         self.quantised = 0  # matrices that were floats in the file
+        self._exact = cache == dtypes.float32  # a float32 file: adapters stay float32, too
         self.adapters: AdapterSet | None = None  # that fill new caches
         self._adapters: dict[Path, Adapter] = {}
         self._sets: dict[str, AdapterSet | None] = {}
@@ -97,15 +103,18 @@ class Llama:
         stop: Sequence[str] = (),
         tune: float | None = FIRST_TUNE,
         adapters: Sequence[tuple[Path | str, float]] = (),
+        kv: str = F16,
     ) -> "Llama":
         """Open, lay out and place the weights; `progress(bytes done, bytes in all)` is called along the way.
 
         The device is tinygrad's default, the kernel set the fastest that serves it, unless they are named. `quantize` makes float
         matrices 8-bit integers; `stop`, tokens or their ids, takes the place of what the files declare as ends.
-        `adapters` are laid over the model, each with its scale (`adapted`).
+        `adapters` are laid over the model, each with its scale (`adapted`). `kv`: what caches keep, "f16" (float32 for a float32 file) or
+        "q8_0", 8-bit blocks that take about half.
         `tune`: seconds that a kernel set may measure which launches suit this device, where it has not yet (None: as long as it takes).
 
-        Raises CheckpointError, ConfigError or TokenizerError for a file that cannot serve, ConfigError for a window beyond the model's and
+        Raises CheckpointError, ConfigError or TokenizerError for a file that cannot serve, ConfigError for a window beyond the model's or a
+        `kv` that it cannot have, and
         DoesNotFit where the device tells that it has less memory available than the model needs: nothing is read by then.
         """
         checkpoint: Checkpoint = open_checkpoint(path)
@@ -125,11 +134,9 @@ class Llama:
             )
         device, done, given = Device.canonicalize(device), 0, kernels
         kernels = kernels or kernels_for(device)
-        # a float32 file asks for float32 throughout; every other is coarser than a float16 cache
-        cache_dtype = "float32" if checkpoint.stored("tok_embeddings.weight").type == "F32" else "float16"
-        entry = 4 if cache_dtype == "float32" else 2  # bytes
+        cache = cache_type(checkpoint, kv, kernels)
         rows = cache_rows(max_context)
-        footprint = partial(Footprint.of, checkpoint, max_context, rows, chunks_of(kernels, rows), entry, device)
+        footprint = partial(Footprint.of, checkpoint, max_context, rows, chunks_of(kernels, rows), cache, device)
         check_fit(footprint, Path(path).name, kernels, device)
         matrices = WeightCache(checkpoint, kernels, device)  # is read by a thread of its own, in the meantime
         tokenizer = checkpoint.tokenizer()  # before the weights are packed: it may refuse
@@ -144,7 +151,8 @@ class Llama:
 
         model = Transformer.from_checkpoint(checkpoint, kernels, device, rows, count, matrices, max_context)
         matrices.close()
-        llama = cls(model, tokenizer, max_context, device, cache_dtype, checkpoint.fingerprint())
+        llama = cls(model, tokenizer, max_context, device, cache, checkpoint.fingerprint())
+        llama._exact = cache_type(checkpoint, F16) == dtypes.float32
         llama.quantised = quantised
         if given is None and isinstance(kernels, Tunable):
             kernels.tune(model.one_token_products, tune)  # the engine has put its graph runner in place, and captured nothing yet
@@ -162,7 +170,7 @@ class Llama:
         if key not in self._sets:
             while len(self._sets) >= MOST_SETS:
                 del self._sets[next(iter(self._sets))]
-            self._sets[key] = lay_over(self.model, scaled, self.device, self._cache_dtype == dtypes.float32)
+            self._sets[key] = lay_over(self.model, scaled, self.device, self._exact)
         view = copy.copy(self)
         view.adapters, view._scratch = self._sets[key], None
         return view

@@ -11,11 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from app.models.llama.cache_type import F16, Q8_0, cache_type
 from app.models.llama.checkpoint import open_checkpoint
 from app.models.llama.checkpoint.checkpoint import Checkpoint
 from app.models.llama.footprint import Footprint, packed_nbytes
 from app.models.llama.pass_sizes import CHUNKS
 from app.models.llama.placement import place
+from ext.tinygrad.kernels.quantised_rows import BLOCK
 
 PROCESS = 114_000_000  # bytes: Python, tinygrad, NumPy and the server's packages, captured graphs
 PER_TOKEN = 950  # bytes of the vocabulary's tokens in memory
@@ -58,15 +60,17 @@ class ModelDemand:
     context: int
     slots: int
     type: str = ""  # the matrices as this ggml type; "" as they are
+    kv: str = F16  # what caches keep on the host; GPUs have no kernels for others yet
 
     @classmethod
-    def of(cls, path: Path | str, context: int = CONTEXT, slots: int = SLOTS) -> "ModelDemand":
-        """Of a file or folder, whose headers are read; CheckpointError or ConfigError for what is none.
+    def of(cls, path: Path | str, context: int = CONTEXT, slots: int = SLOTS, kv: str = F16) -> "ModelDemand":
+        """Of a file or folder, whose headers are read; CheckpointError or ConfigError for what is none, or cannot keep such caches.
 
         The window is no larger than the one the model was trained for.
         """
         checkpoint = open_checkpoint(path)
-        return cls(checkpoint, Path(path).name.removesuffix(".gguf"), min(context, checkpoint.config.context_length), slots)
+        cache_type(checkpoint, kv)
+        return cls(checkpoint, Path(path).name.removesuffix(".gguf"), min(context, checkpoint.config.context_length), slots, kv=kv)
 
     @cached_property
     def _footprints(self) -> dict[bool, Footprint]:
@@ -74,8 +78,8 @@ class ModelDemand:
 
     def _footprint(self, chunks: tuple[int, ...], device: str) -> Footprint:
         rows = self.context + max(CHUNKS)
-        entry = 4 if self.checkpoint.stored("tok_embeddings.weight").type == "F32" else 2
-        found = Footprint.of(self.checkpoint, self.context, rows, tuple(T for T in chunks if T <= rows), entry, device)
+        cache = cache_type(self.checkpoint, self.kv if device else F16)
+        found = Footprint.of(self.checkpoint, self.context, rows, tuple(T for T in chunks if T <= rows), cache, device)
         return replace(found, weights=found.weights + self._difference()) if self.type else found
 
     def _difference(self) -> int:
@@ -185,6 +189,8 @@ def _unplaced(models: Sequence[ModelDemand], at: int, devices: Sequence[DeviceRo
     windows = [model.context >> shift for shift in range(1, 12) if model.context >> shift >= LEAST_CONTEXT]
     if window := next((n for n in windows if fits(replace(model, context=n))), 0):
         remedies.append(f"--context {window}")
+    if nearest.device.host and model.kv == F16 and not model.checkpoint.config.head_dim % BLOCK and fits(replace(model, kv=Q8_0)):
+        remedies.append(f"--kv {Q8_0}")
     for type in SMALLER:
         smaller = replace(model, type=type)
         if smaller._difference() < 0 and fits(smaller):

@@ -9,6 +9,7 @@ the margin, to a position behind the beginning, is read again from there: the en
 import mmap
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 from tinygrad import Tensor
 
 from ext.tinygrad import buffers
@@ -56,7 +57,7 @@ class WindowRows:
         """So many positions are held by now: what is too old goes."""
         if (until := held - self.window - MARGIN) - self.stop < STEP:
             return
-        self._clear(self.stop, until)
+        self._clear(self.stop, until, self.start)
         self.stop = until
 
     def truncated(self, n: int) -> None:
@@ -97,10 +98,15 @@ class WindowRows:
         start, stop = self.gap_of(n)
         return [slice(0, start), slice(stop, n)] if stop else [slice(0, n)]
 
-    def _clear(self, first: int, last: int) -> None:
+    def _clear(self, first: int, last: int, cleared: int | None = None) -> None:
+        """Give back rows first … last - 1; those from `cleared` on went before, but for a part of a page, which may go as a whole now."""
         for tensor in self._tensors:
             for head in buffers.view(tensor):
-                memory.clear(head[first:last])
+                row, rows = head[0].nbytes, head.reshape(-1).view(np.uint8)
+                start = first * row
+                if cleared is not None and (page := start - (rows.ctypes.data + start) % mmap.PAGESIZE) >= cleared * row:
+                    start = page
+                memory.clear(rows[start : last * row])
 
 
 def longest(windows: Sequence[int], device: str) -> int:

@@ -97,6 +97,7 @@ class Kernels(Protocol[W]):
 
     name: str
     layout: str  # of its packed weights; sets of one layout read each other's, "" stands for none that could be kept
+    takes_quantised: bool  # caches of 8-bit blocks (quantised_rows.py), of heads with whole blocks, beside those of floats
     changes_alike: bool  # a row that goes through an adapter is computed to the bit as alone, whichever others are in its pass
     changes_by_row: bool  # takes weights whose change is another for each row of a pass (row_changes.py)
 
@@ -120,7 +121,7 @@ class Kernels(Protocol[W]):
         wk: W,  # (KvH * Hd, D)
         wv: W,
         rope: Tensor,  # (rows, Hd / 2, 2): cos and sin by position
-        cache_k: Tensor,  # (KvH, rows, Hd), float16 or float32; (slots, KvH, rows, Hd) under RowPositions
+        cache_k: Tensor,  # (KvH, rows, Hd), float16, float32 or 8-bit blocks (quantised_rows.py); (slots, …) under RowPositions
         cache_v: Tensor,
         start_pos: Position,
         heads: HeadTransform | None = None,

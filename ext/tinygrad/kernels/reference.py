@@ -15,6 +15,7 @@ from tinygrad.uop.ops import AxisType, KernelInfo, Ops
 from ext.tinygrad.buffers import upload
 from ext.tinygrad.kernels.matrix import Blocks, QuantMatrix, to_blocks
 from ext.tinygrad.kernels.protocol import FULL_ATTENTION, Attention, HeadTransform, Position, Routing, RowPositions
+from ext.tinygrad.kernels.quantised_rows import QUANTISED, floats_of, head_dim_of, quantise
 
 LANES = 16  # rows side by side: one 512-bit float vector, two 256-bit ones
 MOST_TASKS = 16  # that a product is divided in, where there are threads to share them out to
@@ -188,8 +189,12 @@ def rotate(x: Tensor, angles: Tensor) -> Tensor:
 
 
 def store(cache: Tensor, new: Tensor, start_pos: Position) -> Tensor:
-    """Write new (T, n, Hd) into cache (n, rows, Hd) at start_pos; what is returned is the cache after the write."""
+    """Write new (T, n, Hd) into cache (n, rows, Hd) at start_pos; what is returned is the cache after the write.
+
+    Floats become what the cache is made of: 8-bit blocks in one of those, which takes rows of bytes as they are."""
     T = new.shape[0]
+    if cache.dtype == QUANTISED and new.dtype != QUANTISED:
+        new = quantise(new)
     if isinstance(start_pos, RowPositions):
         return cache.custom_kernel(new.cast(cache.dtype).contiguous(), start_pos.table, fxn=_scatter)[0]
     window = cache[:, start_pos : start_pos + T]
@@ -243,7 +248,7 @@ def store_heads(
     heads: HeadTransform | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The rest of norm_qkv after the projections: bias, norms, RoPE and the store. -> q (T, H, Hd) and the caches."""
-    T, (*_, n_kv_heads, _, head_dim) = q.shape[0], cache_k.shape
+    T, n_kv_heads, head_dim = q.shape[0], cache_k.shape[-3], head_dim_of(cache_k)
     if heads is not None and heads.bias is not None:
         q_rows, kv_rows = q.shape[1], k.shape[1]
         q, k, v = q + heads.bias[:q_rows], k + heads.bias[q_rows : q_rows + kv_rows], v + heads.bias[q_rows + kv_rows :]
@@ -265,6 +270,7 @@ class ReferenceKernels:
 
     name = "tinygrad"
     layout = ""
+    takes_quantised = True
     changes_alike = changes_by_row = False
 
     def row_sizes(self, head_dim: int) -> tuple[int, ...]:
@@ -303,8 +309,8 @@ class ReferenceKernels:
         if not masked:
             # one token sees everything that is cached: the range is symbolic and nothing needs a mask
             cache_k, cache_v = cache_k[:, : start_pos + 1], cache_v[:, : start_pos + 1]
-        k = cache_k.cast(dtypes.float32).unsqueeze(1)  # (KvH, 1, S, Hd)
-        v = cache_v.cast(dtypes.float32).unsqueeze(1)
+        k = floats_of(cache_k).unsqueeze(1)  # (KvH, 1, S, Hd)
+        v = floats_of(cache_v).unsqueeze(1)
         heads = q.reshape(T, n_kv_heads, n_heads // n_kv_heads, head_dim).permute(1, 2, 0, 3)  # (KvH, H / KvH, T, Hd)
         scores = (heads * attention.scale_of(head_dim)) @ k.transpose(-1, -2)  # (KvH, H / KvH, T, S)
         scores = capped(scores, attention.softcap)
@@ -319,7 +325,7 @@ class ReferenceKernels:
 
     def _attend_rows(self, q: Tensor, arena_k: Tensor, arena_v: Tensor, at: RowPositions, attention: Attention) -> Tensor:
         (T, n_heads, head_dim), (_, n_kv_heads, rows, _) = q.shape, arena_k.shape
-        k, v = (arena[at.slots].cast(dtypes.float32).unsqueeze(2) for arena in (arena_k, arena_v))  # (T, KvH, 1, rows, Hd)
+        k, v = (floats_of(arena[at.slots]).unsqueeze(2) for arena in (arena_k, arena_v))  # (T, KvH, 1, rows, Hd)
         heads = q.reshape(T, n_kv_heads, n_heads // n_kv_heads, 1, head_dim)
         scores = capped((heads * attention.scale_of(head_dim)) @ k.transpose(-1, -2), attention.softcap)  # (T, KvH, H / KvH, 1, rows)
         last = at.positions.maximum(0).reshape(T, 1)  # a row that is not used sees one position, which is finite

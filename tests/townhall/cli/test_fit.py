@@ -53,6 +53,19 @@ def test_json_has_the_same_figures(fit, model):
     assert found["devices"][0]["models"][0]["nbytes"] == demand.nbytes(False) == found["devices"][0]["used"] and found["unplaced"] == []
 
 
+def test_contexts_of_8_bit_blocks_are_planned_where_they_can_be(fit, model, tmp_path):
+    sizes = [
+        [one["models"][0]["cache"] for one in json.loads(fit(model, "--memory", memory, "--kv", kv, "--json")[1])["devices"]]
+        for memory, kv in (("CPU=1GB", "f16"), ("CPU=1GB", "q8_0"))
+    ]
+    assert sizes[1][0] * 32 == sizes[0][0] * 17
+    code, _, err = fit(model, "--memory", "CUDA=1GB", "--kv", "q8_0")
+    assert code == 0 and "--kv q8_0 is not there for GPUs yet" in err
+    narrow = make_tiny_gguf(tmp_path / "narrow.gguf", type="Q8_0")
+    code, _, err = fit(narrow, "--kv", "q8_0")
+    assert code == 2 and "--kv q8_0 keeps blocks of 32 values, and this model's heads of 16" in err
+
+
 def test_what_does_not_fit_is_named_with_what_would(fit, model):
     code, out, err = fit(model, "--memory", "18MB", "--reserve", "0MB", "--context", "2048", "--slots", "4")
     assert code == 0 and "- small does not fit: it needs " in out

@@ -14,6 +14,7 @@ from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.packed.formats import GROUP, LAYOUT, Format
 from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
 from ext.tinygrad.kernels.protocol import FULL_ATTENTION, Attention, HeadTransform, Position, Routing, RowPositions
+from ext.tinygrad.kernels.quantised_rows import BLOCK, QUANTISED, head_dim_of
 from ext.tinygrad.kernels.reference import ReferenceKernels, store_heads
 
 # Tasks are what threads share out. Their number follows from shapes, so that results never depend on how many threads there are; those of a
@@ -22,6 +23,7 @@ TASK_WEIGHTS = 160  # bytes of weights a decode task should read for each column
 TASK_MACS = 2 << 20  # multiplications of a prefill task, about 25 µs
 MAX_TASKS = 64
 DECODE_CHUNK = 32  # positions of a step of the online softmax
+QUANTISED_CHUNK = 64  # and of one over 8-bit blocks, whose scales and weights are prepared step by step
 PREFILL_CHUNK = 32
 PREFILL_ROWS = 48  # query rows (tokens x heads of a group) of an attention task: three AVX-512 vectors or six AVX2 ones
 ROW_SIZES = (2, 4, 6, 8, 12, 16)  # rows of a pass over several conversations; no more than MOST_ROWS of c/tile.h
@@ -33,6 +35,7 @@ class CPUKernels:
 
     name = "cpu"
     layout = LAYOUT
+    takes_quantised = True
     changes_alike = True
     changes_by_row = True
     _launch = staticmethod(launch)  # OpenCL drivers on the CPU run the same sources, launched otherwise
@@ -72,7 +75,7 @@ class CPUKernels:
         start_pos: Position,
         heads: HeadTransform | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        T, (*_, kv_heads, rows, head_dim) = x.shape[0], cache_k.shape
+        T, (*_, kv_heads, rows, _), head_dim = x.shape[0], cache_k.shape, head_dim_of(cache_k)
         bias = [heads.bias] if heads is not None and heads.bias is not None else []
         if head_dim % GROUP:  # a vector of rows would straddle heads (OpenLLaMA 3B has 100)
             q, k, v = (self.norm_linear(x, norm, eps, w) for w in (wq, wk, wv))
@@ -83,15 +86,17 @@ class CPUKernels:
             "KV_HEADS": kv_heads,
             "HEAD_DIM": head_dim,
             "CACHE_ROWS": rows,
-            "CACHE": _element(cache_k.dtype),
+            **_element(cache_k.dtype),
             "BIAS": len(bias),
             "ROWS": len(places := _places(start_pos)),
+            # two streams half a matrix apart would cut a block of 8-bit integers in two
+            "ONE_STREAM": int(cache_k.dtype == QUANTISED and any(n * head_dim % (2 * BLOCK) for n in (n_heads, kv_heads))),
         }
         q = Tensor.empty(T, n_heads, head_dim, dtype=dtypes.float32, device=x.device)
         if heads is not None and heads.norm is not None:  # the norm needs whole heads: they are finished by a kernel of its own
             projected = [self.norm_linear(x, norm, eps, w) for w in weights]
             macros |= {"TOKENS": T, "TASKS": (tasks := max(1, T // 8)), "EPS": float(heads.eps), "PER_HEAD": int(heads.per_head)}
-            source = plain_source("heads", ["place.h", "rotate.h", "heads.c"], macros)
+            source = plain_source("heads", ["cache.h", "place.h", "rotate.h", "heads.c"], macros)
             inputs = [*projected, rope, heads.norm, *bias, *places]
             out = self._launch(source, "heads", tasks, [q, cache_k, cache_v], inputs, _variable(start_pos))
         else:
@@ -110,7 +115,7 @@ class CPUKernels:
             "KV_HEADS": kv_heads,
             "HEAD_DIM": head_dim,
             "CACHE_ROWS": rows,
-            "CACHE": _element(cache_k.dtype),
+            **_element(cache_k.dtype),
             "SCALE": attention.scale_of(head_dim) * (1.0 if attention.softcap else math.log2(math.e)),
             "WINDOW": attention.window,
             "ROWS": len(places := _places(start_pos)),
@@ -119,18 +124,20 @@ class CPUKernels:
         out = Tensor.empty(T, heads * head_dim, dtype=dtypes.float32, device=q.device)
         if T > 1 and not places:
             block = min(T, max(1, PREFILL_ROWS // (heads // kv_heads)))
-            source = plain_source("attend_prefill", ["attention.h", "attend_prefill.c"], macros | {"BLOCK": block, "CHUNK": PREFILL_CHUNK})
+            macros |= {"BLOCK": block, "CHUNK": PREFILL_CHUNK}
+            source = plain_source("attend_prefill", ["cache.h", "attention.h", "attend_prefill.c"], macros)
             return self._launch(source, "attend_prefill", kv_heads * -(-T // block), [out], [q, cache_k, cache_v], start_pos)[0]
         splits = self._attend_splits(kv_heads)
-        macros |= {"SPLITS": splits, "CHUNK": DECODE_CHUNK}
-        source = plain_source("attend_decode", ["attention.h", "place.h", "attend_decode.c"], macros)
+        macros |= {"SPLITS": splits, "CHUNK": QUANTISED_CHUNK if cache_k.dtype == QUANTISED else DECODE_CHUNK}
+        steps = "decode_blocks.h" if cache_k.dtype == QUANTISED else "decode_floats.h"
+        source = plain_source("attend_decode", ["cache.h", "attention.h", "place.h", steps, "attend_decode.c"], macros)
         inputs, variable = [q, cache_k, cache_v, *places], _variable(start_pos)
         if splits == 1:
             return self._launch(source, "attend_decode", T * kv_heads, [out], inputs, variable)[0]
         partial = Tensor.empty(T * heads * splits * (head_dim + 2), dtype=dtypes.float32, device=q.device)
         (partial,) = self._launch(source, "attend_decode", T * kv_heads * splits, [partial], inputs, variable)
         tasks = max(1, T // 4)
-        source = plain_source("attend_combine", ["attention.h", "attend_combine.c"], macros | {"TASKS": tasks})
+        source = plain_source("attend_combine", ["cache.h", "attention.h", "attend_combine.c"], macros | {"TASKS": tasks})
         return self._launch(source, "attend_combine", tasks, [out], [partial])[0]
 
     @staticmethod
@@ -355,6 +362,7 @@ def _capped(softcap: float) -> dict[str, object]:
     return {"CAPPED": int(softcap != 0), "SOFTCAP": float(softcap)}
 
 
-def _element(dtype: DType) -> str:
-    assert dtype in (dtypes.float16, dtypes.float32), f"no cache of {dtype}"
-    return "f16" if dtype == dtypes.float16 else "f32"
+def _element(dtype: DType) -> dict[str, object]:
+    """What c/cache.h is to know of a cache's elements."""
+    assert dtype in (dtypes.float16, dtypes.float32, QUANTISED), f"no cache of {dtype}"
+    return {"CACHE": {dtypes.float16: "f16", dtypes.float32: "f32"}.get(dtype, "u8"), "QUANTISED": int(dtype == QUANTISED)}

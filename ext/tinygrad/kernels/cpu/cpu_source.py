@@ -88,7 +88,7 @@ def _format(form: Format, more: Sequence[str] = ()) -> str:
     return "\n".join([*lines, "#undef FORMAT", *(f"#undef {k}" for k in macros)])
 
 
-OWN_HEADERS = {"qkv.c": ("place.h", "rotate.h"), "training/linear_backward.c": ("training/wide.h", "training/tiles.h")}
+OWN_HEADERS = {"qkv.c": ("cache.h", "place.h", "rotate.h"), "training/linear_backward.c": ("training/wide.h", "training/tiles.h")}
 
 
 def matmul_source(file: str, entry: str, formats: Sequence[Format], macros: Mapping[str, object]) -> str:

@@ -56,6 +56,7 @@ class GPUKernels:
 
     name = "gpu"
     layout = LAYOUT
+    takes_quantised = False
     changes_alike = True
     changes_by_row = False  # it would take tables of addresses, which OpenCL does not hand out
     chunks = (512, 128, 32)  # tokens that a prefill pass takes: tiles of few tokens would leave most of a large card idle

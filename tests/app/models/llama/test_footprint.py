@@ -8,6 +8,7 @@ import pytest
 from tinygrad.helpers import GlobalCounters
 
 from app.models.llama import Llama, footprint
+from app.models.llama.cache_type import cache_type
 from app.models.llama.checkpoint import open_checkpoint
 from app.models.llama.checkpoint.quantization import Int8Checkpoint
 from app.models.llama.footprint import DoesNotFit, Footprint
@@ -31,10 +32,16 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return make_tiny_gguf(file, type=request.param, dim=256, hidden_dim=512, context_length=512)
 
 
-def footprint_of(path: Path, quantize: bool = False) -> Footprint:
+def footprint_of(path: Path, quantize: bool = False, kv: str = "f16") -> Footprint:
     checkpoint = Int8Checkpoint(open_checkpoint(path)) if quantize else open_checkpoint(path)
-    entry = 4 if checkpoint.stored("tok_embeddings.weight").type == "F32" else 2
-    return Footprint.of(checkpoint, CONTEXT, cache_rows(CONTEXT), CHUNKS, entry)
+    return Footprint.of(checkpoint, CONTEXT, cache_rows(CONTEXT), CHUNKS, cache_type(checkpoint, kv))
+
+
+def test_a_cache_of_8_bit_blocks_is_foretold_to_the_byte(tmp_path):
+    path = make_tiny_gguf(tmp_path / "tiny.gguf", type="Q8_0", dim=256, hidden_dim=512, n_heads=8, n_kv_heads=2, context_length=512)
+    halves, blocks = footprint_of(path).cache, footprint_of(path, kv="q8_0").cache
+    assert blocks == Llama.load(path, CONTEXT, device="CPU", kv="q8_0").new_cache().nbytes
+    assert blocks * 32 == halves * 17  # 34 bytes in place of 64
 
 
 @pytest.mark.parametrize("quantize", [False, True])

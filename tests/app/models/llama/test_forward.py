@@ -22,10 +22,13 @@ def model(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kernels", ["1", pytest.param("0", marks=pytest.mark.slow)])
-def test_results_are_the_same_to_the_last_bit_on_one_to_five_threads(kernels, model, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    "kernels, kv",
+    [("1", "f16"), pytest.param("1", "q8_0", marks=pytest.mark.slow), pytest.param("0", "f16", marks=pytest.mark.slow)],
+)
+def test_results_are_the_same_to_the_last_bit_on_one_to_five_threads(kernels, kv, model, monkeypatch) -> None:
     monkeypatch.setenv("KERNELS", kernels)
-    llama = Llama.load(model, max_context=256, device="CPU")
+    llama = Llama.load(model, max_context=256, device="CPU", kv=kv)
     if kernels == "1" and llama.model.kernels.name != CPUKernels.name:
         pytest.skip("no CPU kernels here")
 

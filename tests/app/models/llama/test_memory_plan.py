@@ -3,8 +3,10 @@
 from dataclasses import replace
 
 import pytest
+from tinygrad import dtypes
 
 from app.models.llama.checkpoint import open_checkpoint
+from app.models.llama.config import ConfigError
 from app.models.llama.footprint import Footprint
 from app.models.llama.memory_plan import PER_ROW, PER_TOKEN, PROCESS, DeviceRoom, ModelDemand, plan
 from app.models.llama.pass_sizes import CHUNKS
@@ -29,7 +31,7 @@ def on_card(*memory: int) -> list[DeviceRoom]:
 def test_the_parts_are_what_the_loader_counts(path):
     demand = ModelDemand.of(path, 1000, 3)
     checkpoint = open_checkpoint(path)
-    found = Footprint.of(checkpoint, 1000, 1000 + max(CHUNKS), CHUNKS, 2)
+    found = Footprint.of(checkpoint, 1000, 1000 + max(CHUNKS), CHUNKS, dtypes.float16)
     process = PROCESS + PER_TOKEN * checkpoint.config.vocab_size
     assert demand.parts(True) == {
         "weights": found.weights,
@@ -40,6 +42,20 @@ def test_the_parts_are_what_the_loader_counts(path):
     card = demand.parts(False)
     assert card["process"] == 0 and card["cache"] == 6 * found.cache and card["scratch"] > found.scratch  # larger passes
     assert ModelDemand.of(path, 10_000).context == 2048 and demand.name == "tiny"
+
+
+def test_caches_of_8_bit_blocks_are_planned_with_less_and_named_as_a_remedy(tmp_path):
+    path = make_tiny_gguf(tmp_path / "wide.gguf", type="Q8_0", dim=128, n_kv_heads=4, context_length=8192)
+    halves, blocks = (ModelDemand.of(path, 8192, 4, kv) for kv in ("f16", "q8_0"))
+    assert blocks.parts(True)["cache"] * 32 == halves.parts(True)["cache"] * 17
+    assert blocks.parts(False) == halves.parts(False)  # GPUs have no such kernels
+    between = (halves.nbytes(True) + blocks.nbytes(True)) // 2
+    (unplaced,) = plan([halves], [host := DeviceRoom.of("CPU", between, 0, host=True)]).unplaced
+    assert "--kv q8_0" in unplaced.remedies and not plan([blocks], [host]).unplaced
+    (unplaced,) = plan([halves], on_card(halves.nbytes(False) - 1000)).unplaced
+    assert "--kv q8_0" not in unplaced.remedies
+    with pytest.raises(ConfigError, match="--kv q8_0 keeps blocks of 32 values, and this model's heads of 16"):
+        ModelDemand.of(make_tiny_gguf(tmp_path / "narrow.gguf", type="Q8_0"), 100, 1, "q8_0")
 
 
 def test_what_fits_is_placed_and_the_figures_add_up(path, large):

@@ -24,11 +24,11 @@ def prompt_of(rng: np.random.Generator, tokens: int) -> list[int]:
     return [int(i) for i in rng.integers(0, 250, tokens)]
 
 
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Llama:
+@pytest.fixture(scope="module", params=["f16", pytest.param("q8_0", marks=pytest.mark.slow)])
+def llama(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Llama:
     path = tmp_path_factory.mktemp("rows") / "tiny.gguf"
     make_tiny_gguf(path, type="Q4_0", embedding_type="F16", dim=128, n_heads=4, n_kv_heads=2, hidden_dim=256)
-    llama = Llama.load(path, max_context=100, device="CPU")
+    llama = Llama.load(path, max_context=100, device="CPU", kv=request.param)
     llama.share_passes(CONVERSATIONS)
     if not llama.most_rows:
         pytest.skip("no such passes here")

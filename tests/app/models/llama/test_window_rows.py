@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tinygrad import dtypes
+from tinygrad.dtype import DType
 
 from app.models.llama import Llama, window_rows
 from app.models.llama.checkpoint import open_checkpoint
@@ -22,6 +23,7 @@ from app.models.llama.snapshot import SnapshotError
 from ext.tinygrad import buffers
 from ext.tinygrad.kernels.packed import memory
 from ext.tinygrad.kernels.protocol import rope_table
+from ext.tinygrad.kernels.quantised_rows import QUANTISED, row_elements
 from tests.app.models.llama.test_kv_cache import CONFIG
 from tests.reference.families import VOCAB, write_family
 
@@ -36,16 +38,19 @@ def little_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(window_rows, name, tokens)
 
 
-def longer(name: str, folder: Path) -> Path:
+def longer(name: str, folder: Path, **others: int) -> Path:
     """A tiny model of that family with room for many windows."""
     write_family(name, folder)
-    config = json.loads((folder / "config.json").read_text()) | {"max_position_embeddings": 2048}
+    config = json.loads((folder / "config.json").read_text()) | {"max_position_embeddings": 2048, **others}
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 
 
-@pytest.fixture(scope="module", params=["gemma3", "mistral", "qwen2-window"])
+@pytest.fixture(scope="module", params=["gemma3", "mistral", "qwen2-window", "8-bit blocks"])
 def llama(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Llama:
+    if request.param == "8-bit blocks":
+        path = longer("mistral", tmp_path_factory.mktemp("windows") / "blocks", num_attention_heads=2, num_key_value_heads=1, head_dim=32)
+        return Llama.load(path, CONTEXT, device="CPU", kv="q8_0")
     return Llama.load(longer(request.param, tmp_path_factory.mktemp("windows") / request.param), CONTEXT, device="CPU")
 
 
@@ -199,14 +204,15 @@ def as_shipped(little_kept: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     yield
 
 
-def test_memory_stays_below_what_is_foretold_however_long_the_context(as_shipped: None) -> None:
+@pytest.mark.parametrize("kind", [dtypes.float16, QUANTISED])
+def test_memory_stays_below_what_is_foretold_however_long_the_context(as_shipped: None, kind: DType) -> None:
     capacity, head_dim, window = 16_384, 64, 512
     config = replace(CONFIG, n_kv_heads=2, head_dim=head_dim, rope_dim=head_dim, context_length=capacity)
     rows = capacity + CHUNK
     shifter = Shifter([buffers.upload(rope_table(rows, head_dim, head_dim, 1e4), "CPU")] * 2, rows)
-    arena = CacheArena(1, 2, (2, rows, head_dim), dtypes.float16, "CPU", (window, 0))
-    caches = [KVCache(config, capacity, rows, dtypes.float16, "CPU", shifter, {}, *more, (window, 0)) for more in ((None,), (arena,))]
-    whole = 2 * 2 * rows * head_dim * 2  # bytes of a layer
+    arena = CacheArena(1, 2, (2, rows, head_dim), kind, "CPU", (window, 0))
+    caches = [KVCache(config, capacity, rows, kind, "CPU", shifter, {}, *more, (window, 0)) for more in ((None,), (arena,))]
+    whole = 2 * 2 * rows * row_elements(head_dim, kind) * kind.itemsize  # bytes of a layer
     for cache in caches:
         most = 0
         for first in range(0, capacity, CHUNK):
@@ -221,7 +227,7 @@ def test_memory_stays_below_what_is_foretold_however_long_the_context(as_shipped
 def test_the_plan_counts_what_is_held(as_shipped: None, tmp_path: Path) -> None:
     path = longer("gemma3", tmp_path / "gemma3")
     checkpoint, rows = open_checkpoint(path), cache_rows(2048)
-    held, all_of_it = (Footprint.of(checkpoint, 2048, rows, CHUNKS, 4, device).cache for device in ("CPU", "CUDA"))
+    held, all_of_it = (Footprint.of(checkpoint, 2048, rows, CHUNKS, dtypes.float32, device).cache for device in ("CPU", "CUDA"))
     assert held == Llama.load(path, 2048, device="CPU").new_cache().nbytes < all_of_it
     demand = ModelDemand.of(path, 2048, 1)
     assert demand.parts(True)["cache"] == held * demand.caches and demand.parts(False)["cache"] == all_of_it * demand.caches

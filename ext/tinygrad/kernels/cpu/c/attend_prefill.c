@@ -10,8 +10,8 @@
 void ENTRY(f32* restrict out, const f32* restrict q, const CACHE* restrict k, const CACHE* restrict v, long start_pos, long core_id) {
   const long blocks = (TOKENS + BLOCK - 1) / BLOCK, kv = core_id / blocks, t0 = core_id % blocks * BLOCK;
   const int tokens = TOKENS - t0 < BLOCK ? TOKENS - t0 : BLOCK, n = start_pos + t0 + tokens;
-  k += kv * CACHE_ROWS * HEAD_DIM;
-  v += kv * CACHE_ROWS * HEAD_DIM;
+  k += kv * CACHE_ROWS * CACHE_ROW;
+  v += kv * CACHE_ROWS * CACHE_ROW;
   f32 query[HEAD_DIM][R], scratch[CHUNK * HEAD_DIM];  // row r of the block is token r / HEADS, head r % HEADS
   vf sum[HEAD_DIM][RV], weight[CHUNK][RV], best[RV], total[RV], keep[RV];
   vi last[RV];  // position up to which a row sees

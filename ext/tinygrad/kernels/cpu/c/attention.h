@@ -13,9 +13,10 @@ INLINE vf capped(vf score) { return score; }
 
 // CHUNK rows of the cache as float32, `count` of them real and the others zero; a float32 cache is read where it lies
 INLINE const f32* cache_rows(const CACHE* cache, int first, int count, f32* scratch) {
-  const CACHE* from = cache + (long)first * HEAD_DIM;
+  const CACHE* from = cache + (long)first * CACHE_ROW;
   if (sizeof(CACHE) == 4 && count == CHUNK) return (const f32*)from;
-  for (int i = 0; i < count * VEC; i++) STORE(scratch + LANES * i, sizeof(CACHE) == 2 ? load_half(from + LANES * i) : LOAD(vf, from + LANES * i));
+  for (int i = 0; i < count; i++)
+    UNROLL for (int d = 0; d < VEC; d++) STORE(scratch + i * HEAD_DIM + LANES * d, widen(from + i * CACHE_ROW, d));
   for (int i = count * VEC; i < CHUNK * VEC; i++) STORE(scratch + LANES * i, SPLAT(0));
   return scratch;
 }

@@ -25,11 +25,12 @@ INLINE void turned(const f32* from, const f32* bias, const f32* norm, int n, con
   for (int h = 0; h < n; h++) {
     const f32* own = norm + (PER_HEAD ? 0 : h * HEAD_DIM);
     if (PER_HEAD) r = inverse_rms_of(from + h * HEAD_DIM, bias + h * HEAD_DIM, HEAD_DIM);
+    f32 head[HEAD_DIM];
     for (int d = 0; d < HEAD_DIM; d += LANES) {
       const vf x = rotate(projected(from, bias, h * HEAD_DIM + d) * r * LOAD(vf, own + d), angles + d);
-      if (to) STORE(to + h * HEAD_DIM + d, x);
-      else store_cache(cache + (long)h * CACHE_ROWS * HEAD_DIM + d, x);
+      STORE((to ? to + h * HEAD_DIM : head) + d, x);
     }
+    if (!to) store_row(cache + (long)h * CACHE_ROWS * CACHE_ROW, head);
   }
 }
 
@@ -40,17 +41,20 @@ void ENTRY(f32* restrict q, CACHE* restrict cache_k, CACHE* restrict cache_v, co
 #endif
            PLACE, long core_id) {
 #if !BIAS
-  const f32* bias = 0;
+  const f32* bias = norm;  // is not read, and C leaves undefined what an offset from 0 is
 #endif
   const long q_rows = Q_HEADS * HEAD_DIM, kv_rows = KV_HEADS * HEAD_DIM;
   const f32* k_norm = norm + (PER_HEAD ? HEAD_DIM : q_rows);
   for (long t = TOKENS * core_id / TASKS; t < TOKENS * (core_id + 1) / TASKS; t++) {
     if (!IS_THERE(t)) continue;
     const f32* angles = rope + POSITION(t) * HEAD_DIM;
-    CACHE *k = cache_k + SLOT(t) + POSITION(t) * HEAD_DIM, *v = cache_v + SLOT(t) + POSITION(t) * HEAD_DIM;
+    CACHE *k = cache_k + SLOT(t) + POSITION(t) * CACHE_ROW, *v = cache_v + SLOT(t) + POSITION(t) * CACHE_ROW;
     turned(from_q + t * q_rows, bias, norm, Q_HEADS, angles, q + t * q_rows, 0);
     turned(from_k + t * kv_rows, bias + q_rows, k_norm, KV_HEADS, angles, 0, k);
-    for (long i = 0; i < kv_rows; i += LANES)
-      store_cache(v + i / HEAD_DIM * CACHE_ROWS * HEAD_DIM + i % HEAD_DIM, projected(from_v + t * kv_rows, bias + q_rows + kv_rows, i));
+    for (long h = 0; h < KV_HEADS; h++) {
+      f32 head[HEAD_DIM];
+      for (long d = 0; d < HEAD_DIM; d += LANES) STORE(head + d, projected(from_v + t * kv_rows, bias + q_rows + kv_rows, h * HEAD_DIM + d));
+      store_row(v + h * CACHE_ROWS * CACHE_ROW, head);
+    }
   }
 }

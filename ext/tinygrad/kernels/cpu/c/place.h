@@ -4,7 +4,7 @@
 #if ROWS
 #define PLACE const i32* restrict places
 #define POSITION(t) ((long)places[TOKENS + (t)])
-#define SLOT(t) ((long)places[t] * KV_HEADS * CACHE_ROWS * HEAD_DIM)  // where its cache begins
+#define SLOT(t) ((long)places[t] * KV_HEADS * CACHE_ROWS * CACHE_ROW)  // where its cache begins
 #define IS_THERE(t) (places[TOKENS + (t)] >= 0)
 #else
 #define PLACE long start_pos

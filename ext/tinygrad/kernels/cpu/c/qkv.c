@@ -1,5 +1,12 @@
 // q, k, v = norm(x) @ w.TOKENS, a bias added where BIAS; q and k are turned by RoPE, k and v are stored in the cache rows
-// where the tokens stand (place.h).
+// where the tokens stand (place.h). A task has whole blocks of 8-bit integers where the cache is made of those, and keeps their floats until all are there.
+
+#if QUANTISED
+#define UNIT (CACHE_BLOCK / TILE_ROWS)  // tiles that stay together
+#else
+#define UNIT (GROUP_ROWS / TILE_ROWS)
+#endif
+#define FIRST(task) (tiles / UNIT * (task) / TASKS * UNIT)
 
 void ENTRY(f32* restrict q, CACHE* restrict cache_k, CACHE* restrict cache_v, INPUTS, const u8* restrict wq, const u8* restrict wk,
            const u8* restrict wv, const f32* restrict rope,
@@ -10,7 +17,10 @@ void ENTRY(f32* restrict q, CACHE* restrict cache_k, CACHE* restrict cache_v, IN
   PREPARE
   NARROW_PARTS
   const long q_tiles = TILES(Q_HEADS * HEAD_DIM), kv_tiles = TILES(KV_HEADS * HEAD_DIM), tiles = q_tiles + 2 * kv_tiles;
-  for (long i = SHARE(core_id, tiles, TASKS); i < SHARE(core_id + 1, tiles, TASKS); i++) {
+#if QUANTISED
+  f32 blocks[TOKENS][STREAMS][CACHE_BLOCK];
+#endif
+  for (long i = FIRST(core_id); i < FIRST(core_id + 1); i++) {
     const int part = i < q_tiles ? 0 : i < q_tiles + kv_tiles ? 1 : 2;
     const long tile = i - (part == 0 ? 0 : part == 1 ? q_tiles : q_tiles + kv_tiles);
     const int rows = (part == 0 ? Q_HEADS : KV_HEADS) * HEAD_DIM;
@@ -21,14 +31,23 @@ void ENTRY(f32* restrict q, CACHE* restrict cache_k, CACHE* restrict cache_v, IN
       UNROLL for (int v = 0; v < VECTORS && IS_THERE(t); v++) {
         const int row = ROW(tile, v, rows), head = row / HEAD_DIM, in_head = row % HEAD_DIM;
         if (STREAMS > 1 && row >= rows) continue;
-        const long position = POSITION(t), at = SLOT(t) + ((long)head * CACHE_ROWS + position) * HEAD_DIM + in_head;
+        const long position = POSITION(t);
         vf x = acc[t * VECTORS + v];
 #if BIAS
         x += LOAD(vf, bias + (part == 0 ? 0 : part == 1 ? Q_HEADS : Q_HEADS + KV_HEADS) * HEAD_DIM + row);
 #endif
         if (part < 2) x = rotate(x, rope + position * HEAD_DIM + in_head);
+        CACHE* to = (part == 1 ? cache_k : cache_v) + SLOT(t) + ((long)head * CACHE_ROWS + position) * CACHE_ROW;
         if (part == 0) STORE(q + (long)t * Q_HEADS * HEAD_DIM + row, x);
-        else store_cache((part == 1 ? cache_k : cache_v) + at, x);
+#if QUANTISED
+        else {
+          f32* block = blocks[t][v / TILE_VECTORS];
+          STORE(block + row % CACHE_BLOCK, x);
+          if (row % CACHE_BLOCK == CACHE_BLOCK - LANES) store_block(to, in_head / CACHE_BLOCK, block);
+        }
+#else
+        else store_cache(to + in_head, x);
+#endif
       }
   }
 }

@@ -1,4 +1,4 @@
-// RoPE on a vector of a head, and a vector stored in the cache.
+// RoPE on a vector of a head, and what is stored in the cache (cache.h).
 
 // eight or sixteen rows of a head as adjacent pairs; angles: cos and sin of each pair
 INLINE vf rotate(vf x, const f32* angles) {
@@ -18,4 +18,13 @@ INLINE vf rotate(vf x, const f32* angles) {
 INLINE void store_cache(CACHE* at, vf x) {
   if (sizeof(CACHE) == 2) store_half(at, x);
   else STORE(at, x);
+}
+
+// a whole head
+INLINE void store_row(CACHE* row, const f32* x) {
+#if QUANTISED
+  for (int block = 0; block < HEAD_DIM / CACHE_BLOCK; block++) store_block(row, block, x + CACHE_BLOCK * block);
+#else
+  for (int d = 0; d < HEAD_DIM; d += LANES) store_cache(row + d, LOAD(vf, x + d));
+#endif
 }

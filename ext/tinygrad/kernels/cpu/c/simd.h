@@ -33,6 +33,8 @@ typedef f16 vh __attribute__((ext_vector_type(LANES)));
 typedef u16 vhb __attribute__((ext_vector_type(LANES)));
 typedef u8 vq __attribute__((ext_vector_type(LANES)));
 typedef i8 vsq __attribute__((ext_vector_type(LANES)));
+typedef i8 vsp __attribute__((ext_vector_type(2 * LANES)));
+typedef i16 vsh __attribute__((ext_vector_type(LANES)));
 
 // any address, any type: a memcpy of known size becomes one load or store
 #define LOAD(type, p) ({ type loaded_; __builtin_memcpy(&loaded_, (p), sizeof loaded_); loaded_; })
@@ -273,6 +275,34 @@ INLINE vi dot_chunks(const vb* w, int first, int n, const i8* a, vi acc, int bit
   return acc;
 }
 #endif
+
+#if LANES == 8 && defined(__AVXVNNI__)
+typedef short s16x16 __attribute__((vector_size(32)));
+#endif
+// the sums of a[2 i] * b[2 i] + a[2 i + 1] * b[2 i + 1], and those added to acc[i]
+INLINE vi mul2(vs a, vs b) {
+#if LANES == 16
+  vi sums;
+  __asm__("vpmaddwd %2, %1, %0" : "=v"(sums) : "v"(a), "v"(b));
+  return sums;
+#elif defined(__AVX2__)
+  return BITS_AS(vi, __builtin_ia32_pmaddwd256(BITS_AS(s16x16, a), BITS_AS(s16x16, b)));
+#else
+  return __builtin_convertvector(a.even, vi) * __builtin_convertvector(b.even, vi) +
+         __builtin_convertvector(a.odd, vi) * __builtin_convertvector(b.odd, vi);
+#endif
+}
+INLINE vi dot2(vi acc, vs a, vs b) {
+#if LANES == 16
+  __asm__("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
+  return acc;
+#elif defined(__AVXVNNI__)
+  __asm__("%{vex%} vpdpwssd %2, %1, %0" : "+x"(acc) : "x"(a), "x"(b));
+  return acc;
+#else
+  return acc + mul2(a, b);
+#endif
+}
 
 // The values of IQ4_NL's and IQ4_XS's integers 0 … 15 (kvalues_iq4nl of ggml-common.h); vectors get them as the dot product takes them.
 #define CODEBOOK_LOW 0xf6eaddcfbfad9881ull

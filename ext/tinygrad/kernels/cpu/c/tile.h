@@ -11,7 +11,7 @@
 
 // A tile of one token may be several groups of rows, as far apart as there are tiles: processors that fetch no more than 11 GB/s along one stream of
 // addresses fetch 18 along several (AMD's Zen 3). A group that is not there is the first one again, and its results are not stored.
-#if defined(DOT_TOKENS) && TOKENS == 1 && defined(FLOAT_INPUT) && !FLOAT_INPUT && !PREPARED
+#if defined(DOT_TOKENS) && TOKENS == 1 && defined(FLOAT_INPUT) && !FLOAT_INPUT && !PREPARED && !ONE_STREAM
 #define STREAMS 2
 #else
 #define STREAMS 1

@@ -31,7 +31,7 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("file", ["matmul", "attend"])
+@pytest.mark.parametrize("file", ["matmul", "attend", "quantised_cache"])
 def test_the_kernels_pass_this_machines_tests(target: str, file: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.reference.emulated", str(HERE / f"test_{file}.py")]
     environment = os.environ | {"EMULATED": target, "DEV": "CPU"}
@@ -96,6 +96,16 @@ def test_attention_and_the_operations_of_relatives_have_the_bits_of_avx2(target:
         found.append(kernels.layer_norm(x, norm, None, 1e-5).numpy())
         return found
 
+    blocks = np.zeros((2, 2, 64, 34), np.uint8)
+
+    def over_blocks(kernels: CPUKernels) -> list[np.ndarray]:
+        k, v = (Tensor(cache.copy(), device="CPU").realize() for cache in blocks)
+        q, k, v = kernels.norm_qkv(x, norm, 1e-5, wq, wk, wv, rope, k, v, 0)
+        return [t.numpy() for t in (q, k, v)] + [kernels.attend(q, k, v, 0, Attention(window=9)).numpy()]
+
+    for ours, avx2 in zip(over_blocks(EmulatedKernels(target)), over_blocks(EmulatedKernels("x86_64,haswell")), strict=True):
+        assert np.isfinite(ours).all()
+        np.testing.assert_array_equal(ours, avx2)
     for ours, avx2 in zip(everything(EmulatedKernels(target)), everything(EmulatedKernels("x86_64,haswell")), strict=True):
         assert np.isfinite(ours).all()
         np.testing.assert_array_equal(ours, avx2)

@@ -1,0 +1,32 @@
+"""What keys and values are kept as: floats, or 8-bit blocks that take about half."""
+
+from tinygrad import dtypes
+from tinygrad.dtype import DType
+
+from app.models.llama.checkpoint.checkpoint import Checkpoint
+from app.models.llama.config import ConfigError
+from ext.tinygrad.kernels.protocol import Kernels
+from ext.tinygrad.kernels.quantised_rows import BLOCK, QUANTISED
+
+F16, Q8_0 = "f16", "q8_0"  # what --kv takes
+
+
+def cache_type(checkpoint: Checkpoint, kv: str, kernels: Kernels | None = None) -> DType:
+    """Of a cache's tensors. ConfigError where heads, or a kernel set, take no 8-bit blocks."""
+    if kv == F16:
+        # a float32 file asks for float32 throughout; every other is coarser than a float16 cache
+        return dtypes.float32 if checkpoint.stored("tok_embeddings.weight").type == "F32" else dtypes.float16
+    if kv != Q8_0:
+        raise ConfigError(f"--kv {kv} is no type of a KV cache; pass {F16} or {Q8_0}")
+    if (head_dim := checkpoint.config.head_dim) % BLOCK:
+        raise ConfigError(
+            f"--kv {kv} keeps blocks of {BLOCK} values, and this model's heads of {head_dim} are no multiple of that; pass --kv {F16}"
+        )
+    if kernels is not None and not kernels.takes_quantised:
+        raise ConfigError(f"--kv {kv} is not there for the GPU's kernels yet; pass --kv {F16}, or run with CPU=1")
+    return QUANTISED
+
+
+def cache_word(cache: DType) -> str:
+    """As a cache's identity has it."""
+    return Q8_0 if cache == QUANTISED else "float32" if cache == dtypes.float32 else "float16"
