@@ -225,7 +225,7 @@ class Service:
     @property
     def ready(self) -> bool:
         """Was the model loaded, so that its personas are known? It may have left the memory since."""
-        return self.scheduler.ready or isinstance(self.opened, Unloaded)
+        return self._served_models is not None
 
     @property
     def busy(self) -> bool:

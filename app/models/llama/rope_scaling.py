@@ -65,7 +65,7 @@ def from_hf(
     if kind not in KINDS:
         raise fail(f"needs rope scaling {str(kind)[:20]!r}, which Townhall does not support")
 
-    def number(key: str, default: float | None = None) -> float:
+    def number(key: str, default: Any = None) -> float:
         value = scaling.get(key, default)
         if value is None and default is not None:
             value = default
@@ -75,7 +75,7 @@ def from_hf(
         return float(value)
 
     if kind in ("longrope", "su"):
-        original = int(number("original_max_position_embeddings", float(config.get("original_max_position_embeddings") or context)))
+        original = int(number("original_max_position_embeddings", config.get("original_max_position_embeddings") or context))
         short, long = (_factors(scaling.get(key), key, rope_dim, fail) for key in ("short_factor", "long_factor"))
         scale = number("attention_factor") if scaling.get("attention_factor") is not None else longrope_scale(context / original, original)
         return short, scale, LongRope(original, long)

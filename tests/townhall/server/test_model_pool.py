@@ -21,6 +21,7 @@ from townhall.conversation import default_sampling
 from townhall.errors import ModelError
 from townhall.fake.fake_model import ScriptedReply
 from townhall.server.engine_turns import EngineTurns
+from townhall.server.model_facts import ModelFacts
 from townhall.server.model_pool import ModelPool
 from townhall.server.model_rooms import FIRST, ModelRooms
 from townhall.server.service import Service
@@ -150,6 +151,19 @@ def test_the_least_recently_used_leaves_and_comes_back(pool):
     metrics = several.client.get("/metrics").text
     assert "townhall_model_loads_total 4.0" in metrics and "townhall_model_unloads_total 3.0" in metrics
     assert "townhall_models_loaded 2.0" in metrics
+
+
+def test_a_server_is_well_while_its_first_model_leaves_and_comes_back(pool, monkeypatch):
+    several, seen, of = pool(1.5), list[str](), ModelFacts.of
+
+    def looked_at(llama: Any) -> ModelFacts:
+        seen.append(several.client.get("/health").json()["status"])
+        return of(llama)
+
+    several.say("one")
+    monkeypatch.setattr(ModelFacts, "of", looked_at)
+    assert several.say("two") == "I am two." and several.say("one") == "I am one."
+    assert len(seen) >= 3 and set(seen) == {"ok"}
 
 
 WORDS = " ".join(["so"] * 60)

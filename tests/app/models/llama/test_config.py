@@ -270,6 +270,7 @@ def test_a_vocabulary_that_params_json_contradicts_is_named() -> None:
         ({"quantization_config": {"quant_method": "gptq"}}, "quantised by another program"),
         ({"rope_scaling": {"type": "ntk", "factor": 2.0}}, "rope scaling 'ntk'"),
         ({"rope_scaling": {"type": "longrope", "short_factor": [1.0], "long_factor": [1.0]}}, "short_factor as something else"),
+        ({"rope_scaling": {"type": "longrope"}, "original_max_position_embeddings": [None]}, "original_max_position_embeddings as"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "low_freq_factor as 'None'"),
         ({"rope_scaling": {"type": "linear", "factor": -1}}, "factor as '-1'"),
         ({"rope_scaling": [1]}, "rope_scaling as"),
