@@ -7,7 +7,7 @@ from townhall.cli import terminal
 from townhall.cli.chat_state import ChatState
 from townhall.cli.reply_report import counted
 from townhall.errors import CommandError
-from townhall.logbook.chat_tree import TreeNode
+from townhall.logbook.chat_tree import RATINGS, TreeNode
 from townhall.logbook.log_reader import printable
 
 SHOWN = 20  # messages
@@ -35,7 +35,7 @@ def swipe(chat_state: ChatState, rest: str) -> None:
     swipes = chat_state.chat.tree.swipes(path[-1])
     if not rest:
         for at, node in enumerate(swipes, 1):
-            terminal.note(f"{'*' if node is path[-1] else ' '} {at} {_line(node)}")
+            terminal.note(f"{'*' if node is path[-1] else ' '} {at} {_line(node)}{_rated(node)}")
         return
     if not numbered(rest) or not 1 <= int(rest.removeprefix("#")) <= len(swipes):
         raise CommandError(f"/swipe takes a number from 1 to {len(swipes)}, not {rest[:40]!r}; /retry makes another reply")
@@ -50,7 +50,7 @@ def messages(chat_state: ChatState, rest: str) -> None:
     for node in path[-(number(rest, "/messages") or 1) if rest else -SHOWN :]:
         swipes = chat_state.chat.tree.swipes(node)
         place = f" ({swipes.index(node) + 1} of {len(swipes)})" if len(swipes) > 1 else ""
-        terminal.note(f"#{node.id} {node.turn.name}{place}: {_line(node)}{' (edited)' if node.edited else ''}")
+        terminal.note(f"#{node.id} {node.turn.name}{place}: {_line(node)}{' (edited)' if node.edited else ''}{_rated(node)}")
     if not path:
         terminal.note("nothing has been said yet")
 
@@ -66,6 +66,23 @@ def edit(chat_state: ChatState, rest: str) -> str:
     chat_state.change(lambda record: record.edit(record.tree.nodes[node.id], text))
     terminal.note(f"message #{node.id} reads {_line(node)!r} now; what follows it stays")
     return ""
+
+
+def rate(chat_state: ChatState, rest: str) -> None:
+    """/rate good|bad|off [#N]."""
+    word, _, at = rest.partition(" ")
+    if word not in (*RATINGS, "off"):
+        raise CommandError(f"/rate takes good, bad or off, and perhaps the number of a reply, not {rest[:40]!r}: /rate good #4")
+    if at:
+        node = chat_state.node(number(at.strip(), "/rate"))
+        if node.turn.role == "user":
+            raise CommandError(f"message #{node.id} is no reply, and only replies are rated; /messages names both")
+    elif not (replies := [node for node in chat_state.chat.tree.path() if node.turn.role != "user"]):
+        raise CommandError("there is no reply to rate yet")
+    else:
+        node = replies[-1]
+    chat_state.chat.record.rate(node, next((rating for rating in RATINGS if rating == word), None))
+    terminal.note(f"reply #{node.id}, {_line(node)!r}, {f'is rated {node.rating}' if node.rating else 'has no rating'} now")
 
 
 def delete(chat_state: ChatState, rest: str) -> None:
@@ -154,6 +171,10 @@ def impersonated(chat_state: ChatState, words: str) -> str:
     pieces.close()
     terminal.progress("")
     return "".join(said)
+
+
+def _rated(node: TreeNode) -> str:
+    return f" (rated {node.rating})" if node.rating else ""
 
 
 def _line(node: TreeNode, width: int = 60) -> str:

@@ -19,7 +19,7 @@ from townhall.errors import CommandError
 from townhall.language_model import Progress
 from townhall.logbook import restore
 from townhall.logbook.chat_record import ChatRecord
-from townhall.logbook.chat_tree import TreeNode
+from townhall.logbook.chat_tree import ChatTree, TreeNode
 from townhall.logbook.log_reader import Log
 from townhall.logbook.log_writer import SUFFIX, write_whole
 from townhall.logbook.logged_chat import COMPLETION, LoggedChat, default_folder, front_matter
@@ -293,7 +293,8 @@ class ChatState:
         chat_setup = self._chat_setup
         head = front_matter(chat_setup.persona, chat_setup.conversation.cache.identity, self.loaded.settings(self.options))
         path = path or self.folder / f"{head['id']}{SUFFIX}"
-        write_whole(path, head, restore.carried(chat_setup.conversation, self.keeper.id if self.keeper else ""))
+        origin, rated = self.keeper.id if self.keeper else "", restore.ratings(self.chat.tree)
+        write_whole(path, head, restore.carried(chat_setup.conversation, origin, rated))
         return path
 
     def takes(self, log: Log) -> bool:
@@ -315,6 +316,7 @@ class ChatState:
             replace(self.options, personality=speaker(log) or self.options.personality, greeting=1),
             carried=True,
             recall=lambda fresh: restore.recall(fresh, said),
+            rated=log.tree,
         )
         return len(said)
 
@@ -324,15 +326,16 @@ class ChatState:
         recall: Recall = nothing,
         carried: bool = False,
         title: str = "",
+        rated: ChatTree | None = None,
     ) -> None:
-        """Change the scene; a new log begins, with all that was said where that is `carried` over."""
+        """Change the scene; a new log begins, with all that was said where that is `carried` over, rated as in `rated` or this chat."""
         chat_setup = open_chat_setup(options, self.models, recall, self.costs)
         origin, held = self.chat.id, {key: value for key, value in self.chat.tree.settings.items() if key in ("note", "system")}
         self._chat_setup, self.unanswered, self._sources = chat_setup, None, chat_setup.conversation.sources
-        kept = self.keeper
+        kept, ratings = self.keeper, restore.ratings(rated or self.chat.tree)
         self.chat.close()
         self.chat = self._begin(self.folder) if kept else self._unkept()
-        self.chat.carry(restore.carried(chat_setup.conversation, origin) if carried else "", title, held if carried else None)
+        self.chat.carry(restore.carried(chat_setup.conversation, origin, ratings) if carried else "", title, held if carried else None)
         self._dress()
 
     def _unkept(self, log: Log | None = None) -> LoggedChat:

@@ -365,6 +365,7 @@ COMMANDS = {
         Command("/impersonate", "[WORDS]", "have the model write what you might say next", _impersonate),
         Command("/messages", "[N]", "the last messages with their numbers, or the last N", chat_commands.messages),
         Command("/delete", "N [below]", "take message N back, or all below it as well", chat_commands.delete),
+        Command("/rate", "good|bad|off [#N]", "rate the last reply, or reply N; townhall data from-logs chooses by it", chat_commands.rate),
         Command("/prefill", "TEXT", "words that the next answer begins with, or a retry", _prefill),
         Command("/undo", "[N]", "take back the last exchange, or the last N", _undo),
         Command("/persona", "[NAME]", "list the personas, or begin a talk with another one", _persona),

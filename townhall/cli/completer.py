@@ -30,6 +30,7 @@ class SlashCompleter(Completer):
             "/load": lambda rest: [*_of(["last"], rest.text), *_files(rest)],
             "/settings": _setting,
             "/context": lambda rest: _of(["full"], rest.text),
+            "/rate": lambda rest: _of(["good", "bad", "off"], rest.text),
             "/help": lambda rest: _of(commands, rest.text),
         }
 

@@ -89,6 +89,8 @@ def show_log(name: str, folder: Path | None, damaged: bool) -> int:
         terminal.say(f"{terminal.styled(turn.name, sys.stdout, bold=True)}: {printable(turn.text)}\n")
         if turn.role == "assistant" and turn.facts is None:
             terminal.note("(this answer has no receipt: the program ended in it, or a person wrote it)")
+        if rating := log.tree.nodes[turn.id].rating:
+            terminal.note(f"(rated {rating})")
     if log.taken:
         terminal.note(f"(taken back: {counted(len(log.taken), 'turn')}; `townhall log export` prints all)")
     for damage in log.damages:

@@ -9,7 +9,7 @@ from typing import Any
 
 from townhall.errors import LogError
 from townhall.logbook import log_syntax
-from townhall.logbook.chat_tree import ChatTree, TreeNode
+from townhall.logbook.chat_tree import ChatTree, Rating, TreeNode
 from townhall.logbook.log_reader import Log, read_log
 from townhall.logbook.log_syntax import LogTurn, Mark
 from townhall.logbook.log_writer import LogWriter
@@ -53,6 +53,10 @@ class ChatRecord:
     def delete(self, node: TreeNode, below: bool = False) -> None:
         """Take a turn out, and with `below` all that follows it."""
         self._mark("delete", {"turn": node.id, **({"below": True} if below else {})})
+
+    def rate(self, node: TreeNode, rating: Rating | None) -> None:
+        """Say whether a reply is a good one; None takes that back."""
+        self._mark("rate", {"turn": node.id, "rating": rating})
 
     def set(self, changes: Mapping[str, Any]) -> None:
         """Change the chat's settings; None takes one away."""
@@ -190,6 +194,7 @@ def renumbered(path: Sequence[TreeNode], origin: str) -> list[LogTurn]:
     """The turns of a path for a new log to begin with: numbered anew, and said in the log `origin`."""
     found = []
     for number, node in enumerate(path, 1):
-        facts = {key: value for key, value in node.facts.items() if key != "receipt"}
+        facts = {key: value for key, value in node.facts.items() if key not in ("receipt", "rating")}
+        facts |= {"rating": node.rating} if node.rating else {}
         found.append(replace(node.turn, id=number, facts={**facts, "id": number, "said_in": origin}))
     return found

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 from townhall.logbook.log_syntax import LogTurn, Mark
 
 BEGINNING = 0  # the parent of a talk's first turns; talks that began anew after a reset have -1, -2 …
+Rating = Literal["good", "bad"]
+RATINGS: tuple[Rating, ...] = get_args(Rating)
 BESIDE = ("edits", "continues")  # facts of a turn that changes an earlier one and is none of its own
 
 
@@ -19,6 +21,7 @@ class TreeNode:
     turn: LogTurn
     edited: bool = False
     taken: bool = False
+    rating: Rating | None = None
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -29,7 +32,8 @@ class ChatTree:
     """Events go in as they stand in the log, each in constant time or in that of its path; a mark that names no turn changes nothing.
 
     A turn is put below the end of the path. `undo` takes the last exchanges of the path, `branch` ends the path at a turn, `choose` leads
-    it through another and on to where it went last from there, `delete` takes a turn and leaves those below it, `set` has settings.
+    it through another and on to where it went last from there, `delete` takes a turn and leaves those below it, `set` has settings,
+    `rate` says whether a reply is a good one.
     """
 
     def __init__(self, events: Iterable[LogTurn | Mark] = ()):
@@ -70,6 +74,8 @@ class ChatTree:
         elif node := self.nodes.get(_id(facts, "turn")):
             if kind == "delete":
                 self._delete(node, bool(facts.get("below")))
+            elif kind == "rate" and "rating" in facts:
+                self._rate(node, facts["rating"])
             elif not node.taken and kind in ("branch", "choose"):
                 self._lead(node.id)
                 self._end = node.id if kind == "branch" else None
@@ -149,6 +155,8 @@ class ChatTree:
             if old := self.nodes.get(_id(facts, key)):
                 kept = old.facts if key == "edits" else {"id": old.id}
                 now = {name: value for name, value in facts.items() if name not in (*BESIDE, "id")}
+                if turn.text != old.turn.text:
+                    old.rating = None  # it was of other words
                 old.turn, old.edited = replace(old.turn, text=turn.text, facts={**kept, **now}), old.edited or key == "edits"
                 return old
         id = _id(turn.facts, "id")
@@ -158,6 +166,7 @@ class ChatTree:
                 id += 1
         parent = self.end
         node = self.nodes[id] = TreeNode(id, parent, replace(turn, id=id))
+        self._rate(node, facts.get("rating"))
         self._below[parent].append(id)
         self._below[id] = []
         self._highest, self._end = max(self._highest, id), None
@@ -194,6 +203,11 @@ class ChatTree:
             beside = next(iter([*swipes[:at][::-1], *swipes[at + 1 :]]), None)
             if (now := follower if follower is not None else beside) is not None:
                 self._chosen[node.parent] = now
+
+    def _rate(self, node: TreeNode, rating: Any) -> None:
+        """What is no rating, and what is rated but no reply that stands, changes nothing."""
+        if node.turn.role == "assistant" and not node.taken and rating in (None, *RATINGS):
+            node.rating = rating
 
     def _take(self, node: TreeNode) -> list[TreeNode]:
         """With all below it."""

@@ -209,7 +209,7 @@ def as_json(log: Log) -> dict[str, Any]:
         "head": log.head,
         "turns": [asdict(turn) for turn in log.turns],
         "taken": [asdict(turn) for turn in log.taken],
-        "tree": [asdict(node.turn) | {"parent": node.parent, "edited": node.edited} for node in log.tree],
+        "tree": [asdict(node.turn) | {"parent": node.parent, "edited": node.edited, "rating": node.rating} for node in log.tree],
         "settings": log.tree.settings,
         "damages": [{"line": damage.line, "reason": damage.reason, "raw": damage.raw.decode(errors="replace")} for damage in log.damages],
     }

@@ -28,6 +28,8 @@ follows the last one of the path that the talk goes, and these comments change t
 `<!-- sources {"beside": 160, "head": [...]} -->` has what sources put into the pinned head from here on, and the tokens kept free for what
 they add to a turn, which stands in each reply as `inserted`.
 A turn whose comment has `"edits": 4` or `"continues": 4` is what turn 4 reads now.
+`<!-- rate {"turn": 4, "rating": "good"} -->` rates the reply 4 good or bad; the last one counts, and null takes it back. It is of the words
+that the reply has then: once it is edited or carried on, it has no rating. A turn with `said_in` has the `"rating"` that it had there.
 """
 
 import json
@@ -41,7 +43,7 @@ import yaml
 VERSION = 1
 FENCE = "---"
 HEADING = re.compile(r"## (\S(?:.*\S)?)\s*")
-BETWEEN = ("reset", "undo", "resume", "title", "branch", "choose", "delete", "set", "sources")
+BETWEEN = ("reset", "undo", "resume", "title", "branch", "choose", "delete", "set", "sources", "rate")
 COMMENT = re.compile(rf"<!-- (user|reply|{'|'.join(BETWEEN)})(?: (\{{.*\}}))? -->\s*")
 REMARK = re.compile(r"<!--.*-->\s*")
 _ESCAPED = re.compile(r"^(\\*)(?=## |<!--)", re.MULTILINE)

@@ -1,6 +1,6 @@
 """From a log back to a conversation: what stands in it, given to the model again with the ids that it sampled."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +9,7 @@ from townhall.conversation import Conversation
 from townhall.errors import PrefillError
 from townhall.language_model import HasTokenizer
 from townhall.logbook import log_syntax
-from townhall.logbook.chat_tree import ChatTree
+from townhall.logbook.chat_tree import ChatTree, Rating
 from townhall.logbook.log_syntax import LogTurn, Mark
 from townhall.prompt import Prompt
 
@@ -102,8 +102,17 @@ def kept_ids(llama: HasTokenizer, prompt: Prompt, model: str | None, turn: LogTu
     return None  # a person has changed it
 
 
-def carried(conversation: Conversation, origin: str) -> str:
-    """The conversation as turns that were said in the log `origin`, for another log to begin with."""
+Ratings = Mapping[tuple[str, str], Rating]  # of answers, by the texts of question and answer
+
+
+def ratings(tree: ChatTree) -> Ratings:
+    """Of the answers on the path."""
+    said = exchanges(node.turn for node in tree.path())
+    return {(question.text, answer.text): rating for question, answer in said if (rating := tree.nodes[answer.id].rating)}
+
+
+def carried(conversation: Conversation, origin: str, rated: Ratings | None = None) -> str:
+    """The conversation as turns that were said in the log `origin`, for another log to begin with; `rated`: as answers were rated there."""
     close, parts = len(conversation.prompt.close_ids), []
     for exchange, states in zip(conversation.exchanges, conversation.source_states, strict=True):
         ids = exchange.reply.ids[: len(exchange.reply.ids) - close]
@@ -111,6 +120,7 @@ def carried(conversation: Conversation, origin: str) -> str:
         parts.append(log_syntax.turn(conversation.persona.user, exchange.user.text, "user", {"said_in": origin}))
         facts |= {"reasoning": exchange.reply.reasoning} if exchange.reply.reasoning else {}
         facts |= {"source_states": dict(states)} if states else {}
+        facts |= {"rating": rating} if (rating := (rated or {}).get((exchange.user.text, exchange.reply.text))) else {}
         facts |= {"identity": dict(conversation.cache.identity), "tokens": list(ids)}
         parts.append(log_syntax.turn(conversation.persona.name, exchange.reply.text, "reply", facts))
     return "".join(parts)

@@ -3,9 +3,12 @@
 import json
 
 import pytest
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
 
 from tests.townhall.cli.test_commands import kept, pool, townhall, turn  # noqa: F401  (two of them are fixtures)
 from townhall.cli import commands
+from townhall.cli.completer import SlashCompleter
 from townhall.errors import CommandError, ContextError, ModelError
 from townhall.logbook.log_reader import read_log
 
@@ -74,6 +77,72 @@ def test_messages_are_deleted_alone_or_with_all_below(pool):  # noqa: F811
     mine.type("/delete #5 below")
     assert mine.said == [("a\n\nb", "Two.")] and [t.text for t in mine.log().turns] == ["a", "b", "Two."]
     assert mine.type("/delete 5")[0] == 2 and mine.type("/delete 1 above")[0] == 2
+
+
+def ratings(log):
+    return {node.id: node.rating for node in log.tree if node.rating}
+
+
+def test_replies_are_rated(pool):  # noqa: F811
+    mine = pool()
+    assert shown(mine, "Hi", "/rate good") == ["reply #2, 'One.', is rated good now"]
+    mine.type("Ho", "/retry", "/rate bad", "/rate good #4")
+    assert ratings(mine.log()) == {2: "good", 4: "good", 5: "bad"} and not mine.log().damages
+    assert shown(mine, "/swipe") == ["  1 Two. (rated good)", "* 2 Three. (rated bad)"]
+    assert "Stacy (2 of 2): Three. (rated bad)" in shown(mine, "/messages 1")[0]
+    assert shown(mine, "/rate off") == ["reply #5, 'Three.', has no rating now"] and ratings(mine.log()) == {2: "good", 4: "good"}
+    mine.type("/edit #2 Uno.")
+    assert ratings(mine.log()) == {4: "good"} and mine.said == kept(mine.log()) == [("Hi", "Uno."), ("Ho", "Three.")]
+    mine.type("Ha")
+    assert mine.prompt() == turn("Hi", "Uno.") + turn("Ho", "Three.") + turn("Ha")
+
+
+@pytest.mark.parametrize(
+    "line, fault",
+    [
+        ("/rate", "takes good, bad or off"),
+        ("/rate fine", "not 'fine'"),
+        ("/rate #2", "takes good, bad or off"),
+        ("/rate good two", "/rate takes the number of a message"),
+        ("/rate good 9", "there is no message #9"),
+        ("/rate good #1", "message #1 is no reply"),
+    ],
+)
+def test_what_cannot_be_rated_is_said_in_one_sentence(pool, line, fault):  # noqa: F811
+    mine = pool()
+    mine.type("Hi")
+    before = mine.chat_state.keeper.path.read_bytes()
+    code, _, err = mine.type(line)
+    assert code == 2 and len(err) == 1 and fault in err[0] and mine.chat_state.keeper.path.read_bytes() == before
+
+
+def test_there_is_something_to_rate_only_after_a_reply(pool):  # noqa: F811
+    with pytest.raises(CommandError, match="no reply to rate yet"):
+        commands.run(pool().chat_state, "/rate good")
+
+
+def test_ratings_go_along_into_another_log(pool, tmp_path):  # noqa: F811
+    mine = pool()
+    mine.type("Hi", "Ho", "/rate good #2", "/rate bad", f"/save {tmp_path / 'saved.md'}")
+    first = mine.chat_state.keeper.path
+    assert ratings(read_log(tmp_path / "saved.md")) == {2: "good", 4: "bad"}
+    mine.type("/branch On", "/rate off #2")
+    assert ratings(mine.log()) == {4: "bad"} and ratings(read_log(first)) == {2: "good", 4: "bad"}
+    mine.type("/reset", "Hu", f"/load {tmp_path / 'saved.md'}", "Ha")
+    assert mine.chat_state.keeper.path != first and ratings(mine.log()) == {2: "good", 4: "bad"}
+
+
+def test_what_is_rated_without_a_log_is_in_the_log_that_is_saved(pool, tmp_path):  # noqa: F811
+    mine = pool(log=False)
+    mine.type("Hi", "/rate good", f"/save {tmp_path / 'saved.md'}")
+    assert ratings(read_log(tmp_path / "saved.md")) == {2: "good"}
+
+
+def test_the_words_of_a_rating_are_completed():
+    def completed(text):
+        return [found.text for found in SlashCompleter(commands.completions()).get_completions(Document(text), CompleteEvent())]
+
+    assert completed("/rat") == ["/rate"] and completed("/rate ") == ["good", "bad", "off"] and completed("/rate b") == ["bad"]
 
 
 def test_the_talk_parts_and_leads_back(pool):  # noqa: F811
@@ -151,7 +220,9 @@ def test_what_a_strategy_does_not_take_changes_nothing(pool):  # noqa: F811
 def test_the_log_of_every_command_replays(townhall, tmp_path):  # noqa: F811
     lines = [
         "Hi there",
+        "/rate bad",
         "/retry",
+        "/rate good #2",
         "/swipe 1",
         "How are you?",
         "/continue",

@@ -53,6 +53,13 @@ def test_what_is_damaged_is_told_and_can_be_looked_at(log, tmp_path):
     assert "Fa\N{REPLACEMENT CHARACTER}ther" in log("show", path, "--damaged")[1]
 
 
+def test_ratings_are_shown_and_exported(log, folder):
+    chat(stdin="One\n/rate good\nTwo\n")
+    code, out, err = log("show", "last")
+    assert code == 0 and out == "User: One\nStacy: One\nUser: Two\nStacy: Two\n" and err.count("(rated good)") == 1
+    assert [turn["rating"] for turn in json.loads(log("export", "last")[1])["tree"]] == [None, "good", None, None]
+
+
 def test_the_folder_can_be_named_by_flag_or_setting(log, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "a.md").write_bytes(spell(*TALK))

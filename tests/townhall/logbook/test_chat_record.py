@@ -19,6 +19,7 @@ OPERATIONS = st.one_of(
     st.tuples(st.sampled_from(["edit", "carry_on"]), st.integers(1, 8), TEXTS),
     st.tuples(st.sampled_from(["branch", "choose", "delete", "cut"]), st.integers(0, 8)),
     st.tuples(st.sampled_from(["undo", "reset"])),
+    st.tuples(st.just("rate"), st.integers(1, 8), st.sampled_from(["good", "bad", None])),
     st.tuples(st.just("set"), st.dictionaries(st.sampled_from(["a", "b"]), st.none() | st.integers() | TEXTS, min_size=1)),
 )
 
@@ -34,6 +35,8 @@ def do(record, operation):
         getattr(record, kind)()
     elif kind == "branch" and (not rest[0] or (node and not node.taken)):
         record.branch(rest[0])
+    elif node and kind == "rate":
+        record.rate(node, rest[1])
     elif node and not node.taken and kind == "edit":
         record.edit(node, rest[1])
     elif node and not node.taken and kind == "carry_on":
@@ -44,7 +47,9 @@ def do(record, operation):
 
 def state(tree):
     """Everything about a tree but the lines of its file."""
-    nodes = [(one.id, one.parent, one.turn.role, one.turn.text, one.turn.facts, one.edited, one.taken) for one in tree.nodes.values()]
+    nodes = [
+        (one.id, one.parent, one.turn.role, one.turn.text, one.turn.facts, one.edited, one.taken, one.rating) for one in tree.nodes.values()
+    ]
     return nodes, [node.id for node in tree.path()], tree.settings, tree.next_id, [turn.id for turn in tree.turns()]
 
 

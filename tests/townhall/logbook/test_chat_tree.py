@@ -79,6 +79,32 @@ def test_an_edited_turn_reads_as_it_was_edited_and_its_first_words_stay_in_the_f
     assert [event.text for event in log.events if not isinstance(event, tuple)] == ["a", "1", "1b", "b", "2", "one", "B"]
 
 
+@pytest.mark.parametrize(
+    "marks, rated",
+    [
+        ([mark("rate", turn=5, rating="good")], {5: "good"}),
+        (
+            [mark("rate", turn=5, rating="good"), mark("rate", turn=2, rating="bad"), mark("rate", turn=5, rating="bad")],
+            {5: "bad", 2: "bad"},
+        ),
+        ([mark("rate", turn=5, rating="good"), mark("rate", turn=5, rating=None)], {}),
+        ([mark("rate", turn=5, rating="good"), mark("choose", turn=2), mark("branch", turn=3)], {5: "good"}),
+        ([mark("rate", turn=5, rating="good"), reply("other", edits=5)], {}),  # it was of other words
+        ([mark("rate", turn=5, rating="good"), reply("2", edits=5)], {5: "good"}),
+        ([mark("rate", turn=5, rating="good"), reply("2 and more", continues=5)], {}),
+        ([mark("rate", turn=5, rating="bad"), reply("other", edits=5), mark("rate", turn=5, rating="good")], {5: "good"}),
+        ([mark("delete", turn=5), mark("rate", turn=5, rating="good")], {}),
+        ([mark("rate", turn=4, rating="good"), mark("rate", turn=9, rating="good"), mark("rate", rating="good")], {}),
+        ([mark("rate", turn=5, rating="good"), *(mark("rate", turn=5, rating=x) for x in ("fine", 1, [], {}, True))], {5: "good"}),
+        ([mark("rate", turn=5, rating="good"), mark("rate", turn=5), mark("rates", turn=5, rating="bad")], {5: "good"}),
+        ([user("c", rating="good"), reply("3", rating="bad"), reply("4", rating=7)], {7: "bad"}),  # as a copied chat has them
+    ],
+)
+def test_the_last_rating_of_a_reply_counts(marks, rated):
+    log = parse((HEAD + "".join([*SWIPED, *marks])).encode(), Path("talk.md"))
+    assert {node.id: node.rating for node in log.tree.nodes.values() if node.rating} == rated and not log.damages
+
+
 def test_a_reply_that_was_carried_on_has_the_facts_of_its_end():
     tree = tree_of(*SWIPED, reply("2 and more", continues=5, tokens=[7, 8, 9], given_tokens=1))
     assert tree.nodes[5].turn.text == "2 and more" and tree.nodes[5].facts["given_tokens"] == 1 and not tree.nodes[5].edited
@@ -109,6 +135,7 @@ def test_who_speaks_twice_is_heard_as_once_where_turns_have_numbers():
 
 
 EVENTS = st.one_of(
+    st.builds(lambda turn, rating: mark("rate", turn=turn, rating=rating), st.integers(1, 9), st.sampled_from(["good", "bad", None])),
     st.sampled_from([user("a"), reply("b"), mark("reset"), mark("undo"), mark("undo", turns=2), mark("branch", turn=0)]),
     st.builds(lambda kind, turn: mark(kind, turn=turn), st.sampled_from(["branch", "choose", "delete"]), st.integers(1, 9)),
     st.builds(lambda turn: mark("delete", turn=turn, below=True), st.integers(1, 9)),
