@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from townhall.adapter_spec import MOST_SCALE
 from townhall.context.source import SourceRole
+from townhall.logbook.chat_tree import Rating
 from townhall.server.requests import FLOATS, MAX_STOPS, MAX_TOP, Context, Listed, RequestModel, SamplerFields, StopText
 
 MAX_TEXT = 1 << 20  # characters; the body's own limit comes before it
@@ -182,6 +183,12 @@ class MessageEdit(DrawnReply):
     text: Text
     copy_: Annotated[bool, Field(alias="copy")] = False
     reply: bool = False
+
+
+class MessageRating(StrictModel):
+    """PUT …/messages/{mid}/rating; null takes a rating back."""
+
+    rating: Rating | None
 
 
 class Draft(StrictModel):

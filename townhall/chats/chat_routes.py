@@ -22,6 +22,7 @@ from townhall.chats.chat_requests import (
     CountedText,
     Draft,
     MessageEdit,
+    MessageRating,
     NewChat,
     NewMessage,
     ReplyRequest,
@@ -84,6 +85,7 @@ class ChatRoutes:
                 Endpoint(
                     "DELETE", MESSAGE, self.delete_message, "Take a message back.", "Change", query={"below": TEXT}, errors=COMMON_ERRORS
                 ),
+                Endpoint("PUT", MESSAGE + "/rating", self.rate, "Rate a reply.", "Change", MessageRating, errors=COMMON_ERRORS),
                 _get(MESSAGE + "/logprobs", self.logprobs, "How likely each token was, and what else was.", "Logprobs", {"top": COUNT}),
                 _post(MESSAGE + "/alternative", self.alternative, "Go on from another token.", "Change", AlternativeRequest, 202),
                 _post(CHAT + "/reply", self.reply, "Another reply, as a swipe.", "Change", ReplyRequest, 202),
@@ -212,6 +214,11 @@ class ChatRoutes:
         """DELETE …/messages/{message}."""
         below = request.query_params.get("below", "false").lower() in ("true", "1")
         return json_response(await (await self._chat(request)).delete_message(_message_id(request), below))
+
+    async def rate(self, request: Request) -> Response:
+        """PUT …/messages/{message}/rating."""
+        asked = await self._read(request, MessageRating)
+        return json_response(await (await self._chat(request)).rate(_message_id(request), asked.rating))
 
     async def logprobs(self, request: Request) -> Response:
         """GET …/messages/{message}/logprobs."""

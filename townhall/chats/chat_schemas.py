@@ -1,5 +1,6 @@
 """Schemas of the replies under /townhall/chats, for the OpenAPI document."""
 
+from townhall.logbook.chat_tree import RATINGS
 from townhall.server.endpoints import COUNT, JSON, TEXT, listed, reference, schema
 
 COMMON_ERRORS = (404, 408, 409, 413, 429, 507)
@@ -60,6 +61,7 @@ _MESSAGE = schema(
         "branches": COUNT,
         "edited": FLAG,
         "greeting": FLAG,
+        "rating": _or_null({"enum": list(RATINGS)}),
         "enriched": _or_null(schema({"own": TEXT, "offered": TEXT})),
         "finish_reason": _MAYBE_TEXT,
         "seed": _or_null({"type": "integer"}),

@@ -31,6 +31,7 @@ def message(tree: ChatTree, node: TreeNode, index: int | None, whole: bool = Fal
         "branches": len(tree.below(node.id)),
         "edited": node.edited,
         "greeting": "greeting" in facts,
+        "rating": node.rating,
         "enriched": enriched(facts),
         "finish_reason": facts.get("finish_reason"),
         "seed": sampler.get("seed") if isinstance(sampler, dict) else None,
@@ -72,7 +73,8 @@ def lean_receipt(receipt: object) -> JSON | None:
 def glances(tree: ChatTree, path: Sequence[TreeNode]) -> list[Glance]:
     """To be compared with those of another moment."""
     return [
-        (node.id, node.turn.text, node.edited, tuple(other.id for other in tree.swipes(node)), len(tree.below(node.id))) for node in path
+        (node.id, node.turn.text, node.edited, node.rating, tuple(other.id for other in tree.swipes(node)), len(tree.below(node.id)))
+        for node in path
     ]
 
 

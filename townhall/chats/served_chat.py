@@ -14,7 +14,7 @@ from townhall.chats.chat_turn import ChatNote, ChatTurn, KnownIds
 from townhall.chats.watched_chat import WatchedChat
 from townhall.logbook import restore
 from townhall.logbook.chat_record import ChatFile, ChatRecord, now
-from townhall.logbook.chat_tree import TreeNode
+from townhall.logbook.chat_tree import Rating, TreeNode
 from townhall.server.errors import APIError
 from townhall.server.job import JobFailed, TextEvent
 from townhall.server.planned_request import PlannedRequest
@@ -147,6 +147,13 @@ class ServedChat(WatchedChat):
             self._tell_begin(generation)
         self._announce(self)
         return change, True
+
+    async def rate(self, message: int, rating: Rating | None) -> JSON:
+        """Say whether a reply is a good one; None takes that back."""
+        node = self.node(message)
+        if node.turn.role != "assistant":
+            raise APIError(400, f"message {message} is the user's, and only replies are rated", "message")
+        return await self._change(lambda record: record.rate(node, rating))
 
     async def set(self, changes: ChatChanges) -> JSON:
         """Title, folder, tags, system prompt, note, settings, model."""

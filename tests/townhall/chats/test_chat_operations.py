@@ -120,6 +120,25 @@ def test_messages_are_deleted_alone_or_with_what_follows(chats):
     )
 
 
+def test_replies_are_rated_each_version_by_itself_and_every_watcher_sees_it(chats):
+    chat = chats()
+    chat.say("Hi"), chat.reply("/reply"), chat.say("Ho")
+    change = chat.call("PUT", "/messages/3/rating", rating="good")
+    assert (change["from"], change["total"], [message["rating"] for message in change["messages"]]) == (1, 4, ["good", None, None])
+    assert chat.watch(lambda name, data: name == "change")[-1][1] == change
+    change = chat.call("PUT", "/messages/2/rating", rating="bad")  # a version that is not on the path
+    assert change["messages"] == [] and chat.call("GET", "/messages/2")["rating"] == "bad"
+    assert chat.call("POST", "/choose", message=2)["messages"][0]["rating"] == "bad"
+    assert {node.id: node.rating for node in chat.log().tree} == {1: None, 2: "bad", 3: "good", 4: None, 5: None}
+    copied = chat.call("POST", "/branch", 201, message=2, chat=True)
+    assert [message["rating"] for message in copied["messages"]] == [None, "bad"]
+    assert chat.call("PUT", "/messages/2/rating", rating=None)["messages"][0]["rating"] is None
+    copied = chat.call("POST", "/branch", 201, message=2, chat=True)
+    assert [message["rating"] for message in copied["messages"]] == [None, None]
+    chat.call("PUT", "/messages/2/rating", rating="good")
+    assert chat.reply("/continue")["message"]["rating"] is None  # it was of the words before
+
+
 def test_a_branch_stays_beside_the_other_and_may_be_a_chat_of_its_own(chats):
     chat = chats()
     chat.say("a"), chat.say("b")
@@ -238,6 +257,10 @@ def test_what_cannot_be_done_changes_nothing(chats):
         ("POST", "/branch", 404, {"message": 9}),
         ("PATCH", "/messages/9", 404, {"text": "x"}),
         ("DELETE", "/messages/9", 404, {}),
+        ("PUT", "/messages/9/rating", 404, {"rating": "good"}),
+        ("PUT", "/messages/1/rating", 400, {"rating": "good"}),
+        ("PUT", "/messages/2/rating", 400, {"rating": "fine"}),
+        ("PUT", "/messages/2/rating", 400, {}),
         ("DELETE", "/messages/x", 404, {}),
         ("GET", "/messages/1/logprobs", 400, {}),
         ("POST", "/messages", 400, {"text": " "}),

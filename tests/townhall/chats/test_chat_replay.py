@@ -59,6 +59,7 @@ def test_every_operation_leaves_a_log_that_repeats_itself(chats, replay):
     chat.reply("/reply", sampler={"temperature": 1.3}, seed=5)
     chat.reply("/continue"), chat.reply("/continue", prefill=" and so")
     chat.call("PATCH", "/messages/2", text="Hello")
+    chat.call("PUT", "/messages/3/rating", rating="bad"), chat.call("PUT", "/messages/5/rating", rating="good")
     chat.say("And now?", prefill="Well,")
     chat.call("POST", "/choose", message=5)
     chat.call("POST", "/branch", message=3)

@@ -325,6 +325,7 @@ export const impersonate = (once = {}) => act((at) => post(`${at}/impersonate`, 
 export const stop = () => act((at) => post(`${at}/stop`), { atOnce: true });
 export const choose = (message) => act((at) => post(`${at}/choose`, { message }));
 export const edit = (message, text, { again = false } = {}) => act((at) => patch(`${at}/messages/${message}`, again ? { text, copy: true, reply: true } : { text }));
+export const setRating = (message, rating) => act((at) => put(`${at}/messages/${message}/rating`, { rating }));
 export const remove = (message, below) => act((at) => del(`${at}/messages/${message}?below=${below}`));
 export const alternative = (message, position, token) => act((at) => post(`${at}/messages/${message}/alternative`, { position, token }));
 export const logprobs = (message) => get(`${base(store.get().chat.id)}/messages/${message}/logprobs?top=5`);

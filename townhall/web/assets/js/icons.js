@@ -6,7 +6,6 @@ const PATHS = {
   search: "M11 4a7 7 0 1 0 0 14 7 7 0 0 0 0-14zm5 12 4 4",
   chat: "M5 5h14a1 1 0 0 1 1 1v9a1 1 0 0 1-1 1h-8l-5 4v-4H5a1 1 0 0 1-1-1V6a1 1 0 0 1 1-1z",
   people: "M9 11a3 3 0 1 0 0-6 3 3 0 0 0 0 6zM3 19c0-3 2.500-5 6-5s6 2 6 5M16 5.500a3 3 0 0 1 0 5.500M18 14.500c2 .7 3 2.200 3 4.500",
-  book: "M5 4h10a3 3 0 0 1 3 3v13H8a3 3 0 0 1-3-3zM5 17a3 3 0 0 1 3-3h10",
   library: "M5 4v16M9 4v16M13 4h3v16h-3zM18.500 5l2.500 14.500",
   chip: "M7 7h10v10H7zM10 3v4M14 3v4M10 17v4M14 17v4M3 10h4M3 14h4M17 10h4M17 14h4",
   settings: "M4 7h9M17 7h3M4 17h3M11 17h9M15 5v4M9 15v4",
@@ -25,6 +24,7 @@ const PATHS = {
   right: "M9 5l7 7-7 7",
   down: "M5 9l7 7 7-7",
   up: "M5 15l7-7 7 7",
+  thumb: "M7 11v9H4v-9zM7 11l4-7a2.500 2.500 0 0 1 2.400 3l-.7 3H18a2 2 0 0 1 2 2.300l-1 6A2 2 0 0 1 17 20H7",
   more: "M6 12h.1M12 12h.1M18 12h.1",
   close: "M6 6l12 12M18 6 6 18",
   menu: "M4 7h16M4 12h16M4 17h16",
@@ -32,16 +32,12 @@ const PATHS = {
   import: "M12 16V5M8 9l4-4 4 4M5 20h14",
   tag: "M4 5h7l9 9-6 6-9-9zM8 8.500v.1",
   folder: "M4 6h6l2 2h8v11H4z",
-  sun: "M12 8a4 4 0 1 0 0 8 4 4 0 0 0 0-8zM12 2v3M12 19v3M2 12h3M19 12h3M5 5l2 2M17 17l2 2M19 5l-2 2M7 17l-2 2",
-  moon: "M20 14A8.500 8.500 0 0 1 10 4a8.500 8.500 0 1 0 10 10z",
   continue: "M5 6l7 6-7 6zM13 6l7 6-7 6z",
   thought: "M8 17a5 5 0 1 1 1-9.900A5 5 0 0 1 18 9a4 4 0 0 1-1 8zM7 20.500v.1",
   warning: "M12 4 2.500 20h19zM12 10v4M12 17v.1",
   link: "M10 14a4 4 0 0 0 6 0l3-3a4 4 0 0 0-6-6l-1 1M14 10a4 4 0 0 0-6 0l-3 3a4 4 0 0 0 6 6l1-1",
   pin: "M9 4h6l-1 6 3 3H7l3-3zM12 13v7",
   target: "M12 4a8 8 0 1 0 0 16 8 8 0 0 0 0-16zM12 9a3 3 0 1 0 0 6 3 3 0 0 0 0-6z",
-  theme: "M12 3a9 9 0 1 0 0 18zM12 3a9 9 0 0 1 0 18",
-  language: "M4 6h10M9 4v2M11 6c-.7 4-3 7-7 9M6 9c1 3 4 5 7 6M12 20l4.500-10L21 20M13.500 17h6",
 };
 
 /** Decorative: whatever holds it has a name of its own. */

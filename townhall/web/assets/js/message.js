@@ -1,6 +1,6 @@
 // One message of either side: its words, its versions, and what can be done with it.
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./html.js";
-import { branch, carryOn, choose, edit, remove, retry } from "./chat_state.js";
+import { branch, carryOn, choose, edit, remove, retry, setRating } from "./chat_state.js";
 import { Button, confirmed, CopyButton, Face, IconButton, Menu } from "./components.js";
 import { onShortcut } from "./keys.js";
 import { Markdown, Plain } from "./markdown.js";
@@ -79,6 +79,8 @@ export const Message = memo(({ message, place, of, last, beforeLast, current, bu
     <${CopyButton} text=${() => message.text} tabindex=${tab} />
     <${IconButton} icon="edit" size=${16} label=${t("message.edit")} tabindex=${tab} disabled=${busy} onClick=${() => setEditing(true)} />
     ${!mine && last && !message.greeting && html`<${IconButton} icon="continue" size=${16} label=${t("message.continue")} tabindex=${tab} disabled=${busy} onClick=${() => carryOn()} />`}
+    ${!mine && !message.greeting && ["good", "bad"].map((rating) => html`<${IconButton} icon="thumb" class=${rating} size=${16} label=${t(`rating.${rating}`)} tabindex=${tab} disabled=${busy}
+      aria-pressed=${message.rating === rating} onClick=${() => setRating(message.id, message.rating === rating ? null : rating)} />`)}
     ${tokens && html`<${IconButton} icon="close" size=${16} label=${t("message.text")} tabindex=${tab} onClick=${() => setTokens(false)} />`}
     <${Menu} label=${t("more")} items=${menu} tab=${tab} />
     ${rate && html`<span class="rate">${t("talk.rate", { tokens: rate.tokens, rate: Math.round(rate.rate * 10) / 10 })}</span>`}

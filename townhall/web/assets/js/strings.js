@@ -187,6 +187,7 @@ export const STRINGS = {
     "Diese Nachricht und alles danach verlassen das Gespräch. Das Protokoll behält sie als zurückgenommen."],
   "message.probabilities": ["Token probabilities", "Token-Wahrscheinlichkeiten"],
   "message.text": ["Back to the text", "Zurück zum Text"],
+  "rating.good": ["Good reply", "Gute Antwort"], "rating.bad": ["Bad reply", "Schlechte Antwort"],
   "swipe.previous": ["Previous version", "Vorige Fassung"],
   "swipe.next": ["Next version", "Nächste Fassung"],
   "swipe.another": ["Another version", "Weitere Fassung"],
