@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -36,17 +36,28 @@ def data() -> None:
 
 @data.command(
     "from-logs",
-    help="Take conversations out of the logs.",
+    help="Take conversations out of the logs. Replies are rated by /rate in a chat, and by the thumbs on the page.",
     epilog="Example: townhall data from-logs stacy.jsonl --persona stacy --min-replies 2",
 )
 @out_argument
 @click.option("--persona", "personas", multiple=True, metavar="NAME", help="only of this one; several flags, several personas")
 @click.option("--min-replies", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="of a conversation")
 @click.option("--max-characters", type=click.IntRange(min=1), metavar="N", help="a conversation ends before the first longer reply")
-@click.option("--preferences", is_flag=True, help="instead: answers that were retried or taken back, beside what took their place")
+@click.option(
+    "--rating",
+    type=click.Choice(["good", "not-bad"]),
+    help="not-bad: a conversation ends before its first reply rated bad; good: also with its last reply rated good, else it is left out",
+)
+@click.option("--preferences", is_flag=True, help="instead: replies rated bad, retried or taken back, beside the better one")
 @click.option("--log-to", "folder", type=click.Path(path_type=Path), metavar="FOLDER", help="where the logs are  [default: as log's]")
 def from_logs(
-    out: Path, personas: tuple[str, ...], min_replies: int, max_characters: int | None, preferences: bool, folder: Path | None
+    out: Path,
+    personas: tuple[str, ...],
+    min_replies: int,
+    max_characters: int | None,
+    rating: Literal["good", "not-bad"] | None,
+    preferences: bool,
+    folder: Path | None,
 ) -> None:
     from townhall.cli.log import open_index
     from townhall.data.data_checks import without_duplicates
@@ -56,8 +67,10 @@ def from_logs(
     index = open_index(folder)
     paths = [index.folder / entry.name for entry in index.entries()]
     wanted = frozenset(name.lower() for name in personas)
-    found = preferences_of_logs(paths, wanted) if preferences else chats_of_logs(paths, wanted, min_replies, max_characters or 0)
-    chats = list(found) if preferences else without_duplicates(list(found))
+    if preferences:
+        chats = list(preferences_of_logs(paths, wanted, rating))
+    else:
+        chats = without_duplicates(list(chats_of_logs(paths, wanted, min_replies, max_characters or 0, rating)))
     if not chats:
         refuse(f"no conversation in {index.folder} is as the flags ask; townhall log list names what is there")
     written = write_chats(chats, out, "preference" if preferences else "chat")

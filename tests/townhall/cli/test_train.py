@@ -157,6 +157,28 @@ def test_logs_become_data(tmp_path: Path, capfd) -> None:
     assert "no conversation in" in capfd.readouterr().err and not (tmp_path / "none.jsonl").exists()
 
 
+def test_logs_become_data_by_rating(tmp_path: Path, capfd) -> None:
+    from tests.townhall.logbook.test_log_syntax import HEAD, TALK, spell
+    from townhall.logbook.log_syntax import mark
+
+    rated = mark("rate", {"turn": 2, "rating": "good"}) + mark("rate", {"turn": 4, "rating": "bad"})
+    (tmp_path / "one.md").write_bytes(spell(*TALK, head=HEAD | {"id": "one"}) + rated.encode())
+    command = ["data", "from-logs", str(tmp_path / "out.jsonl"), "--log-to", str(tmp_path)]
+    for flags, turns in ([], 4), (["--rating", "not-bad"], 2), (["--rating", "good"], 2):
+        assert main([*command, *flags]) == 0
+        (line,) = (tmp_path / "out.jsonl").read_text().splitlines()
+        assert [message["content"] for message in json.loads(line)["messages"]] == [text for _, text in TALK[:turns]]
+    capfd.readouterr()
+    assert main([*command, "--rating", "good", "--min-replies", "2"]) == 2 and "no conversation in" in capfd.readouterr().err
+    assert main([*command, "--rating", "fine"]) == 2 and "'fine' is not one of 'good', 'not-bad'" in capfd.readouterr().err
+    swiped = mark("branch", {"turn": 3}) + spell(("reply", "Close."))[len(spell()) :].decode() + mark("rate", {"turn": 5, "rating": "good"})
+    with (tmp_path / "one.md").open("a") as file:
+        file.write(swiped)
+    assert main([*command, "--preferences", "--rating", "good"]) == 0
+    (line,) = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert [json.loads(line)[key][-1]["content"] for key in ("prompt", "chosen", "rejected")] == [TALK[2][1], "Close.", TALK[3][1]]
+
+
 def test_what_is_shown() -> None:
     assert (clock(61), clock(7322)) == ("1:01", "2:02:02")
     assert sparkline([4.0, 2.0, 1.0]) == "█▃▁" and sparkline([1.0]) == "▁"
