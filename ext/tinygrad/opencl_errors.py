@@ -73,6 +73,11 @@ def _explain_build(build: Any) -> Any:
             if DEBUG >= 2:
                 print(f"{device.device}: {obj.name}\n{error}", file=sys.stderr)
             first = next((line for line in log if "error" in line and "OpenCL Compile Error" not in line), log[-1] if log else "no log")
+            if "unknown target CPU" in first:  # a PoCL whose LLVM is older than the processor
+                raise BuildError(
+                    f"{device.device}: {info_of(device).driver} does not know this processor and cannot compile for it; "
+                    f"install a newer one, or run with CPU=1, which needs no OpenCL"
+                ) from error
             raise BuildError(
                 f"{device.device}: {info_of(device).driver} cannot build the kernel {obj.name} ({_short(first)}); "
                 f"DEBUG=2 shows its log, KERNELS=0 does without our own kernels, CPU=1 without OpenCL"

@@ -160,6 +160,7 @@ def devices(registered: Path, vendor: Path, cache: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.usefixtures("opencl")
 @pytest.mark.parametrize("with_pocl", [False, True])
 def test_gpu_1_runs_on_an_unregistered_library_and_pocl_stays_listed(vendor, tmp_path, with_pocl):
     if toolchain.likely_accelerators():

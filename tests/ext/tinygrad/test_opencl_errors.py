@@ -4,10 +4,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from ext.tinygrad import opencl_loader
+from ext.tinygrad import opencl_errors, opencl_loader
 from tests.reference.tiny import make_tiny_gguf
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -51,6 +53,7 @@ def test_without_loader_platform_or_device_nothing_else_takes_their_place(enviro
     assert words in done.stderr and "CPU=1" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.usefixtures("opencl")
 def test_gpu_1_where_opencl_is_a_cpu_says_so_and_claims_no_gpu(model):
     if opencl_loader.system_drivers():
         pytest.skip("this machine may have a GPU")
@@ -92,6 +95,7 @@ def refused(what: str, **environment: str) -> "subprocess.CompletedProcess[str]"
     return done
 
 
+@pytest.mark.usefixtures("opencl")
 def test_a_kernel_that_cannot_be_built_is_one_sentence():
     info = refused("broken").stderr
     sentences = [line for line in info.splitlines() if line.startswith("townhall: ")]
@@ -100,6 +104,16 @@ def test_a_kernel_that_cannot_be_built_is_one_sentence():
     assert "OpenCL Compile Error" in refused("broken", DEBUG="2").stderr
 
 
+def test_a_driver_older_than_the_processor_is_named(monkeypatch):
+    def build(self: Any, device: Any, obj: Any) -> None:
+        raise RuntimeError("OpenCL Compile Error\n\nerror: unknown target CPU 'generic'")
+
+    monkeypatch.setattr(opencl_errors, "info_of", lambda device: SimpleNamespace(driver="PoCL 3.0"))
+    with pytest.raises(opencl_errors.BuildError, match="PoCL 3.0 does not know this processor .* CPU=1"):
+        opencl_errors._explain_build(build)(None, SimpleNamespace(device="CL"), SimpleNamespace(name="E_5"))
+
+
+@pytest.mark.usefixtures("opencl")
 def test_missing_memory_is_one_sentence_with_need_and_supply():
     info = refused("greedy").stderr
     assert len(info.splitlines()) == 1
