@@ -89,7 +89,6 @@ def test_speculation_says_what_decoding_alone_says(llama: Llama) -> None:
 
 
 def test_rows_through_an_adapter_are_computed_as_alone(llama: Llama) -> None:
-    """Where a set has no such passes, each conversation goes its own way."""
     random, shapes = np.random.default_rng(5), adaptable_shapes(llama.config)
     matrices = {
         name: LowRank(random.standard_normal((8, cols), np.float32), random.standard_normal((rows, 8), np.float32), 0.02)
@@ -103,9 +102,8 @@ def test_rows_through_an_adapter_are_computed_as_alone(llama: Llama) -> None:
     alone.model = through.adapters.model
     for cache in (*caches, alone):
         llama.prefill(prompt, cache)
-    shared = [llama.engine.sharing.shares(cache) for cache in caches]
-    if all(shared):
-        llama.compute_ahead([NextTokens(cache, prompt[:1], through.adapters.model) for cache in caches])
+    assert all(llama.engine.sharing.shares(cache) for cache in caches)
+    llama.compute_ahead([NextTokens(cache, prompt[:1], through.adapters.model) for cache in caches])
     expected = llama.engine.step(prompt[0], alone).copy()
     for cache in caches:
         np.testing.assert_array_equal(llama.engine.step(prompt[0], cache), expected)
