@@ -8,7 +8,7 @@ from tinygrad.dtype import DType
 
 from ext.tinygrad.graph.pool import thread_count
 from ext.tinygrad.kernels.cpu.cpu_low_rank import by_row, change_macros, change_tensors, element, ranks
-from ext.tinygrad.kernels.cpu.cpu_source import launch, matmul_source, missing_instructions, plain_source
+from ext.tinygrad.kernels.cpu.cpu_source import experts_source, launch, matmul_source, missing_instructions, plain_source
 from ext.tinygrad.kernels.low_rank import AdaptedWeight, packed
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.packed.formats import GROUP, LAYOUT, Format
@@ -27,6 +27,7 @@ QUANTISED_CHUNK = 64  # and of one over 8-bit blocks, whose scales and weights a
 PREFILL_CHUNK = 32
 PREFILL_ROWS = 48  # query rows (tokens x heads of a group) of an attention task: three AVX-512 vectors or six AVX2 ones
 ROW_SIZES = (2, 4, 6, 8, 12, 16)  # rows of a pass over several conversations; no more than MOST_ROWS of c/tile.h
+GROUP_SIZES = (16, 4, 1)  # pairs of an expert multiplied at once: no more than MOST_ROWS of c/tile.h, so that each is summed as one alone
 ATTEND_TASKS = 12  # tasks of decode attention at least; a long cache is split between the tasks of a kv head
 
 
@@ -196,56 +197,57 @@ class CPUKernels:
         out: Tensor | None = None,
         activation: str = "silu",
     ) -> Tensor:
-        (T, cols), E, pairs = x.shape, routing.experts, x.shape[0] * routing.used
+        (T, cols), E = x.shape, routing.experts
         hidden = w_gate.shape[0] // E
         assert hidden % GROUP == 0 and cols % GROUP == 0, "experts would share a group of rows"
-        ids, shares = self._route(self.norm_linear(x, norm, eps, router), routing)
-        inputs = self._rows(x, norm, eps, [w_gate, w_up])
-        units = Tensor.empty(pairs, hidden, dtype=dtypes.float32, device=x.device)
-        macros: dict[str, object] = {"EXPERTS": E, "USED": routing.used, "PAIRS": pairs, "ACTIVATION": activation}
-        (units,) = self._experts([w_gate, w_up], hidden, cols, macros | {"GATED": 1}, [units], [*inputs, w_gate.data, w_up.data, ids])
-        inputs = self._rows(units, None, 0.0, [w_down])
+        ids, shares, places = self._route(self.norm_linear(x, norm, eps, router), routing)
+        units = Tensor.empty(T * routing.used, hidden, dtype=dtypes.float32, device=x.device)
         if out is None:
             out = Tensor.empty(T, cols, dtype=dtypes.float32, device=x.device)
-        return self._experts([w_down], cols, hidden, macros | {"GATED": 0}, [out], [*inputs, w_down.data, ids, shares, residual])[0]
+        gated: dict[str, object] = {"GATED": 1, "ACTIVATION": activation}
+        units = self._experts(x, norm, eps, [w_gate, w_up], routing, gated, units, places, [ids, places])
+        return self._experts(units, None, 0.0, [w_down], routing, {"GATED": 0}, out, places, [ids, places, shares, residual])
 
     def _route(self, logits: Tensor, routing: Routing) -> list[Tensor]:
+        """Experts and their shares (T, used), and the places where pairs of a token and an expert are multiplied: c/route.c."""
         T = logits.shape[0]
         ids = Tensor.empty(T, routing.used, dtype=dtypes.int32, device=logits.device)
         shares = Tensor.empty(T, routing.used, dtype=dtypes.float32, device=logits.device)
+        places = Tensor.empty(3, T * routing.used, dtype=dtypes.int32, device=logits.device)
         macros = {"TOKENS": T, "EXPERTS": routing.experts, "USED": routing.used, "NORMALIZE": int(routing.normalize)}
-        return self._launch(plain_source("route", ["route.c"], macros), "route", 1, [ids, shares], [logits])
-
-    def _rows(self, x: Tensor, norm: Tensor | None, eps: float, weights: Sequence[PackedMatrix]) -> list[Tensor]:
-        """Each row by itself, in the forms that these weights read."""
-        rows, cols = x.shape
-        found = []
-        for floating in sorted({bool(w.format.element) for w in weights}):
-            tasks = max(1, rows // 4)
-            macros = {"ROWS": rows, "COLS": cols, "TASKS": tasks, "NORM": int(norm is not None), "EPS": float(eps)}
-            source = plain_source("rows", ["activations.h", "rows.c"], macros | {"FLOAT_INPUT": int(floating)})
-            out = Tensor.empty(rows * (4 * cols if floating else activation_bytes(1, cols)), dtype=dtypes.uint8, device=x.device)
-            found += self._launch(source, "rows", tasks, [out], [x] if norm is None else [x, norm])
-        return found
+        macros |= {"PAIRS": T * routing.used, "GROUP_SIZES": ", ".join(map(str, _group_sizes(T)))}
+        return self._launch(plain_source("route", ["route.c"], macros), "route", 1, [ids, shares, places], [logits])
 
     def _experts(
         self,
+        x: Tensor,
+        norm: Tensor | None,
+        eps: float,
         weights: Sequence[PackedMatrix],
-        rows: int,
-        cols: int,
+        routing: Routing,
         macros: dict[str, object],
-        outputs: Sequence[Tensor],
-        inputs: Sequence[Tensor],
-    ) -> list[Tensor]:
-        """experts.c over weights whose experts are (rows, cols) each."""
-        for i, weight in enumerate(weights):
-            macros |= {f"EXPERT_BYTES_{i}": weight.format.nbytes(rows, cols)}
-            macros |= {f"INPUT_ROW_{i}": 4 * cols if weight.format.element else activation_bytes(1, cols)}
-        groups = rows // GROUP
-        tasks = min(MAX_TASKS, groups) // 4 * 4 or groups
-        shared = {"TOKENS": 1, "COLS": cols, "NORM": 0, "EPS": 0.0, "PREPARED": 1, "OUT_ROWS": rows, "SPLIT": tasks}
-        source = matmul_source("experts.c", "experts", [w.format for w in weights], shared | macros)
-        return self._launch(source, "experts", tasks, outputs, inputs)
+        out: Tensor,
+        places: Tensor,
+        more: Sequence[Tensor],
+    ) -> Tensor:
+        """rows.c and experts.c: pairs' activations, and their products with the experts that are used."""
+        pairs, cols, rows = places.shape[1], weights[0].shape[1], out.shape[1]
+        formats, norms, inputs = [w.format for w in weights], [] if norm is None else [norm], list[Tensor]()
+        macros = macros | {"COLS": cols, "USED": routing.used, "PAIRS": pairs, "EPS": float(eps), "NORM": len(norms)}
+        places_read = 1 if x.shape[0] == 1 else pairs  # one token's activations serve all of its experts
+        for floating in sorted({bool(form.element) for form in formats}):
+            tasks, nbytes = max(1, places_read // 8), _place_bytes(cols, floating)
+            of_rows = {"TASKS": tasks, "FLOAT_INPUT": int(floating), "GATHERED": macros["GATED"], "PLACE_BYTES": f"{nbytes}L"}
+            of_rows |= {"ROWS": places_read}
+            source = plain_source("rows", ["activations.h", "rows.c"], macros | of_rows)
+            to = Tensor.empty(places_read * nbytes, dtype=dtypes.uint8, device=x.device)
+            inputs += self._launch(source, "rows", tasks, [to], [x, *norms, places])
+        tasks = _even(min(MAX_TASKS, rows // GROUP))
+        macros |= {"OUT_ROWS": rows, "TASKS": tasks}
+        macros |= {f"EXPERT_BYTES_{i}": f"{form.nbytes(rows, cols)}L" for i, form in enumerate(formats)}
+        by_place = [_place_bytes(cols, bool(form.element)) if places_read == pairs else 0 for form in formats]
+        source = experts_source(formats, _group_sizes(pairs // routing.used), by_place, macros)
+        return self._launch(source, "experts", tasks, [out], [*inputs, *(w.data for w in weights), *more])[0]
 
     def norm_residual(self, x: Tensor, norm: Tensor, eps: float, residual: Tensor, out: Tensor | None = None) -> Tensor:
         return self._normed(x, norm, eps, {"RESIDUAL": 1, "CENTRED": 0, "BIAS": 0}, [residual], out)
@@ -323,6 +325,20 @@ def activation_bytes(T: int, cols: int) -> int:
     return cols // 32 * (52 if T == 1 else 52 * T + 64)
 
 
+def _place_bytes(cols: int, floating: bool) -> int:
+    """That a pair of a token and an expert takes of the input of c/experts.c, whichever group it is in."""
+    return 4 * cols if floating else max(activation_bytes(size, cols) // size for size in GROUP_SIZES)
+
+
+def _group_sizes(T: int) -> list[int]:
+    """Pairs of one expert that are multiplied at once, of T tokens."""
+    return [size for size in GROUP_SIZES if size <= T]
+
+
+def _even(tasks: int) -> int:
+    return tasks // 4 * 4 if tasks >= 4 else max(1, tasks)
+
+
 def _tasks(T: int, weights: Sequence[PackedMatrix]) -> int:
     """Four or eight tasks at least where there is work for them, so that two to eight threads share it evenly."""
     if T == 1:
@@ -332,8 +348,7 @@ def _tasks(T: int, weights: Sequence[PackedMatrix]) -> int:
             n = min(n, max(4, thread_count()))
     else:
         n = T * sum(w.shape[0] * w.shape[1] for w in weights) // TASK_MACS
-    n = min(n, MAX_TASKS, sum(-(-w.shape[0] // GROUP) for w in weights))
-    return n // 4 * 4 if n >= 4 else max(1, n)
+    return _even(min(n, MAX_TASKS, sum(-(-w.shape[0] // GROUP) for w in weights)))
 
 
 def _project(formats: Sequence[Format]) -> str:

@@ -65,8 +65,8 @@ def _read(name: str) -> str:
     return (Path(__file__).parent / "c" / name).read_text()
 
 
-def _format(form: Format, more: Sequence[str] = ()) -> str:
-    """The functions of one weight format, tile_<name> and row_<name>, and what `more` files define of it."""
+def _format(form: Format, more: Sequence[str] = (), suffix: str = "") -> str:
+    """The functions of one weight format, tile_<name><suffix> and row_<name><suffix>, and what `more` files define of it."""
     macros: dict[str, object]
     if form.as_stored:
         macros, header = {"KIND": ("f32", "f16", "bf16").index(form.element)}, "rows_tile.h"
@@ -83,7 +83,7 @@ def _format(form: Format, more: Sequence[str] = ()) -> str:
             "CODEBOOK": int(form.codebook),
         }
         header = "integer_tile.h"
-    lines = [f"#define FORMAT(x) x##_{form.name}", *(f"#define {k} {v}" for k, v in macros.items()), _read(header)]
+    lines = [f"#define FORMAT(x) x##_{form.name}{suffix}", *(f"#define {k} {v}" for k, v in macros.items()), _read(header)]
     lines += [_read(name) for name in more]
     return "\n".join([*lines, "#undef FORMAT", *(f"#undef {k}" for k in macros)])
 
@@ -93,6 +93,34 @@ OWN_HEADERS = {"qkv.c": ("cache.h", "place.h", "rotate.h"), "training/linear_bac
 
 def matmul_source(file: str, entry: str, formats: Sequence[Format], macros: Mapping[str, object]) -> str:
     """A kernel whose weights have these formats: TILE_i, ROW_i and INPUT_i stand for those of weight i."""
+    defines = _inputs(entry, formats) | NO_CHANGES | dict(macros)
+    for i, form in enumerate(formats):
+        defines |= {f"TILE_{i}": f"tile_{form.name}", f"ROW_{i}": f"row_{form.name}"}
+    distinct = {f.name: f for f in formats}.values()
+    head = [_defines(defines), *map(_read, ["simd.h", "activations.h", "tile.h"] + ["low_rank.h"] * ("CHANGE" in macros))]
+    own = [_read(name) for name in OWN_HEADERS.get(file, ())]
+    more = ("training/columns.h",) if file == "training/linear_backward.c" else ()
+    return "\n".join([*head, *(_format(f, more) for f in distinct), _read("inputs.h"), *own, _read(file)])
+
+
+def experts_source(formats: Sequence[Format], sizes: Sequence[int], place_bytes: Sequence[int], macros: Mapping[str, object]) -> str:
+    """experts.c over weights of these formats, whose tiles take each of `sizes` pairs; a pair takes `place_bytes` of each one's input."""
+    defines = _inputs("experts", formats) | {"PREPARED": 1, "TOKENS": sizes[0]} | dict(macros)
+    inputs = [f"INPUT_{i} + (p) * {nbytes}L" for i, nbytes in enumerate(place_bytes)] + ["0"]
+    call = f"(out, p, pairs, shares, group, w, up, {inputs[0]}, {inputs[1]});"
+    calls = " else ".join(f"if (size == {size}) multiply_{size}{call}" for size in sizes)
+    defines["EACH_SIZE(size, out, p, pairs, shares, group, w, up)"] = calls
+    parts = [_defines(defines), *map(_read, ["simd.h", "activations.h", "tile.h"])]
+    distinct = {f.name: f for f in formats}.values()
+    for size in sizes:
+        of_size = {"TOKENS": size, "SIZED(x)": f"x##_{size}"} | {f"TILE_{i}": f"tile_{f.name}_{size}" for i, f in enumerate(formats)}
+        parts += [f"#undef {name.split('(')[0]}" for name in of_size]
+        parts += [_defines(of_size), *(_format(f, suffix=f"_{size}") for f in distinct), _read("experts_group.h")]
+    return "\n".join([*parts, _read("inputs.h"), _read("experts.c")])
+
+
+def _inputs(entry: str, formats: Sequence[Format]) -> dict[str, object]:
+    """What every kernel with weights of these formats defines."""
     integer, floating = any(f.bits for f in formats), any(f.element for f in formats)
     defines: dict[str, object] = {
         "ENTRY": entry,
@@ -100,17 +128,8 @@ def matmul_source(file: str, entry: str, formats: Sequence[Format], macros: Mapp
         "INTEGER_INPUT": int(integer),
         "FLOAT_INPUT": int(floating),
         "PREPARED": 0,
-        **NO_CHANGES,
-        **macros,
     }
-    for i, form in enumerate(formats):
-        defines |= {f"TILE_{i}": f"tile_{form.name}", f"ROW_{i}": f"row_{form.name}"}
-        defines[f"INPUT_{i}"] = "float_input" if form.element else "integer_input"
-    distinct = {f.name: f for f in formats}.values()
-    head = [_defines(defines), *map(_read, ["simd.h", "activations.h", "tile.h"] + ["low_rank.h"] * ("CHANGE" in macros))]
-    own = [_read(name) for name in OWN_HEADERS.get(file, ())]
-    more = ("training/columns.h",) if file == "training/linear_backward.c" else ()
-    return "\n".join([*head, *(_format(f, more) for f in distinct), _read("inputs.h"), *own, _read(file)])
+    return defines | {f"INPUT_{i}": "float_input" if form.element else "integer_input" for i, form in enumerate(formats)}
 
 
 def plain_source(entry: str, files: Sequence[str], macros: Mapping[str, object]) -> str:

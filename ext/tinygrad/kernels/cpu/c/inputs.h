@@ -1,7 +1,7 @@
 // What a matmul kernel reads: for one token the row itself, normed and quantised on the task's own stack (cheaper than another launch);
 // for more, what prepare.c has laid out. INTEGER_INPUT and FLOAT_INPUT say which forms the kernel's weights need, NORM whether a norm is applied.
 
-#if PREPARED  // rows of single tokens (rows.c)
+#if PREPARED  // rows of experts' pairs (rows.c)
 #if INTEGER_INPUT && FLOAT_INPUT
 #define INPUTS const u8 *restrict integer_input, const u8 *restrict float_input
 #elif INTEGER_INPUT
