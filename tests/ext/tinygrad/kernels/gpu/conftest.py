@@ -3,14 +3,7 @@ import os
 import pytest
 
 
-@pytest.fixture(autouse=True, scope="package")
-def _needs_opencl() -> None:
-    from ext.tinygrad.backend import describe_device
-    from ext.tinygrad.toolchain import BackendError
-
-    if os.environ.get("TEST_GPU"):
-        return
-    try:
-        describe_device("CL")
-    except BackendError as error:
-        pytest.skip(str(error))
+@pytest.fixture(autouse=True)
+def _needs_opencl(request: pytest.FixtureRequest) -> None:
+    if not os.environ.get("TEST_GPU") and not request.node.get_closest_marker("cuda_compile"):
+        request.getfixturevalue("opencl")
