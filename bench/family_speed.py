@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from tinygrad import dtypes
 
 from app.models.llama import Llama
 from app.models.llama.checkpoint.checkpoint import StoredMatrix, expected_shapes
@@ -97,7 +98,7 @@ def load(config: LlamaConfig, type: str, device: str) -> Llama:
     kernels = kernels_for(device)
     model = Transformer.from_checkpoint(RandomCheckpoint(config, type), kernels, device, cache_rows(WINDOW), max_context=WINDOW)
     tokenizer: Any = SimpleNamespace(stop_ids=frozenset(), undecodable=lambda rows: ())
-    return Llama(model, tokenizer, WINDOW, device, "float16", "random")
+    return Llama(model, tokenizer, WINDOW, device, dtypes.float16, "random")
 
 
 def plain(config: LlamaConfig) -> LlamaConfig:
