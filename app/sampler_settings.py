@@ -6,6 +6,7 @@ or in `app/models/llama/full_chain.py` where most people leave it off. docs/samp
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -40,7 +41,7 @@ class Declared:
             return len(value) <= MOST_TEXTS and all(isinstance(text, str) and 0 < len(text) <= LONGEST_TEXT for text in value)
         bounds = self.bounds
         return (
-            math.isfinite(value)
+            abs(value) <= sys.float_info.max  # false of NaN; math.isfinite fails where an int is larger
             and value >= bounds.get("ge", -math.inf)
             and value > bounds.get("gt", -math.inf)
             and value <= bounds.get("le", math.inf)

@@ -3,7 +3,6 @@
 Format: https://github.com/ml-explore/mlx-lm, its package tuner.
 """
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from app.models.llama.checkpoint.files import FLOATS, StoredTensor, read_json
 from app.models.llama.checkpoint.safetensors import read_safetensors
 from app.models.llama.config import LlamaConfig
 from app.models.llama.lora.adapter import Adapter, AdapterError, LowRank, checked
-from app.models.llama.lora.peft_config import CONFIG
+from app.models.llama.lora.peft_config import CONFIG, MOST_NUMBER
 from app.models.llama.lora.peft_folder import half_split, modules_of
 from app.models.llama.sanitize import clipped, quoted
 
@@ -40,7 +39,7 @@ def read_mlx(folder: Path, config: LlamaConfig) -> Adapter:
         raise fail(f"is of the fine_tune_type {quoted(kind)}, where Townhall reads lora and dora", "train an adapter")
     parameters = settings.get("lora_parameters", {})
     scale = parameters.get("scale", DEFAULT_SCALE) if isinstance(parameters, dict) else None
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale):
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not abs(scale) < MOST_NUMBER:
         raise fail(f"belongs to an {CONFIG} with the scale {quoted(scale)}, which is no number")
     found: dict[str, dict[str, StoredTensor]] = {}
     for key, tensor in read_safetensors(path).items():

@@ -17,6 +17,7 @@ from app.models.llama.sanitize import quoted
 CONFIG = "adapter_config.json"
 T = TypeVar("T")
 MAX_RANK = 1 << 16
+MOST_NUMBER = 1e30  # of an alpha or a scale; NaN is not below it, and an int of any size can be compared
 MAX_LIST = 1 << 12
 # say nothing about what is computed: where it came from, how it was trained and initialised
 NOTES = {"base_model_name_or_path", "revision", "task_type", "inference_mode", "auto_mapping", "peft_version", "lora_dropout"}
@@ -116,7 +117,7 @@ def read_peft_config(path: Path) -> PeftConfig:
         return bool(value)
 
     def number(value: Any, what: str) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < MOST_NUMBER:
             raise fail(f"gives {what} as {quoted(value)}, which is no number")
         return float(value)
 

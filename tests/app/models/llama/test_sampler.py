@@ -136,6 +136,7 @@ def test_the_whole_vocabulary_stays_in_float32(monkeypatch: pytest.MonkeyPatch) 
         {"temperature": -0.1},
         {"temperature": float("nan")},
         {"temperature": float("inf")},
+        {"temperature": 10**400},
         {"top_k": -1},
         {"top_p": 0.0},
         {"top_p": 1.1},

@@ -173,6 +173,7 @@ def test_an_adapter_of_mlx_is_read(config_of: Callable[[str], Any], tmp_path: Pa
         ({"fine_tune_type": "full"}, "'full'"),
         ({"fine_tune_type": "dora"}, "needs lora_a, lora_b and m"),
         ({"lora_parameters": {"scale": "x"}}, "no number"),
+        ({"lora_parameters": {"scale": 10**400}}, "no number"),
         ({"lora_parameters": None}, "no number"),
     ],
 )

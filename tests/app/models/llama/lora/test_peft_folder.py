@@ -90,6 +90,7 @@ Q = "base_model.model.model.layers.0.self_attn.q_proj."
         ({"r": 0}, {}, "a whole number"),
         ({"r": True}, {}, "a whole number"),
         ({"lora_alpha": "8"}, {}, "no number"),
+        ({"alpha_pattern": {"q_proj": 10**400}}, {}, "no number"),
         ({"use_rslora": "yes"}, {}, "neither true nor false"),
         ({"peft_type": "IA3"}, {}, "'IA3'"),
         ({"task_type": "SEQ_CLS"}, {}, "'SEQ_CLS'"),
