@@ -6,6 +6,7 @@ import zlib
 from dataclasses import dataclass, field
 from typing import IO, Any
 
+from app.models.llama.sanitize import clipped
 from townhall.characters import bounded_json, card_knowledge
 from townhall.characters.errors import CardError
 from townhall.characters.png_chunks import picture_suffix
@@ -57,7 +58,7 @@ def read(file: IO[bytes], where: str) -> CharxFile:
             documents = card_knowledge.chosen(names, folders, lambda name: _document(archive, names[name], where)) if folders else {}
             left = sum(not info.is_dir() for info in names.values()) - 1 - bool(picture) - len(documents)
     except BROKEN as error:
-        raise CardError(f"{where} is a zip that cannot be read: {str(error) or 'it is cut short'}; export it anew") from error
+        raise CardError(f"{where} is a zip that cannot be read: {clipped(error) or 'it is cut short'}; export it anew") from error
     notes = [f"{left} other file{'s' if left > 1 else ''} of the archive {'are' if left > 1 else 'is'} not kept"] if left else []
     return CharxFile(card, picture, documents, notes)
 

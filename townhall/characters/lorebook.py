@@ -11,6 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from app.models.llama.sanitize import clipped
 from townhall.characters import bounded_json
 from townhall.characters.decorators import Value
 from townhall.characters.decorators import split as split_decorators
@@ -137,7 +138,7 @@ class Lorebook:
         listed = entries.items() if isinstance(entries, dict) else enumerate(entries)
         read: dict[str, LoreEntry] = {}
         for at, entry in listed:
-            made = _entry(entry, title, str(at), f"{where}: entry {at} of the lorebook")
+            made = _entry(entry, title, str(at), f"{where}: entry {clipped(at, 40)} of the lorebook")
             read[made.id] = replace(made, uid=f"{made.uid}#{at}") if made.id in read else made
         if sum(len(entry.keys) + len(entry.secondary_keys) for entry in read.values()) > MAX_KEYS:
             raise LorebookError(f"{where} has more than {MAX_KEYS:,} keys; split it")

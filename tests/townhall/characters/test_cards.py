@@ -234,3 +234,14 @@ def test_a_chunk_that_claims_more_than_there_is_is_cut_short():
     with pytest.raises(CardError, match="cut short: a chunk of 100,000,000 bytes has"):
         from_bytes(broken, "x")
     assert card_files.OURS == ("chara", "ccv3")
+
+
+def test_a_zip_whose_names_disagree_is_one_short_sentence(tmp_path):
+    with zipfile.ZipFile(path := tmp_path / "ada.charx", "w") as archive:
+        archive.writestr("card.json", "{" + " " * 5000)
+    whole = bytearray(path.read_bytes())
+    whole[26:28] = struct.pack("<H", 3000)  # how long the name in the file's own header is
+    path.write_bytes(whole)
+    with pytest.raises(CardError, match="is a zip that cannot be read: File name in directory") as caught:
+        read(path)
+    assert len(str(caught.value)) < 400 and str(caught.value).isprintable()

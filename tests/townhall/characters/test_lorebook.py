@@ -116,6 +116,7 @@ def test_a_file_is_world_info_or_a_lorebook_of_v3(tmp_path):
         ([], "holds no lorebook"),
         ({"entries": 3}, "holds no lorebook"),
         ({"entries": [7]}, "entry 0 of the lorebook must be an object"),
+        ({"entries": {"\u200bseven\n" * 99: 7}}, "entry seven seven seven"),
         ({"entries": [{"keys": [1]}]}, "entry 0 of the lorebook: 'keys' must be a list of texts"),
         ({"entries": {"a": {"content": 5}}}, "entry a of the lorebook: 'content' must be text"),
         ({"entries": [{"insertion_order": "first"}]}, "'insertion_order' must be a number"),
@@ -128,7 +129,8 @@ def test_a_file_is_world_info_or_a_lorebook_of_v3(tmp_path):
 def test_what_is_no_lorebook_is_refused_in_one_sentence(values, fault):
     with pytest.raises(LorebookError) as caught:
         Lorebook.from_values(values, "x", "card x")
-    assert fault in str(caught.value) and str(caught.value).startswith("card x")
+    said = str(caught.value)
+    assert fault in said and said.startswith("card x") and said.isprintable() and len(said) < 200
 
 
 def test_a_key_is_found_anywhere_and_in_any_case_unless_it_says_otherwise():
