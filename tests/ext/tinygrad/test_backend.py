@@ -50,6 +50,7 @@ def test_the_cpu_is_described_by_its_name_and_compiler():
 
 
 @NEEDS_POCL
+@pytest.mark.usefixtures("opencl")
 def test_pocl_under_gpu_1_is_called_a_cpu():
     if toolchain.likely_accelerators():
         pytest.skip("this machine has accelerators of its own")
@@ -60,9 +61,11 @@ def test_pocl_under_gpu_1_is_called_a_cpu():
 
 
 @pytest.mark.parametrize("environment", [{"CPU": "1"}, pytest.param({"DEV": "CL"}, marks=NEEDS_POCL)])
-def test_requiring_a_gpu_refuses_a_cpu_whatever_the_api(environment):
-    if "DEV" in environment and opencl_loader.system_drivers():
-        pytest.skip("this machine may have an OpenCL GPU")
+def test_requiring_a_gpu_refuses_a_cpu_whatever_the_api(environment, request):
+    if "DEV" in environment:
+        request.getfixturevalue("opencl")
+        if opencl_loader.system_drivers():
+            pytest.skip("this machine may have an OpenCL GPU")
     name, message = opened("gpu", **environment)
     assert name == "BackendError" and message.startswith("--require gpu: the weights would sit on a CPU by its driver's word")
 
@@ -291,6 +294,7 @@ def test_no_loader_is_one_sentence(monkeypatch):
 
 
 @NEEDS_POCL
+@pytest.mark.usefixtures("opencl")
 def test_a_compiler_warning_stays_off_the_screen_and_an_error_comes_through(tmp_path):
     code = """
 from ext.tinygrad.backend import describe_device
@@ -312,13 +316,14 @@ except CompileError as error:
 # every device, each tried in a process of its own
 
 
-def test_the_list_has_the_cpu_and_a_reason_for_what_cannot_be_used():
+def test_the_list_has_the_cpu_and_a_reason_for_what_cannot_be_used(request):
     found = dict(device_selection.list_devices())
     assert isinstance(found["CPU"], Backend) and found["CPU"].kind == "cpu"
     if sys.platform != "darwin":
         assert found["METAL"] == "it needs macOS"
     assert all(answer if isinstance(answer, str) else answer.driver for answer in found.values())
     if opencl_loader.bundled() and not opencl_loader.system_drivers():
+        request.getfixturevalue("opencl")
         assert isinstance(found["CL"], Backend) and found["CL"].kind == "cpu"
 
 

@@ -23,7 +23,14 @@ def path(tmp_path):
 def reads(path, text):
     """Does exactly this come to stand in the file?"""
     data = text if isinstance(text, bytes) else text.encode()
-    eventually(lambda: path.exists() and path.read_bytes() == data, lambda: f"there is {path.read_bytes()[-400:]!r}, not {data[-400:]!r}")
+
+    def there():
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            return b""
+
+    eventually(lambda: there() == data, lambda: f"there is {there()[-400:]!r}, not {data[-400:]!r}")
 
 
 @pytest.mark.parametrize("save", SAVES)

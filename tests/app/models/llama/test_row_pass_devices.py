@@ -23,6 +23,8 @@ def llama(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     device, _, kernels = request.param.partition(" ")
     if device == "CUDA":
         request.getfixturevalue("cuda_emulator")
+    else:
+        request.getfixturevalue("opencl")
     monkeypatch.setenv("TUNE", "0")
     if kernels:
         monkeypatch.setenv("KERNELS", kernels)
