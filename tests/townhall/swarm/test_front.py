@@ -211,6 +211,12 @@ def test_the_guard_stands_before_the_swarm(tmp_path):
     assert "secret" not in (tmp_path / "log" / "requests.jsonl").read_text()
 
 
+def by_replica(text: str, name: str) -> dict[str, float]:
+    """A metric of the model m."""
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples if sample.name == name]
+    return {sample.labels["replica"]: sample.value for sample in samples if sample.labels["model"] == "m"}
+
+
 def test_metrics_say_which_replica(tmp_path):
     model = LocalModel("m", replicas=2)
 
@@ -218,15 +224,17 @@ def test_metrics_say_which_replica(tmp_path):
         async with client(swarm(tmp_path, model)) as http:
             for _ in range(3):
                 await http.post("/v1/chat/completions", json=asked("m"))
-            return (await http.get("/metrics")).text
+            text = ""
+            async with asyncio.timeout(60):  # a replica counts a reply after its last piece is out
+                while sum(by_replica(text, "townhall_completion_tokens_total").values()) < 9:
+                    text = (await http.get("/metrics")).text
+            return text
 
-    families = list(text_string_to_metric_families(asyncio.run(talk())))
+    text = asyncio.run(talk())
+    families = list(text_string_to_metric_families(text))
     assert len({family.name for family in families}) == len(families)  # each once, as Prometheus asks
-    samples = [sample for family in families for sample in family.samples]
-    requests = {s.labels["replica"]: s.value for s in samples if s.name == "townhall_swarm_requests_total"}
-    assert requests == {"r0": 2, "r1": 1}
-    tokens = {s.labels["replica"]: s.value for s in samples if s.name == "townhall_completion_tokens_total" and s.labels["model"] == "m"}
-    assert tokens == {"r0": 6, "r1": 3}
+    assert by_replica(text, "townhall_swarm_requests_total") == {"r0": 2, "r1": 1}
+    assert by_replica(text, "townhall_completion_tokens_total") == {"r0": 6, "r1": 3}
 
 
 def test_an_error_of_the_router_is_the_clients(tmp_path):
