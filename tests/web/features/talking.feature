@@ -76,7 +76,7 @@ Feature: Talking
     Given the page is open with a model that counts slowly, on a server of its own
     When I say "Count while I reload"
     And the answer has reached "three"
-    And I reload the page
+    And I reload the page and watch the conversation
     Then I see the answer grow word by word
     And I can stop it
     And nothing runs on the server any more
