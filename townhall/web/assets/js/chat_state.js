@@ -149,7 +149,8 @@ function halted(id) {
 async function again(id) {
   try {
     const answer = await get(`${base(id)}?limit=${PAGE}`);
-    if (store.get().chat?.id !== id) return;
+    // events may have come while the answer was on its way: it would take the chat back to before them, and they do not come again
+    if (store.get().chat?.id !== id || ahead(answer.event) < 0) return;
     update(id, opened(answer));
     shown(id, answer.event);
     store.set((state) => (state.problem === t("server.gone") || state.problem === t("server.broken") ? { problem: state.problem === t("server.broken") ? state.problem : "" } : null));
