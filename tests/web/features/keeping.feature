@@ -29,7 +29,7 @@ Feature: Keeping
     Given the page is open with the echo model
     When I say "Said in the first tab"
     And I open the same chat in a second tab
-    Then the conversation shows "Said in the first tab"
+    Then the conversation reads "Said in the first tab" and then "Said in the first tab"
     When I say "Said in the second tab"
     Then the conversation reads "Said in the second tab" and then "Said in the second tab"
     When I go back to the first tab
