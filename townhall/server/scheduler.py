@@ -18,7 +18,7 @@ log = logging.getLogger("townhall.server")
 BACKGROUND_TURN = 4  # while chats are active, the background lane has one round in so many
 NO_GUESSES = 4  # conversations from which on a pass has better things to compute than guesses
 PATIENCE = 0.06  # seconds that a piece of a prompt should take at most while others wait for their next token
-UNHURRIED = 1.0  # the same while nobody does: a client that goes, and one that comes, wait for its end
+LONGEST_PIECE = 1.0  # seconds of a piece at most while nobody waits for a token: cancelling a job takes effect after it
 
 
 class Work(Protocol):
@@ -194,7 +194,7 @@ class Scheduler:
         """What a slot needs before it is used, in parts while others wait for their next token; then the job."""
         wanted = job.wanted
         if self._sharing:
-            while not self._sharing.make_ready(slot.cache, len(wanted.ids), self._sharing.patience or UNHURRIED):
+            while not self._sharing.make_ready(slot.cache, len(wanted.ids), self._sharing.patience or LONGEST_PIECE):
                 yield
         slots.settle(slot, wanted)
         if slot.source != "conversation":
@@ -259,7 +259,7 @@ class Scheduler:
                 self._decode_alone(active)
                 self._step(slots, active)
         if reading:
-            llama.patience = PATIENCE if upcoming else UNHURRIED
+            llama.patience = PATIENCE if upcoming else LONGEST_PIECE
             active = min(reading, key=lambda active: (active.job.lane != "chat", active.read))
             held = len(active.slot.cache.tokens)
             self._step(slots, active)
