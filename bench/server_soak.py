@@ -42,7 +42,7 @@ WRONG: tuple[Any, ...] = (
 )
 INTENDED = {"400", "413", "429"}
 STOLEN = "failed: said another's secret"
-GROWTH = 0.05  # of memory, from a quarter of the time on: by then every slot has its cache
+GROWTH = 0.05  # of the most memory that was seen: a model may just be on its way out whenever it is looked at
 NAP = 0.2  # seconds between two looks at /health
 PARTS = 12  # of a soak, after each of which the memory is looked at
 WORDS = ["moon", "sun", "why", "colour", "🎉", "tell"]
@@ -188,11 +188,12 @@ def report(seen: Counter[str], asked: Sequence[SoakRequest], first: Sequence[flo
     print("memory, MB: " + ", ".join(f"{nbytes / 1e6:.0f}" for nbytes in memory))
     stolen = seen[STOLEN]
     bad = sorted(what for what in seen if ": " in what and what.rpartition(": ")[2] not in INTENDED)
-    quarter, end = memory[(len(memory) - 1 + 3) // 4], memory[-1]
+    half = (len(memory) + 1) // 2
+    early, later = max(memory[:half]), max(memory[half:])
     verdicts = {
         f"no error but the intended ones{': ' + ', '.join(bad) if bad else ''}": not bad,
         f"no secret in another's reply{f': {stolen} times' if stolen else ''}": not stolen,
-        f"memory flat: {quarter / 1e6:.0f} MB after a quarter, {end / 1e6:.0f} at the end": end <= quarter * (1 + GROWTH),
+        f"memory flat: at most {early / 1e6:.0f} MB in the first half, {later / 1e6:.0f} in the second": later <= early * (1 + GROWTH),
         f"/health within {1000 * HEALTH_WITHIN:.0f} ms": not late,
     }
     for what, held in verdicts.items():

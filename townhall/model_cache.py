@@ -1,12 +1,12 @@
 """Models that were loaded once and are kept while there is room: the least recently used goes first, the one in use never."""
 
-import gc
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import suppress
 from typing import Any, Generic, Protocol, TypeVar
 
+from ext.tinygrad import garbage
 from townhall.errors import ModelError
 
 SHARE = 2  # of the machine's memory, one part in so many may be models
@@ -117,7 +117,7 @@ def release(loaded: CachedModel) -> None:
     """Give the memory of a model back to the machine; one that is still in use stays."""
     device = loaded.llama.device if weights(loaded) else None
     del loaded
-    gc.collect()  # graphs and tensors point at each other
+    garbage.collect()
     if device:
         from tinygrad import Device
 

@@ -1,10 +1,11 @@
 """The memory of this process: how much it has, and giving back what it no longer uses."""
 
 import ctypes
-import gc
 import os
 from contextlib import suppress
 from pathlib import Path
+
+from ext.tinygrad import garbage
 
 
 def resident() -> int | None:
@@ -16,9 +17,7 @@ def resident() -> int | None:
 
 
 def give_back() -> None:
-    """Collect what nothing refers to, also of what `gc.freeze` set aside, and return free pages of the heap to the system."""
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()
+    """Collect what nothing refers to, and return free pages of the heap to the system."""
+    garbage.collect()
     with suppress(OSError, AttributeError):  # another C library than glibc
         ctypes.CDLL(None).malloc_trim(0)

@@ -57,6 +57,9 @@ INTERNALS = (
     Internal("tinygrad.dtype:_to_np_dtype", ("graph/saved_graph.py",), "tinygrad's types in NumPy's"),
     Internal("tinygrad.helpers:ContextVar._cache", ("graph/saved_graph.py",), "settings that a captured graph depends on"),
     Internal("tinygrad.uop.ops:UOp._shape", ("graph/opencl_queue.py",), "the shape of a parameter, if it has one"),
+    Internal("tinygrad.tensor:all_tensors", ("garbage.py",), "weak references to tensors that went in a cycle stay in it"),
+    Internal("tinygrad.device:LRUAllocator.alloc", ("garbage.py",), "leaves an empty list in its `cache` for each address"),
+    Internal("tinygrad.device:Device._opened_devices", ("garbage.py",), "whose allocators are there; asked for by name, others would open"),
     Internal("tinygrad.codegen:to_program_key", ("kernel_cache.py",), "what a generated program depends on"),
 )
 

@@ -118,11 +118,10 @@ def run(service: Service, listener: socket.socket, ready: Callable[[], Any] = la
 
     def loaded() -> None:
         sys.setswitchinterval(interval)
-        gc.collect()
-        gc.freeze()  # what was loaded stays: a collection that looked at all of it would hold every thread up, each time
         ready()
 
     sys.setswitchinterval(WHILE_LOADING)
+    gc.freeze()  # modules stay: a collection that looked at them, too, would hold every thread up each time that a model is let go
     service.start(loaded, failed)
     server.run(sockets=[listener])
     if failures:
