@@ -29,6 +29,7 @@ PREFILL_ROWS = 48  # query rows (tokens x heads of a group) of an attention task
 ROW_SIZES = (2, 4, 6, 8, 12, 16)  # rows of a pass over several conversations; no more than MOST_ROWS of c/tile.h
 GROUP_SIZES = (16, 4, 1)  # pairs of an expert multiplied at once: no more than MOST_ROWS of c/tile.h, so that each is summed as one alone
 ATTEND_TASKS = 12  # tasks of decode attention at least; a long cache is split between the tasks of a kv head
+TASKS_A_THREAD = 4  # kv heads of all tokens for each thread that are tasks enough: each puts its splits together itself
 
 
 class CPUKernels:
@@ -129,16 +130,17 @@ class CPUKernels:
             source = plain_source("attend_prefill", ["cache.h", "attention.h", "attend_prefill.c"], macros)
             return self._launch(source, "attend_prefill", kv_heads * -(-T // block), [out], [q, cache_k, cache_v], start_pos)[0]
         splits = self._attend_splits(kv_heads)
-        macros |= {"SPLITS": splits, "CHUNK": QUANTISED_CHUNK if cache_k.dtype == QUANTISED else DECODE_CHUNK}
+        apart = splits > 1 and T * kv_heads < TASKS_A_THREAD * thread_count()  # to the last bit the same
+        macros |= {"SPLITS": splits, "APART": int(apart), "CHUNK": QUANTISED_CHUNK if cache_k.dtype == QUANTISED else DECODE_CHUNK}
         steps = "decode_blocks.h" if cache_k.dtype == QUANTISED else "decode_floats.h"
-        source = plain_source("attend_decode", ["cache.h", "attention.h", "place.h", steps, "attend_decode.c"], macros)
+        source = plain_source("attend_decode", ["cache.h", "attention.h", "place.h", steps, "splits.h", "attend_decode.c"], macros)
         inputs, variable = [q, cache_k, cache_v, *places], _variable(start_pos)
-        if splits == 1:
+        if not apart:
             return self._launch(source, "attend_decode", T * kv_heads, [out], inputs, variable)[0]
         partial = Tensor.empty(T * heads * splits * (head_dim + 2), dtype=dtypes.float32, device=q.device)
         (partial,) = self._launch(source, "attend_decode", T * kv_heads * splits, [partial], inputs, variable)
         tasks = max(1, T // 4)
-        source = plain_source("attend_combine", ["cache.h", "attention.h", "attend_combine.c"], macros | {"TASKS": tasks})
+        source = plain_source("attend_combine", ["cache.h", "attention.h", "splits.h", "attend_combine.c"], macros | {"TASKS": tasks})
         return self._launch(source, "attend_combine", tasks, [out], [partial])[0]
 
     @staticmethod

@@ -28,7 +28,6 @@ INLINE f32 inverse_rms(const f32* x, int n, f32 eps) {
   return 1.0f / __builtin_sqrtf(total / (f32)n + eps);
 }
 
-typedef f32 f32x4 __attribute__((ext_vector_type(4)));
 typedef i32 i32x4 __attribute__((ext_vector_type(4)));
 typedef i32 i32x32 __attribute__((ext_vector_type(32)));
 typedef i8 i8x32 __attribute__((ext_vector_type(32)));
@@ -52,8 +51,6 @@ typedef i8 i8x32 __attribute__((ext_vector_type(32)));
 #define PAIRED(a, b, i) __builtin_shufflevector(a, b, i, 1 + i, 8 + i, 9 + i, 4 + i, 5 + i, 12 + i, 13 + i)
 #define QUARTERS(out, x, combine) (out) = combine((x).lo, (x).hi)
 #endif
-#define LARGER(a, b) ({ __typeof__(a) a_ = (a), b_ = (b); a_ > b_ ? a_ : b_; })
-#define ADDED(a, b) ((a) + (b))
 
 // token t of T: row x, normed where there is a norm, to integer blocks; four blocks at a time, because reductions and divisions wait on themselves
 INLINE void quantize_row(const f32* x, const f32* norm, f32 eps, int n, u8* acts, int T, int t) {

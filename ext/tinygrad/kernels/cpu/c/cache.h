@@ -5,6 +5,19 @@
 #define CACHE_ROW (QUANTISED ? HEAD_DIM + HEAD_DIM / 16 : HEAD_DIM)  // elements
 #define CACHE_LINE (64 / (int)sizeof(CACHE))
 
+// What is read after the rows of a chunk: that of row p lies `ahead` elements behind it, or, from row `left` on, `beyond` elements.
+typedef struct {
+  int left;
+  long ahead, beyond;
+} following;
+
+INLINE long distance_to_next(following next, int p) { return p < next.left ? next.ahead : next.beyond; }
+
+// n elements, into the first-level cache: what is multiplied meanwhile would have to wait behind what comes for the second one
+INLINE void fetch(const CACHE* p, int n) {
+  UNROLL for (int i = 0; i < n; i += CACHE_LINE) __builtin_prefetch(p + i, 0, 3);
+}
+
 // the d-th vector of a row
 INLINE vf widen(const CACHE* row, int d) {
 #if QUANTISED

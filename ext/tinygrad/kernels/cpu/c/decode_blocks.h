@@ -2,8 +2,6 @@
 // are 16-bit ones with one scale. Products are exact; what is rounded is 1 / 65534 of the largest entry of a query, and of the largest weight of a
 // chunk. See decode_floats.h for what the functions take.
 
-typedef f32 f32x4 __attribute__((ext_vector_type(4)));
-
 #define HB (HEADS <= 3 ? HEADS : HEADS % 3 == 0 ? 3 : HEADS % 2 == 0 ? 2 : 3)  // heads that share a key or value once it is widened
 #define WIDE (2 * LANES)                                                       // 16-bit integers of a vector
 #define PIECES (HEAD_DIM / WIDE)                                               // vectors of a row
@@ -108,14 +106,13 @@ INLINE vf sum_quarters(const vf* x) {
 #endif
 }
 
-INLINE void score(const queries* query, const CACHE* keys, const CACHE* values, int count, long ahead, int is_first, f32 weight[HEADS][CHUNK]) {
+INLINE void score(const queries* query, const CACHE* keys, int count, following next, vf weight[HEADS][CHUNK / LANES]) {
   f32 scales[BLOCKS][CHUNK];
   CACHE scratch[CHUNK * CACHE_ROW];
   const CACHE* rows = whole_chunk(keys, count, scratch);
   take_scales(rows, scales);
   for (int p = 0; p < count; p += LANES, rows += LANES * CACHE_ROW) {
-    UNROLL for (int i = 0; i < LANES * CACHE_ROW; i += CACHE_LINE) PREFETCH(keys + p * CACHE_ROW + ahead + i);
-    if (is_first) UNROLL for (int i = 0; i < LANES * CACHE_ROW; i += CACHE_LINE) PREFETCH(values + p * CACHE_ROW + i);
+    fetch(keys + p * CACHE_ROW + distance_to_next(next, p), LANES * CACHE_ROW);
     for (int h = 0; h < HEADS; h += HB) {
       vf dots[HB][LANES / 4];
       UNROLL for (int four = 0; four < LANES / 4; four++)
@@ -138,12 +135,12 @@ INLINE void score(const queries* query, const CACHE* keys, const CACHE* values, 
           }
         }
       UNROLL for (int g = 0; g < HB; g++)
-        if (h + g < HEADS) STORE(weight[h + g] + p, sum_quarters(dots[g]) * query->step[h + g]);
+        if (h + g < HEADS) weight[h + g][p / LANES] = sum_quarters(dots[g]) * query->step[h + g];
     }
   }
 }
 
-INLINE void add_values(vf* sum, const CACHE* values, int hidden, int count, long ahead, f32 weight[HEADS][CHUNK], const f32* top) {
+INLINE void add_values(vf* sum, const CACHE* values, int hidden, int count, following next, vf weight[HEADS][CHUNK / LANES], const f32* top) {
   f32 scales[BLOCKS][CHUNK], most[BLOCKS];
   CACHE scratch[CHUNK * CACHE_ROW];
   const CACHE* rows = whole_chunk(values, count, scratch);
@@ -164,7 +161,7 @@ INLINE void add_values(vf* sum, const CACHE* values, int hidden, int count, long
       largest[g] = vexp2(SPLAT(top[head]))[0];
       const f32 inverse = 1.0f / largest[g];
       UNROLL for (int p = 0; p < CHUNK; p += LANES) {
-        const vf w = LOAD(vf, weight[head] + p) * inverse;
+        const vf w = weight[head][p / LANES] * inverse;
         UNROLL for (int b = 0; b < BLOCKS; b++) STORE(integers[g][b] + p, to_16_bits(w * LOAD(vf, scales[b] + p)));
       }
     }
@@ -172,7 +169,7 @@ INLINE void add_values(vf* sum, const CACHE* values, int hidden, int count, long
       vi acc[HB][BAND][2];
       UNROLL for (int i = 0; i < 2 * HB * BAND; i++) acc[i / (2 * BAND)][i / 2 % BAND][i % 2] = SPLATI(0);
       for (int p = 0; p < count; p += 2) {
-        if (h == 0 && band == 0) UNROLL for (int i = 0; i < 2 * CACHE_ROW; i += CACHE_LINE) PREFETCH(values + p * CACHE_ROW + ahead + i);
+        if (h == 0 && band == 0) fetch(values + p * CACHE_ROW + distance_to_next(next, p), 2 * CACHE_ROW);
         UNROLL for (int c = 0; c < BAND; c++) {
           const vs x = widened(rows + p * CACHE_ROW, band + c), y = widened(rows + (p + 1) * CACHE_ROW, band + c);
           const vs low = PAIRS(x, y, 0), high = PAIRS(x, y, 4);

@@ -1,28 +1,39 @@
 // The two steps of decode attention over a cache of floats: scores of a chunk, and its values summed. weight: of each head and position its score, then 2 to the
 // power of what it is above the largest; top: of each head, how far the chunk's largest score is below that, as a power of 2.
 
-typedef f32 f32x4 __attribute__((ext_vector_type(4)));
-typedef f32 f32x8 __attribute__((ext_vector_type(8)));
-
 #define HB (HEADS <= 3 ? HEADS : HEADS % 3 == 0 ? 3 : HEADS % 2 == 0 ? 2 : 3)  // heads that share a key or value once it is widened
 #define BAND (LANES == 8 && HB > 1 ? 4 : 8)  // vectors of the result that are summed in registers at a time
 
-INLINE f32x8 fold(vf x) {
+// Sums over the lanes of LANES vectors, by a transposing tree: sum_four leaves four lanes (LANES 16) or two for each of four vectors, sum_fours makes of
+// LANES / 4 such results the LANES sums, in the order of the vectors. i: where the lanes begin that a shuffle takes of its first vector.
 #if LANES == 16
-  return x.lo + x.hi;
+#define HALVES(a, b, i) __builtin_shufflevector(a, b, i, 1 + i, 2 + i, 3 + i, 4 + i, 5 + i, 6 + i, 7 + i, 16 + i, 17 + i, 18 + i, 19 + i, 20 + i, 21 + i, 22 + i, 23 + i)
+#define PAIRS(a, b, i) __builtin_shufflevector(a, b, i, 2 + i, 16 + i, 18 + i, 4 + i, 6 + i, 20 + i, 22 + i, 8 + i, 10 + i, 24 + i, 26 + i, 12 + i, 14 + i, 28 + i, 30 + i)
+#define WHOLE(a, b, i) __builtin_shufflevector(a, b, i, 8 + i, 1 + i, 9 + i, 2 + i, 10 + i, 3 + i, 11 + i, 16 + i, 24 + i, 17 + i, 25 + i, 18 + i, 26 + i, 19 + i, 27 + i)
+INLINE vf sum_four(const vf* x) {
+  const vf ab = HALVES(x[0], x[1], 0) + HALVES(x[0], x[1], 8), cd = HALVES(x[2], x[3], 0) + HALVES(x[2], x[3], 8);
+  return PAIRS(ab, cd, 0) + PAIRS(ab, cd, 1);
+}
+INLINE vf sum_fours(const vf* x) {
+  const vf low = PAIRS(x[0], x[1], 0) + PAIRS(x[0], x[1], 1), high = PAIRS(x[2], x[3], 0) + PAIRS(x[2], x[3], 1);
+  return WHOLE(low, high, 0) + WHOLE(low, high, 4);
+}
 #else
-  return x;
+#define PAIRS(a, b, i) __builtin_shufflevector(a, b, i, 2 + i, 8 + i, 10 + i, 4 + i, 6 + i, 12 + i, 14 + i)
+#define WHOLE(a, b, i) __builtin_shufflevector(a, b, i, 1 + i, 2 + i, 3 + i, 8 + i, 9 + i, 10 + i, 11 + i)
+INLINE vf sum_four(const vf* x) {
+  const vf ab = PAIRS(x[0], x[1], 0) + PAIRS(x[0], x[1], 1), cd = PAIRS(x[2], x[3], 0) + PAIRS(x[2], x[3], 1);
+  return PAIRS(ab, cd, 0) + PAIRS(ab, cd, 1);
+}
+INLINE vf sum_fours(const vf* x) { return WHOLE(x[0], x[1], 0) + WHOLE(x[0], x[1], 4); }
 #endif
-}
 
-// the sums over the lanes of four vectors, by a transposing tree
-INLINE f32x4 sum_each(vf s0, vf s1, vf s2, vf s3) {
-  f32x8 a = fold(s0), b = fold(s1), c = fold(s2), d = fold(s3);
-  f32x8 ab = __builtin_shufflevector(a, b, 0, 8, 2, 10, 4, 12, 6, 14) + __builtin_shufflevector(a, b, 1, 9, 3, 11, 5, 13, 7, 15);
-  f32x8 cd = __builtin_shufflevector(c, d, 0, 8, 2, 10, 4, 12, 6, 14) + __builtin_shufflevector(c, d, 1, 9, 3, 11, 5, 13, 7, 15);
-  f32x8 all = __builtin_shufflevector(ab, cd, 0, 1, 8, 9, 4, 5, 12, 13) + __builtin_shufflevector(ab, cd, 2, 3, 10, 11, 6, 7, 14, 15);
-  return all.lo + all.hi;
-}
+// Where registers do not hold the sums of four rows and the queries, too, the compiler would mix the steps of an unrolled loop and spill the sums.
+#if HB * (VEC + 4) > (LANES == 16 ? 28 : 12)
+#define EACH_VECTOR _Pragma("clang loop unroll(disable)")
+#else
+#define EACH_VECTOR UNROLL
+#endif
 
 typedef struct { f32 values[HEADS * HEAD_DIM]; } queries;
 
@@ -30,38 +41,58 @@ INLINE void take_queries(queries* to, const f32* q) {
   for (int i = 0; i < HEADS * VEC; i++) STORE(to->values + LANES * i, LOAD(vf, q + LANES * i) * SCALE);
 }
 
-INLINE void score(const queries* query, const CACHE* keys, const CACHE* values, int count, long ahead, int is_first, f32 weight[HEADS][CHUNK]) {
-  for (int p = 0; p < CHUNK; p += 4) {
-    const CACHE* row[4];  // positions that do not count repeat the last one
-    UNROLL for (int i = 0; i < 4 * CACHE_ROW; i += CACHE_LINE) PREFETCH(keys + p * CACHE_ROW + ahead + i);
-    // the first values have no chunk before them that would fetch them
-    if (is_first) UNROLL for (int i = 0; i < 4 * CACHE_ROW; i += CACHE_LINE) PREFETCH(values + p * CACHE_ROW + i);
-    UNROLL for (int j = 0; j < 4; j++) row[j] = keys + (p + j < count ? p + j : count - 1) * CACHE_ROW;
-    for (int h = 0; h < HEADS; h += HB) {
-      vf dots[HB][4];
-      UNROLL for (int i = 0; i < HB * 4; i++) dots[i / 4][i % 4] = SPLAT(0);
-      UNROLL for (int d = 0; d < VEC; d++)
-        UNROLL for (int j = 0; j < 4; j++) {
-          vf x = widen(row[j], d);
-          UNROLL for (int g = 0; g < HB; g++) dots[g][j] += x * LOAD(vf, query->values + (h + g < HEADS ? h + g : h) * HEAD_DIM + LANES * d);
-        }
-      UNROLL for (int g = 0; g < HB; g++)
-        if (h + g < HEADS) STORE(weight[h + g] + p, sum_each(dots[g][0], dots[g][1], dots[g][2], dots[g][3]));
-    }
+// fours[h * CHUNK / 4] = sum_four of each query times four rows
+INLINE void multiply_four(const queries* query, const CACHE* const* row, vf* fours) {
+  for (int h = 0; h < HEADS; h += HB) {
+    vf dots[HB][4];
+    UNROLL for (int i = 0; i < HB * 4; i++) dots[i / 4][i % 4] = SPLAT(0);
+    EACH_VECTOR for (int d = 0; d < VEC; d++)
+      UNROLL for (int j = 0; j < 4; j++) {
+        vf x = widen(row[j], d);
+        UNROLL for (int g = 0; g < HB; g++) dots[g][j] += x * LOAD(vf, query->values + (h + g < HEADS ? h + g : h) * HEAD_DIM + LANES * d);
+      }
+    UNROLL for (int g = 0; g < HB; g++)
+      if (h + g < HEADS) fours[(h + g) * (CHUNK / 4)] = sum_four(dots[g]);
   }
 }
 
-INLINE void add_values(vf* sum, const CACHE* values, int hidden, int count, long ahead, f32 weight[HEADS][CHUNK], const f32* top) {
+INLINE void score(const queries* query, const CACHE* keys, int count, following next, vf weight[HEADS][CHUNK / LANES]) {
+  vf fours[HEADS * (CHUNK / 4)];
+  const int whole = count / 4 * 4;
+  for (int p = 0; p < whole; p += 4) {
+    const CACHE* rows = keys + p * CACHE_ROW;
+    fetch(rows + distance_to_next(next, p), 4 * CACHE_ROW);
+    const CACHE* const row[4] = {rows, rows + CACHE_ROW, rows + 2 * CACHE_ROW, rows + 3 * CACHE_ROW};
+    multiply_four(query, row, fours + p / 4);
+  }
+  if (whole < count) {  // the last row stands for those that are missing
+    const CACHE *rows = keys + whole * CACHE_ROW, *last = keys + (count - 1) * CACHE_ROW;
+    fetch(rows + distance_to_next(next, whole), 4 * CACHE_ROW);
+    const CACHE* const row[4] = {rows, whole + 1 < count ? rows + CACHE_ROW : last, whole + 2 < count ? rows + 2 * CACHE_ROW : last, last};
+    multiply_four(query, row, fours + whole / 4);
+  }
+  for (int p = (count + 3) / 4; p < CHUNK / 4; p++)
+    for (int h = 0; h < HEADS; h++) fours[h * (CHUNK / 4) + p] = SPLAT(0);
+  for (int h = 0; h < HEADS; h++)
+    UNROLL for (int i = 0; i < CHUNK / LANES; i++) weight[h][i] = sum_fours(fours + h * (CHUNK / 4) + i * (LANES / 4));
+}
+
+INLINE void add_values(vf* sum, const CACHE* values, int hidden, int count, following next, vf weight[HEADS][CHUNK / LANES], const f32* top) {
   for (int h = 0; h < HEADS; h += HB)
     UNROLL for (int band = 0; band < VEC; band += BAND) {
       vf acc[HB][BAND];
       UNROLL for (int i = 0; i < HB * BAND; i++)
         if (h + i / BAND < HEADS && band + i % BAND < VEC) acc[i / BAND][i % BAND] = sum[(h + i / BAND) * VEC + band + i % BAND];
-      for (int p = 0; p < count; p++) {
-        if (h == 0) UNROLL for (int i = 0; i < BAND * LANES; i += CACHE_LINE) PREFETCH(values + p * CACHE_ROW + ahead + band * LANES + i);
-        UNROLL for (int d = 0; d < BAND && band + d < VEC; d++) {
-          vf x = widen(values + p * CACHE_ROW, band + d);
-          UNROLL for (int g = 0; g < HB; g++) acc[g][d] += x * weight[h + g < HEADS ? h + g : h][p];
+      for (int p = 0, end; p < count; p = end) {  // rows with one distance to what comes after them
+        const long ahead = distance_to_next(next, p);
+        end = p < next.left && next.left < count ? next.left : count;
+        for (int i = p; i < end; i++) {
+          const CACHE* row = values + i * CACHE_ROW + band * LANES;
+          if (h == 0) fetch(row + ahead, (VEC - band < BAND ? VEC - band : BAND) * LANES);
+          UNROLL for (int d = 0; d < BAND && band + d < VEC; d++) {
+            vf x = widen(row, d);
+            UNROLL for (int g = 0; g < HB; g++) acc[g][d] += x * ((const f32*)weight[h + g < HEADS ? h + g : h])[i];
+          }
         }
       }
       UNROLL for (int i = 0; i < HB * BAND; i++)

@@ -24,6 +24,9 @@ typedef float f32;
 #endif
 
 typedef f32 vf __attribute__((ext_vector_type(LANES)));
+typedef f32 f32x2 __attribute__((ext_vector_type(2)));
+typedef f32 f32x4 __attribute__((ext_vector_type(4)));
+typedef f32 f32x8 __attribute__((ext_vector_type(8)));
 typedef i32 vi __attribute__((ext_vector_type(LANES)));
 typedef i16 vs __attribute__((ext_vector_type(2 * LANES)));
 typedef u16 vus __attribute__((ext_vector_type(2 * LANES)));
@@ -82,20 +85,27 @@ INLINE vf vmax(vf a, vf b) { return a > b ? a : b; }
 INLINE vf vmin(vf a, vf b) { return a < b ? a : b; }
 INLINE vf vabs(vf a) { return BITS_AS(vf, BITS_AS(vi, a) & 0x7fffffff); }
 
+#if LANES == 16
+#define IN_EIGHT(combine, v) combine((v).lo, (v).hi)
+#else
+#define IN_EIGHT(combine, v) (v)
+#endif
+#define ADDED(a, b) ((a) + (b))
+#define LARGER(a, b) ({ __typeof__(a) a_ = (a), b_ = (b); a_ > b_ ? a_ : b_; })
+
+// halves upon each other until one lane is left
 INLINE f32 sum_lanes(vf v) {
-  f32 part[LANES];
-  STORE(part, v);
-  UNROLL for (int n = LANES / 2; n; n /= 2)
-    UNROLL for (int i = 0; i < n; i++) part[i] += part[i + n];
-  return part[0];
+  const f32x8 eight = IN_EIGHT(ADDED, v);
+  const f32x4 four = eight.lo + eight.hi;
+  const f32x2 two = four.lo + four.hi;
+  return two.x + two.y;
 }
 
 INLINE f32 max_lanes(vf v) {
-  f32 part[LANES];
-  STORE(part, v);
-  UNROLL for (int n = LANES / 2; n; n /= 2)
-    UNROLL for (int i = 0; i < n; i++) part[i] = part[i] > part[i + n] ? part[i] : part[i + n];
-  return part[0];
+  const f32x8 eight = IN_EIGHT(LARGER, v);
+  const f32x4 four = LARGER(eight.lo, eight.hi);
+  const f32x2 two = LARGER(four.lo, four.hi);
+  return two.x > two.y ? two.x : two.y;
 }
 
 // e^x to about 1e-7 relative; x is clamped to [-87, 88], so that -inf gives a zero for every purpose here

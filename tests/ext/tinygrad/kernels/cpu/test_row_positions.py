@@ -9,7 +9,7 @@ from ext.tinygrad.kernels.cpu.cpu_kernels import ROW_SIZES, CPUKernels
 from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
 from ext.tinygrad.kernels.protocol import Attention, HeadTransform, RowPositions, rope_table
 from ext.tinygrad.kernels.reference import ReferenceKernels
-from tests.reference import oracles
+from tests.reference import guarded, oracles
 
 KERNELS, PLAIN, EPS = CPUKernels(), ReferenceKernels(), 1e-5
 SLOTS, ROWS, DIM = 3, 110, 128
@@ -62,6 +62,21 @@ def test_each_row_attends_as_it_does_alone(
         alone = KERNELS.attend(put(q[t : t + 1]), put(k[slot]), put(v[slot]), int(position), attention).numpy()[0]
         np.testing.assert_array_equal(out[t], alone)
         oracles.assert_close(plain[t], alone.astype(np.float64), tolerance=1e-5)
+
+
+@pytest.mark.parametrize("cache", [np.float16, pytest.param(np.float32, marks=pytest.mark.slow)])
+def test_the_number_of_threads_changes_tasks_and_no_bit(cache: type[np.floating], monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    table, q = np.array([[0, 2, 1, 1], [109, 64, 90, -1]], np.int32), floats(rng, 4, 6, 64)
+    k, v = (put(rng.standard_normal((SLOTS, 2, ROWS, 64)).astype(cache)) for _ in range(2))
+    results, launches = [], []
+    for threads in ("1", "64"):
+        monkeypatch.setenv("THREADS", threads)
+        out = KERNELS.attend(put(q), k, v, RowPositions(put(table)), Attention(window=60))
+        launches.append(len(guarded.launches(out)))
+        results.append(out.numpy())
+    assert launches == [1, 2]  # a task puts the splits of its kv head together, or another kernel does
+    np.testing.assert_array_equal(*results)
 
 
 @pytest.mark.sweep(2)
