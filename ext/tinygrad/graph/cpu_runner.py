@@ -16,6 +16,7 @@ from ext.tinygrad.graph.captured import ArgumentUpdate, NativeGraphRunner, kerne
 from ext.tinygrad.graph.launch_plan import LaunchPlan, PooledLaunch
 from ext.tinygrad.graph.pool import current_pool, retire
 from ext.tinygrad.graph.profile import KernelTime
+from ext.tinygrad.graph.task_ranges import declared
 
 MOST_ARGUMENTS = 63  # tinygrad's own limit for a CPU program
 
@@ -92,4 +93,5 @@ class CPUGraphRunner(NativeGraphRunner):
             arguments = [*arguments, bufs[0].nbytes]
             return PooledLaunch(native.function_address("memcpy"), arguments, changes, name="copy", nbytes=nbytes)
         core_slot, cores = runtime.runtimevars.get("core_id"), ast.arg.global_size[0]
-        return PooledLaunch(runtime.addr, arguments, changes, core_slot, cores, kernel_name(ast), nbytes)
+        source = next((one.arg for one in ast.src if one.op is Ops.SOURCE), "")
+        return PooledLaunch(runtime.addr, arguments, changes, core_slot, cores, declared(source), kernel_name(ast), nbytes)

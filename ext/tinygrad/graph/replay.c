@@ -13,7 +13,10 @@ typedef unsigned int u32;
 typedef long (*Syscall)(long, long, long, long, long, long, long);
 typedef int (*Clock)(int, u64 *);
 
-// ---- what native.py and launch_plan.py mirror; every field is 8 bytes
+// ---- what native.py, launch_plan.py and task_ranges.py mirror; every field is 8 bytes
+
+#define WHOLE 65536
+#define MOST_PARTS 6
 
 typedef struct {   // one kernel of the graph
   u64 entry;       // address of its code
@@ -21,6 +24,11 @@ typedef struct {   // one kernel of the graph
   u64 words;       // how many are passed: one of the widths in call()
   u64 core_slot;   // which argument is core_id
   u64 cores;       // it is run with core_id = 0 .. cores-1; 1 and core_slot = ~0 for a kernel without core_id
+  u64 ranged;      // one call does several ids in a row: the first one, and above its 32 bits how many more
+  u64 parts;       // how many of these there are: memory that is not written, whose bytes the tasks first/WHOLE to end/WHOLE read in their order
+  struct {
+    u64 argument, offset, nbytes, first, end;
+  } part[MOST_PARTS];
 } Kernel;
 
 typedef struct {  // what lies between two synchronisations: one kernel with several tasks, or a row of kernels with one task each
@@ -101,6 +109,7 @@ long entry(long op, Pool *p, void *graph_or_index, const u64 *values) {
 #define STORE_RELAXED(x, v) __atomic_store_n(&(x), (v), __ATOMIC_RELAXED)
 #define SWAP_WORD(p, old, new) __atomic_compare_exchange_n(&(p)->word, &(old), (new), 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)
 
+#define MOST_FETCHED 131072  // bytes: a share of the second-level cache
 #define WINDOW_NS 10000000ull        // how much run time is judged at a time
 #define FIRST_BACKOFF_NS 20000000ull // how long a dropped helper stays away at first; doubled at each failed return
 #define LAST_BACKOFF_NS 1000000000ull
@@ -219,8 +228,9 @@ static void call(u64 entry, u64 words, const u64 *a) {
 static void run_cores(const Kernel *k, u64 first, u64 end) {
   u64 a[64];
   for (u64 i = 0; i < k->words; i++) a[i] = k->arguments[i];
-  for (u64 core = first; core < end; core++) {
-    a[k->core_slot] = core;
+  u64 step = k->ranged ? end - first : 1;
+  for (u64 core = first; core < end; core += step) {
+    a[k->core_slot] = core | (step - 1) << 32;
     call(k->entry, k->words, a);
   }
 }
@@ -336,6 +346,30 @@ INLINE u64 share(Pool *p, const Step *s, u64 claimed) {
   return size ? size : 1;
 }
 
+// While others are at the last tasks of a step: bring what the next kernel's tasks read that this thread is likely to claim into its second-level cache.
+static void fetch_next(Pool *p, const Graph *g, u64 w) {
+  u64 step = STEP(w) + 1;
+  while (step < g->n_steps && !g->kernels[g->steps[step].kernel].parts) step++;
+  if (step == g->n_steps) return;
+  const Step *s = g->steps + step;
+  const Kernel *k = g->kernels + s->kernel;
+  const u64 claimed = share(p, s, 0), size = share(p, s, claimed);  // who ends the step takes the first piece
+  const u64 first = WHOLE * claimed / s->claims, end = WHOLE * (claimed + size) / s->claims;
+  const char *from[MOST_PARTS], *until[MOST_PARTS];
+  for (u64 i = 0; i < k->parts; i++) {
+    const u64 a = first > k->part[i].first ? first : k->part[i].first, b = end < k->part[i].end ? end : k->part[i].end;
+    const u64 tasks = k->part[i].end - k->part[i].first, nbytes = k->part[i].nbytes;
+    const char *start = (const char *)k->arguments[k->part[i].argument] + k->part[i].offset;
+    from[i] = a < b ? start + nbytes * (a - k->part[i].first) / tasks : 0;
+    until[i] = a < b ? start + nbytes * (b - k->part[i].first) / tasks : 0;
+  }
+  for (u64 fetched = 0, before = 1; fetched != before && fetched < MOST_FETCHED && LOAD_RELAXED(p->word) == w;) {
+    before = fetched;
+    for (u64 i = 0; i < k->parts; i++)
+      for (u64 line = 0; line < 4 && from[i] < until[i]; line++, from[i] += 64, fetched += 64) __builtin_prefetch(from[i], 0, 2);
+  }
+}
+
 // Take part in `run` until it is finished, or until a helper has found nothing to do for long enough: then the word it has seen all the while is
 // returned, otherwise 0. With `holding`, w is the word in which this thread holds the last `holding` claims.
 static u64 work(Pool *p, Graph *g, u64 me, u64 run, u64 w, u64 holding, Stretch *stretch) {
@@ -345,6 +379,7 @@ static u64 work(Pool *p, Graph *g, u64 me, u64 run, u64 w, u64 holding, Stretch 
       if (RUN(w) != run || STEP(w) == FINISHED || me > LOAD_RELAXED(p->active)) return 0;
       const Step *s = g->steps + STEP(w);
       if (CLAIMED(w) == s->claims) {
+        fetch_next(p, g, w);
         u64 seen = await(p, me, w, stretch);
         if (seen == w && me) return w;
         w = seen;

@@ -29,10 +29,11 @@ from ext.tinygrad.graph.captured import ArgumentUpdate, why_not
 from ext.tinygrad.graph.cpu_runner import CPUGraphRunner, PoolGraph, address
 from ext.tinygrad.graph.launch_plan import PooledLaunch
 from ext.tinygrad.graph.profile import say
+from ext.tinygrad.graph.task_ranges import Stretch
 from ext.tinygrad.kernel_cache import compiler_identity
 from ext.tinygrad.kernels.packed import memory
 
-MAGIC = b"townhall-graphs-1\n"
+MAGIC = b"townhall-graphs-2\n"
 ROOT = Path(__file__).parents[1]
 DIGEST = 32  # bytes
 COPY = -1  # in place of a kernel's number: libc's memcpy
@@ -92,7 +93,7 @@ def describe(jit: Any, inputs: Sequence[Tensor], known: frozenset[int], binaries
             kernel = binaries.index(code) if code in binaries else len(binaries)
             binaries[kernel:] = binaries[kernel:] or [code]
         changes = [[change.argument, change.value, change.addend] for change in launch.changes]
-        launches.append([kernel, launch.name, arguments, changes, launch.core_slot, launch.cores, launch.nbytes])
+        launches.append([kernel, launch.name, arguments, changes, launch.core_slot, launch.cores, launch.parts, launch.nbytes])
     kept: list[Any] = []
     for result in results:
         buffer = result.uop.base.realized
@@ -149,10 +150,12 @@ def _graph(graph: Mapping[str, Any], programs: Sequence[CPUProgram]) -> StoredGr
     own = [memory.allocate(nbytes) for nbytes in graph["own"]]
     starts = [array.ctypes.data for array in own]
     launches = []
-    for kernel, name, stored, changes, core_slot, cores, nbytes in graph["launches"]:
+    for kernel, name, stored, changes, core_slot, cores, parts, nbytes in graph["launches"]:
         entry = native.function_address("memcpy") if kernel == COPY else programs[kernel].addr
         arguments = [starts[a[0]] + a[1] if isinstance(a, list) else a for a in stored]
-        launches.append(PooledLaunch(entry, arguments, [ArgumentUpdate(*change) for change in changes], core_slot, cores, name, nbytes))
+        reads = None if parts is None else [Stretch(*part) for part in parts]
+        updates = [ArgumentUpdate(*change) for change in changes]
+        launches.append(PooledLaunch(entry, arguments, updates, core_slot, cores, reads, name, nbytes))
     results: list[Tensor | None] = []
     for result in graph["results"]:
         if result is None:

@@ -7,8 +7,9 @@ from tinygrad import Tensor, UOp, dtypes
 from tinygrad.dtype import DType
 
 from ext.tinygrad.graph.pool import thread_count
+from ext.tinygrad.graph.task_ranges import WHOLE, Stretch, declare
 from ext.tinygrad.kernels.cpu.cpu_low_rank import by_row, change_macros, change_tensors, element, ranks
-from ext.tinygrad.kernels.cpu.cpu_source import experts_source, launch, matmul_source, missing_instructions, plain_source
+from ext.tinygrad.kernels.cpu.cpu_source import experts_source, launch, matmul_source, missing_instructions, plain_source, streams
 from ext.tinygrad.kernels.low_rank import AdaptedWeight, packed
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.packed.formats import GROUP, LAYOUT, Format
@@ -296,7 +297,10 @@ class CPUKernels:
                 inputs.append(self._prepare(x, norms, shared | {"FLOAT_INPUT": 0}))
             if any(f.element for f in formats):
                 inputs.append(self._prepare(x, norms, shared | {"FLOAT_INPUT": 1}) if norms else x)
-        source = matmul_source(f"{name}.c", name, formats, shared | macros | changes | {"OUT_ROWS": weights[0].shape[0], "TASKS": tasks})
+        macros = shared | macros | changes | {"OUT_ROWS": weights[0].shape[0], "TASKS": tasks}
+        one_stream = T > 1 or any(f.element for f in formats) or bool(macros.get("ONE_STREAM"))
+        reads = _reads(weights, len(outputs) + len(inputs), name == "gated", 1 if one_stream else streams()) if T <= ROW_SIZES[-1] else []
+        source = declare(reads) + matmul_source(f"{name}.c", name, formats, macros)
         inputs += [*(packed(w).data for w in weights), *more, *change_tensors(weights, narrowed), *_places(start_pos)]
         return self._launch(source, name, tasks, outputs, inputs, _variable(start_pos))
 
@@ -351,6 +355,19 @@ def _tasks(T: int, weights: Sequence[PackedMatrix]) -> int:
     else:
         n = T * sum(w.shape[0] * w.shape[1] for w in weights) // TASK_MACS
     return _even(min(n, MAX_TASKS, sum(-(-w.shape[0] // GROUP) for w in weights)))
+
+
+def _reads(weights: Sequence[PackedMatrix], argument: int, abreast: bool, streams: int) -> list[Stretch]:
+    """What tasks read of weights, the first of which is this argument: their share of each one where abreast, else one after another.
+
+    A weight that is read in streams is cut into as many pieces, which are read abreast (c/tile.h)."""
+    parts, rows, total = list[Stretch](), 0, sum(w.shape[0] for w in weights)
+    for i, weight in enumerate(weights):
+        first, rows = WHOLE * rows // total, rows + weight.shape[0]
+        tasks = (0, WHOLE) if abreast else (first, WHOLE * rows // total)
+        piece = packed(weight).nbytes // streams
+        parts += [Stretch(argument + i, stream * piece, piece, *tasks) for stream in range(streams)]
+    return parts
 
 
 def _project(formats: Sequence[Format]) -> str:

@@ -57,6 +57,13 @@ def compiler_tag() -> str:
     return hashlib.sha256("\n".join(sorted(_compiler_macros())).encode()).hexdigest()[:16]
 
 
+@cache
+def streams() -> int:
+    """Stretches of an integer weight that a task of one token reads at once: STREAMS of c/tile.h."""
+    has = {name for name in ("AVX2", "AVXVNNI", "AVX512VNNI", "AVX512BW") if f"#define __{name}__ 1" in _compiler_macros()}
+    return 2 if "AVX2" in has and "AVXVNNI" not in has and not {"AVX512VNNI", "AVX512BW"} <= has else 1
+
+
 AHEAD = 8192  # bytes that weights are prefetched ahead, into the second-level cache
 
 

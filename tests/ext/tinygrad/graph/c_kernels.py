@@ -54,6 +54,13 @@ PAIR_SUMS = """
 void pair_sums(unsigned *out, const unsigned *in, unsigned tasks, int core_id) { out[core_id] = in[core_id] + in[(core_id + 1) % tasks]; }
 """
 
+# the same, where one call takes several tasks in a row: the first one, and above its 32 bits how many more
+PAIR_RANGES = """
+void pair_ranges(unsigned *out, const unsigned *in, unsigned tasks, long range) {
+  for (long core = range & 0xffffffff, more = range >> 32; more >= 0; core++, more--) out[core] = in[core] + in[(core + 1) % tasks];
+}
+"""
+
 
 # the second of two tasks takes some milliseconds
 SLOW = """
@@ -82,24 +89,29 @@ def slow_last_task() -> Any:
 
 
 class Chain:
-    """A native graph that tinygrad did not capture: PAIR_SUMS `length` times, in `tasks` tasks or one, there and back between buffers."""
+    """A native graph that tinygrad did not capture: PAIR_SUMS `length` times, in `tasks` tasks, ranges of them or one, to and fro."""
 
     def __init__(self, tasks: int = 6, length: int = 20):
         from ext.tinygrad.graph.launch_plan import LaunchPlan, PooledLaunch
+        from ext.tinygrad.graph.task_ranges import WHOLE, Stretch
 
         # also as one task: the same sums in a loop
         whole = "void whole(unsigned *out, const unsigned *in, unsigned tasks) {\n"
         whole += "for (unsigned i = 0; i < tasks; i++) out[i] = in[i] + in[(i + 1) % tasks]; }"
-        self.programs = [compiled(PAIR_SUMS), compiled(whole)]
+        self.programs = [compiled(PAIR_SUMS), compiled(whole), compiled(PAIR_RANGES)]
         self.buffers = [(ctypes.c_uint32 * tasks)() for _ in range(2)]
         first, second = map(ctypes.addressof, self.buffers)
         launches = []
         for index in range(length):
             out, source = (second, first) if index % 2 == 0 else (first, second)
-            alone = index % 5 >= 3
+            alone, ranged = index % 5 >= 3, index % 5 == 1
             launches.append(
                 PooledLaunch(
-                    self.programs[alone].addr, [out, source, tasks, 0], core_slot=None if alone else 3, cores=1 if alone else tasks
+                    self.programs[2 if ranged else alone].addr,
+                    [out, source, tasks, 0],
+                    core_slot=None if alone else 3,
+                    cores=1 if alone else tasks,
+                    parts=[Stretch(1, 0, 4 * tasks, 0, WHOLE // 2), Stretch(1, 4, 8, WHOLE // 2, WHOLE)] if ranged else None,
                 )
             )
         self.plan, self.tasks, self.length = LaunchPlan(launches), tasks, length

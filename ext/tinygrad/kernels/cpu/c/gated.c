@@ -8,7 +8,7 @@ void ENTRY(f32* restrict out, INPUTS, const u8* restrict gate, const u8* restric
   PREPARE
   NARROW_0
   NARROW_1
-  for (long tile = SHARE(core_id, TILES(OUT_ROWS), TASKS); tile < SHARE(core_id + 1, TILES(OUT_ROWS), TASKS); tile++) {
+  for (long tile = SHARE(FIRST_TASK(core_id), TILES(OUT_ROWS), TASKS); tile < SHARE(END_TASK(core_id), TILES(OUT_ROWS), TASKS); tile++) {
     vf gates[TOKENS * VECTORS], ups[TOKENS * VECTORS];
     TILE_0(gate, tile, OUT_ROWS, INPUT_0, gates);
     TILE_1(up, tile, OUT_ROWS, INPUT_1, ups);

@@ -20,7 +20,7 @@ void ENTRY(f32* restrict q, CACHE* restrict cache_k, CACHE* restrict cache_v, IN
 #if QUANTISED
   f32 blocks[TOKENS][STREAMS][CACHE_BLOCK];
 #endif
-  for (long i = FIRST(core_id); i < FIRST(core_id + 1); i++) {
+  for (long i = FIRST(FIRST_TASK(core_id)); i < FIRST(END_TASK(core_id)); i++) {
     const int part = i < q_tiles ? 0 : i < q_tiles + kv_tiles ? 1 : 2;
     const long tile = i - (part == 0 ? 0 : part == 1 ? q_tiles : q_tiles + kv_tiles);
     const int rows = (part == 0 ? Q_HEADS : KV_HEADS) * HEAD_DIM;

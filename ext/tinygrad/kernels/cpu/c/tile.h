@@ -27,6 +27,10 @@
 #define PREFETCH_WEIGHTS(p, at) __builtin_prefetch((p) + 1024 + (at), 0, 3)
 #endif
 
+// A call may take several tasks in a row, whose activations are then quantised once: the first one's id, and above it how many more there are.
+#define FIRST_TASK(core_id) ((core_id) & 0xffffffffl)
+#define END_TASK(core_id) (FIRST_TASK(core_id) + ((core_id) >> 32) + 1)
+
 // where tasks divide n tiles: task i of `tasks` takes [SHARE(i), SHARE(i + 1)); never a part of a group
 #define SHARE(i, n, tasks) ((long)(n) / (GROUP_ROWS / TILE_ROWS) * (i) / (tasks) * (GROUP_ROWS / TILE_ROWS))
 
