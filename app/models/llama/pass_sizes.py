@@ -18,14 +18,15 @@ def chunks_of(kernels: Kernels, rows: int) -> tuple[int, ...]:
 
 def pieces_of(kernels: Kernels, chunks: tuple[int, ...], matrices: Iterable[PackedWeight]) -> tuple[int, ...]:
     """The same and a smaller one, for prompts that are read between others' tokens, where what it leaves is the same to the last bit:
-    over integer matrices, with kernel sets that name no passes of their own."""
+    over integer matrices, with kernel sets of which it is known what a pass costs."""
     whole_numbers = all(isinstance(one, PackedMatrix) and one.format.bits for one in matrices)
-    return (*chunks, PIECE) if whole_numbers and not hasattr(kernels, "chunks") else chunks
+    return (*chunks, PIECE) if whole_numbers and pass_tokens_of(kernels) is not None else chunks
 
 
 def pass_tokens_of(kernels: Kernels) -> float | None:
-    """What a pass costs beside its tokens, in tokens; None where that is not known, as for kernel sets that name passes of their own."""
-    return None if hasattr(kernels, "chunks") else PASS_TOKENS
+    """What a pass costs beside its tokens, in tokens: as a kernel set says; None where one that names passes of its own does not."""
+    known: float | None = getattr(kernels, "pass_tokens", None if hasattr(kernels, "chunks") else PASS_TOKENS)
+    return known
 
 
 def chunk_for(

@@ -11,7 +11,8 @@ import pytest
 from app.models.llama import Llama, SamplingParams, engine
 from app.models.llama.engine import ContextOverflow
 from app.models.llama.forward import Pass
-from app.models.llama.pass_sizes import CHUNKS, LONGEST, PIECE, chunk_for, chunks_of
+from app.models.llama.pass_sizes import CHUNKS, LONGEST, PIECE, chunk_for, chunks_of, pass_tokens_of, pieces_of
+from ext.tinygrad.kernels.gpu.cpu_driver import CPUDriverKernels
 from ext.tinygrad.kernels.reference import ReferenceKernels
 from tests.reference import llama_numpy
 from tests.reference.tiny import make_tiny_gguf
@@ -98,11 +99,21 @@ def test_however_a_prompt_is_cut_its_entries_are_the_same_to_the_last_bit(device
         np.testing.assert_array_equal(logits, first, err_msg=f"cut at {cuts}")
 
 
+# cuts, and the passes between them: of the kernels for GPUs, then of those on an OpenCL driver for the CPU
+LARGE_PASSES = {
+    # whole; 40 and then 559; from 330 on too few rows are left for a padded pass of 512; shorter ones only
+    "gpu": ([(), (40,), (330,), (128, 256, 384, 512)], [512, 128] + [32, 32, 512, 32, 32] + [512, 128, 128, 32] + [128] * 5),
+    "fused": ([(), (40,), (128, 256, 384, 512)], [256, 256, 32, 32, 32] + [32, 32, 256, 256, 32, 32] + [128] * 4 + [32] * 3),
+}
+
+
+@pytest.mark.parametrize("kernels", LARGE_PASSES)
 @pytest.mark.parametrize("device", ["CL"], indirect=True)
-def test_a_pass_of_512_leaves_the_entries_that_shorter_ones_leave(
-    device: str, tiny_llama: Load, tiny_file: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
+def test_a_large_pass_leaves_the_entries_that_shorter_ones_leave(
+    device: str, kernels: str, tiny_llama: Load, tiny_file: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    llama, ids = tiny_llama(device, "gpu", max_context=700), (IDS * 4)[:600]
+    llama, ids = tiny_llama(device, kernels, max_context=700), (IDS * 4)[:600]
+    cuts, expected = LARGE_PASSES[kernels]
     taken: list[int] = []
     timed = llama.engine._timed
 
@@ -112,9 +123,8 @@ def test_a_pass_of_512_leaves_the_entries_that_shorter_ones_leave(
 
     monkeypatch.setattr(llama.engine, "_timed", counted)
     monkeypatch.setattr("app.models.llama.pass_sizes.LONGEST", float("inf"))  # on a busy machine a pass of 512 takes longer
-    (_, first), *others = after_cuts(llama, ids, [(), (40,), (330,), (128, 256, 384, 512)])
-    # whole; 40 and then 559; from 330 on too few rows are left for a padded pass of 512; shorter ones only
-    assert taken == [512, 128] + [32, 32, 512, 32, 32] + [512, 128, 128, 32] + [128] * 5
+    (_, first), *others = after_cuts(llama, ids, cuts)
+    assert taken == expected
     np.testing.assert_allclose(first, reference(tiny_file(2), ids)[-1], atol=1e-4)
     for cuts, logits in others:
         np.testing.assert_array_equal(logits, first, err_msg=f"cut at {cuts}")
@@ -183,6 +193,15 @@ def test_a_kernel_set_has_the_chunks_that_it_names_as_far_as_a_cache_holds_them(
 
     assert chunks_of(Large(), 512) == (512, 128, 32) and chunks_of(Large(), 511) == (128, 32)
     assert chunks_of(ReferenceKernels(), 1000) == CHUNKS == tiny_llama().engine.chunks
+    assert pieces_of(Large(), (512, 128, 32), []) == (512, 128, 32) and pass_tokens_of(Large()) is None
+
+
+def test_an_opencl_driver_for_the_cpu_has_large_passes_and_says_what_one_costs() -> None:
+    kernels = CPUDriverKernels()
+    assert (chunks := chunks_of(kernels, 1000)) == (256, *CHUNKS)
+    assert pieces_of(kernels, chunks, []) == (256, *CHUNKS, PIECE)
+    assert chunk_for(130, 0.0, chunks, 1000, overhead=pass_tokens_of(kernels)) == 128  # and 32 more: not half a pass of 256
+    assert chunk_for(255, 0.0, chunks, 1000, overhead=pass_tokens_of(kernels)) == 256
 
 
 def test_a_slow_model_reads_in_shorter_passes_until_it_is_fast_again(tiny_llama: Load, monkeypatch: pytest.MonkeyPatch) -> None:
