@@ -97,7 +97,7 @@ class Block:
         t = self.traits
         to_attend, norm = self.attention_norm.fused(x, kernels) if self.attention_norm else (x, None)
         q, k, v = kernels.norm_qkv(to_attend, norm, eps, self.wq, self.wk, self.wv, self.rope, cache.k, cache.v, start_pos, self.heads)
-        attended = kernels.attend(q, k, v, start_pos, self.attention)
+        attended = kernels.attend(q, k, v, start_pos, self.attention, self.wo)
         between = self._add(attended, self.wo, self.wo_bias, self.attention_post_norm, x, None, kernels)  # (T, D)
         if not t.parallel:
             to_attend, norm = self.ffn_norm.fused(between, kernels) if self.ffn_norm else (between, None)
@@ -105,7 +105,7 @@ class Block:
             routing = Routing(t.experts.count, t.experts.used, t.experts.normalize)
             weights = (self.router, self.w1, self.w3, self.w2)
             return kernels.experts_residual(to_attend, norm, eps, *weights, routing, between, x, t.activation), LayerCache(k, v)
-        h = kernels.norm_gated(to_attend, norm, eps, self.w1, self.w3, t.activation, self.gated_bias)  # (T, F)
+        h = kernels.norm_gated(to_attend, norm, eps, self.w1, self.w3, t.activation, self.gated_bias, self.w2)  # (T, F)
         return self._add(h, self.w2, self.w2_bias, self.ffn_post_norm, between, x, kernels), LayerCache(k, v)  # (T, D)
 
     def _add(

@@ -131,8 +131,18 @@ class Kernels(Protocol[W]):
         -> q (T, H, Hd) and the caches after the store.
         """
 
-    def attend(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: Position, attention: Attention = FULL_ATTENTION) -> Tensor:
-        """Causal attention: token t sees positions 0 … start_pos + t. (T, H, Hd) -> (T, H * Hd), in a form that linear_residual takes."""
+    def attend(
+        self,
+        q: Tensor,
+        cache_k: Tensor,
+        cache_v: Tensor,
+        start_pos: Position,
+        attention: Attention = FULL_ATTENTION,
+        then: W | None = None,
+    ) -> Tensor:
+        """Causal attention: token t sees positions 0 … start_pos + t. (T, H, Hd) -> (T, H * Hd), in a form that linear_residual takes.
+
+        `then` is the only weight that the result will be multiplied with, if that is known: the form may be one that only it takes."""
 
     def linear_residual(
         self, x: Tensor, weight: W, residual: Tensor, out: Tensor | None = None, bias: Tensor | None = None, scale: float = 1.0
@@ -142,11 +152,19 @@ class Kernels(Protocol[W]):
         The result overwrites `out`, a realized float32 (T, D) that is neither x nor residual; without it, it gets a buffer of its own."""
 
     def norm_gated(
-        self, x: Tensor, norm: Tensor | None, eps: float, w_gate: W, w_up: W, activation: str = "silu", bias: Tensor | None = None
+        self,
+        x: Tensor,
+        norm: Tensor | None,
+        eps: float,
+        w_gate: W,
+        w_up: W,
+        activation: str = "silu",
+        bias: Tensor | None = None,
+        then: W | None = None,
     ) -> Tensor:
         """RMSNorm, then a gated unit (arXiv 2002.05202), activation(gate) * up: (T, D) -> (T, F), in a form that linear_residual takes.
 
-        `activation` is one of ACTIVATIONS; `bias` (2 F,) is the gate's, then the other's."""
+        `activation` is one of ACTIVATIONS; `bias` (2 F,) is the gate's, then the other's; `then` is as attend's."""
 
     def norm_linear(self, x: Tensor, norm: Tensor | None, eps: float, weight: W, scale: float = 1.0, softcap: float = 0.0) -> Tensor:
         """RMSNorm, then a product: (T, D) -> (T, V), times `scale`, then capped as scores are. x is as linear_residual's without a norm."""

@@ -301,7 +301,15 @@ class ReferenceKernels:
         q, k, v = (w.matmul(h).contiguous() for w in (wq, wk, wv))
         return store_heads(q, k, v, rope, cache_k, cache_v, start_pos, heads)
 
-    def attend(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: Position, attention: Attention = FULL_ATTENTION) -> Tensor:
+    def attend(
+        self,
+        q: Tensor,
+        cache_k: Tensor,
+        cache_v: Tensor,
+        start_pos: Position,
+        attention: Attention = FULL_ATTENTION,
+        then: LaneWeight | DenseWeight | None = None,
+    ) -> Tensor:
         if isinstance(start_pos, RowPositions):
             return self._attend_rows(q, cache_k, cache_v, start_pos, attention)
         (T, n_heads, head_dim), (n_kv_heads, rows, _) = q.shape, cache_k.shape
@@ -356,6 +364,7 @@ class ReferenceKernels:
         w_up: LaneWeight | DenseWeight,
         activation: str = "silu",
         bias: Tensor | None = None,
+        then: LaneWeight | DenseWeight | None = None,
     ) -> Tensor:
         h = x if norm is None else rms_norm(x, norm, eps).contiguous()
         return gated(w_gate.matmul(h).contiguous(), w_up.matmul(h), activation, bias)

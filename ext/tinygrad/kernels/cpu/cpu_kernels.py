@@ -108,7 +108,15 @@ class CPUKernels:
             out = self._matmul("qkv", x, norm, eps, weights, tasks, macros, [q, cache_k, cache_v], [rope, *bias], start_pos)
         return out[0], out[1], out[2]
 
-    def attend(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: Position, attention: Attention = FULL_ATTENTION) -> Tensor:
+    def attend(
+        self,
+        q: Tensor,
+        cache_k: Tensor,
+        cache_v: Tensor,
+        start_pos: Position,
+        attention: Attention = FULL_ATTENTION,
+        then: PackedMatrix | None = None,
+    ) -> Tensor:
         (T, heads, head_dim), (*_, kv_heads, rows, _) = q.shape, cache_k.shape
         if head_dim % GROUP:
             return ReferenceKernels().attend(q, cache_k, cache_v, start_pos, attention)
@@ -124,12 +132,14 @@ class CPUKernels:
             "ROWS": len(places := _places(start_pos)),
             **_capped(attention.softcap),
         }
-        out = Tensor.empty(T, heads * head_dim, dtype=dtypes.float32, device=q.device)
         if T > 1 and not places:
+            out, integers = _for_product(T, heads * head_dim, then if head_dim % 32 == 0 else None, q.device)
             block = min(T, max(1, PREFILL_ROWS // (heads // kv_heads)))
-            macros |= {"BLOCK": block, "CHUNK": PREFILL_CHUNK}
-            source = plain_source("attend_prefill", ["cache.h", "attention.h", "attend_prefill.c"], macros)
+            macros |= {"BLOCK": block, "CHUNK": PREFILL_CHUNK, "INTEGER_OUT": int(integers)}
+            files = ["cache.h", *["activations.h"] * integers, "attention.h", "attend_prefill.c"]
+            source = plain_source("attend_prefill", files, macros)
             return self._launch(source, "attend_prefill", kv_heads * -(-T // block), [out], [q, cache_k, cache_v], start_pos)[0]
+        out = Tensor.empty(T, heads * head_dim, dtype=dtypes.float32, device=q.device)
         splits = self._attend_splits(kv_heads)
         apart = splits > 1 and T * kv_heads < TASKS_A_THREAD * thread_count()  # to the last bit the same
         macros |= {"SPLITS": splits, "APART": int(apart), "CHUNK": QUANTISED_CHUNK if cache_k.dtype == QUANTISED else DECODE_CHUNK}
@@ -158,11 +168,12 @@ class CPUKernels:
         bias: Tensor | None = None,
         scale: float = 1.0,
     ) -> Tensor:
+        T = residual.shape[0]
         if out is None:
-            out = Tensor.empty(x.shape[0], weight.shape[0], dtype=dtypes.float32, device=x.device)
+            out = Tensor.empty(T, weight.shape[0], dtype=dtypes.float32, device=x.device)
         macros = {"RESIDUAL": 1, "BIAS": int(bias is not None), **_scaled(scale), **_capped(0.0)}
         more = [residual] if bias is None else [residual, bias]
-        return self._matmul("linear", x, None, 0.0, [weight], _tasks(x.shape[0], [weight]), macros, [out], more)[0]
+        return self._matmul("linear", x, None, 0.0, [weight], _tasks(T, [weight]), macros, [out], more)[0]
 
     def norm_gated(
         self,
@@ -173,18 +184,21 @@ class CPUKernels:
         w_up: PackedMatrix,
         activation: str = "silu",
         bias: Tensor | None = None,
+        then: PackedMatrix | None = None,
     ) -> Tensor:
-        out = Tensor.empty(x.shape[0], w_gate.shape[0], dtype=dtypes.float32, device=x.device)
+        T = x.shape[0]
+        out, integers = _for_product(T, w_gate.shape[0], then, x.device)
         weights, more = [w_gate, w_up], [] if bias is None else [bias]
-        macros: dict[str, object] = {"ACTIVATION": activation, "BIAS": len(more)}
-        return self._matmul("gated", x, norm, eps, weights, _tasks(x.shape[0], weights), macros, [out], more)[0]
+        macros: dict[str, object] = {"ACTIVATION": activation, "BIAS": len(more), "INTEGER_OUT": int(integers)}
+        return self._matmul("gated", x, norm, eps, weights, _tasks(T, weights), macros, [out], more)[0]
 
     def norm_linear(
         self, x: Tensor, norm: Tensor | None, eps: float, weight: PackedMatrix, scale: float = 1.0, softcap: float = 0.0
     ) -> Tensor:
-        out = Tensor.empty(x.shape[0], weight.shape[0], dtype=dtypes.float32, device=x.device)
+        T = _tokens(x, weight)
+        out = Tensor.empty(T, weight.shape[0], dtype=dtypes.float32, device=x.device)
         macros = {"RESIDUAL": 0, "BIAS": 0, **_scaled(scale), **_capped(softcap)}
-        return self._matmul("linear", x, norm, eps, [weight], _tasks(x.shape[0], [weight]), macros, [out])[0]
+        return self._matmul("linear", x, norm, eps, [weight], _tasks(T, [weight]), macros, [out])[0]
 
     def experts_residual(
         self,
@@ -282,8 +296,8 @@ class CPUKernels:
         more: Sequence[Tensor] = (),
         start_pos: Position | None = None,
     ) -> list[Tensor]:
-        """Kernel <name>.c over x (T, cols) and weights with as many columns."""
-        T, cols = x.shape
+        """Kernel <name>.c over x (T, cols), or its blocks of integers, and weights with as many columns."""
+        T, cols = _tokens(x, weights[0]), weights[0].shape[1]
         shared: dict[str, object] = {"TOKENS": T, "COLS": cols, "NORM": int(norm is not None), "EPS": float(eps)}
         formats = [packed(w).format for w in weights]
         norms = [] if norm is None else [norm]
@@ -294,7 +308,7 @@ class CPUKernels:
         else:
             inputs = []
             if any(f.bits for f in formats):
-                inputs.append(self._prepare(x, norms, shared | {"FLOAT_INPUT": 0}))
+                inputs.append(x if x.dtype == dtypes.uint8 else self._prepare(x, norms, shared | {"FLOAT_INPUT": 0}))
             if any(f.element for f in formats):
                 inputs.append(self._prepare(x, norms, shared | {"FLOAT_INPUT": 1}) if norms else x)
         macros = shared | macros | changes | {"OUT_ROWS": weights[0].shape[0], "TASKS": tasks}
@@ -329,6 +343,19 @@ class CPUKernels:
 def activation_bytes(T: int, cols: int) -> int:
     """Of T tokens as integers: c/activations.h."""
     return cols // 32 * (52 if T == 1 else 52 * T + 64)
+
+
+def _for_product(T: int, cols: int, then: PackedMatrix | None, device: str) -> tuple[Tensor, bool]:
+    """Where to leave what a product with `then` reads, and whether as blocks of integers (c/activations.h): of several tokens, since of one
+    each task quantises the row itself; not for a weight that adapters change, which reads floats as well."""
+    integers = T > 1 and cols % 32 == 0 and then is not None and not isinstance(then, AdaptedWeight) and bool(then.format.bits)
+    shape, dtype = ((activation_bytes(T, cols),), dtypes.uint8) if integers else ((T, cols), dtypes.float32)
+    return Tensor.empty(*shape, dtype=dtype, device=device), integers
+
+
+def _tokens(x: Tensor, weight: PackedMatrix) -> int:
+    """How many tokens x has: rows, or what _for_product gave room for."""
+    return int(x.shape[0]) if x.dtype != dtypes.uint8 else (int(x.shape[0]) // (weight.shape[1] // 32) - 64) // 52
 
 
 def _place_bytes(cols: int, floating: bool) -> int:

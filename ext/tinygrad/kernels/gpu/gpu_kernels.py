@@ -115,7 +115,15 @@ class GPUKernels:
         out = launch(source, "heads", [n_heads + 2 * kv_heads, T], items, outputs, inputs, variable(start_pos))
         return out[0], out[1], out[2]
 
-    def attend(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: Position, attention: Attention = FULL_ATTENTION) -> Tensor:
+    def attend(
+        self,
+        q: Tensor,
+        cache_k: Tensor,
+        cache_v: Tensor,
+        start_pos: Position,
+        attention: Attention = FULL_ATTENTION,
+        then: PackedMatrix | None = None,
+    ) -> Tensor:
         (T, heads, head_dim), (*_, kv_heads, _, _) = q.shape, cache_k.shape
         if head_dim % 4:
             return ReferenceKernels().attend(q, cache_k, cache_v, start_pos, attention)
@@ -208,6 +216,7 @@ class GPUKernels:
         w_up: PackedMatrix,
         activation: str = "silu",
         bias: Tensor | None = None,
+        then: PackedMatrix | None = None,
     ) -> Tensor:
         T, rows = x.shape[0], w_gate.shape[0]
         out = activations(x, T, rows) if few(T) else floats(x, T, rows)

@@ -52,54 +52,73 @@ typedef i8 i8x32 __attribute__((ext_vector_type(32)));
 #define QUARTERS(out, x, combine) (out) = combine((x).lo, (x).hi)
 #endif
 
-// token t of T: row x, normed where there is a norm, to integer blocks; four blocks at a time, because reductions and divisions wait on themselves
+// Four blocks of 32 values to integers: token t[j] of the T whose blocks begin at to[j]. Four at a time, because reductions and divisions wait on themselves.
+INLINE void quantize_blocks(const f32** values, u8** to, int T, const int* t) {
+  vf peak[4];
+  UNROLL for (int j = 0; j < 4; j++) {
+    peak[j] = SPLAT(0);
+    UNROLL for (int i = 0; i < 32; i += LANES) peak[j] = vmax(peak[j], vabs(LOAD(vf, values[j] + i)));
+  }
+  f32x4 amax;
+  EACH(amax, peak, LARGER);
+  const f32x4 inverse = amax > 0 ? 127.0f / amax : (f32x4)0.0f, scale = amax / 127.0f;
+  vi halves[2][4];
+  UNROLL for (int j = 0; j < 4; j++) {
+    union { vi part[32 / LANES]; i32x32 all; } q;
+    UNROLL for (int i = 0; i < 32 / LANES; i++) {
+      // adding 1.5 * 2^23 rounds to nearest even and leaves the integer in the low bits: its byte is the result
+      vf scaled = LOAD(vf, values[j] + LANES * i) * inverse[j];
+      q.part[i] = BITS_AS(vi, scaled + 12582912.0f);
+    }
+    STORE(to[j] + 32 * t[j], __builtin_convertvector(q.all, i8x32));
+    UNROLL for (int side = 0; side < 2; side++) {
+      halves[side][j] = q.part[side * (16 / LANES)];
+      if (LANES == 8) halves[side][j] += q.part[side * (16 / LANES) + 16 / LANES - 1];
+    }
+  }
+  i32x4 low, high;
+  EACH(low, halves[0], ADDED);
+  EACH(high, halves[1], ADDED);
+  low -= (i32)(16 * 0x4b400000u), high -= (i32)(16 * 0x4b400000u);
+  const f32x4 total = scale * __builtin_convertvector(low + high, f32x4);
+  UNROLL for (int j = 0; j < 4; j++) {
+    ((f32*)(to[j] + 32 * T))[t[j]] = scale[j];
+    ((f32*)(to[j] + 36 * T))[t[j]] = total[j];
+    ((i32*)(to[j] + 40 * T))[t[j]] = -(low[j] + high[j]);
+    ((i32*)(to[j] + 44 * T))[t[j]] = -low[j];
+    ((i32*)(to[j] + 48 * T))[t[j]] = -high[j];
+  }
+}
+
+// token t of T: row x, normed where there is a norm, to integer blocks
 INLINE void quantize_row(const f32* x, const f32* norm, f32 eps, int n, u8* acts, int T, int t) {
   const f32 r = norm ? inverse_rms(x, n, eps) : 1.0f;
-  const int blocks = n / 32;
+  const int blocks = n / 32, same[4] = {t, t, t, t};
   for (int first = 0; first < blocks; first += 4) {
-    f32 values[4][32];
-    vf peak[4];
-    int at[4];
+    f32 normed[4][32];
+    const f32* values[4];
+    u8* to[4];
     UNROLL for (int j = 0; j < 4; j++) {
-      at[j] = first + j < blocks ? first + j : blocks - 1;  // blocks too many repeat the last one
-      peak[j] = SPLAT(0);
+      const int at = first + j < blocks ? first + j : blocks - 1;  // blocks too many repeat the last one
+      to[j] = acts + (long)at * ACT_BLOCK(T);
       UNROLL for (int i = 0; i < 32; i += LANES) {
-        vf v = LOAD(vf, x + 32 * at[j] + i);
-        if (norm) v = v * r * LOAD(vf, norm + 32 * at[j] + i);
-        STORE(values[j] + i, v);
-        peak[j] = vmax(peak[j], vabs(v));
+        vf v = LOAD(vf, x + 32 * at + i);
+        if (norm) v = v * r * LOAD(vf, norm + 32 * at + i);
+        STORE(normed[j] + i, v);
       }
+      values[j] = normed[j];
     }
-    f32x4 amax;
-    EACH(amax, peak, LARGER);
-    const f32x4 inverse = amax > 0 ? 127.0f / amax : (f32x4)0.0f, scale = amax / 127.0f;
-    vi halves[2][4];
-    UNROLL for (int j = 0; j < 4; j++) {
-      union { vi part[32 / LANES]; i32x32 all; } q;
-      UNROLL for (int i = 0; i < 32 / LANES; i++) {
-        // adding 1.5 * 2^23 rounds to nearest even and leaves the integer in the low bits: its byte is the result
-        vf scaled = LOAD(vf, values[j] + LANES * i) * inverse[j];
-        q.part[i] = BITS_AS(vi, scaled + 12582912.0f);
-      }
-      STORE(acts + (long)at[j] * ACT_BLOCK(T) + 32 * t, __builtin_convertvector(q.all, i8x32));
-      UNROLL for (int side = 0; side < 2; side++) {
-        halves[side][j] = q.part[side * (16 / LANES)];
-        if (LANES == 8) halves[side][j] += q.part[side * (16 / LANES) + 16 / LANES - 1];
-      }
-    }
-    i32x4 low, high;
-    EACH(low, halves[0], ADDED);
-    EACH(high, halves[1], ADDED);
-    low -= (i32)(16 * 0x4b400000u), high -= (i32)(16 * 0x4b400000u);
-    const f32x4 total = scale * __builtin_convertvector(low + high, f32x4);
-    UNROLL for (int j = 0; j < 4; j++) {
-      u8* block = acts + (long)at[j] * ACT_BLOCK(T);
-      ((f32*)(block + 32 * T))[t] = scale[j];
-      ((f32*)(block + 36 * T))[t] = total[j];
-      ((i32*)(block + 40 * T))[t] = -(low[j] + high[j]);
-      ((i32*)(block + 44 * T))[t] = -low[j];
-      ((i32*)(block + 48 * T))[t] = -high[j];
-    }
+    quantize_blocks(values, to, T, same);
+  }
+}
+
+// one block of T tokens that lie one after another
+INLINE void quantize_column(f32 (*values)[32], u8* to, int T) {
+  u8* same[4] = {to, to, to, to};
+  for (int first = 0; first < T; first += 4) {
+    const int begin = first + 4 <= T ? first : T < 4 ? 0 : T - 4, at[4] = {begin, begin + 1, T > 2 ? begin + 2 : 1, T > 3 ? begin + 3 : 1};
+    const f32* four[4] = {values[at[0]], values[at[1]], values[at[2]], values[at[3]]};
+    quantize_blocks(four, same, T, at);
   }
 }
 

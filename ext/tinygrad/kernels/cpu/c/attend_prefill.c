@@ -7,7 +7,13 @@
 #define NP (LANES == 16 ? 8 : 4)                    // positions, or entries of a value, that go with them: what registers hold
 #define R (RV * LANES)
 
-void ENTRY(f32* restrict out, const f32* restrict q, const CACHE* restrict k, const CACHE* restrict v, long start_pos, long core_id) {
+#if INTEGER_OUT  // the blocks that the next product reads (activations.h)
+#define OUT u8
+#else
+#define OUT f32
+#endif
+
+void ENTRY(OUT* restrict out, const f32* restrict q, const CACHE* restrict k, const CACHE* restrict v, long start_pos, long core_id) {
   const long blocks = (TOKENS + BLOCK - 1) / BLOCK, kv = core_id / blocks, t0 = core_id % blocks * BLOCK;
   const int tokens = TOKENS - t0 < BLOCK ? TOKENS - t0 : BLOCK, n = start_pos + t0 + tokens;
   k += kv * CACHE_ROWS * CACHE_ROW;
@@ -72,9 +78,27 @@ void ENTRY(f32* restrict out, const f32* restrict q, const CACHE* restrict k, co
           UNROLL for (int x = 0; x < NV; x++) sum[d + j][i + x] = acc[j][x];
       }
   }
+#if INTEGER_OUT
+  const int n_blocks = tokens * HEADS * (HEAD_DIM / 32);
+  for (int first = 0; first < n_blocks; first += 4) {
+    f32 heads[4][32];
+    const f32* values[4];
+    u8* to[4];
+    int t[4];
+    UNROLL for (int j = 0; j < 4; j++) {
+      const int at = first + j < n_blocks ? first + j : n_blocks - 1, r = at / (HEAD_DIM / 32), d = at % (HEAD_DIM / 32) * 32;
+      const f32 share = 1.0f / ((const f32*)total)[r];
+      for (int i = 0; i < 32; i++) heads[j][i] = ((const f32*)sum[d + i])[r] * share;
+      values[j] = heads[j], t[j] = t0 + r / HEADS;
+      to[j] = out + ((kv * HEADS + r % HEADS) * HEAD_DIM + d) / 32 * ACT_BLOCK(TOKENS);
+    }
+    quantize_blocks(values, to, TOKENS, t);
+  }
+#else
   for (int r = 0; r < tokens * HEADS; r++) {
     f32* to = out + ((t0 + r / HEADS) * KV_HEADS * HEADS + kv * HEADS + r % HEADS) * HEAD_DIM;
     const f32 share = 1.0f / ((const f32*)total)[r];
     for (int d = 0; d < HEAD_DIM; d++) to[d] = ((const f32*)sum[d])[r] * share;
   }
+#endif
 }

@@ -1,6 +1,16 @@
-// out = ACTIVATION(norm(x) @ gate.TOKENS) * (norm(x) @ up.TOKENS), a bias (the gate's, then the other's) added to both products where BIAS.
+// out = ACTIVATION(norm(x) @ gate.TOKENS) * (norm(x) @ up.TOKENS), a bias (the gate's, then the other's) added to both products where BIAS; float32 rows,
+// or, where INTEGER_OUT, the blocks that the next product reads (activations.h): a task has whole blocks then.
 
-void ENTRY(f32* restrict out, INPUTS, const u8* restrict gate, const u8* restrict up,
+#if INTEGER_OUT
+#define OUT u8
+#define UNIT (32 / TILE_ROWS)  // tiles that stay together
+#else
+#define OUT f32
+#define UNIT (GROUP_ROWS / TILE_ROWS)
+#endif
+#define FIRST(task) (TILES(OUT_ROWS) / UNIT * (task) / TASKS * UNIT)
+
+void ENTRY(OUT* restrict out, INPUTS, const u8* restrict gate, const u8* restrict up,
 #if BIAS
            const f32* restrict bias,
 #endif
@@ -8,7 +18,10 @@ void ENTRY(f32* restrict out, INPUTS, const u8* restrict gate, const u8* restric
   PREPARE
   NARROW_0
   NARROW_1
-  for (long tile = SHARE(FIRST_TASK(core_id), TILES(OUT_ROWS), TASKS); tile < SHARE(END_TASK(core_id), TILES(OUT_ROWS), TASKS); tile++) {
+#if INTEGER_OUT
+  f32 block[TOKENS][32];
+#endif
+  for (long tile = FIRST(FIRST_TASK(core_id)); tile < FIRST(END_TASK(core_id)); tile++) {
     vf gates[TOKENS * VECTORS], ups[TOKENS * VECTORS];
     TILE_0(gate, tile, OUT_ROWS, INPUT_0, gates);
     TILE_1(up, tile, OUT_ROWS, INPUT_1, ups);
@@ -21,7 +34,15 @@ void ENTRY(f32* restrict out, INPUTS, const u8* restrict gate, const u8* restric
         gates[t * VECTORS + v] += load_rows(bias, row, OUT_ROWS);
         ups[t * VECTORS + v] += load_rows(bias + OUT_ROWS, row, OUT_ROWS);
 #endif
-        store_rows(out + (long)t * OUT_ROWS, ACTIVATION(gates[t * VECTORS + v]) * ups[t * VECTORS + v], row, OUT_ROWS);
+        const vf y = ACTIVATION(gates[t * VECTORS + v]) * ups[t * VECTORS + v];
+#if INTEGER_OUT
+        STORE(block[t] + row % 32, y);
+#else
+        store_rows(out + (long)t * OUT_ROWS, y, row, OUT_ROWS);
+#endif
       }
+#if INTEGER_OUT
+    if (tile % UNIT == UNIT - 1) quantize_column(block, out + tile / UNIT * ACT_BLOCK(TOKENS), TOKENS);
+#endif
   }
 }
