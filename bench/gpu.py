@@ -1,8 +1,9 @@
 """A card, on each way to it, beside llama.cpp: python -m bench.gpu [--llama-bench PATH] [--json]
 
 The operations' tests on the card; then, for LLaMA shapes in several weight formats (random weights, written to a temporary folder),
-decode at 32 and 512 and a prefill of 512, 1, 8 and 32 conversations of 1.1B side by side, the share of the bandwidth that the canary
-measures there, the time a load takes, and where a decode step and a prefill pass spend theirs. Cases run in the order given until
+decode at 32 and 512 and a prefill of 512, 1, 8 and 32 conversations of 1.1B side by side, decode of 1.1B at 512 and 8,000 over contexts
+in float16 and in 8-bit blocks (--kv q8_0), the share of the bandwidth that the canary measures there, the time a load takes, and where a
+decode step and a prefill pass spend theirs. Cases run in the order given until
 --seconds are over; what was left out is said.
 
 Needs no network and no compiler beside what is there; 16 GB of disk for 7B in F16. Exit code 2 where no card can be used.
@@ -25,6 +26,7 @@ from bench.worker import ROOT, BenchError, Worker
 
 CAPACITY, CONTEXTS, TOKENS, PROMPT = 1024, (32, 512), 64, 512
 CONVERSATIONS, SHARED_SHAPE = (1, 8, 32), "1.1b"  # side by side, and of which shape: 32 caches of 7B are for large cards alone
+LONG, WINDOW, KVS = 8000, 8192, ("f16", "q8_0")  # a long context, and what contexts are kept as: of that shape, in the first format
 TARGETS = {"decode 32": 1.2, "decode 512": 1.2, "prefill": 0.7}  # times llama.cpp's rate
 UNITS = {"gb_per_second": "GB/s", "gmac_per_second": "GMAC/s"}
 OPERATIONS = "tests/ext/tinygrad/kernels/gpu/test_operations.py"
@@ -76,6 +78,28 @@ def measure(model: Path, device: str, samples: int, conversations: tuple[int, ..
         worker.close()
 
 
+def contexts(model: Path, device: str, samples: int) -> dict[str, dict[str, float]]:
+    """Medians of tokens a second decoded at 512 and at LONG, by what contexts are kept as; samples of all in turn."""
+    environment = {"DEV": device, "CPU": "", "GPU": "", "WEIGHT_CACHE": "0"}
+    workers = dict[str, Worker]()
+    try:
+        for kv in KVS:
+            workers[kv] = Worker("townhall", model, WINDOW, environment, kv=kv)
+        rates = dict[str, dict[str, float]]()
+        for context in (PROMPT, LONG):
+            found = dict[str, list[float]]()
+            for n in range(samples + 1):
+                for kv, worker in workers.items():
+                    seconds = worker("decode", context, TOKENS)
+                    if n:  # what is read, compiled and captured at a first use is no part of it
+                        found.setdefault(kv, []).append(TOKENS / seconds)
+            rates[str(context)] = {kv: statistics.median(values) for kv, values in found.items()}
+        return rates
+    finally:
+        for worker in workers.values():
+            worker.close()
+
+
 def llama_bench(program: Path, model: Path, samples: int) -> dict[str, float]:
     """Medians of llama.cpp's own tokens a second, all layers on the card."""
     rates: dict[str, float] = {}
@@ -92,15 +116,21 @@ def llama_bench(program: Path, model: Path, samples: int) -> dict[str, float]:
 
 def case(shape: str, type: str, devices: list[str], options: argparse.Namespace) -> dict[str, Any]:
     """One model on every way to the card."""
+    compared = shape == SHARED_SHAPE and type == options.types.split(",")[0]
     result: dict[str, Any] = {"shape": shape, "type": type, "ways": {}}
     with tempfile.TemporaryDirectory(prefix="townhall-bench-") as folder:
         path = Path(folder) / f"llama-{shape}-{type}.gguf"
-        write(path, SHAPES[shape], type)
+        write(path, SHAPES[shape], type, WINDOW)
         for device in devices:
             try:
                 result["ways"][device] = measure(path, device, options.samples, CONVERSATIONS if shape == SHARED_SHAPE else ())
             except BenchError as error:
                 result["ways"][device] = {"error": str(error)}
+                continue
+            try:
+                result["ways"][device]["contexts"] = contexts(path, device, options.samples) if compared else {}
+            except BenchError as error:
+                result["ways"][device]["contexts"] = {"refused": str(error)}
         if options.llama_bench:
             try:
                 result["llama.cpp"] = llama_bench(options.llama_bench, path, options.samples)
@@ -129,6 +159,9 @@ def table(result: dict[str, Any]) -> str:
             )
             if rates := [f"{n}: {way[key]:.0f}, {way[key] / n:.0f} each" for n in CONVERSATIONS if (key := f"together {n}") in way]:
                 lines.append(f"{'':14}{'together':12}{'; '.join(rates)}")
+            for context, kept in way.get("contexts", {}).items():
+                said = kept if isinstance(kept, str) else ", ".join(f"{kv} {rate:.1f}" for kv, rate in kept.items())
+                lines.append(f"{'':14}{'--kv':12}decode {context}: {said}")
             if "prefill" in peer:
                 ratios = {key: way[key] / peer[key] for key in TARGETS}
                 marks = [f"{ratios[key]:.2f}{'' if ratios[key] >= TARGETS[key] else '!'}" for key in TARGETS]

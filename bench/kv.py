@@ -107,7 +107,7 @@ def beyond(path: Path, window: int, kv: str) -> Llama:
     checkpoint, device = open_checkpoint(path), Device.canonicalize(None)
     kernels = kernels_for(device)
     model = Transformer.from_checkpoint(checkpoint, kernels, device, cache_rows(window), max_context=window)
-    return Llama(model, checkpoint.tokenizer(), window, device, cache_type(checkpoint, kv, kernels), "")
+    return Llama(model, checkpoint.tokenizer(), window, device, cache_type(checkpoint, kv), "")
 
 
 def fill(llama: Llama, cache: KVCache, tokens: int) -> None:

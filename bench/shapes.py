@@ -55,7 +55,7 @@ def random_rows(type: str, rows: int, cols: int) -> np.ndarray:
     return blocks.reshape(rows, -1)
 
 
-def write(path: Path, shape: Shape, type: str) -> None:
+def write(path: Path, shape: Shape, type: str, context: int = CONTEXT) -> None:
     """A GGUF file of this shape with every matrix of one type, and a SentencePiece vocabulary of made-up words."""
     import gguf
 
@@ -63,7 +63,7 @@ def write(path: Path, shape: Shape, type: str) -> None:
     kv_dim = shape.kv_heads * head_dim
     out = gguf.GGUFWriter(path, "llama")
     out.add_name(f"random {type}")
-    out.add_context_length(CONTEXT)
+    out.add_context_length(context)
     out.add_embedding_length(shape.dim)
     out.add_block_count(shape.layers)
     out.add_feed_forward_length(shape.hidden)

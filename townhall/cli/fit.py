@@ -72,8 +72,6 @@ def fit(
         if demand.context < context:
             terminal.note(f"{demand.name} was trained for {demand.context} tokens, so that is its context window instead of {context}")
     rooms = _rooms(memory, reserve[1] if reserve else None)
-    if kv != "f16" and not all(room.host for room in rooms):
-        terminal.note(f"--kv {kv} is not there for GPUs yet: on those contexts are planned as f16")
     found = plan(demands, rooms)
     terminal.say(json.dumps(found.to_json(), ensure_ascii=False, indent=2) + "\n" if as_json else draw(found, demands) + "\n")
     return 0

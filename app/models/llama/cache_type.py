@@ -5,14 +5,13 @@ from tinygrad.dtype import DType
 
 from app.models.llama.checkpoint.checkpoint import Checkpoint
 from app.models.llama.config import ConfigError
-from ext.tinygrad.kernels.protocol import Kernels
 from ext.tinygrad.kernels.quantised_rows import BLOCK, QUANTISED
 
 F16, Q8_0 = "f16", "q8_0"  # what --kv takes
 
 
-def cache_type(checkpoint: Checkpoint, kv: str, kernels: Kernels | None = None) -> DType:
-    """Of a cache's tensors. ConfigError where heads, or a kernel set, take no 8-bit blocks."""
+def cache_type(checkpoint: Checkpoint, kv: str) -> DType:
+    """Of a cache's tensors. ConfigError where heads take no 8-bit blocks."""
     if kv == F16:
         # a float32 file asks for float32 throughout; every other is coarser than a float16 cache
         return dtypes.float32 if checkpoint.stored("tok_embeddings.weight").type == "F32" else dtypes.float16
@@ -22,8 +21,6 @@ def cache_type(checkpoint: Checkpoint, kv: str, kernels: Kernels | None = None) 
         raise ConfigError(
             f"--kv {kv} keeps blocks of {BLOCK} values, and this model's heads of {head_dim} are no multiple of that; pass --kv {F16}"
         )
-    if kernels is not None and not kernels.takes_quantised:
-        raise ConfigError(f"--kv {kv} is not there for the GPU's kernels yet; pass --kv {F16}, or run with CPU=1")
     return QUANTISED
 
 

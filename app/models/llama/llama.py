@@ -134,7 +134,7 @@ class Llama:
             )
         device, done, given = Device.canonicalize(device), 0, kernels
         kernels = kernels or kernels_for(device)
-        cache = cache_type(checkpoint, kv, kernels)
+        cache = cache_type(checkpoint, kv)
         rows = cache_rows(max_context)
         footprint = partial(Footprint.of, checkpoint, max_context, rows, chunks_of(kernels, rows), cache, device)
         check_fit(footprint, Path(path).name, kernels, device)
@@ -155,7 +155,7 @@ class Llama:
         llama._exact = cache_type(checkpoint, F16) == dtypes.float32
         llama.quantised = quantised
         if given is None and isinstance(kernels, Tunable):
-            kernels.tune(model.one_token_products, tune)  # the engine has put its graph runner in place, and captured nothing yet
+            kernels.tune(model.one_token_products(cache), tune)  # the engine has put its graph runner in place, and captured nothing yet
         return llama.adapted(adapters) if adapters else llama
 
     def adapted(self, adapters: Sequence[tuple[Path | str | Adapter, float]]) -> "Llama":

@@ -60,7 +60,7 @@ class ModelDemand:
     context: int
     slots: int
     type: str = ""  # the matrices as this ggml type; "" as they are
-    kv: str = F16  # what caches keep on the host; GPUs have no kernels for others yet
+    kv: str = F16  # what caches keep
 
     @classmethod
     def of(cls, path: Path | str, context: int = CONTEXT, slots: int = SLOTS, kv: str = F16) -> "ModelDemand":
@@ -78,7 +78,7 @@ class ModelDemand:
 
     def _footprint(self, chunks: tuple[int, ...], device: str) -> Footprint:
         rows = self.context + max(CHUNKS)
-        cache = cache_type(self.checkpoint, self.kv if device else F16)
+        cache = cache_type(self.checkpoint, self.kv)
         found = Footprint.of(self.checkpoint, self.context, rows, tuple(T for T in chunks if T <= rows), cache, device)
         return replace(found, weights=found.weights + self._difference()) if self.type else found
 
@@ -189,7 +189,7 @@ def _unplaced(models: Sequence[ModelDemand], at: int, devices: Sequence[DeviceRo
     windows = [model.context >> shift for shift in range(1, 12) if model.context >> shift >= LEAST_CONTEXT]
     if window := next((n for n in windows if fits(replace(model, context=n))), 0):
         remedies.append(f"--context {window}")
-    if nearest.device.host and model.kv == F16 and not model.checkpoint.config.head_dim % BLOCK and fits(replace(model, kv=Q8_0)):
+    if model.kv == F16 and not model.checkpoint.config.head_dim % BLOCK and fits(replace(model, kv=Q8_0)):
         remedies.append(f"--kv {Q8_0}")
     for type in SMALLER:
         smaller = replace(model, type=type)

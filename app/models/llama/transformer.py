@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from tinygrad import Tensor, UOp
+from tinygrad.dtype import DType
 
 from app.models.llama.checkpoint.checkpoint import Checkpoint
 from app.models.llama.config import LlamaConfig
@@ -22,6 +23,7 @@ from ext.tinygrad.kernels.protocol import (
     Routing,
     rope_table,
 )
+from ext.tinygrad.kernels.quantised_rows import QUANTISED
 
 
 @dataclass(frozen=True)
@@ -224,14 +226,14 @@ class Transformer:
         matrices = [w for block in self.blocks for w in block.matrices]
         return [self.tok_embeddings, *matrices, *([] if self.output is self.tok_embeddings else [self.output])]
 
-    @property
-    def one_token_products(self) -> list[OneTokenProduct]:
-        """What a decode step multiplies: each product of each kind of block with its weights by layer, and the head."""
+    def one_token_products(self, cache: DType) -> list[OneTokenProduct]:
+        """What a decode step multiplies, over a cache of this type: each product of each kind of block with its weights by layer, and the
+        head."""
         products = [OneTokenProduct("linear", True, ((self.output,),))]
         for layout in dict.fromkeys(block.layout for block in self.blocks):
             alike = [block for block in self.blocks if block.layout == layout]
             products += [
-                OneTokenProduct("qkv", True, tuple((b.wq, b.wk, b.wv) for b in alike), self.config.head_dim),
+                OneTokenProduct("qkv", True, tuple((b.wq, b.wk, b.wv) for b in alike), self.config.head_dim, cache == QUANTISED),
                 OneTokenProduct("linear", False, tuple((b.wo,) for b in alike)),
             ]
             if self.config.traits.experts is None:

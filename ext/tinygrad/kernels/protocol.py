@@ -97,7 +97,6 @@ class Kernels(Protocol[W]):
 
     name: str
     layout: str  # of its packed weights; sets of one layout read each other's, "" stands for none that could be kept
-    takes_quantised: bool  # caches of 8-bit blocks (quantised_rows.py), of heads with whole blocks, beside those of floats
     changes_alike: bool  # a row that goes through an adapter is computed to the bit as alone, whichever others are in its pass
     changes_by_row: bool  # takes weights whose change is another for each row of a pass (row_changes.py)
 
@@ -217,6 +216,7 @@ class OneTokenProduct:
     norm: bool
     weights: tuple[tuple[Any, ...], ...]  # by layer: the packed weights that are multiplied with one input
     head_dim: int = 0  # of qkv
+    blocks: bool = False  # of qkv: keys and values are kept as 8-bit blocks
 
 
 @runtime_checkable

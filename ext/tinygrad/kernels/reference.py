@@ -270,7 +270,6 @@ class ReferenceKernels:
 
     name = "tinygrad"
     layout = ""
-    takes_quantised = True
     changes_alike = changes_by_row = False
 
     def row_sizes(self, head_dim: int) -> tuple[int, ...]:

@@ -56,11 +56,9 @@ def test_json_has_the_same_figures(fit, model):
 def test_contexts_of_8_bit_blocks_are_planned_where_they_can_be(fit, model, tmp_path):
     sizes = [
         [one["models"][0]["cache"] for one in json.loads(fit(model, "--memory", memory, "--kv", kv, "--json")[1])["devices"]]
-        for memory, kv in (("CPU=1GB", "f16"), ("CPU=1GB", "q8_0"))
+        for memory, kv in (("CPU=1GB", "f16"), ("CPU=1GB", "q8_0"), ("CUDA=1GB", "q8_0"))
     ]
-    assert sizes[1][0] * 32 == sizes[0][0] * 17
-    code, _, err = fit(model, "--memory", "CUDA=1GB", "--kv", "q8_0")
-    assert code == 0 and "--kv q8_0 is not there for GPUs yet" in err
+    assert sizes[1][0] * 32 == sizes[2][0] * 32 == sizes[0][0] * 17
     narrow = make_tiny_gguf(tmp_path / "narrow.gguf", type="Q8_0")
     code, _, err = fit(narrow, "--kv", "q8_0")
     assert code == 2 and "--kv q8_0 keeps blocks of 32 values, and this model's heads of 16" in err

@@ -38,7 +38,6 @@ class CPUKernels:
 
     name = "cpu"
     layout = LAYOUT
-    takes_quantised = True
     changes_alike = True
     changes_by_row = True
     _launch = staticmethod(launch)  # OpenCL drivers on the CPU run the same sources, launched otherwise

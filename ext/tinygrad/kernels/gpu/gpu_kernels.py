@@ -32,6 +32,7 @@ from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.packed.formats import GROUP, LAYOUT
 from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
 from ext.tinygrad.kernels.protocol import FULL_ATTENTION, Attention, HeadTransform, OneTokenProduct, Position, Routing, RowPositions
+from ext.tinygrad.kernels.quantised_rows import QUANTISED, head_dim_of
 from ext.tinygrad.kernels.reference import ReferenceKernels, into
 
 PREFILL_ITEMS, PREFILL_SLOTS = 256, 4  # items and groups of rows of a prefill tile, as prefill.h is written
@@ -56,7 +57,6 @@ class GPUKernels:
 
     name = "gpu"
     layout = LAYOUT
-    takes_quantised = False
     changes_alike = True
     changes_by_row = False  # it would take tables of addresses, which OpenCL does not hand out
     chunks = (512, 128, 32)  # tokens that a prefill pass takes: tiles of few tokens would leave most of a large card idle
@@ -96,13 +96,13 @@ class GPUKernels:
         start_pos: Position,
         heads: HeadTransform | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        T, (*_, kv_heads, _, head_dim) = x.shape[0], cache_k.shape
+        T, kv_heads, head_dim = x.shape[0], cache_k.shape[-3], head_dim_of(cache_k)
         n_heads, bias = wq.shape[0] // head_dim, None if heads is None else heads.bias
         macros: dict[str, object] = {"Q_HEADS": n_heads, "KV_HEADS": kv_heads, "BIAS": int(bias is not None), **cache_macros(cache_k)}
         outputs = [floats(x, T, n_heads, head_dim), cache_k, cache_v]
         more = [rope] if bias is None else [rope, bias]
         if heads is None or heads.norm is None:
-            out = self._product("qkv", x, norm, eps, [wq, wk, wv], macros, outputs, more, start_pos)
+            out = self._product("qkv", x, norm, eps, [wq, wk, wv], macros, outputs, more, start_pos, cache_k.dtype == QUANTISED)
             return out[0], out[1], out[2]
         projected = [self.norm_linear(x, norm, eps, w) for w in (wq, wk, wv)]
         if heads is not None and heads.norm is not None:
@@ -152,7 +152,7 @@ class GPUKernels:
 
     def attends_on_matrix(self, head_dim: int, cache: Tensor) -> bool:
         """Does attention of many tokens over such a cache use the matrix instruction?"""
-        return self.tuning.has_matrix and cache.dtype == dtypes.float16 and head_dim % 16 == 0 and head_dim <= MOST_MATRIX_DIMS
+        return self.tuning.has_matrix and cache.dtype in (dtypes.float16, QUANTISED) and head_dim % 16 == 0 and head_dim <= MOST_MATRIX_DIMS
 
     def _attend_on_matrix(self, q: Tensor, cache_k: Tensor, cache_v: Tensor, start_pos: int | UOp, macros: dict[str, object]) -> Tensor:
         T, heads, head_dim = q.shape
@@ -270,8 +270,11 @@ class GPUKernels:
         outputs: Sequence[Tensor],
         more: Sequence[Tensor] = (),
         start_pos: Position | None = None,
+        blocks: bool = False,
     ) -> list[Tensor]:
-        """Kernel <name>.c over x and weights with as many columns: side by side in a tile (gated), or one after another."""
+        """Kernel <name>.c over x and weights with as many columns: side by side in a tile (gated), or one after another.
+
+        `blocks`: what it stores are blocks of 32 rows."""
         T, cols = x.shape[0], weights[0].shape[1]
         abreast = len(weights) if name == "gated" else 1
         macros = {"TOKENS": T, "COLS": cols, "OUT_ROWS": weights[0].shape[0], "NORM": int(norm is not None), "EPS": float(eps), **macros}
@@ -281,7 +284,7 @@ class GPUKernels:
         weights = [packed(w) for w in weights]
         formats = [w.format for w in weights]
         if few(T):
-            shape = self.shape(name, weights)
+            shape = self.shape(name, weights, blocks)
             slots, items = shape.slots, shape.items
             if x.dtype != dtypes.uint8 and (T > 1 or norm is None):
                 # by as many items as a product of one token has: its sum of squares has the same order then
@@ -341,14 +344,14 @@ class GPUKernels:
         None takes the time it needs. What was found earlier on such a device is read from the disk."""
         tune_products(self, products, seconds)
 
-    def shape(self, name: str, weights: Sequence[PackedMatrix]) -> DecodeShape:
-        """The work-group of a product of one token: what was measured, or the table's."""
+    def shape(self, name: str, weights: Sequence[PackedMatrix], blocks: bool = False) -> DecodeShape:
+        """The work-group of a product of one token, in `blocks` of 32 rows or not: what was measured, or the table's."""
         rows, cols = weights[0].shape
         abreast = len(weights) if name == "gated" else 1
-        # whole blocks of 32 rows of what another product reads
-        slots = 2 * abreast if abreast > 1 and rows % 32 == 0 else abreast
+        # whole blocks of 32 rows of what another product reads, or of what a cache keeps
+        slots = 2 * abreast if blocks or (abreast > 1 and rows % 32 == 0) else abreast
         default = self.tuning.decode_shape(cols, slots, any(w.format.element for w in weights))
-        found = self.shapes.get(product_key(name, weights))
+        found = self.shapes.get(product_key(name, weights, blocks))
         return found if found and found.slots % slots == 0 and found.items <= self.tuning.most_items else default
 
     def _to_activations(self, x: Tensor, norm: Tensor | None, eps: float, items: int) -> Tensor:

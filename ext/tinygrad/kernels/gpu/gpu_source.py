@@ -18,7 +18,10 @@ from ext.tinygrad.kernels.packed.formats import Format
 
 HIDDEN = "-1e30f"  # the score of a position that does not count: finite, so that a difference of two is a number
 # macros that are 0 unless given
-ABSENT = ("CACHE_HALF", "MATRIX", "ROW_TABLE", "BIAS", "SCALED", "CAPPED", "WINDOW", "GELU", "EXPERT_TILES", "GATHERED", "ADAPTED", "GAIN")
+ABSENT = (
+    *("CACHE_HALF", "QUANTISED", "MATRIX", "ROW_TABLE", "BIAS", "SCALED", "CAPPED", "WINDOW", "GELU", "EXPERT_TILES", "GATHERED"),
+    *("ADAPTED", "GAIN"),
+)
 FOLDER = Path(__file__).parent / "c"
 
 

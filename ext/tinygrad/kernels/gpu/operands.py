@@ -3,6 +3,7 @@
 from tinygrad import Tensor, UOp, dtypes
 
 from ext.tinygrad.kernels.protocol import Position, RowPositions
+from ext.tinygrad.kernels.quantised_rows import QUANTISED, head_dim_of
 
 ROW_SIZES = (2, 4, 8, 16)  # tokens of a pass over several conversations
 
@@ -39,6 +40,7 @@ def activation_bytes(cols: int) -> int:
 
 
 def cache_macros(cache: Tensor) -> dict[str, object]:
-    assert cache.dtype in (dtypes.float16, dtypes.float32), f"no cache of {cache.dtype}"
-    *_, rows, head_dim = cache.shape
-    return {"CACHE_HALF": int(cache.dtype == dtypes.float16), "CACHE_ROWS": rows, "HEAD_DIM": head_dim}
+    """For c/cache.h."""
+    assert cache.dtype in (dtypes.float16, dtypes.float32, QUANTISED), f"no cache of {cache.dtype}"
+    kind = {"CACHE_HALF": int(cache.dtype == dtypes.float16), "QUANTISED": int(cache.dtype == QUANTISED)}
+    return kind | {"CACHE_ROWS": cache.shape[-2], "HEAD_DIM": head_dim_of(cache)}

@@ -15,14 +15,15 @@ from ext.tinygrad.kernels.gpu.tuner import LAYERS, Tuner, candidates
 from ext.tinygrad.kernels.gpu.tuning import DecodeShape
 from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
 from ext.tinygrad.kernels.protocol import OneTokenProduct
+from ext.tinygrad.kernels.quantised_rows import QUANTISED, row_elements
 
 if TYPE_CHECKING:
     from ext.tinygrad.kernels.gpu.gpu_kernels import GPUKernels
 
 
-def product_key(name: str, weights: Sequence[PackedMatrix]) -> str:
+def product_key(name: str, weights: Sequence[PackedMatrix], blocks: bool = False) -> str:
     """What a product's speed depends on."""
-    return f"{name} {' '.join(f'{w.format.name} {w.shape[0]}' for w in weights)} x {weights[0].shape[1]}"
+    return f"{name}{' in blocks' * blocks} {' '.join(f'{w.format.name} {w.shape[0]}' for w in weights)} x {weights[0].shape[1]}"
 
 
 def tune_products(kernels: "GPUKernels", products: Sequence[OneTokenProduct], seconds: float | None) -> None:
@@ -35,8 +36,8 @@ def tune_products(kernels: "GPUKernels", products: Sequence[OneTokenProduct], se
     numbers = _Numbers(tuner.device)
     for product in sorted(products, key=lambda p: -sum(w.nbytes for w in p.weights[0]) * len(p.weights)):
         weights = product.weights[0]
-        key, cols = product_key(product.name, weights), weights[0].shape[1]
-        default = kernels.shape(product.name, weights)
+        key, cols = product_key(product.name, weights, product.blocks), weights[0].shape[1]
+        default = kernels.shape(product.name, weights, product.blocks)
         shapes = candidates(default, tuning.most_warps(cols, any(w.format.element for w in weights)), tuning.most_items)
 
         def run(shape: DecodeShape, product: OneTokenProduct = product, key: str = key) -> list[Tensor]:
@@ -68,7 +69,8 @@ def _launched(
     x = zeros("x", 1, cols)
     if product.name == "qkv":
         heads = [w.shape[0] // product.head_dim for w in weights]
-        k, v = (zeros(f"{name} {layer}", heads[1], 2, product.head_dim, dtype=np.float16) for name in "kv")
+        row, kind = (row_elements(product.head_dim, QUANTISED), np.uint8) if product.blocks else (product.head_dim, np.float16)
+        k, v = (zeros(f"{name} {layer}", heads[1], 2, row, dtype=kind) for name in "kv")
         wq, wk, wv = weights
         return list(kernels.norm_qkv(x, x, 1.0, wq, wk, wv, zeros("rope", 2, product.head_dim // 2, 2), k, v, 0))
     if product.name == "gated":

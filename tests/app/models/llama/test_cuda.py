@@ -29,7 +29,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture
 def load(cuda_emulator: CUDAEmulator, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Llama]]:  # noqa: F811
     monkeypatch.setenv("TUNE", "0")
-    yield lambda type, device="CUDA": Llama.load(files[type], 400, device=device)
+    yield lambda type, device="CUDA", kv="f16": Llama.load(files[type], 400, device=device, kv=kv)
 
 
 def run(llama: Llama, cut: int = 180) -> np.ndarray:
@@ -53,8 +53,19 @@ def test_a_model_on_cuda_agrees_with_numpy(type: str, load: Callable[..., Llama]
 
 
 @pytest.mark.parametrize("type", ["F32", "Q4_0"])
-def test_however_a_prompt_is_cut_its_entries_are_the_same_to_the_last_bit(type: str, load: Callable[..., Llama]) -> None:
-    llama = load(type)
+def test_contexts_of_8_bit_blocks_are_as_far_from_floats_as_the_cpus(type: str, load: Callable[..., Llama]) -> None:
+    exact, cpus = (log_softmax(run(load(type, "CPU", kv))) for kv in ("f16", "q8_0"))
+    ours = log_softmax(run(load(type, kv="q8_0")))
+
+    def distance(one: np.ndarray, other: np.ndarray) -> float:
+        return float((np.exp(one) * (one - other)).sum(-1).mean())
+
+    assert 0 < distance(exact, ours) < 2 * distance(exact, cpus) + distance(exact, log_softmax(run(load(type))))
+
+
+@pytest.mark.parametrize("type, kv", [("F32", "f16"), ("Q4_0", "f16"), ("F32", "q8_0")])
+def test_however_a_prompt_is_cut_its_entries_are_the_same_to_the_last_bit(type: str, kv: str, load: Callable[..., Llama]) -> None:
+    llama = load(type, kv=kv)
     logits = []
     for cuts in ((), (1,), (31, 33), (129, 161, 163)):
         cache = llama.new_cache()
@@ -65,15 +76,16 @@ def test_however_a_prompt_is_cut_its_entries_are_the_same_to_the_last_bit(type: 
         np.testing.assert_array_equal(other, logits[0])
 
 
-def test_a_shifted_cache_answers_as_the_cpus(load: Callable[..., Llama]) -> None:
+@pytest.mark.parametrize("kv, atol", [("f16", 2e-3), ("q8_0", 1e-2)])  # an integer may round to its neighbour
+def test_a_shifted_cache_answers_as_the_cpus(kv: str, atol: float, load: Callable[..., Llama]) -> None:
     def answer(llama: Llama) -> np.ndarray:
         cache = llama.new_cache()
         llama.prefill(IDS[:150], cache)
         cache.remove(20, 64)
         return llama.engine.step(IDS[150], cache).copy()
 
-    ours, cpus = answer(load("F32")), answer(load("F32", "CPU"))
-    np.testing.assert_allclose(ours, cpus, atol=2e-3)
+    ours, cpus = answer(load("F32", kv=kv)), answer(load("F32", "CPU", kv))
+    np.testing.assert_allclose(ours, cpus, atol=atol)
 
 
 @pytest.mark.parametrize(

@@ -47,13 +47,11 @@ def test_the_parts_are_what_the_loader_counts(path):
 def test_caches_of_8_bit_blocks_are_planned_with_less_and_named_as_a_remedy(tmp_path):
     path = make_tiny_gguf(tmp_path / "wide.gguf", type="Q8_0", dim=128, n_kv_heads=4, context_length=8192)
     halves, blocks = (ModelDemand.of(path, 8192, 4, kv) for kv in ("f16", "q8_0"))
-    assert blocks.parts(True)["cache"] * 32 == halves.parts(True)["cache"] * 17
-    assert blocks.parts(False) == halves.parts(False)  # GPUs have no such kernels
-    between = (halves.nbytes(True) + blocks.nbytes(True)) // 2
-    (unplaced,) = plan([halves], [host := DeviceRoom.of("CPU", between, 0, host=True)]).unplaced
-    assert "--kv q8_0" in unplaced.remedies and not plan([blocks], [host]).unplaced
-    (unplaced,) = plan([halves], on_card(halves.nbytes(False) - 1000)).unplaced
-    assert "--kv q8_0" not in unplaced.remedies
+    for host in (True, False):
+        assert blocks.parts(host)["cache"] * 32 == halves.parts(host)["cache"] * 17
+        between = (halves.nbytes(host) + blocks.nbytes(host)) // 2
+        (unplaced,) = plan([halves], [device := DeviceRoom.of("one", between, 0, host=host)]).unplaced
+        assert "--kv q8_0" in unplaced.remedies and not plan([blocks], [device]).unplaced
     with pytest.raises(ConfigError, match="--kv q8_0 keeps blocks of 32 values, and this model's heads of 16"):
         ModelDemand.of(make_tiny_gguf(tmp_path / "narrow.gguf", type="Q8_0"), 100, 1, "q8_0")
 
@@ -78,6 +76,8 @@ def remedy_of(found) -> dict[str, object]:
             names["slots"] = int(text.split()[1])
         elif text.startswith("--context "):
             names["context"] = int(text.split()[1])
+        elif text.startswith("--kv "):
+            names["kv"] = text.split()[1]
         else:
             names["type"] = text.split(" as ")[1].split(",")[0]
     return names
@@ -90,7 +90,7 @@ def test_every_remedy_makes_it_fit_and_the_next_larger_one_would_not(large):
     (missing,) = found.unplaced
     assert missing.missing == demand.parts(False)["weights"] // 3 and missing.device == "CUDA:0"
     remedies = remedy_of(found)
-    assert remedies.keys() == {"slots", "context", "type"}
+    assert remedies.keys() == {"slots", "context", "kv", "type"}
     for name, value in remedies.items():
         assert not plan([replace(demand, **{name: value})], room).unplaced
     assert plan([replace(demand, slots=remedies["slots"] + 1)], room).unplaced

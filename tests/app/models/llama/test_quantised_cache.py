@@ -13,12 +13,11 @@ from app.models.llama.key_shift import CHUNK, Shifter
 from app.models.llama.kv_cache import CacheArena, KVCache
 from app.models.llama.snapshot import SnapshotError
 from ext.tinygrad import buffers
-from ext.tinygrad.kernels.gpu.gpu_kernels import GPUKernels
-from ext.tinygrad.kernels.gpu.tuning import Tuning
 from ext.tinygrad.kernels.protocol import rope_table
 from ext.tinygrad.kernels.quantised_rows import QUANTISED, row_elements
 from ext.tinygrad.kernels.reference import ReferenceKernels
 from tests.app.models.llama.conftest import KERNELS
+from tests.reference.cuda_emulator.fixtures import cuda_emulator  # noqa: F401
 from tests.reference.quantised_rows import dequantise, quantise, scales_of
 from tests.reference.tiny import make_tiny_gguf
 
@@ -67,9 +66,6 @@ def test_what_cannot_have_one_says_so_in_a_sentence(tmp_path: Path) -> None:
         Llama.load(narrow, 64, device="CPU", kv="q8_0")
     with pytest.raises(ConfigError, match="--kv q4_0 is no type of a KV cache; pass f16 or q8_0"):
         Llama.load(wide, 64, device="CPU", kv="q4_0")
-    gpu = GPUKernels(Tuning("gpu", units=16, most_items=256, local_bytes=32 << 10))
-    with pytest.raises(ConfigError, match=r"--kv q8_0 is not there for the GPU's kernels yet; pass --kv f16, or run with CPU=1"):
-        Llama.load(wide, 64, device="CPU", kv="q8_0", kernels=gpu)
 
 
 def test_entries_and_files_are_exact_and_never_read_by_a_cache_of_floats(load: Callable[..., Llama], tmp_path: Path) -> None:
@@ -90,6 +86,26 @@ def test_entries_and_files_are_exact_and_never_read_by_a_cache_of_floats(load: C
     floats_cache.snapshot(path)
     with pytest.raises(SnapshotError, match="another identity"):
         llama.new_cache().restore(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("device", ["CL", "CUDA"])
+def test_entries_and_files_of_a_gpus_cache_are_exact(device: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    request.getfixturevalue("opencl" if device == "CL" else "cuda_emulator")
+    file, path = make_tiny_gguf(tmp_path / "tiny.gguf", type="Q8_0", **SIZES), tmp_path / "head.safetensors"
+    llama = Llama.load(file, 128, device=device, kv="q8_0", kernels=KERNELS["gpu" if device == "CL" else "fused"](device))
+    cache, other, restored = (llama.new_cache() for _ in range(3))
+    llama.prefill(IDS, cache)
+    expected = cache.entries(90).tensors
+    assert {values.dtype.name for values in expected.values()} == {"uint8"} and all(values.any() for values in expected.values())
+    other.fill(cache.entries(90))
+    cache.snapshot(path)
+    restored.restore(path)
+    steps = [llama.engine.step(5, one).copy() for one in (cache, other, restored)]
+    for one, logits in zip((other, restored), steps[1:], strict=True):
+        np.testing.assert_array_equal(logits, steps[0])
+        for name, values in one.entries(90).tensors.items():
+            np.testing.assert_array_equal(values, expected[name])
 
 
 def test_a_conversation_goes_on_beyond_its_window(load: Callable[..., Llama]) -> None:

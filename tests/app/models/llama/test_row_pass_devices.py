@@ -18,9 +18,12 @@ pytestmark = pytest.mark.slow
 SLOTS = 3
 
 
-@pytest.fixture(params=["CL gpu", "CL", "CUDA"])
+PLACES = ["CL gpu f16", "CL  f16", "CUDA  f16", "CUDA  q8_0"]
+
+
+@pytest.fixture(params=PLACES)
 def llama(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Llama]:
-    device, _, kernels = request.param.partition(" ")
+    device, kernels, kv = request.param.split(" ")
     if device == "CUDA":
         request.getfixturevalue("cuda_emulator")
     else:
@@ -29,7 +32,7 @@ def llama(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     if kernels:
         monkeypatch.setenv("KERNELS", kernels)
     path = make_tiny_gguf(tmp_path / "tiny.gguf", type="Q4_0", embedding_type="F16", dim=128, n_heads=4, n_kv_heads=2, hidden_dim=256)
-    llama = Llama.load(path, max_context=96, device=device)
+    llama = Llama.load(path, max_context=96, device=device, kv=kv)
     llama.share_passes(SLOTS, rows=4)
     assert llama.most_rows == next(T for T in llama.model.kernels.row_sizes(32) if T >= 4)
     assert llama.model.kernels.name != "gpu" or llama.model.kernels.row_sizes(32) == ROW_SIZES
@@ -44,6 +47,7 @@ def ids_of(seed: int, n: int) -> list[int]:
     return [int(i) for i in np.random.default_rng(seed).integers(0, 250, n)]
 
 
+@pytest.mark.parametrize("llama", [*PLACES, "CL gpu q8_0"], indirect=True)
 def test_rows_of_several_conversations_are_computed_as_alone(llama: Llama) -> None:
     prompts = [ids_of(n, 12 + 9 * n) for n in range(SLOTS)]
     caches, alone = [llama.new_cache() for _ in prompts], [of_its_own(llama) for _ in prompts]

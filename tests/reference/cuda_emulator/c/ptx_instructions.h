@@ -18,12 +18,13 @@ CUDA_FN void ptx_ex2_approx_f32(float& to, float x) { to = __builtin_exp2f(x); }
 CUDA_FN void ptx_prefetch_global_L2(unsigned long) {}
 CUDA_FN void ptx_prefetch_global_L1(unsigned long) {}
 
-// ---- loads of 4, 8 and 16 bytes: an address must be aligned to all of them
+// ---- loads of 2, 4, 8 and 16 bytes: an address must be aligned to all of them
 CUDA_FN const unsigned* cuda_aligned(unsigned long address, unsigned long bytes) {
   if (address % bytes) cuda_self()->services->stop(cuda_self(), "loads from an address that is not aligned");
   return (const unsigned*)address;
 }
 #define PTX_LOADS(name)                                                                            \
+  template <class T> CUDA_FN void name##_u16(T& x, unsigned long p) { x = cuda_bits<T>(*(const unsigned short*)cuda_aligned(p, 2)); } \
   template <class T> CUDA_FN void name##_u32(T& x, unsigned long p) { x = cuda_bits<T>(*cuda_aligned(p, 4)); } \
   template <class T> CUDA_FN void name##_v2_u32(T& x, T& y, unsigned long p) {                     \
     const unsigned* words = cuda_aligned(p, 8);                                                    \

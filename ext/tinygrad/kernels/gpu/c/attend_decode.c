@@ -1,9 +1,10 @@
 // Attention of one token, or of each of several that stand where place.h says, with an online softmax (arXiv 2205.14135): a work-group takes HEADS query heads of one kv head and a stretch of the positions (a
-// split). LANES items share a position, eight dimensions of it each, so that an item reads 16 bytes of a half-precision cache. Every warp of 32 items keeps
+// split). LANES items share a position, eight dimensions of it each, so that an item reads 16 bytes of a half-precision cache, 8 and a scale of one of 8-bit blocks. Every warp of 32 items keeps
 // a softmax of its own; the warps of a work-group are combined in local memory, the splits by whichever work-group is the last to arrive.
 //
 // out is a buffer of activations (activations.h) of HEADS_IN_ALL * HEAD_DIM columns. counters: zero before and after, one for each group of heads of a token.
 
+#include "cache.h"
 #include "place.h"
 #include "scores.h"
 
@@ -16,14 +17,23 @@
 
 typedef struct { float4 low, high; } Eight;
 
-INLINE Eight load8(const GLOBAL CACHE* p, long i) {
+INLINE Eight load8(const GLOBAL CACHE* row, int d) {
   Eight x;
-#if CACHE_HALF
-  const uint4 bits = load_once((const GLOBAL uint4*)(p + i));
+#if QUANTISED
+#if HEAD_DIM % 128
+  const uint low = load_cached4((const GLOBAL uint*)(row + d)), high = load_cached4((const GLOBAL uint*)(row + d) + 1);
+#else
+  const uint2 bytes = load_cached8((const GLOBAL uint2*)(row + d));
+  const uint low = bytes.x, high = bytes.y;
+#endif
+  const float scale = f16_to_float(load_cached2(scale_of(row, d)));
+  x.low = signed_bytes(low) * scale, x.high = signed_bytes(high) * scale;
+#elif CACHE_HALF
+  const uint4 bits = load_once((const GLOBAL uint4*)(row + d));
   x.low = make_float4(f16_to_float((f16)(bits.x & 0xffff)), f16_to_float((f16)(bits.x >> 16)), f16_to_float((f16)(bits.y & 0xffff)), f16_to_float((f16)(bits.y >> 16)));
   x.high = make_float4(f16_to_float((f16)(bits.z & 0xffff)), f16_to_float((f16)(bits.z >> 16)), f16_to_float((f16)(bits.w & 0xffff)), f16_to_float((f16)(bits.w >> 16)));
 #else
-  x.low = load4(p, i), x.high = load4(p, i + 4);
+  x.low = load4(row, d), x.high = load4(row, d + 4);
 #endif
   return x;
 }
@@ -42,7 +52,7 @@ KERNEL(ITEMS) ENTRY(GLOBAL float* out, GLOBAL float* partial, GLOBAL int* counte
   const int group = t * GROUPS + group_id(0), head = group_id(0) * HEADS, n = POSITION_OF(t) + 1, from = FIRST_SEEN(n);
   const int steps = (n - from + WARPS * ABREAST - 1) / (WARPS * ABREAST);  // of a whole work-group
   const int begin = steps * split / SPLITS, end = steps * (split + 1) / SPLITS;
-  const long cache = ((long)SLOT_OF(t) * (HEADS_IN_ALL / HEADS_PER_KV) + head / HEADS_PER_KV) * CACHE_ROWS * HEAD_DIM + 8 * lane;
+  const long cache = ((long)SLOT_OF(t) * (HEADS_IN_ALL / HEADS_PER_KV) + head / HEADS_PER_KV) * CACHE_ROWS * CACHE_ROW;
   q += (long)t * HEADS_IN_ALL * HEAD_DIM, out += (long)t * OUT_WORDS, partial += (long)t * HEADS_IN_ALL * SPLITS * STATE;
   Eight query[HEADS], sum[HEADS];
   float best[HEADS], total[HEADS];
@@ -55,8 +65,8 @@ KERNEL(ITEMS) ENTRY(GLOBAL float* out, GLOBAL float* partial, GLOBAL int* counte
     Eight key[STEPS], value[STEPS];
     UNROLL for (int s = 0; s < STEPS; s++) {
       // beyond the end the newest position again, whose weight is then zero: no branch keeps loads from being in flight together
-      const int p = min(from + ((first + s) * WARPS + warp) * ABREAST + at, n - 1);
-      key[s] = load8(k, cache + (long)p * HEAD_DIM), value[s] = load8(v, cache + (long)p * HEAD_DIM);
+      const long row = cache + (long)min(from + ((first + s) * WARPS + warp) * ABREAST + at, n - 1) * CACHE_ROW;
+      key[s] = load8(k + row, 8 * lane), value[s] = load8(v + row, 8 * lane);
     }
     UNROLL for (int h = 0; h < HEADS; h++) {
       float score[STEPS], now = best[h];

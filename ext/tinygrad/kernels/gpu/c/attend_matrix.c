@@ -2,6 +2,7 @@
 // a warp; keys and values of CHUNK positions at a time lie as halves in local memory. The scores that the instruction leaves with an item are what it expects
 // of the item as weights of the values, so they stay in registers. Fragments: mma_ptx.h.
 
+#include "cache.h"
 #include "scores.h"
 
 #define KEY_PITCH (HEAD_DIM / 16 % 2 ? HEAD_DIM / 2 : HEAD_DIM / 2 + 8)  // words; an odd multiple of eight, so that loads of 8 bytes by 16 items meet in no bank
@@ -10,19 +11,28 @@
 #define SCORES (CHUNK / 8)
 #define DIMS (HEAD_DIM / 8)
 
-// rows first … first + CHUNK - 1 of a cache, zeros from `end` on: what lies there was never written
-INLINE uint4 row_of(const GLOBAL f16* cache, int p, int i, int end) {
-  return p < end ? ((const GLOBAL uint4*)(cache + (long)p * HEAD_DIM))[i] : make_uint4(0, 0, 0, 0);
+// eight halves of row p of a cache, the i-th eight; zeros from `end` on: what lies there was never written
+INLINE uint4 row_of(const GLOBAL CACHE* cache, int p, int i, int end) {
+  const GLOBAL CACHE* row = cache + (long)p * CACHE_ROW;
+  if (p >= end) return make_uint4(0, 0, 0, 0);
+#if QUANTISED
+  const uint2 bytes = bytes8(row, 8 * i);
+  const float scale = f16_to_float(*scale_of(row, 8 * i));
+  const uint2 low = pack4_f16(signed_bytes(bytes.x) * scale), high = pack4_f16(signed_bytes(bytes.y) * scale);
+  return make_uint4(low.x, low.y, high.x, high.y);
+#else
+  return ((const GLOBAL uint4*)row)[i];
+#endif
 }
 
-INLINE void lay_keys(LOCAL uint* to, const GLOBAL f16* cache, int first, int end) {
+INLINE void lay_keys(LOCAL uint* to, const GLOBAL CACHE* cache, int first, int end) {
   for (int i = item_id(); i < CHUNK * HEAD_DIM / 8; i += ITEMS) {
     const int p = i / (HEAD_DIM / 8), c = i % (HEAD_DIM / 8);
     *(LOCAL uint4*)(to + p * KEY_PITCH + 4 * c) = row_of(cache, first + p, c, end);
   }
 }
 
-INLINE void lay_values(LOCAL uint* to, const GLOBAL f16* cache, int first, int end) {
+INLINE void lay_values(LOCAL uint* to, const GLOBAL CACHE* cache, int first, int end) {
   for (int i = item_id(); i < CHUNK / 2 * HEAD_DIM / 8; i += ITEMS) {
     const int p = i / (HEAD_DIM / 8), c = i % (HEAD_DIM / 8);
     const uint4 a = row_of(cache, first + 2 * p, c, end), b = row_of(cache, first + 2 * p + 1, c, end);
@@ -32,15 +42,15 @@ INLINE void lay_values(LOCAL uint* to, const GLOBAL f16* cache, int first, int e
   }
 }
 
-KERNEL(ITEMS) ENTRY(GLOBAL float* RESTRICT out, const GLOBAL float* RESTRICT q, const GLOBAL f16* RESTRICT k, const GLOBAL f16* RESTRICT v, int start_pos) {
+KERNEL(ITEMS) ENTRY(GLOBAL float* RESTRICT out, const GLOBAL float* RESTRICT q, const GLOBAL CACHE* RESTRICT k, const GLOBAL CACHE* RESTRICT v, int start_pos) {
   LOCAL_ARRAY(uint, keys, CHUNK * KEY_PITCH);
   LOCAL_ARRAY(uint, values, CHUNK / 2 * VALUE_PITCH);
   const int lane = item_id() % 32, group = lane / 4, pair = lane % 4, head = group_id(0);
   // the last tokens see most: they begin first
   const int token = (QUERY_TILES - 1 - group_id(1)) * QUERIES, end = start_pos + min(token + QUERIES, TOKENS);
   const int warp_token = token + item_id() / 32 * 16, sees = start_pos + warp_token + group + 1;  // of row group; row group + 8 sees eight more
-  k += (long)(head / HEADS_PER_KV) * CACHE_ROWS * HEAD_DIM;
-  v += (long)(head / HEADS_PER_KV) * CACHE_ROWS * HEAD_DIM;
+  k += (long)(head / HEADS_PER_KV) * CACHE_ROWS * CACHE_ROW;
+  v += (long)(head / HEADS_PER_KV) * CACHE_ROWS * CACHE_ROW;
   uint query[STEPS][4];
   UNROLL for (int half_ = 0; half_ < 2; half_++) {
     const int t = min(warp_token + group + 8 * half_, TOKENS - 1);

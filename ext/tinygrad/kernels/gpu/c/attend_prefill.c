@@ -1,6 +1,7 @@
 // Attention of many tokens with an online softmax (arXiv 2205.14135): a work-group takes a query head and QUERIES tokens, eight items share a
 // token; keys, then values, of CHUNK positions at a time lie in local memory.
 
+#include "cache.h"
 #include "scores.h"
 
 #define WIDTH 8  // items that share a token
@@ -11,7 +12,7 @@
 INLINE void fetch(LOCAL float* to, const GLOBAL CACHE* from, int first, int end) {
   for (int i = item_id(); i < CHUNK * HEAD_DIM / 4; i += ITEMS) {
     const int p = i / (HEAD_DIM / 4), d = i % (HEAD_DIM / 4) * 4;
-    const float4 x = first + p < end ? LOAD4(from, (long)(first + p) * HEAD_DIM + d) : splat4(0.0f);
+    const float4 x = first + p < end ? row4(from + (long)(first + p) * CACHE_ROW, d) : splat4(0.0f);
     LOCAL float* row = to + p * PITCH + d;
     row[0] = x.x, row[1] = x.y, row[2] = x.z, row[3] = x.w;
   }
@@ -25,8 +26,8 @@ KERNEL(ITEMS) ENTRY(GLOBAL float* RESTRICT out, const GLOBAL float* RESTRICT q,
   const int item = item_id(), lane = item % WIDTH, t = item / WIDTH, head = group_id(0), token = group_id(1) * QUERIES;
   const int end = start_pos + min(token + QUERIES, TOKENS);  // positions that the last of these tokens sees
   const int sees = min(start_pos + token + t + 1, end), from = FIRST_SEEN(start_pos + token + t + 1);
-  k += (long)(head / HEADS_PER_KV) * CACHE_ROWS * HEAD_DIM;
-  v += (long)(head / HEADS_PER_KV) * CACHE_ROWS * HEAD_DIM;
+  k += (long)(head / HEADS_PER_KV) * CACHE_ROWS * CACHE_ROW;
+  v += (long)(head / HEADS_PER_KV) * CACHE_ROWS * CACHE_ROW;
   for (int i = item; i < QUERIES * HEAD_DIM; i += ITEMS) {
     const int row = i / HEAD_DIM, d = i % HEAD_DIM;
     queries[row * PITCH + d] = token + row < TOKENS ? q[((long)(token + row) * QUERY_HEADS + head) * HEAD_DIM + d] * SCALE : 0.0f;

@@ -1,6 +1,7 @@
 // attend_decode.c for devices without shuffles and for any head size that is a multiple of four. HEAD_DIM / 4 items share a position; scores are summed in
 // local memory. The splits are combined by attend_combine.c.
 
+#include "cache.h"
 #include "place.h"
 #include "scores.h"
 
@@ -18,7 +19,7 @@ KERNEL(ITEMS) ENTRY(GLOBAL float* RESTRICT partial, const GLOBAL float* RESTRICT
   const int item = item_id(), lane = item % WIDTH, at = item / WIDTH, split = group_id(1), t = group_id(2);
   const int head = group_id(0) * HEADS, n = POSITION_OF(t) + 1, from = FIRST_SEEN(n), chunks = (n - from + CHUNK - 1) / CHUNK;
   const int begin = from + chunks * split / SPLITS * CHUNK, end = min(n, from + chunks * (split + 1) / SPLITS * CHUNK);
-  const long cache = ((long)SLOT_OF(t) * (HEADS_IN_ALL / HEADS_PER_KV) + head / HEADS_PER_KV) * CACHE_ROWS * HEAD_DIM + 4 * lane;
+  const long cache = ((long)SLOT_OF(t) * (HEADS_IN_ALL / HEADS_PER_KV) + head / HEADS_PER_KV) * CACHE_ROWS * CACHE_ROW;
   q += (long)t * HEADS_IN_ALL * HEAD_DIM, partial += (long)t * HEADS_IN_ALL * SPLITS * (HEAD_DIM + 2);
   float4 query[HEADS], sum[HEADS];
   float best[HEADS], total[HEADS];
@@ -29,7 +30,7 @@ KERNEL(ITEMS) ENTRY(GLOBAL float* RESTRICT partial, const GLOBAL float* RESTRICT
   for (int first = begin; first < end; first += CHUNK) {
     for (int step = 0; step < STEPS; step++) {
       const int i = step * ABREAST + at, p = first + i;
-      const float4 key = p < end ? LOAD4(k, cache + (long)p * HEAD_DIM) : splat4(0.0f);
+      const float4 key = p < end ? row4(k + cache + (long)p * CACHE_ROW, 4 * lane) : splat4(0.0f);
       for (int h = 0; h < HEADS; h++) parts[(h * CHUNK + i) * (WIDTH + 1) + lane] = dot4(key, query[h]);
     }
     sync_group();
@@ -47,7 +48,7 @@ KERNEL(ITEMS) ENTRY(GLOBAL float* RESTRICT partial, const GLOBAL float* RESTRICT
     }
     for (int step = 0; step < STEPS; step++) {
       const int i = step * ABREAST + at, p = first + i;
-      const float4 value = p < end ? LOAD4(v, cache + (long)p * HEAD_DIM) : splat4(0.0f);
+      const float4 value = p < end ? row4(v + cache + (long)p * CACHE_ROW, 4 * lane) : splat4(0.0f);
       for (int h = 0; h < HEADS; h++) {
         const float weight = exp2(scores[h * CHUNK + i] - best[h]);
         sum[h] += weight * value, total[h] += weight;

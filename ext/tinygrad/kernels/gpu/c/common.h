@@ -27,17 +27,6 @@ INLINE uint codebook4(uint indices) {
 #endif
 }
 
-// a cache holds halves or floats
-#if CACHE_HALF
-#define CACHE f16
-#define LOAD4(p, i) load4_f16(p, i)
-#define STORE(x, p, i) ((p)[i] = float_to_f16(x))
-#else
-#define CACHE float
-#define LOAD4(p, i) load4(p, i)
-#define STORE(x, p, i) ((p)[i] = (x))
-#endif
-
 // the largest over the work-group's items, for each of them; `scratch` holds a float for each
 INLINE float group_max(float x, LOCAL float* scratch) {
   const int item = item_id();

@@ -125,18 +125,18 @@ INLINE Quad FORMAT(load)(const GLOBAL uchar* group, int b, int part, int quad) {
   w.high = load_once(q + 4 * (4 + part * (BITS - 4) / 4));
 #endif
 #if SUPER
-  w.scales8 = load_scales8((const GLOBAL uint*)scales + quad);
-  w.scales = load_scales((const GLOBAL uint2*)FORMAT(supers)(block, b) + quad);
+  w.scales8 = load_cached4((const GLOBAL uint*)scales + quad);
+  w.scales = load_cached8((const GLOBAL uint2*)FORMAT(supers)(block, b) + quad);
 #if HAS_MIN
 #if !NIBBLE_SCALES
-  w.minima8 = load_scales8((const GLOBAL uint*)(block + SCALE_BYTES * SETS) + quad);
+  w.minima8 = load_cached4((const GLOBAL uint*)(block + SCALE_BYTES * SETS) + quad);
 #endif
-  w.minima = load_scales((const GLOBAL uint2*)(FORMAT(supers)(block, b) + 2 * GROUP_ROWS) + quad);
+  w.minima = load_cached8((const GLOBAL uint2*)(FORMAT(supers)(block, b) + 2 * GROUP_ROWS) + quad);
 #endif
 #else
-  w.scales = load_scales((const GLOBAL uint2*)scales + quad);
+  w.scales = load_cached8((const GLOBAL uint2*)scales + quad);
 #if HAS_MIN
-  w.minima = load_scales((const GLOBAL uint2*)(block + SCALE_BYTES * SETS) + quad);
+  w.minima = load_cached8((const GLOBAL uint2*)(block + SCALE_BYTES * SETS) + quad);
 #endif
 #endif
   return w;

@@ -41,8 +41,9 @@ INLINE float4 load4_f16(const GLOBAL f16* p, long i) { return vload_half4(0, (co
 #include "load_ptx.h"
 #else
 INLINE uint4 load_once(const GLOBAL uint4* p) { return *p; }
-INLINE uint2 load_scales(const GLOBAL uint2* p) { return *p; }
-INLINE uint load_scales8(const GLOBAL uint* p) { return *p; }
+INLINE uint2 load_cached8(const GLOBAL uint2* p) { return *p; }
+INLINE uint load_cached4(const GLOBAL uint* p) { return *p; }
+INLINE f16 load_cached2(const GLOBAL f16* p) { return *p; }
 #endif
 
 INLINE void prefetch_line(const GLOBAL uchar* p) { prefetch(p, 1); }

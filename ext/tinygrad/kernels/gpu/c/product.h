@@ -31,6 +31,9 @@
 #define ADAPT(first)
 #endif
 
+// FINISH(first) follows a stage's EMIT, for a kernel that defines it anew.
+#define FINISH(first)
+
 #define PRODUCT(rows_of_it, EMITTED, EMIT)                                                     \
   LOCAL_ARRAY(float, shared, SHARED_FLOATS);                                                   \
   const int rows = rows_of_it, token = group_id(0) * TILE_TOKENS;                              \
@@ -44,6 +47,7 @@
       const int at = i / (EMITTED) * SUM_PITCH + i % (EMITTED);                                \
       if (t < TOKENS && row < rows) { EMIT }                                                   \
     }                                                                                          \
+    FINISH(first)                                                                              \
   }
 
 // what has all sums in local memory has one stage; a loop of one round with a barrier in it makes PoCL lose work

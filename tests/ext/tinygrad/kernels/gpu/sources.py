@@ -14,6 +14,7 @@ from ext.tinygrad.kernels.low_rank import AdaptedWeight
 from ext.tinygrad.kernels.packed.formats import FORMATS, GROUP, Format
 from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
 from ext.tinygrad.kernels.protocol import Attention, HeadTransform, Routing, RowPositions
+from ext.tinygrad.kernels.quantised_rows import QUANTISED, row_elements
 
 Sources = dict[str, tuple[str, str]]  # by what they serve: (source, entry)
 
@@ -62,6 +63,7 @@ def sources(tuning: Tuning, form: Format, T: int, dim: int, hidden: int, heads: 
     several = T > 1 and few(T)
     at = RowPositions(empty(2, T, dtype=dtypes.int32)) if several else 0
     caches = [empty(*[4] * several, kv_heads, rows, head_dim, dtype=dtypes.float16) for _ in range(2)]
+    blocks = [empty(*[4] * several, kv_heads, rows, row_elements(head_dim, QUANTISED), dtype=QUANTISED) for _ in range(2)]
     down = weight(form, dim, hidden)
 
     def note(name: str, call: object) -> object:
@@ -81,6 +83,10 @@ def sources(tuning: Tuning, form: Format, T: int, dim: int, hidden: int, heads: 
     heads_norm = HeadTransform(empty((heads + 2 * kv_heads) * head_dim), empty(2 * head_dim), True, 1e-5)
     note("heads", lambda: set_.norm_qkv(x, norm, 1e-5, wq, wk, wv, empty(rows, head_dim // 2, 2), *caches, at, heads_norm))
     note("window", lambda: set_.attend(empty(T, heads, head_dim), *caches, at, Attention(window=512, softcap=30.0)))
+    rope = empty(rows, head_dim // 2, 2)
+    note("blocks qkv", lambda: set_.norm_qkv(x, norm, 1e-5, wq, wk, wv, rope, *blocks, at))
+    note("blocks heads", lambda: set_.norm_qkv(x, norm, 1e-5, wq, wk, wv, rope, *blocks, at, heads_norm))
+    note("blocks attend", lambda: set_.attend(empty(T, heads, head_dim), *blocks, at))
     mixed = [weight(form, n * 8, cols) for n, cols in ((hidden // 2, dim), (hidden // 2, dim), (dim, hidden // 2))]
     note("mixture", lambda: set_.experts_residual(x, norm, 1e-5, weight(form, 8, dim), *mixed, Routing(8, 2, True), x))  # type: ignore[arg-type]
     changed = [adapted(w, rank, rank == 16) for w, rank in ((wq, 8), (wk, 16), (wv, 8))]
