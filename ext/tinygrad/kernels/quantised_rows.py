@@ -29,10 +29,9 @@ def quantise(x: Tensor) -> Tensor:
     """Floats (…, Hd) to rows, uint8 (…, Hd + Hd / 16)."""
     *shape, head_dim = x.shape
     blocks = x.cast(dtypes.float32).reshape(*shape, head_dim // BLOCK, BLOCK)
-    scales = (blocks.abs().max(-1) / 127).cast(dtypes.float16).contiguous()  # (…, Hd / 32)
-    divisors = scales.cast(dtypes.float32).unsqueeze(-1)
+    bits = _half_bits(blocks.abs().max(-1) / 127).contiguous()  # (…, Hd / 32)
+    divisors = _half_value(bits).unsqueeze(-1)
     quants = (blocks * (divisors > 0).where(1 / divisors, 0)).round().clip(-127, 127).cast(dtypes.int8)
-    bits = scales.bitcast(dtypes.uint16)
     halves = Tensor.stack(bits & 255, bits >> 8, dim=-1).cast(dtypes.uint8)  # the low byte first
     return quants.reshape(*shape, head_dim).bitcast(dtypes.uint8).cat(halves.reshape(*shape, head_dim // 16), dim=-1).contiguous()
 
@@ -42,9 +41,19 @@ def dequantise(rows: Tensor) -> Tensor:
     *shape, _ = rows.shape
     head_dim = head_dim_of(rows)
     halves = rows[..., head_dim:].reshape(*shape, head_dim // BLOCK, 2).cast(dtypes.uint16)
-    scales = (halves[..., 0] + halves[..., 1] * 256).bitcast(dtypes.float16).cast(dtypes.float32)  # (…, Hd / 32)
+    scales = _half_value(halves[..., 0] + halves[..., 1] * 256)  # (…, Hd / 32)
     quants = rows[..., :head_dim].bitcast(dtypes.int8).reshape(*shape, head_dim // BLOCK, BLOCK)
     return (quants.cast(dtypes.float32) * scales.unsqueeze(-1)).reshape(*shape, head_dim)
+
+
+def _half_bits(x: Tensor) -> Tensor:
+    """Positive float32 rounded to float16, as its bits. Below 2**-14, which drivers may make 0, they count units of 2**-24."""
+    return (x < 2**-14).where((x * 2**24).round().cast(dtypes.uint16), x.cast(dtypes.float16).bitcast(dtypes.uint16))
+
+
+def _half_value(bits: Tensor) -> Tensor:
+    """float32 of the bits of a positive float16."""
+    return (bits < 1024).where(bits.cast(dtypes.float32) * 2**-24, bits.bitcast(dtypes.float16).cast(dtypes.float32))
 
 
 def floats_of(cache: Tensor) -> Tensor:

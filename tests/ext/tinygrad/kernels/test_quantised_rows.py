@@ -4,6 +4,7 @@ import gguf
 import numpy as np
 from tinygrad import Tensor, dtypes
 
+from ext.tinygrad.buffers import upload
 from ext.tinygrad.kernels.quantised_rows import QUANTISED, dequantise, floats_of, head_dim_of, quantise, row_elements
 from tests.reference import quantised_rows as oracle
 
@@ -17,9 +18,9 @@ def values() -> np.ndarray:
     return x
 
 
-def test_rows_are_those_of_numpy() -> None:
+def test_rows_are_those_of_numpy(device: str) -> None:
     x = values()
-    rows = quantise(Tensor(x, device="CPU"))
+    rows = quantise(upload(x, device))
     assert rows.shape == (3, 5, row_elements(96, QUANTISED)) == (3, 5, 102) and head_dim_of(rows) == 96
     np.testing.assert_array_equal(rows.numpy(), oracle.quantise(x))
     np.testing.assert_array_equal(dequantise(rows).numpy(), oracle.dequantise(rows.numpy()))
