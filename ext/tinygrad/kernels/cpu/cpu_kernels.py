@@ -347,7 +347,7 @@ def activation_bytes(T: int, cols: int) -> int:
 def _for_product(T: int, cols: int, then: PackedMatrix | None, device: str) -> tuple[Tensor, bool]:
     """Where to leave what a product with `then` reads, and whether as blocks of integers (c/activations.h): of several tokens, since of one
     each task quantises the row itself; not for a weight that adapters change, which reads floats as well."""
-    integers = T > 1 and cols % 32 == 0 and then is not None and not isinstance(then, AdaptedWeight) and bool(then.format.bits)
+    integers = T > 1 and cols % 32 == 0 and isinstance(then, PackedMatrix) and bool(then.format.bits)
     shape, dtype = ((activation_bytes(T, cols),), dtypes.uint8) if integers else ((T, cols), dtypes.float32)
     return Tensor.empty(*shape, dtype=dtype, device=device), integers
 

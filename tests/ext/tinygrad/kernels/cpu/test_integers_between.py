@@ -6,6 +6,7 @@ from tinygrad import Tensor, dtypes
 
 from ext.tinygrad.kernels.cpu.cpu_kernels import CPUKernels
 from ext.tinygrad.kernels.low_rank import AdaptedWeight
+from ext.tinygrad.kernels.row_changes import RowAdaptedWeight
 from tests.reference import oracles
 
 KERNELS, EPS = CPUKernels(), 1e-5
@@ -55,6 +56,7 @@ def test_floats_stay_where_they_are_read() -> None:
     uneven = KERNELS.pack(oracles.random_matrix(rng, "Q4_1", 75, 32), "CPU")
     integer, floating = (KERNELS.pack(oracles.random_matrix(rng, type, 16, 64), "CPU") for type in ("Q4_1", "F16"))
     adapted = AdaptedWeight(integer, floats(rng, 4, 64), floats(rng, 16, 4))
+    by_row = RowAdaptedWeight.of(integer, (adapted, None), put(np.zeros(16, np.int32)))
     norm = floats(rng, 32)
-    for T, weight, then in ((1, gate, integer), (4, gate, floating), (4, gate, adapted), (4, uneven, integer)):
+    for T, weight, then in ((1, gate, integer), (4, gate, floating), (4, gate, adapted), (4, gate, by_row), (4, uneven, integer)):
         assert KERNELS.norm_gated(floats(rng, T, 32), norm, EPS, weight, weight, then=then).dtype == dtypes.float32
