@@ -339,10 +339,11 @@ static u64 await(Pool *p, u64 me, u64 w, Stretch *stretch) {
   }
 }
 
-// How many of the remaining tasks to claim at once: large pieces first, single tasks towards the end, so that everybody is done at about the same time
-// without having asked for every task (a claim moves the word's cache line between cores: some 100 ns).
+// How many of the remaining tasks to claim at once: an equal share of them, so that the last ones are single and everybody is done at about the same
+// time. Each claim costs: the word's cache line moves between cores (some 100 ns), activations are quantised again, and what was prefetched beyond the
+// last task is for another core.
 INLINE u64 share(Pool *p, const Step *s, u64 claimed) {
-  u64 size = (s->claims - claimed) / (2 * (LOAD_RELAXED(p->active) + 1));
+  u64 size = (s->claims - claimed) / (LOAD_RELAXED(p->active) + 1);
   return size ? size : 1;
 }
 

@@ -7,9 +7,10 @@ from tinygrad import Tensor, UOp, dtypes
 from tinygrad.dtype import DType
 
 from ext.tinygrad.graph.pool import thread_count
-from ext.tinygrad.graph.task_ranges import WHOLE, Stretch, declare
+from ext.tinygrad.graph.task_ranges import declare
 from ext.tinygrad.kernels.cpu.cpu_low_rank import by_row, change_macros, change_tensors, element, ranks
 from ext.tinygrad.kernels.cpu.cpu_source import experts_source, launch, matmul_source, missing_instructions, plain_source, streams
+from ext.tinygrad.kernels.cpu.cpu_tasks import MAX_TASKS, even, product_reads, product_tasks
 from ext.tinygrad.kernels.low_rank import AdaptedWeight, packed
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.packed.formats import GROUP, LAYOUT, Format
@@ -18,11 +19,6 @@ from ext.tinygrad.kernels.protocol import FULL_ATTENTION, Attention, HeadTransfo
 from ext.tinygrad.kernels.quantised_rows import BLOCK, QUANTISED, head_dim_of
 from ext.tinygrad.kernels.reference import ReferenceKernels, store_heads
 
-# Tasks are what threads share out. Their number follows from shapes, so that results never depend on how many threads there are; those of a
-# product of one token come out the same whatever their number.
-TASK_WEIGHTS = 160  # bytes of weights a decode task should read for each column: it norms and quantises the activations again, at 3 %
-TASK_MACS = 2 << 20  # multiplications of a prefill task, about 25 µs
-MAX_TASKS = 64
 DECODE_CHUNK = 32  # positions of a step of the online softmax
 QUANTISED_CHUNK = 64  # and of one over 8-bit blocks, whose scales and weights are prepared step by step
 PREFILL_CHUNK = 32
@@ -103,7 +99,7 @@ class CPUKernels:
             out = self._launch(source, "heads", tasks, [q, cache_k, cache_v], inputs, _variable(start_pos))
         else:
             macros["PROJECT(part, tile, rows, acc)"] = _project([packed(w).format for w in weights])
-            tasks = _tasks(T, weights)
+            tasks = product_tasks(T, weights)
             out = self._matmul("qkv", x, norm, eps, weights, tasks, macros, [q, cache_k, cache_v], [rope, *bias], start_pos)
         return out[0], out[1], out[2]
 
@@ -172,7 +168,7 @@ class CPUKernels:
             out = Tensor.empty(T, weight.shape[0], dtype=dtypes.float32, device=x.device)
         macros = {"RESIDUAL": 1, "BIAS": int(bias is not None), **_scaled(scale), **_capped(0.0)}
         more = [residual] if bias is None else [residual, bias]
-        return self._matmul("linear", x, None, 0.0, [weight], _tasks(T, [weight]), macros, [out], more)[0]
+        return self._matmul("linear", x, None, 0.0, [weight], product_tasks(T, [weight]), macros, [out], more)[0]
 
     def norm_gated(
         self,
@@ -189,7 +185,7 @@ class CPUKernels:
         out, integers = _for_product(T, w_gate.shape[0], then, x.device)
         weights, more = [w_gate, w_up], [] if bias is None else [bias]
         macros: dict[str, object] = {"ACTIVATION": activation, "BIAS": len(more), "INTEGER_OUT": int(integers)}
-        return self._matmul("gated", x, norm, eps, weights, _tasks(T, weights), macros, [out], more)[0]
+        return self._matmul("gated", x, norm, eps, weights, product_tasks(T, weights), macros, [out], more)[0]
 
     def norm_linear(
         self, x: Tensor, norm: Tensor | None, eps: float, weight: PackedMatrix, scale: float = 1.0, softcap: float = 0.0
@@ -197,7 +193,7 @@ class CPUKernels:
         T = _tokens(x, weight)
         out = Tensor.empty(T, weight.shape[0], dtype=dtypes.float32, device=x.device)
         macros = {"RESIDUAL": 0, "BIAS": 0, **_scaled(scale), **_capped(softcap)}
-        return self._matmul("linear", x, norm, eps, [weight], _tasks(T, [weight]), macros, [out])[0]
+        return self._matmul("linear", x, norm, eps, [weight], product_tasks(T, [weight]), macros, [out])[0]
 
     def experts_residual(
         self,
@@ -258,7 +254,7 @@ class CPUKernels:
             source = plain_source("rows", ["activations.h", "rows.c"], macros | of_rows)
             to = Tensor.empty(places_read * nbytes, dtype=dtypes.uint8, device=x.device)
             inputs += self._launch(source, "rows", tasks, [to], [x, *norms, places])
-        tasks = _even(min(MAX_TASKS, rows // GROUP))
+        tasks = even(min(MAX_TASKS, rows // GROUP))
         macros |= {"OUT_ROWS": rows, "TASKS": tasks}
         macros |= {f"EXPERT_BYTES_{i}": f"{form.nbytes(rows, cols)}L" for i, form in enumerate(formats)}
         by_place = [_place_bytes(cols, bool(form.element)) if places_read == pairs else 0 for form in formats]
@@ -312,7 +308,8 @@ class CPUKernels:
                 inputs.append(self._prepare(x, norms, shared | {"FLOAT_INPUT": 1}) if norms else x)
         macros = shared | macros | changes | {"OUT_ROWS": weights[0].shape[0], "TASKS": tasks}
         one_stream = T > 1 or any(f.element for f in formats) or bool(macros.get("ONE_STREAM"))
-        reads = _reads(weights, len(outputs) + len(inputs), name == "gated", 1 if one_stream else streams()) if T <= ROW_SIZES[-1] else []
+        pieces, argument = 1 if one_stream else streams(), len(outputs) + len(inputs)
+        reads = product_reads(weights, argument, name == "gated", pieces) if T <= ROW_SIZES[-1] else []
         source = declare(reads) + matmul_source(f"{name}.c", name, formats, macros)
         inputs += [*(packed(w).data for w in weights), *more, *change_tensors(weights, narrowed), *_places(start_pos)]
         return self._launch(source, name, tasks, outputs, inputs, _variable(start_pos))
@@ -365,35 +362,6 @@ def _place_bytes(cols: int, floating: bool) -> int:
 def _group_sizes(T: int) -> list[int]:
     """Pairs of one expert that are multiplied at once, of T tokens."""
     return [size for size in GROUP_SIZES if size <= T]
-
-
-def _even(tasks: int) -> int:
-    return tasks // 4 * 4 if tasks >= 4 else max(1, tasks)
-
-
-def _tasks(T: int, weights: Sequence[PackedMatrix]) -> int:
-    """Four or eight tasks at least where there is work for them, so that two to eight threads share it evenly."""
-    if T == 1:
-        nbytes = sum(w.nbytes for w in weights)
-        n = max(nbytes // (TASK_WEIGHTS * weights[0].shape[1]), min(8, nbytes >> 15))
-        if any(ranks(weights)):  # every task sums A x again, which comes out the same however many they are
-            n = min(n, max(4, thread_count()))
-    else:
-        n = T * sum(w.shape[0] * w.shape[1] for w in weights) // TASK_MACS
-    return _even(min(n, MAX_TASKS, sum(-(-w.shape[0] // GROUP) for w in weights)))
-
-
-def _reads(weights: Sequence[PackedMatrix], argument: int, abreast: bool, streams: int) -> list[Stretch]:
-    """What tasks read of weights, the first of which is this argument: their share of each one where abreast, else one after another.
-
-    A weight that is read in streams is cut into as many pieces, which are read abreast (c/tile.h)."""
-    parts, rows, total = list[Stretch](), 0, sum(w.shape[0] for w in weights)
-    for i, weight in enumerate(weights):
-        first, rows = WHOLE * rows // total, rows + weight.shape[0]
-        tasks = (0, WHOLE) if abreast else (first, WHOLE * rows // total)
-        piece = packed(weight).nbytes // streams
-        parts += [Stretch(argument + i, stream * piece, piece, *tasks) for stream in range(streams)]
-    return parts
 
 
 def _project(formats: Sequence[Format]) -> str:

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from tinygrad import Tensor, dtypes
 
-from ext.tinygrad.kernels.cpu.cpu_kernels import MAX_TASKS, CPUKernels
+from ext.tinygrad.kernels.cpu.cpu_kernels import CPUKernels
 from ext.tinygrad.kernels.cpu.cpu_source import matmul_source, plain_source
+from ext.tinygrad.kernels.cpu.cpu_tasks import MAX_TASKS
 from ext.tinygrad.kernels.packed.formats import GROUP
 from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
 from ext.tinygrad.kernels.reference_training import ReferenceTraining
