@@ -18,7 +18,7 @@ log = logging.getLogger("townhall.server")
 BACKGROUND_TURN = 4  # while chats are active, the background lane has one round in so many
 NO_GUESSES = 4  # conversations from which on a pass has better things to compute than guesses
 PATIENCE = 0.06  # seconds that a piece of a prompt should take at most while others wait for their next token
-LONGEST_PIECE = 1.0  # seconds of a piece at most while nobody waits for a token: cancelling a job takes effect after it
+LONGEST_PIECE = 1.0  # the same while no other job computes tokens: cancelling a job takes effect at the end of a piece
 
 
 class Work(Protocol):

@@ -121,7 +121,7 @@ def run(service: Service, listener: socket.socket, ready: Callable[[], Any] = la
         ready()
 
     sys.setswitchinterval(WHILE_LOADING)
-    gc.freeze()  # modules stay: a collection that looked at them, too, would hold every thread up each time that a model is let go
+    gc.freeze()  # modules are never freed: scanning them at each unloading of a model would block all threads for 100 ms
     service.start(loaded, failed)
     server.run(sockets=[listener])
     if failures:

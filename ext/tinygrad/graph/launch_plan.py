@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ext.tinygrad.graph import native
 from ext.tinygrad.graph.captured import ArgumentUpdate
-from ext.tinygrad.graph.task_ranges import MOST_PARTS, Stretch
+from ext.tinygrad.graph.task_ranges import MOST_READS, Stretch
 
 NO_STRETCH = Stretch(0, 0, 0, 0, 0)
 NO_CORE = (1 << 64) - 1  # Kernel.core_slot of a kernel without core_id
@@ -24,7 +24,7 @@ class PooledLaunch:
     changes: Sequence[ArgumentUpdate] = ()
     core_slot: int | None = None
     cores: int = 1
-    parts: Sequence[Stretch] | None = None  # what a kernel reads of which one call may take several ids in a row; None: one id a call
+    reads: Sequence[Stretch] | None = None  # what a kernel reads of which one call may take several ids in a row; None: one id a call
     # for people
     name: str = ""
     nbytes: int = 0  # of the buffers it is given
@@ -49,18 +49,9 @@ class LaunchPlan:
         base = self._keep(arguments)
         for start, end, launch in zip(starts, [*starts[1:], len(arguments)], self.launches):
             slot = NO_CORE if launch.core_slot is None else launch.core_slot % len(launch.arguments)
-            kernels.extend(
-                (
-                    launch.entry,
-                    base + 8 * start,
-                    end - start,
-                    slot,
-                    launch.cores,
-                    launch.parts is not None,
-                    len(parts := launch.parts or ()),
-                )
-            )
-            kernels.extend(number for part in [*parts, *[NO_STRETCH] * (MOST_PARTS - len(parts))] for number in part)
+            reads = launch.reads or ()
+            kernels.extend((launch.entry, base + 8 * start, end - start, slot, launch.cores, launch.reads is not None, len(reads)))
+            kernels.extend(number for stretch in [*reads, *[NO_STRETCH] * (MOST_READS - len(reads))] for number in stretch)
             for change in launch.changes:
                 patches.extend((base + 8 * (start + change.argument), change.value, change.addend & NO_CORE))
         for first, count, cores in group(self.launches):

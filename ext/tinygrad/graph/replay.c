@@ -16,7 +16,7 @@ typedef int (*Clock)(int, u64 *);
 // ---- what native.py, launch_plan.py and task_ranges.py mirror; every field is 8 bytes
 
 #define WHOLE 65536
-#define MOST_PARTS 6
+#define MOST_READS 6
 
 typedef struct {   // one kernel of the graph
   u64 entry;       // address of its code
@@ -25,10 +25,10 @@ typedef struct {   // one kernel of the graph
   u64 core_slot;   // which argument is core_id
   u64 cores;       // it is run with core_id = 0 .. cores-1; 1 and core_slot = ~0 for a kernel without core_id
   u64 ranged;      // one call does several ids in a row: the first one, and above its 32 bits how many more
-  u64 parts;       // how many of these there are: memory that is not written, whose bytes the tasks first/WHOLE to end/WHOLE read in their order
+  u64 n_reads;     // how many of these there are: memory that is not written, whose bytes the tasks first/WHOLE to end/WHOLE read in their order
   struct {
     u64 argument, offset, nbytes, first, end;
-  } part[MOST_PARTS];
+  } reads[MOST_READS];
 } Kernel;
 
 typedef struct {  // what lies between two synchronisations: one kernel with several tasks, or a row of kernels with one task each
@@ -109,7 +109,7 @@ long entry(long op, Pool *p, void *graph_or_index, const u64 *values) {
 #define STORE_RELAXED(x, v) __atomic_store_n(&(x), (v), __ATOMIC_RELAXED)
 #define SWAP_WORD(p, old, new) __atomic_compare_exchange_n(&(p)->word, &(old), (new), 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)
 
-#define MOST_FETCHED 131072  // bytes: a share of the second-level cache
+#define MOST_FETCHED 131072          // bytes at a time: a share of the second-level cache
 #define WINDOW_NS 10000000ull        // how much run time is judged at a time
 #define FIRST_BACKOFF_NS 20000000ull // how long a dropped helper stays away at first; doubled at each failed return
 #define LAST_BACKOFF_NS 1000000000ull
@@ -350,23 +350,23 @@ INLINE u64 share(Pool *p, const Step *s, u64 claimed) {
 // While others are at the last tasks of a step: bring what the next kernel's tasks read that this thread is likely to claim into its second-level cache.
 static void fetch_next(Pool *p, const Graph *g, u64 w) {
   u64 step = STEP(w) + 1;
-  while (step < g->n_steps && !g->kernels[g->steps[step].kernel].parts) step++;
+  while (step < g->n_steps && !g->kernels[g->steps[step].kernel].n_reads) step++;
   if (step == g->n_steps) return;
   const Step *s = g->steps + step;
   const Kernel *k = g->kernels + s->kernel;
   const u64 claimed = share(p, s, 0), size = share(p, s, claimed);  // who ends the step takes the first piece
   const u64 first = WHOLE * claimed / s->claims, end = WHOLE * (claimed + size) / s->claims;
-  const char *from[MOST_PARTS], *until[MOST_PARTS];
-  for (u64 i = 0; i < k->parts; i++) {
-    const u64 a = first > k->part[i].first ? first : k->part[i].first, b = end < k->part[i].end ? end : k->part[i].end;
-    const u64 tasks = k->part[i].end - k->part[i].first, nbytes = k->part[i].nbytes;
-    const char *start = (const char *)k->arguments[k->part[i].argument] + k->part[i].offset;
-    from[i] = a < b ? start + nbytes * (a - k->part[i].first) / tasks : 0;
-    until[i] = a < b ? start + nbytes * (b - k->part[i].first) / tasks : 0;
+  const char *from[MOST_READS], *until[MOST_READS];
+  for (u64 i = 0; i < k->n_reads; i++) {
+    const u64 a = first > k->reads[i].first ? first : k->reads[i].first, b = end < k->reads[i].end ? end : k->reads[i].end;
+    const u64 tasks = k->reads[i].end - k->reads[i].first, nbytes = k->reads[i].nbytes;
+    const char *start = (const char *)k->arguments[k->reads[i].argument] + k->reads[i].offset;
+    from[i] = a < b ? start + nbytes * (a - k->reads[i].first) / tasks : 0;
+    until[i] = a < b ? start + nbytes * (b - k->reads[i].first) / tasks : 0;
   }
   for (u64 fetched = 0, before = 1; fetched != before && fetched < MOST_FETCHED && LOAD_RELAXED(p->word) == w;) {
     before = fetched;
-    for (u64 i = 0; i < k->parts; i++)
+    for (u64 i = 0; i < k->n_reads; i++)
       for (u64 line = 0; line < 4 && from[i] < until[i]; line++, from[i] += 64, fetched += 64) __builtin_prefetch(from[i], 0, 2);
   }
 }

@@ -93,7 +93,7 @@ def describe(jit: Any, inputs: Sequence[Tensor], known: frozenset[int], binaries
             kernel = binaries.index(code) if code in binaries else len(binaries)
             binaries[kernel:] = binaries[kernel:] or [code]
         changes = [[change.argument, change.value, change.addend] for change in launch.changes]
-        launches.append([kernel, launch.name, arguments, changes, launch.core_slot, launch.cores, launch.parts, launch.nbytes])
+        launches.append([kernel, launch.name, arguments, changes, launch.core_slot, launch.cores, launch.reads, launch.nbytes])
     kept: list[Any] = []
     for result in results:
         buffer = result.uop.base.realized
@@ -150,12 +150,12 @@ def _graph(graph: Mapping[str, Any], programs: Sequence[CPUProgram]) -> StoredGr
     own = [memory.allocate(nbytes) for nbytes in graph["own"]]
     starts = [array.ctypes.data for array in own]
     launches = []
-    for kernel, name, stored, changes, core_slot, cores, parts, nbytes in graph["launches"]:
+    for kernel, name, stored, changes, core_slot, cores, reads, nbytes in graph["launches"]:
         entry = native.function_address("memcpy") if kernel == COPY else programs[kernel].addr
         arguments = [starts[a[0]] + a[1] if isinstance(a, list) else a for a in stored]
-        reads = None if parts is None else [Stretch(*part) for part in parts]
+        stretches = None if reads is None else [Stretch(*read) for read in reads]
         updates = [ArgumentUpdate(*change) for change in changes]
-        launches.append(PooledLaunch(entry, arguments, updates, core_slot, cores, reads, name, nbytes))
+        launches.append(PooledLaunch(entry, arguments, updates, core_slot, cores, stretches, name, nbytes))
     results: list[Tensor | None] = []
     for result in graph["results"]:
         if result is None:

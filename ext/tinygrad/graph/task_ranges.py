@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 MARK = "// task ranges "
 WHOLE = 1 << 16  # all tasks of a kernel: shares of them are in these units
-MOST_PARTS = 6
+MOST_READS = 6
 
 
 class Stretch(NamedTuple):
@@ -24,13 +24,13 @@ class Stretch(NamedTuple):
     end: int
 
 
-def declare(parts: Sequence[Stretch]) -> str:
-    """The line of a source that says so; put it before the rest."""
-    assert len(parts) <= MOST_PARTS
-    return f"{MARK}{json.dumps(parts)}\n"
+def declare(reads: Sequence[Stretch]) -> str:
+    """The line to put before a kernel's source."""
+    assert len(reads) <= MOST_READS
+    return f"{MARK}{json.dumps(reads)}\n"
 
 
 def declared(source: str) -> tuple[Stretch, ...] | None:
     """What the source says; None where a call takes one task."""
     line = next((line for line in source.splitlines()[:2] if line.startswith(MARK)), None)
-    return None if line is None else tuple(Stretch(*part) for part in json.loads(line[len(MARK) :]))
+    return None if line is None else tuple(Stretch(*read) for read in json.loads(line[len(MARK) :]))

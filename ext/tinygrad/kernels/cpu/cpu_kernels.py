@@ -131,8 +131,7 @@ class CPUKernels:
             out, integers = _for_product(T, heads * head_dim, then if head_dim % 32 == 0 else None, q.device)
             block = min(T, max(1, PREFILL_ROWS // (heads // kv_heads)))
             macros |= {"BLOCK": block, "CHUNK": PREFILL_CHUNK, "INTEGER_OUT": int(integers)}
-            files = ["cache.h", *["activations.h"] * integers, "attention.h", "attend_prefill.c"]
-            source = plain_source("attend_prefill", files, macros)
+            source = plain_source("attend_prefill", ["cache.h", "activations.h", "attention.h", "attend_prefill.c"], macros)
             return self._launch(source, "attend_prefill", kv_heads * -(-T // block), [out], [q, cache_k, cache_v], start_pos)[0]
         out = Tensor.empty(T, heads * head_dim, dtype=dtypes.float32, device=q.device)
         splits = self._attend_splits(kv_heads)
@@ -336,9 +335,12 @@ class CPUKernels:
         return self._launch(source, "prepare", tasks, [out], [x, *norms])[0]
 
 
+TOKEN_BYTES, LINE_BYTES = 52, 64  # of a block of activations as integers: each token's, and, of several tokens, one cache line more
+
+
 def activation_bytes(T: int, cols: int) -> int:
-    """Of T tokens as integers: c/activations.h."""
-    return cols // 32 * (52 if T == 1 else 52 * T + 64)
+    """Of T tokens as integers: ACT_BLOCK of c/activations.h."""
+    return cols // 32 * (TOKEN_BYTES * T + LINE_BYTES * (T > 1))
 
 
 def _for_product(T: int, cols: int, then: PackedMatrix | None, device: str) -> tuple[Tensor, bool]:
@@ -350,8 +352,9 @@ def _for_product(T: int, cols: int, then: PackedMatrix | None, device: str) -> t
 
 
 def _tokens(x: Tensor, weight: PackedMatrix) -> int:
-    """How many tokens x has: rows, or what _for_product gave room for."""
-    return int(x.shape[0]) if x.dtype != dtypes.uint8 else (int(x.shape[0]) // (weight.shape[1] // 32) - 64) // 52
+    """How many tokens x has: rows, or blocks of integers that _for_product gave room for."""
+    n = int(x.shape[0])
+    return n if x.dtype != dtypes.uint8 else (n // (weight.shape[1] // 32) - LINE_BYTES) // TOKEN_BYTES
 
 
 def _place_bytes(cols: int, floating: bool) -> int:

@@ -37,10 +37,10 @@ def product_reads(weights: Sequence[PackedMatrix], argument: int, abreast: bool,
     """What tasks read of weights, the first of which is this argument: their share of each one where abreast, else one after another.
 
     A weight that is read in streams is cut into as many pieces, which are read abreast (c/tile.h)."""
-    parts, rows, total = list[Stretch](), 0, sum(w.shape[0] for w in weights)
+    reads, rows, total = list[Stretch](), 0, sum(w.shape[0] for w in weights)
     for i, weight in enumerate(weights):
         first, rows = WHOLE * rows // total, rows + weight.shape[0]
         tasks = (0, WHOLE) if abreast else (first, WHOLE * rows // total)
         piece = packed(weight).nbytes // streams
-        parts += [Stretch(argument + i, stream * piece, piece, *tasks) for stream in range(streams)]
-    return parts
+        reads += [Stretch(argument + i, stream * piece, piece, *tasks) for stream in range(streams)]
+    return reads

@@ -111,7 +111,7 @@ class Chain:
                     [out, source, tasks, 0],
                     core_slot=None if alone else 3,
                     cores=1 if alone else tasks,
-                    parts=[Stretch(1, 0, 4 * tasks, 0, WHOLE // 2), Stretch(1, 4, 8, WHOLE // 2, WHOLE)] if ranged else None,
+                    reads=[Stretch(1, 0, 4 * tasks, 0, WHOLE // 2), Stretch(1, 4, 8, WHOLE // 2, WHOLE)] if ranged else None,
                 )
             )
         self.plan, self.tasks, self.length = LaunchPlan(launches), tasks, length

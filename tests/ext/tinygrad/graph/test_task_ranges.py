@@ -5,9 +5,9 @@ import pytest
 from ext.tinygrad.graph.task_ranges import WHOLE, Stretch, declare, declared
 
 
-@pytest.mark.parametrize("parts", [(), (Stretch(5, 0, 207360, 0, 39321), Stretch(6, 128, 69120, 39321, WHOLE))])
-def test_what_a_source_declares_is_read_again(parts):
-    assert declared(f"// compiler\n{declare(parts)}#define ENTRY linear\n") == parts
+@pytest.mark.parametrize("reads", [(), (Stretch(5, 0, 207360, 0, 39321), Stretch(6, 128, 69120, 39321, WHOLE))])
+def test_what_a_source_declares_is_read_again(reads):
+    assert declared(f"// compiler\n{declare(reads)}#define ENTRY linear\n") == reads
 
 
 def test_other_sources_take_one_task_a_call():

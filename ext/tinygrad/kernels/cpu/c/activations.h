@@ -6,6 +6,13 @@
 
 #define ACT_BLOCK(T) ((T) == 1 ? 52 : 52 * (T) + 64)  // activation_bytes of cpu_kernels.py
 
+// what a kernel leaves that may leave such blocks for the product after it
+#if INTEGER_OUT
+#define OUT u8
+#else
+#define OUT f32
+#endif
+
 INLINE const i8* act_quants(const u8* block, int T, int t) { return (const i8*)block + 32 * t; }
 INLINE f32 act_scale(const u8* block, int T, int t) { return ((const f32*)(block + 32 * T))[t]; }
 INLINE f32 act_total(const u8* block, int T, int t) { return ((const f32*)(block + 36 * T))[t]; }
@@ -116,7 +123,8 @@ INLINE void quantize_row(const f32* x, const f32* norm, f32 eps, int n, u8* acts
 INLINE void quantize_column(f32 (*values)[32], u8* to, int T) {
   u8* same[4] = {to, to, to, to};
   for (int first = 0; first < T; first += 4) {
-    const int begin = first + 4 <= T ? first : T < 4 ? 0 : T - 4, at[4] = {begin, begin + 1, T > 2 ? begin + 2 : 1, T > 3 ? begin + 3 : 1};
+    int at[4];
+    UNROLL for (int j = 0; j < 4; j++) at[j] = first + j < T ? first + j : T - 1;  // tokens too many repeat the last one
     const f32* four[4] = {values[at[0]], values[at[1]], values[at[2]], values[at[3]]};
     quantize_blocks(four, same, T, at);
   }

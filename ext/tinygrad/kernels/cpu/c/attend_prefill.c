@@ -7,12 +7,6 @@
 #define NP (LANES == 16 ? 8 : 4)                    // positions, or entries of a value, that go with them: what registers hold
 #define R (RV * LANES)
 
-#if INTEGER_OUT  // the blocks that the next product reads (activations.h)
-#define OUT u8
-#else
-#define OUT f32
-#endif
-
 void ENTRY(OUT* restrict out, const f32* restrict q, const CACHE* restrict k, const CACHE* restrict v, long start_pos, long core_id) {
   const long blocks = (TOKENS + BLOCK - 1) / BLOCK, kv = core_id / blocks, t0 = core_id % blocks * BLOCK;
   const int tokens = TOKENS - t0 < BLOCK ? TOKENS - t0 : BLOCK, n = start_pos + t0 + tokens;

@@ -1,14 +1,7 @@
 // out = ACTIVATION(norm(x) @ gate.TOKENS) * (norm(x) @ up.TOKENS), a bias (the gate's, then the other's) added to both products where BIAS; float32 rows,
 // or, where INTEGER_OUT, the blocks that the next product reads (activations.h): a task has whole blocks then.
 
-#if INTEGER_OUT
-#define OUT u8
-#define UNIT (32 / TILE_ROWS)  // tiles that stay together
-#else
-#define OUT f32
-#define UNIT (GROUP_ROWS / TILE_ROWS)
-#endif
-#define FIRST(task) (TILES(OUT_ROWS) / UNIT * (task) / TASKS * UNIT)
+#define UNIT (INTEGER_OUT ? 32 / TILE_ROWS : GROUP_TILES)  // tiles that stay together
 
 void ENTRY(OUT* restrict out, INPUTS, const u8* restrict gate, const u8* restrict up,
 #if BIAS
@@ -21,7 +14,7 @@ void ENTRY(OUT* restrict out, INPUTS, const u8* restrict gate, const u8* restric
 #if INTEGER_OUT
   f32 block[TOKENS][32];
 #endif
-  for (long tile = FIRST(FIRST_TASK(core_id)); tile < FIRST(END_TASK(core_id)); tile++) {
+  for (long tile = FIRST_TILE(core_id, TILES(OUT_ROWS), UNIT); tile < END_TILE(core_id, TILES(OUT_ROWS), UNIT); tile++) {
     vf gates[TOKENS * VECTORS], ups[TOKENS * VECTORS];
     TILE_0(gate, tile, OUT_ROWS, INPUT_0, gates);
     TILE_1(up, tile, OUT_ROWS, INPUT_1, ups);

@@ -11,7 +11,7 @@ void ENTRY(f32* restrict out, INPUTS, const u8* restrict w,
            CHANGES long core_id) {
   PREPARE
   NARROW_0
-  for (long tile = SHARE(FIRST_TASK(core_id), TILES(OUT_ROWS), TASKS); tile < SHARE(END_TASK(core_id), TILES(OUT_ROWS), TASKS); tile++) {
+  for (long tile = FIRST_TILE(core_id, TILES(OUT_ROWS), GROUP_TILES); tile < END_TILE(core_id, TILES(OUT_ROWS), GROUP_TILES); tile++) {
     vf acc[TOKENS * VECTORS];
     TILE_0(w, tile, OUT_ROWS, INPUT_0, acc);
     ADAPT_0(acc, tile)

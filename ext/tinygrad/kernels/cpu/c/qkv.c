@@ -1,12 +1,7 @@
 // q, k, v = norm(x) @ w.TOKENS, a bias added where BIAS; q and k are turned by RoPE, k and v are stored in the cache rows
 // where the tokens stand (place.h). A task has whole blocks of 8-bit integers where the cache is made of those, and keeps their floats until all are there.
 
-#if QUANTISED
-#define UNIT (CACHE_BLOCK / TILE_ROWS)  // tiles that stay together
-#else
-#define UNIT (GROUP_ROWS / TILE_ROWS)
-#endif
-#define FIRST(task) (tiles / UNIT * (task) / TASKS * UNIT)
+#define UNIT (QUANTISED ? CACHE_BLOCK / TILE_ROWS : GROUP_TILES)  // tiles that stay together
 
 void ENTRY(f32* restrict q, CACHE* restrict cache_k, CACHE* restrict cache_v, INPUTS, const u8* restrict wq, const u8* restrict wk,
            const u8* restrict wv, const f32* restrict rope,
@@ -20,7 +15,7 @@ void ENTRY(f32* restrict q, CACHE* restrict cache_k, CACHE* restrict cache_v, IN
 #if QUANTISED
   f32 blocks[TOKENS][STREAMS][CACHE_BLOCK];
 #endif
-  for (long i = FIRST(FIRST_TASK(core_id)); i < FIRST(END_TASK(core_id)); i++) {
+  for (long i = FIRST_TILE(core_id, tiles, UNIT); i < END_TILE(core_id, tiles, UNIT); i++) {
     const int part = i < q_tiles ? 0 : i < q_tiles + kv_tiles ? 1 : 2;
     const long tile = i - (part == 0 ? 0 : part == 1 ? q_tiles : q_tiles + kv_tiles);
     const int rows = (part == 0 ? Q_HEADS : KV_HEADS) * HEAD_DIM;

@@ -17,7 +17,7 @@
 #define STREAMS 1
 #endif
 #define VECTORS (TILE_VECTORS * STREAMS)  // float vectors a token has in a tile
-#define TILES(rows) ((GROUPS(rows) + STREAMS - 1) / STREAMS * (GROUP_ROWS / TILE_ROWS))
+#define TILES(rows) ((GROUPS(rows) + STREAMS - 1) / STREAMS * GROUP_TILES)
 #define ROW(tile, v, rows) (((tile) + (v) / TILE_VECTORS * TILES(rows)) * TILE_ROWS + (v) % TILE_VECTORS * LANES)  // the first one of vector v
 
 // what decode reads next: several streams have the hardware's prefetching, and what comes from here only brings it into the first-level cache
@@ -27,12 +27,12 @@
 #define PREFETCH_WEIGHTS(p, at) __builtin_prefetch((p) + 1024 + (at), 0, 3)
 #endif
 
-// A call may take several tasks in a row, whose activations are then quantised once: the first one's id, and above it how many more there are.
-#define FIRST_TASK(core_id) ((core_id) & 0xffffffffl)
-#define END_TASK(core_id) (FIRST_TASK(core_id) + ((core_id) >> 32) + 1)
-
-// where tasks divide n tiles: task i of `tasks` takes [SHARE(i), SHARE(i + 1)); never a part of a group
-#define SHARE(i, n, tasks) ((long)(n) / (GROUP_ROWS / TILE_ROWS) * (i) / (tasks) * (GROUP_ROWS / TILE_ROWS))
+// The tiles of a call: [FIRST_TILE, END_TILE) of n. A call may take several tasks in a row, whose activations are then quantised once: core_id is the first
+// one's id, and above its 32 bits how many more there are. `unit` tiles stay together, such as those of a group.
+#define TASK_TILE(task, n, unit) ((long)(n) / (unit) * (task) / TASKS * (unit))
+#define FIRST_TILE(core_id, n, unit) TASK_TILE((core_id) & 0xffffffffl, n, unit)
+#define END_TILE(core_id, n, unit) TASK_TILE(((core_id) & 0xffffffffl) + ((core_id) >> 32) + 1, n, unit)
+#define GROUP_TILES (GROUP_ROWS / TILE_ROWS)
 
 INLINE void store_rows(f32* out, vf v, int row, int rows) {
   if (row + LANES <= rows) STORE(out + row, v);
