@@ -42,6 +42,8 @@ def run_completion(options: ChatOptions) -> int:
         view.close()
     else:
         terminal.say(terminal.harmless(reply_report.as_json(reply, loaded), sys.stdout) + "\n")
+    if reply.finish_reason == "stop" and not reply.text.strip():
+        terminal.note("the model ended the text at once: --prompt carries on a text as it stands; to ask a question, leave it out")
     if line := reply.receipt.describe():
         terminal.note(line)
     reply_report.account(reply, loaded)

@@ -145,6 +145,11 @@ def test_prompt_prints_the_continuation_only(townhall):
     assert townhall.llama.prompts[0][0] == 0
 
 
+def test_a_model_that_has_nothing_to_add_to_a_prompt_is_explained(townhall):
+    code, out, err = townhall("chat", "--prompt", "Who are you?", script=[""])
+    assert (code, out.strip()) == (0, "") and "the model ended the text at once" in err
+
+
 def test_prompt_with_count_timing_and_json(townhall):
     code, out, err = townhall("chat", "--prompt", "Once", "--count", "3", "--timing", "--json", script=[" there was a king."])
     answer = json.loads(out)
