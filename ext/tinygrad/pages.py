@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ext.tinygrad import numa
+
 MADV_POPULATE_READ, MADV_POPULATE_WRITE = 22, 23  # since Linux 5.14; Python has no names for them
 
 
@@ -19,7 +21,8 @@ def populate(view: np.ndarray) -> None:
     if huge := getattr(mmap, "MADV_HUGEPAGE", None):
         _advise(view, huge)
     if sys.platform == "linux":
-        _advise(view, MADV_POPULATE_READ)
+        with numa.spread_reads():
+            _advise(view, MADV_POPULATE_READ)
 
 
 def take(view: np.ndarray) -> None:

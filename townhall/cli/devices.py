@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object instead of lines")
 @click.option("--device", "wanted", metavar="NAME", help="which one --device NAME would choose; part of a name will do")
 def devices(as_json: bool, wanted: str | None) -> None:
-    from ext.tinygrad import device_selection
+    from ext.tinygrad import device_selection, numa
     from ext.tinygrad.backend import Backend, choose  # tinygrad is imported only by commands that compute
     from ext.tinygrad.device_selection import select
     from ext.tinygrad.toolchain import prepare_environment
@@ -28,7 +28,8 @@ def devices(as_json: bool, wanted: str | None) -> None:
             if isinstance(answer, Backend):
                 info = answer.to_json()
                 words = {key: info[key] for key in ("driver", "name", "kind", "memory", "extensions", "description")}
-                entries.append({"device": device, "usable": True, "chosen": device == chosen, **words})
+                nodes = {"numa": numa.placement().to_json()} if device == "CPU" else {}
+                entries.append({"device": device, "usable": True, "chosen": device == chosen, **words, **nodes})
             else:
                 entries.append({"device": device, "usable": False, "reason": answer})
         click.echo(json.dumps({"requested": request.text, "chosen": chosen, "devices": entries}, ensure_ascii=False, indent=2))
@@ -36,7 +37,7 @@ def devices(as_json: bool, wanted: str | None) -> None:
     for device, answer in found:
         if isinstance(answer, Backend):
             click.echo(f"{'*' if device == chosen else '+'} {answer.describe()}")
-            for detail in _details(answer):
+            for detail in _details(answer, numa.placement().describe() if device == "CPU" else ""):
                 click.echo(f"    {detail}")
         else:
             click.secho(f"- {device}: not usable, {answer}", dim=True)
@@ -46,7 +47,7 @@ def devices(as_json: bool, wanted: str | None) -> None:
         click.echo(f"none of them is what {request.text} asks for")
 
 
-def _details(backend: "Backend") -> list[str]:
-    """What else its driver says, a line each."""
+def _details(backend: "Backend", nodes: str) -> list[str]:
+    """What else its driver says, and what there is to say of memory nodes, a line each."""
     size = [f"{backend.kind}, {backend.memory / 1e9:.1f} GB of memory"] if backend.memory else []
-    return size + ([f"extensions: {' '.join(backend.extensions)}"] if backend.extensions else [])
+    return size + [nodes] * bool(nodes) + ([f"extensions: {' '.join(backend.extensions)}"] if backend.extensions else [])

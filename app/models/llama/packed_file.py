@@ -61,7 +61,7 @@ class PackedFile:
         if in_place:
             self._data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)[start : start + nbytes]
         else:
-            self._data = memory.Arena(nbytes).take(nbytes)
+            self._data = memory.Arena(nbytes, spread=True).take(nbytes)
             file.seek(start)
         self._sound = [False] * len(digests)
         self._read = [threading.Event() for _ in digests]

@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from ext.tinygrad import device_selection, toolchain
+from ext.tinygrad import device_selection, numa, toolchain
 from ext.tinygrad.backend import Backend
 from ext.tinygrad.toolchain import Request
 from townhall.cli.devices import devices
@@ -21,15 +21,17 @@ FOUND = [
 def found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_selection, "list_devices", lambda: FOUND)
     monkeypatch.setattr(toolchain, "prepare_environment", lambda: Request("automatic", ("CL", "CPU")))
+    monkeypatch.setattr(numa, "placement", lambda: numa.Placement((0, 1), interleaved=True))
 
 
 def test_lines_mark_the_chosen_device_and_give_reasons():
     done = CliRunner().invoke(devices)
     assert done.exit_code == 0
-    assert done.output.splitlines()[:3] == [
+    assert done.output.splitlines()[:4] == [
         "- CUDA: not usable, no NVIDIA driver is loaded",
         "+ CL: pthread-X, PoCL 3.0: an OpenCL driver on the CPU",
         "* CPU: X, tinygrad CPU, clang 23",
+        "    memory of nodes 0, 1: weights interleaved over them, KV caches by first touch",
     ]
 
 
@@ -38,6 +40,7 @@ def test_json_has_the_same():
     assert info["requested"] == "automatic" and info["chosen"] == "CPU"
     assert info["devices"][0] == {"device": "CUDA", "usable": False, "reason": "no NVIDIA driver is loaded"}
     usable = [(entry["device"], entry["usable"], entry["kind"], entry["chosen"]) for entry in info["devices"][1:]]
+    assert "numa" not in info["devices"][1] and info["devices"][2]["numa"]["weights"] == "interleaved"
     assert usable == [("CL", True, "cpu", False), ("CPU", True, "cpu", True)]
 
 

@@ -12,6 +12,8 @@ import numpy as np
 from tinygrad import Device, Tensor, UOp
 from tinygrad.dtype import DType, dtypes
 
+from ext.tinygrad import numa
+
 HUGE = 2 << 20
 CHUNK = 64 << 20  # address space taken at a time for weights; memory is only taken as it is written
 ALIGNMENT = 64  # of every allocation: a cache line
@@ -22,8 +24,8 @@ MADV_DONTNEED = 4
 class Arena:
     """A stretch of zeroed memory in huge pages, given out from its start; it goes back when nothing in it is referred to any more."""
 
-    def __init__(self, nbytes: int, huge: bool = True):
-        """Without `huge` pages parts of it can be given back (`clear`)."""
+    def __init__(self, nbytes: int, huge: bool = True, spread: bool = False):
+        """Without `huge` pages parts of it can be given back (`clear`). `spread`: over the memory's nodes, for what all threads read."""
         size = -(-nbytes // HUGE) * HUGE
         private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_ANONYMOUS") else {}
         memory = mmap.mmap(-1, size + HUGE, **private)
@@ -35,6 +37,8 @@ class Arena:
         whole = np.frombuffer(memory, np.uint8)
         start = -whole.ctypes.data % HUGE
         self._bytes, self._used = whole[start : start + size], 0
+        if spread:
+            numa.spread(self._bytes)
 
     def has_room(self, nbytes: int) -> bool:
         return self._used + nbytes <= len(self._bytes)
@@ -78,7 +82,7 @@ def allocate(nbytes: int) -> np.ndarray:
     global _current
     with _lock:
         if _current is None or not _current.has_room(nbytes):
-            _current = Arena(max(nbytes, CHUNK))
+            _current = Arena(max(nbytes, CHUNK), spread=True)
         return _current.take(nbytes)
 
 
