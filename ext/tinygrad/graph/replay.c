@@ -303,10 +303,16 @@ COLD void judge(Pool *p, u64 now) {
   p->wall_ns = p->stolen_ns = 0;
 }
 
-COLD void take_back_a_helper(Pool *p, u64 now) {
-  STORE_RELAXED(p->slots[p->active + 1].stolen_ns, 0);  // of the time when it was dropped
+// Is a helper that was dropped to be tried again? Asked at the start of a run and, since a pass can last for seconds, between the steps of a long one.
+INLINE int helper_is_due(Pool *p) { return p->adaptive && p->active < p->helpers && NOW(p) >= p->resume_at; }
+
+// Its judgement begins now: what was stolen before says nothing of it.
+COLD void take_back_a_helper(Pool *p, Stretch *t) {
+  if (t) begin_stretch(p, t);
+  p->mark = NOW(p);
+  for (u64 i = 0; i <= p->active + 1; i++) STORE_RELAXED(p->slots[i].stolen_ns, 0);
   STORE(p->active, p->active + 1);
-  p->resume_at = now + p->backoff_ns;  // for the next one, if several were dropped
+  p->resume_at = p->mark + p->backoff_ns;  // for the next one, if several were dropped
   p->wall_ns = p->stolen_ns = 0;
   p->returns++;
 }
@@ -415,6 +421,7 @@ static u64 work(Pool *p, Graph *g, u64 me, u64 run, u64 w, u64 holding, Stretch 
         return 0;
       }
       s = g->steps + step;
+      if (!me && stretch && helper_is_due(p)) take_back_a_helper(p, stretch);
       holding = staying ? share(p, s, 0) : 0;
       w = WORD(run, step, holding);
       STORE(p->word, w);
@@ -429,10 +436,10 @@ static void replay_together(Pool *p, Graph *g) {
   Stretch stretch, *watched = p->adaptive && g->last_ns > LONG_NS ? &stretch : 0;
   if (watched) begin_stretch(p, watched);
   p->mark = started;
-  if (p->adaptive && p->active < p->helpers && started >= p->resume_at) take_back_a_helper(p, started);
-  if (!p->active) {
+  if (helper_is_due(p)) take_back_a_helper(p, watched);
+  p->solo_runs += !p->active;
+  if (!p->active && !watched) {
     run_alone(p, g);
-    p->solo_runs++;
   } else {
     if (g->times) g->times[0] = started;
     STORE_RELAXED(p->float_mode, get_float_mode());

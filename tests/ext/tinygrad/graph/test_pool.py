@@ -141,6 +141,20 @@ def test_a_thread_that_is_robbed_of_its_core_is_given_up_and_tried_again():
     assert (result.stdout.strip(), result.stderr, result.returncode) == ("True True True", "", 0)
 
 
+def test_a_helper_is_tried_again_in_the_middle_of_a_long_replay(pool):
+    one, chain = pool(2), kernels.Chain(tasks=64, length=20_000)
+    if not one.adaptive:
+        pytest.skip("CPU time is counted in ticks here")
+    expected = chain.expected()
+    assert chain.replay(one) == expected  # from now on the graph is known to be a long one
+    before, alone = one.state.returns, one.state.solo_runs
+    one.state.active = 0
+    one.state.resume_at = time.clock_gettime_ns(time.CLOCK_MONOTONIC) + 1_000_000  # much less than a replay takes
+    assert chain.replay(one) == expected
+    # on a machine so busy that a millisecond passed before the replay began, the helper came at its start
+    assert one.state.returns > before and one.state.solo_runs - alone <= 1
+
+
 @pytest.mark.parametrize("ending", ["", "sys.exit(3)", "threading.Thread(target=forever, daemon=True).start(); time.sleep(0.05)"])
 def test_a_process_ends_at_once_and_without_a_sound(ending):
     result = run_python(f"""
