@@ -112,7 +112,7 @@ long entry(long op, Pool *p, void *graph_or_index, const u64 *values) {
 #define MOST_FETCHED 131072          // bytes at a time: a share of the second-level cache
 #define WINDOW_NS 10000000ull        // how much run time is judged at a time
 #define FIRST_BACKOFF_NS 20000000ull // how long a dropped helper stays away at first; doubled at each failed return
-#define LAST_BACKOFF_NS 1000000000ull
+#define LAST_BACKOFF_NS 500000000ull
 #define CALM_NS 300000000ull  // after that much undisturbed run time the backoff starts anew
 #define REPORT_NS 4000000ull  // in a long run, stolen time is reported this often
 #define SHORT_NS 50000ull     // a replay shorter than this is not worth waking anybody
@@ -290,7 +290,7 @@ COLD void judge(Pool *p, u64 now) {
   p->wall_ns += now - p->mark;
   p->mark = now;
   for (u64 i = 0; i <= active; i++) p->stolen_ns += __atomic_exchange_n(&p->slots[i].stolen_ns, 0, __ATOMIC_RELAXED);
-  if (p->wall_ns < WINDOW_NS) return;
+  if (p->wall_ns < WINDOW_NS && p->stolen_ns * (active + 2) <= WINDOW_NS) return;  // what is stolen by now may already decide
   if (p->stolen_ns * (active + 2) > p->wall_ns && active) {
     STORE(p->active, active - 1);
     p->resume_at = now + p->backoff_ns;
