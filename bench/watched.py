@@ -34,7 +34,7 @@ def watched(nbytes: int) -> np.ndarray:
 class WatchedArena(memory.Arena):
     """As many allocations as are asked for, each by itself."""
 
-    def __init__(self, nbytes: int, huge: bool = True):
+    def __init__(self, nbytes: int, huge: bool = True, spread: bool = False):
         pass
 
     def has_room(self, nbytes: int) -> bool:
