@@ -18,10 +18,10 @@ import numpy as np
 from tinygrad import dtypes
 
 from app.models.llama import Llama
+from app.models.llama.cache_type import cache_rows
 from app.models.llama.checkpoint.checkpoint import StoredMatrix, expected_shapes
 from app.models.llama.config import LlamaConfig
 from app.models.llama.config_hf import config_from_hf
-from app.models.llama.llama import cache_rows
 from app.models.llama.traits import LLAMA
 from app.models.llama.transformer import Transformer
 from bench.shapes import random_rows
@@ -96,7 +96,8 @@ class RandomCheckpoint:
 
 def load(config: LlamaConfig, type: str, device: str) -> Llama:
     kernels = kernels_for(device)
-    model = Transformer.from_checkpoint(RandomCheckpoint(config, type), kernels, device, cache_rows(WINDOW), max_context=WINDOW)
+    rows = cache_rows(WINDOW, config, dtypes.float16)
+    model = Transformer.from_checkpoint(RandomCheckpoint(config, type), kernels, device, rows, max_context=WINDOW)
     tokenizer: Any = SimpleNamespace(stop_ids=frozenset(), undecodable=lambda rows: ())
     return Llama(model, tokenizer, WINDOW, device, dtypes.float16, "random")
 

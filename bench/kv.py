@@ -21,10 +21,9 @@ import numpy as np
 from tinygrad import Device
 
 from app.models.llama import Llama
-from app.models.llama.cache_type import F16, Q8_0, cache_type
+from app.models.llama.cache_type import F16, Q8_0, cache_rows, cache_type
 from app.models.llama.checkpoint import open_checkpoint
 from app.models.llama.kv_cache import KVCache
-from app.models.llama.llama import cache_rows
 from app.models.llama.transformer import Transformer
 from bench import machine
 from bench.worker import prompt_ids
@@ -106,8 +105,9 @@ def beyond(path: Path, window: int, kv: str) -> Llama:
     """The model with a window that may be longer than its own."""
     checkpoint, device = open_checkpoint(path), Device.canonicalize(None)
     kernels = kernels_for(device)
-    model = Transformer.from_checkpoint(checkpoint, kernels, device, cache_rows(window), max_context=window)
-    return Llama(model, checkpoint.tokenizer(), window, device, cache_type(checkpoint, kv), "")
+    cache = cache_type(checkpoint, kv)
+    model = Transformer.from_checkpoint(checkpoint, kernels, device, cache_rows(window, checkpoint.config, cache), max_context=window)
+    return Llama(model, checkpoint.tokenizer(), window, device, cache, "")
 
 
 def fill(llama: Llama, cache: KVCache, tokens: int) -> None:
@@ -145,8 +145,9 @@ def speed(path: Path, contexts: Sequence[int], samples: int) -> tuple[list[dict[
             }
         )
         print(json.dumps(figures[-1]), flush=True)
-    rows = cache_rows(window)
-    return figures, {f"bytes_per_1000_tokens_{kv}": sum(t.nbytes() for t in cache.tensors) * 1000 // rows for kv, cache in caches.items()}
+    return figures, {
+        f"bytes_per_1000_tokens_{kv}": sum(t.nbytes() * 1000 // t.shape[1] for t in cache.tensors) for kv, cache in caches.items()
+    }
 
 
 def _sample(llama: Llama, cache: KVCache, context: int) -> tuple[float, float]:

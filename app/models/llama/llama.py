@@ -20,7 +20,7 @@ import numpy as np
 from tinygrad import Device, Tensor, dtypes
 from tinygrad.dtype import DType
 
-from app.models.llama.cache_type import F16, cache_type, cache_word
+from app.models.llama.cache_type import F16, cache_rows, cache_type, cache_word
 from app.models.llama.checkpoint import Checkpoint, open_checkpoint
 from app.models.llama.config import ConfigError, LlamaConfig
 from app.models.llama.engine import ContextOverflow, Draw, Engine, Generation, PrefillStats
@@ -30,7 +30,7 @@ from app.models.llama.kv_cache import CacheArena, CacheError, KVCache
 from app.models.llama.lora.adapter import Adapter
 from app.models.llama.lora.adapter_set import AdapterSet, key_of, lay_over
 from app.models.llama.lora.open_adapter import open_adapter
-from app.models.llama.pass_sizes import CHUNKS, chunks_of
+from app.models.llama.pass_sizes import chunks_of
 from app.models.llama.sampler import Sampler, SamplingParams
 from app.models.llama.sequence_breakers import breakers_for
 from app.models.llama.shared_passes import NextTokens
@@ -57,7 +57,17 @@ VERSION = "2"  # of the numbers this runtime computes: raise it when a change ma
 class Llama:
     """One model on one device; any number of caches, one for each conversation."""
 
-    def __init__(self, model: Transformer, tokenizer: Tokenizer, max_context: int, device: str, cache: DType, fingerprint: str):
+    def __init__(
+        self,
+        model: Transformer,
+        tokenizer: Tokenizer,
+        max_context: int,
+        device: str,
+        cache: DType,
+        fingerprint: str,
+        exact: bool = False,
+    ):
+        """`cache`: the type of its tensors; `exact`: of a float32 file, whose adapters stay float32, too."""
         self.model, self.tokenizer, self.max_context, self.device = model, tokenizer, max_context, device
         self.config: LlamaConfig = (config := model.config)
         self._unscaled: dict[Rope, Tensor] = {}
@@ -65,7 +75,7 @@ class Llama:
         self.engine = Engine(model, max_context, device)
         self._cache_dtype = cache
         self._windows = tuple(block.attention.window for block in model.blocks)
-        self._shifter = Shifter([self._turning(layer) for layer in range(config.n_layers)], cache_rows(max_context))
+        self._shifter = Shifter([self._turning(layer) for layer in range(config.n_layers)], model.rows)
         self._identity = {"model": fingerprint, "device": device, "kernels": model.kernels.name} | {
             "cache": cache_word(cache),
             "townhall": VERSION,
@@ -76,7 +86,7 @@ class Llama:
         self._drafter: Callable[[], Drafter] | None = None
         self.speculated = SpeculationCount()
         self.quantised = 0  # matrices that were floats in the file
-        self._exact = cache == dtypes.float32  # a float32 file: adapters stay float32, too
+        self._exact = exact
         self.adapters: AdapterSet | None = None  # that fill new caches
         self._adapters: dict[Path, Adapter] = {}
         self._sets: dict[str, AdapterSet | None] = {}
@@ -135,7 +145,7 @@ class Llama:
         device, done, given = Device.canonicalize(device), 0, kernels
         kernels = kernels or kernels_for(device)
         cache = cache_type(checkpoint, kv)
-        rows = cache_rows(max_context)
+        rows = cache_rows(max_context, config, cache)
         footprint = partial(Footprint.of, checkpoint, max_context, rows, chunks_of(kernels, rows), cache, device)
         check_fit(footprint, Path(path).name, kernels, device)
         matrices = WeightCache(checkpoint, kernels, device)  # is read by a thread of its own, in the meantime
@@ -151,8 +161,8 @@ class Llama:
 
         model = Transformer.from_checkpoint(checkpoint, kernels, device, rows, count, matrices, max_context)
         matrices.close()
-        llama = cls(model, tokenizer, max_context, device, cache, checkpoint.fingerprint())
-        llama._exact = cache_type(checkpoint, F16) == dtypes.float32
+        exact = cache_type(checkpoint, F16) == dtypes.float32
+        llama = cls(model, tokenizer, max_context, device, cache, checkpoint.fingerprint(), exact)
         llama.quantised = quantised
         if given is None and isinstance(kernels, Tunable):
             kernels.tune(model.one_token_products(cache), tune)  # the engine has put its graph runner in place, and captured nothing yet
@@ -195,7 +205,7 @@ class Llama:
 
     def new_cache(self) -> KVCache:
         """An empty cache for one conversation."""
-        rows, identity = cache_rows(self.max_context), self._identity
+        rows, identity = self.model.rows, self._identity
         if self.adapters is not None:
             identity = identity | {"adapters": self.adapters.key}
         cache = KVCache(
@@ -212,7 +222,7 @@ class Llama:
         if not self.model.kernels.row_sizes(self.config.head_dim):
             return
         if self._arena is None or self._arena.slots < conversations:
-            shape = (self.config.n_kv_heads, cache_rows(self.max_context), self.config.head_dim)
+            shape = (self.config.n_kv_heads, self.model.rows, self.config.head_dim)
             try:
                 self._arena = CacheArena(conversations, self.config.n_layers, shape, self._cache_dtype, self.device, self._windows)
             except CacheError:
@@ -302,10 +312,3 @@ class Llama:
     def hidden(self, ids: list[int], cache: KVCache) -> Iterator[np.ndarray]:
         """The last hidden states after each of `ids`, float32 (tokens, D) a pass at a time, normed as the head reads them."""
         return self.engine.hidden_steps(ids, cache)
-
-
-def cache_rows(max_context: int) -> int:
-    """Rows of a cache, or of the RoPE table: a padded chunk may begin at the last position of the window.
-
-    Larger chunks than CHUNKS are taken only where there is room for them."""
-    return max_context + max(CHUNKS)

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from app.models.llama.cache_type import F16, Q8_0, cache_type
+from app.models.llama.cache_type import F16, Q8_0, cache_rows, cache_type
 from app.models.llama.checkpoint import open_checkpoint
 from app.models.llama.checkpoint.checkpoint import Checkpoint
 from app.models.llama.footprint import Footprint, packed_nbytes
@@ -77,8 +77,8 @@ class ModelDemand:
         return {host: self._footprint(CHUNKS if host else GPU_CHUNKS, "CPU" if host else "") for host in (True, False)}
 
     def _footprint(self, chunks: tuple[int, ...], device: str) -> Footprint:
-        rows = self.context + max(CHUNKS)
         cache = cache_type(self.checkpoint, self.kv)
+        rows = cache_rows(self.context, self.checkpoint.config, cache)
         found = Footprint.of(self.checkpoint, self.context, rows, tuple(T for T in chunks if T <= rows), cache, device)
         return replace(found, weights=found.weights + self._difference()) if self.type else found
 

@@ -5,19 +5,20 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
+from tinygrad import dtypes
 from tinygrad.helpers import GlobalCounters
 
 from app.models.llama import Llama, footprint
-from app.models.llama.cache_type import cache_type
+from app.models.llama.cache_type import cache_rows, cache_type
 from app.models.llama.checkpoint import open_checkpoint
 from app.models.llama.checkpoint.quantization import Int8Checkpoint
 from app.models.llama.footprint import DoesNotFit, Footprint
-from app.models.llama.llama import cache_rows
 from app.models.llama.pass_sizes import CHUNKS
 from ext.tinygrad.kernels.gpu.gpu_kernels import GPUKernels
 from ext.tinygrad.kernels.gpu.tuning import Tuning
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.packed.packed_matrix import pack
+from ext.tinygrad.kernels.quantised_rows import QUANTISED
 from tests.reference.tiny import make_tiny_gguf
 
 pytestmark = pytest.mark.slow
@@ -34,14 +35,17 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def footprint_of(path: Path, quantize: bool = False, kv: str = "f16") -> Footprint:
     checkpoint = Int8Checkpoint(open_checkpoint(path)) if quantize else open_checkpoint(path)
-    return Footprint.of(checkpoint, CONTEXT, cache_rows(CONTEXT), CHUNKS, cache_type(checkpoint, kv))
+    cache = cache_type(checkpoint, kv)
+    return Footprint.of(checkpoint, CONTEXT, cache_rows(CONTEXT, checkpoint.config, cache), CHUNKS, cache)
 
 
 def test_a_cache_of_8_bit_blocks_is_foretold_to_the_byte(tmp_path):
     path = make_tiny_gguf(tmp_path / "tiny.gguf", type="Q8_0", dim=256, hidden_dim=512, n_heads=8, n_kv_heads=2, context_length=512)
     halves, blocks = footprint_of(path).cache, footprint_of(path, kv="q8_0").cache
     assert blocks == Llama.load(path, CONTEXT, device="CPU", kv="q8_0").new_cache().nbytes
-    assert blocks * 32 == halves * 17  # 34 bytes in place of 64
+    config = open_checkpoint(path).config
+    rows, rounded = (cache_rows(CONTEXT, config, type) for type in (dtypes.float16, QUANTISED))
+    assert blocks * rows * 32 == halves * rounded * 17  # a row has 34 bytes in place of 64
 
 
 @pytest.mark.parametrize("quantize", [False, True])

@@ -56,7 +56,7 @@ def test_one_token_after_another_is_what_a_prompt_gives(tmp_path: Path) -> None:
 
 def test_a_float32_file_can_have_one_and_keeps_its_adapters_exact(tmp_path: Path) -> None:
     path = make_tiny_gguf(tmp_path / "tiny.gguf", type="F32", **SIZES)
-    halved, whole = Llama.load(path, 64, device="CPU", kv="q8_0"), Llama.load(path, 64, device="CPU")
+    halved, whole = Llama.load(path, 128, device="CPU", kv="q8_0"), Llama.load(path, 128, device="CPU")
     assert halved._exact and halved.new_cache().nbytes * 64 == whole.new_cache().nbytes * 17
 
 

@@ -11,11 +11,11 @@ from tinygrad import dtypes
 from tinygrad.dtype import DType
 
 from app.models.llama import Llama, window_rows
+from app.models.llama.cache_type import cache_rows
 from app.models.llama.checkpoint import open_checkpoint
 from app.models.llama.footprint import Footprint
 from app.models.llama.key_shift import CHUNK, Shifter
 from app.models.llama.kv_cache import CacheArena, CacheError, KVCache
-from app.models.llama.llama import cache_rows
 from app.models.llama.memory_plan import ModelDemand
 from app.models.llama.pass_sizes import CHUNKS
 from app.models.llama.shared_passes import NextTokens
@@ -226,7 +226,8 @@ def test_memory_stays_below_what_is_foretold_however_long_the_context(as_shipped
 
 def test_the_plan_counts_what_is_held(as_shipped: None, tmp_path: Path) -> None:
     path = longer("gemma3", tmp_path / "gemma3")
-    checkpoint, rows = open_checkpoint(path), cache_rows(2048)
+    checkpoint = open_checkpoint(path)
+    rows = cache_rows(2048, checkpoint.config, dtypes.float32)
     held, all_of_it = (Footprint.of(checkpoint, 2048, rows, CHUNKS, dtypes.float32, device).cache for device in ("CPU", "CUDA"))
     assert held == Llama.load(path, 2048, device="CPU").new_cache().nbytes < all_of_it
     demand = ModelDemand.of(path, 2048, 1)
