@@ -14,7 +14,7 @@ def mark(phase: str) -> None:
 mark("interpreter")
 
 
-def ours(model: str, tokens: int, adapters: list[str]) -> None:
+def ours(model: str, tokens: int, kv: str, adapters: list[str]) -> None:
     from app.models.llama import Llama, SamplingParams
     from bench.worker import adapters_of
     from ext.tinygrad.backend import open_backend
@@ -22,14 +22,14 @@ def ours(model: str, tokens: int, adapters: list[str]) -> None:
     mark("imports")
     open_backend()
     mark("device")
-    llama = Llama.load(model, adapters=adapters_of(adapters))
+    llama = Llama.load(model, adapters=adapters_of(adapters), kv=kv)
     mark("weights and tokenizer")
     ids = llama.tokenizer.encode(" ".join(["town hall"] * tokens))[:tokens]
     next(llama.generate(ids, 1, SamplingParams(temperature=0)))
     mark("first token")
 
 
-def theirs(model: str, tokens: int, adapters: list[str]) -> None:
+def theirs(model: str, tokens: int, kv: str, adapters: list[str]) -> None:
     from llama_cpp import llama_cpp
 
     quiet = llama_cpp.llama_log_callback(lambda level, text, data: None)
@@ -40,6 +40,8 @@ def theirs(model: str, tokens: int, adapters: list[str]) -> None:
     parameters = llama_cpp.llama_context_default_params()
     parameters.n_ctx = 1024
     parameters.n_threads = parameters.n_threads_batch = int(os.environ.get("THREADS") or len(os.sched_getaffinity(0)))
+    if kv == "q8_0":
+        parameters.type_k = parameters.type_v = llama_cpp.GGML_TYPE_Q8_0
     context = llama_cpp.llama_init_from_model(weights, parameters)
     mark("weights and tokenizer")
     vocabulary, text = llama_cpp.llama_model_get_vocab(weights), (" ".join(["town hall"] * tokens)).encode()
@@ -63,8 +65,8 @@ if __name__ == "__main__":
     import json
     import sys
 
-    subject, model = sys.argv[1:3]
-    (ours if subject == "townhall" else theirs)(model, int(os.environ.get("PROMPT_TOKENS", "30")), sys.argv[3:])
+    subject, model, kv = sys.argv[1:4]
+    (ours if subject == "townhall" else theirs)(model, int(os.environ.get("PROMPT_TOKENS", "30")), kv, sys.argv[4:])
     print("\n" + json.dumps(MARKS), flush=True)
     if subject == "townhall":
         from app.models.llama.weight_cache import settle

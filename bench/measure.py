@@ -120,7 +120,7 @@ def run(plan: BenchPlan, say: Say = lambda text: print(text, file=sys.stderr)) -
     }
     if plan.starts:
         say("process start to first token …")
-        out["start"] = process_start.measure(plan.model, plan.against, plan.starts, plan.cold, say, plan.adapters)
+        out["start"] = process_start.measure(plan.model, plan.against, plan.starts, plan.cold, say, plan.adapters, plan.kv)
     with contextlib.ExitStack() as stack:
         workers: dict[str, Worker] = {}
         for name in [OURS, *([PEER] if plan.against else [])]:

@@ -25,19 +25,22 @@ def measure(
     cold: bool,
     say: Callable[[str], None] = lambda text: None,
     adapters: Sequence[tuple[Path, float]] = (),
+    kv: str = "f16",
 ) -> dict[str, Any]:
-    """Seconds by phase; cold starts have empty compile, weight and conversation caches but files that the system has read before."""
+    """Seconds by phase; cold starts have empty compile, weight and conversation caches but files that the system has read before.
+
+    `kv`: what both keep of the context."""
     out: dict[str, Any] = {"prompt_tokens": PROMPT_TOKENS}
     if cold:
         with empty_caches() as environment:
-            first = first_token("townhall", model, environment, adapters)
+            first = first_token("townhall", model, environment, adapters, kv)
         out["first ever"] = first
         say(f"first start ever: first token after {first['first token']:.2f} s")
-    first_token("townhall", model, adapters=adapters)  # fills the caches, where that was not done before
+    first_token("townhall", model, adapters=adapters, kv=kv)  # fills the caches, where that was not done before
     runs: dict[str, list[dict[str, float]]] = {"townhall": [], **({"llama.cpp": []} if against else {})}
     for _ in range(repeats):
         for name, marks in runs.items():
-            marks.append(first_token(name, model, adapters=adapters if name == "townhall" else ()))
+            marks.append(first_token(name, model, adapters=adapters if name == "townhall" else (), kv=kv))
     for name, marks in runs.items():
         out[name] = {phase: round(statistics.median(run[phase] for run in marks), 3) for phase in marks[0]}
         say(f"later starts: {name}'s first token after {out[name]['first token']:.2f} s")
@@ -56,10 +59,14 @@ class empty_caches:
 
 
 def first_token(
-    subject: str, model: Path, environment: Mapping[str, str] | None = None, adapters: Sequence[tuple[Path, float]] = ()
+    subject: str,
+    model: Path,
+    environment: Mapping[str, str] | None = None,
+    adapters: Sequence[tuple[Path, float]] = (),
+    kv: str = "f16",
 ) -> dict[str, float]:
     """Seconds from the start of a process to the end of each of its phases; the last is called "first token"."""
-    process = _spawn([sys.executable, "-m", "bench.first_token", subject, str(model), *adapter_arguments(adapters)], environment)
+    process = _spawn([sys.executable, "-m", "bench.first_token", subject, str(model), kv, *adapter_arguments(adapters)], environment)
     try:
         output, errors = process.communicate(timeout=LONGEST)
     except subprocess.TimeoutExpired:

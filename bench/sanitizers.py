@@ -15,7 +15,7 @@ from pathlib import Path
 from ext.tinygrad.toolchain import find_compiler
 
 ROOT = Path(__file__).resolve().parents[1]
-TESTS = [f"tests/ext/tinygrad/kernels/cpu/test_{name}.py" for name in ("matmul", "attend", "quantised_cache")]
+TESTS = [f"tests/ext/tinygrad/kernels/cpu/test_{name}.py" for name in ("matmul", "attend", "quantised_cache", "experts")]
 TARGET = "x86_64-unknown-linux-gnu"  # the sanitizer does not know tinygrad's, which has no operating system
 # tinygrad loads objects itself: it knows calls to functions, and neither constructors nor tables of addresses
 FLAGS = "-fvisibility=hidden -fsanitize=address -fsanitize-address-use-after-return=never" + "".join(

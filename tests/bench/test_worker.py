@@ -68,7 +68,7 @@ def test_without_llama_cpp_the_comparison_names_the_package(model):
 
 def test_a_start_is_timed_phase_by_phase(model):
     with process_start.empty_caches() as environment:
-        marks = process_start.first_token("townhall", model, {**environment, "DEV": "CPU"})
+        marks = process_start.first_token("townhall", model, {**environment, "DEV": "CPU"}, kv="q8_0")
         assert any(Path(environment["XDG_CACHE_HOME"]).iterdir()), "the caches that were filled were the empty ones"
     assert list(marks) == ["interpreter", "imports", "device", "weights and tokenizer", "first token"]
     assert list(marks.values()) == sorted(marks.values()) and marks["interpreter"] > 0
@@ -77,3 +77,8 @@ def test_a_start_is_timed_phase_by_phase(model):
 def test_a_start_that_fails_is_an_error_not_a_time(tmp_path):
     with pytest.raises(BenchError, match="before its first token"):
         process_start.first_token("townhall", tmp_path / "nothing.gguf", {"DEV": "CPU"})
+
+
+def test_a_start_keeps_its_context_as_it_is_asked_to(model):
+    with pytest.raises(BenchError, match="--kv q3 is no type"):
+        process_start.first_token("townhall", model, {"DEV": "CPU"}, kv="q3")
