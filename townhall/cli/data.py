@@ -60,6 +60,7 @@ def from_logs(
     folder: Path | None,
 ) -> None:
     from townhall.cli.log import open_index
+    from townhall.cli.reply_report import counted
     from townhall.data.data_checks import without_duplicates
     from townhall.data.log_chats import chats_of_logs, preferences_of_logs
     from townhall.data.training_chats import write_chats
@@ -68,13 +69,14 @@ def from_logs(
     paths = [index.folder / entry.name for entry in index.entries()]
     wanted = frozenset(name.lower() for name in personas)
     if preferences:
-        chats = list(preferences_of_logs(paths, wanted, rating))
+        chats = list(preferences_of_logs(paths, wanted, min_replies, max_characters or 0, rating))
     else:
         chats = without_duplicates(list(chats_of_logs(paths, wanted, min_replies, max_characters or 0, rating)))
     if not chats:
         refuse(f"no conversation in {index.folder} is as the flags ask; townhall log list names what is there")
     written = write_chats(chats, out, "preference" if preferences else "chat")
-    terminal.note(f"{out}: {written} of {len(paths)} logs' conversations, {sum(len(chat.replies) for chat in chats)} replies")
+    replies = counted(sum(len(chat.replies) for chat in chats), "reply")
+    terminal.note(f"{out}: {counted(written, 'pair' if preferences else 'conversation')} from {counted(len(paths), 'log')}, {replies}")
 
 
 @data.command(
@@ -184,6 +186,7 @@ def convert(files: tuple[Path, ...], out: Path, kind: str, test: Path | None, sh
 def check(files: tuple[Path, ...], test: Path | None, model: Path | None, personality: str | None, max_length: int, as_json: bool) -> int:
     from dataclasses import asdict
 
+    from townhall.cli.reply_report import counted
     from townhall.data.data_checks import Lengths, alike
     from townhall.data.training_chats import read_chats
 
@@ -204,10 +207,10 @@ def check(files: tuple[Path, ...], test: Path | None, model: Path | None, person
         found |= {"alike": [asdict(pair) for pair in pairs], "leaks": [asdict(pair) for pair in leaks]}
         terminal.say(json.dumps(found, ensure_ascii=False) + "\n")
         return int(bool(pairs or leaks or long or mute))
+    replies = counted(sum(len(chat.replies) for chat in chats), "reply")
     terminal.say(
-        f"{len(chats)} conversations, {sum(len(chat.replies) for chat in chats)} replies; {lengths.total:,} tokens, {lengths.learnt:,} of "
-        f"them learnt; half of the conversations have up to {lengths.median}, nine in ten up to {lengths.ninetieth}, "
-        f"the longest {lengths.longest}\n"
+        f"{counted(len(chats), 'conversation')}, {replies}; {lengths.total:,} tokens, {lengths.learnt:,} of them learnt; "
+        f"half of the conversations have up to {lengths.median}, nine in ten up to {lengths.ninetieth}, the longest {lengths.longest}\n"
     )
     for title, group in (("say the same or nearly", pairs), ("say the same or nearly, though one is held out", leaks)):
         for pair in group[:SHOWN]:

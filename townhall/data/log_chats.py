@@ -47,16 +47,25 @@ def chats_of_logs(
 
 
 def preferences_of_logs(
-    paths: Iterable[Path], personas: frozenset[str] = frozenset(), rating: Wanted | None = None
+    paths: Iterable[Path],
+    personas: frozenset[str] = frozenset(),
+    least: int = 1,
+    longest_reply: int = 0,
+    rating: Wanted | None = None,
 ) -> Iterator[TrainingChat]:
     """Where a message has several replies: the conversation up to the better one, and the other.
+
+    Of conversations of at least so many replies, the better one included, none of which is longer than `longest_reply` characters, nor the
+    other one (0: any).
 
     A reply that is rated good is better than one that is rated bad. The one that stands is better than those that were retried or taken
     back, unless it is rated bad or the other one good. With a `rating` no reply before them is rated bad; with "good" the better one is
     rated good.
     """
     for log in _logs(paths, personas):
-        yield from _preferences(log, rating)
+        for chat in _preferences(log, longest_reply, rating):
+            if len(chat.replies) >= least:
+                yield chat
 
 
 def _logs(paths: Iterable[Path], personas: frozenset[str]) -> Iterator[Log]:
@@ -70,7 +79,7 @@ def _logs(paths: Iterable[Path], personas: frozenset[str]) -> Iterator[Log]:
             yield log
 
 
-def _preferences(log: Log, rating: Wanted | None) -> Iterator[TrainingChat]:
+def _preferences(log: Log, longest_reply: int, rating: Wanted | None) -> Iterator[TrainingChat]:
     nodes = log.tree.nodes
     taken: dict[tuple[int, str], list[ReplyVersion]] = {}  # by what the question followed, and its words
     for question, reply in zip(log.taken, log.taken[1:]):
@@ -82,13 +91,15 @@ def _preferences(log: Log, rating: Wanted | None) -> Iterator[TrainingChat]:
             if turn.role != "assistant" or at == 0 or part[at - 1].role != "user":
                 continue
             before = part[:at]
-            if rating and _rated(log, before, "not-bad") != before:
+            if len(list(_upto(before, longest_reply))) < at or (rating and _rated(log, before, "not-bad") != before):
                 break
             node, asked = nodes[turn.id], (nodes[before[-1].id].parent, before[-1].text.strip())
             swipes = [ReplyVersion(other.turn.text, other.rating, other is node) for other in log.tree.swipes(node)]
             said = [Said("user" if one.role == "user" else "assistant", one.text) for one in before]
             for chosen, rejected in _pairs([*taken.get(asked, ()), *swipes]):
                 if rating == "good" and chosen.rating != "good":
+                    continue
+                if longest_reply and max(len(chosen.text), len(rejected.text)) > longest_reply:
                     continue
                 if chat := of_turns([*said, Said("assistant", chosen.text)], rejected=rejected.text, source=log.id):
                     yield chat

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from app.models.llama.pass_sizes import LONGEST
 from townhall.language_model import LanguageModel, SharesPasses
 from townhall.server.engine_turns import EngineTurns
 from townhall.server.errors import APIError, as_api_error, shutting_down
@@ -17,8 +18,7 @@ from townhall.server.slots import Lane, Slot, SlotRequest, Slots
 log = logging.getLogger("townhall.server")
 BACKGROUND_TURN = 4  # while chats are active, the background lane has one round in so many
 NO_GUESSES = 4  # conversations from which on a pass has better things to compute than guesses
-PATIENCE = 0.06  # seconds that a piece of a prompt should take at most while others wait for their next token
-LONGEST_PIECE = 1.0  # the same while no other job computes tokens: cancelling a job takes effect at the end of a piece
+PATIENCE = 0.06  # seconds that a piece of a prompt should take at most while others wait for their next token; LONGEST while none does
 
 
 class Work(Protocol):
@@ -194,7 +194,7 @@ class Scheduler:
         """What a slot needs before it is used, in parts while others wait for their next token; then the job."""
         wanted = job.wanted
         if self._sharing:
-            while not self._sharing.make_ready(slot.cache, len(wanted.ids), self._sharing.patience or LONGEST_PIECE):
+            while not self._sharing.make_ready(slot.cache, len(wanted.ids), self._sharing.patience or LONGEST):
                 yield
         slots.settle(slot, wanted)
         if slot.source != "conversation":
@@ -259,7 +259,7 @@ class Scheduler:
                 self._decode_alone(active)
                 self._step(slots, active)
         if reading:
-            llama.patience = PATIENCE if upcoming else LONGEST_PIECE
+            llama.patience = PATIENCE if upcoming else LONGEST
             active = min(reading, key=lambda active: (active.job.lane != "chat", active.read))
             held = len(active.slot.cache.tokens)
             self._step(slots, active)

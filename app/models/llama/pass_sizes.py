@@ -1,9 +1,10 @@
 """How many tokens of a prompt a pass takes."""
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
-from ext.tinygrad.kernels.protocol import Kernels, PackedWeight
+if TYPE_CHECKING:
+    from ext.tinygrad.kernels.protocol import Kernels, PackedWeight
 
 CHUNKS = (128, 32)  # tokens a prefill pass takes, where a kernel set has no `chunks`; every prompt is cut into these, the last piece padded
 PIECE = 8  # tokens of the smallest pass of a prompt: only where passes must be short, since one more has to be captured
@@ -11,19 +12,21 @@ PASS_TOKENS = 3.0  # what a pass costs beside its tokens on the CPU, in tokens: 
 LONGEST = 1.0  # seconds of a pass, as far as the chunks allow: nothing can interrupt one, and Ctrl-C, or a server's other client, waits
 
 
-def chunks_of(kernels: Kernels, rows: int) -> tuple[int, ...]:
+def chunks_of(kernels: "Kernels", rows: int) -> tuple[int, ...]:
     """Tokens of a kernel set's prefill passes, the largest first: those that a cache of so many rows holds."""
     return tuple(T for T in getattr(kernels, "chunks", CHUNKS) if T <= rows)
 
 
-def pieces_of(kernels: Kernels, chunks: tuple[int, ...], matrices: Iterable[PackedWeight]) -> tuple[int, ...]:
+def pieces_of(kernels: "Kernels", chunks: tuple[int, ...], matrices: "Iterable[PackedWeight]") -> tuple[int, ...]:
     """The same and a smaller one, for prompts that are read between others' tokens, where what it leaves is the same to the last bit:
     over integer matrices, with kernel sets of which it is known what a pass costs."""
+    from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix  # it brings tinygrad, which a server over a double does without
+
     whole_numbers = all(isinstance(one, PackedMatrix) and one.format.bits for one in matrices)
     return (*chunks, PIECE) if whole_numbers and pass_tokens_of(kernels) is not None else chunks
 
 
-def pass_tokens_of(kernels: Kernels) -> float | None:
+def pass_tokens_of(kernels: "Kernels") -> float | None:
     """What a pass costs beside its tokens, in tokens: as a kernel set says; None where one that names passes of its own does not."""
     known: float | None = getattr(kernels, "pass_tokens", None if hasattr(kernels, "chunks") else PASS_TOKENS)
     return known

@@ -153,6 +153,7 @@ def test_logs_become_data(tmp_path: Path, capfd) -> None:
     assert main(["data", "from-logs", str(tmp_path / "out.jsonl"), "--log-to", str(tmp_path), "--persona", "stacy"]) == 0
     (line,) = (tmp_path / "out.jsonl").read_text().splitlines()
     assert [message["content"] for message in json.loads(line)["messages"]] == [text for _, text in TALK]
+    assert "out.jsonl: 1 conversation from 1 log, 2 replies" in capfd.readouterr().err
     assert main(["data", "from-logs", str(tmp_path / "none.jsonl"), "--log-to", str(tmp_path), "--persona", "gary"]) == 2
     assert "no conversation in" in capfd.readouterr().err and not (tmp_path / "none.jsonl").exists()
 
@@ -177,6 +178,8 @@ def test_logs_become_data_by_rating(tmp_path: Path, capfd) -> None:
     assert main([*command, "--preferences", "--rating", "good"]) == 0
     (line,) = (tmp_path / "out.jsonl").read_text().splitlines()
     assert [json.loads(line)[key][-1]["content"] for key in ("prompt", "chosen", "rejected")] == [TALK[2][1], "Close.", TALK[3][1]]
+    assert "out.jsonl: 1 pair from 1 log, 2 replies" in capfd.readouterr().err
+    assert main([*command, "--preferences", "--min-replies", "3"]) == 2 and "no conversation in" in capfd.readouterr().err
 
 
 def test_what_is_shown() -> None:

@@ -52,6 +52,16 @@ def test_a_retried_answer_is_the_rejected_one(tmp_path: Path, again: str) -> Non
     assert texts([chat]) == [["a", "1", "b", "3"]] and chat.rejected == "2"
 
 
+def test_pairs_are_taken_by_length_too(tmp_path: Path) -> None:
+    path = log(tmp_path, "one", said("a", "1"), said("b", "2"), SWIPE)
+    assert len(list(preferences_of_logs([path], least=2))) == 1 and not list(preferences_of_logs([path], least=3))
+    assert len(list(preferences_of_logs([log(tmp_path, "two", said("a", "1"), UNDO, said("a", "2"))], longest_reply=1))) == 1
+    for former, later in (("1", "long"), ("long", "1")):
+        path = log(tmp_path, "three", said("a", former), UNDO, said("a", later), said("b", "1"), UNDO, said("b", "2"))
+        found = [chat.rejected for chat in preferences_of_logs([path], longest_reply=3)]
+        assert found == ([] if later == "long" else ["1"])  # after a long reply nothing is taken; a long one is on neither side
+
+
 def rate(turn: int, rating: str | None) -> str:
     return log_syntax.mark("rate", {"turn": turn, "rating": rating})
 
