@@ -28,7 +28,7 @@ def test_ratios_are_medians_of_pairs_and_not_ratios_of_medians():
     }
 
 
-def test_a_driver_that_compiles_for_less_is_judged_by_our_path_compiled_for_the_same():
+def test_a_driver_is_judged_by_our_path_for_its_instructions():
     subjects = opencl.judged({"OpenCL": "AVX2", "CPU": "AVX-512 VNNI"})
     assert subjects == {"CPU, AVX2": {"CPU": "", "GPU": "0", "DEV": "CPU:CLANG:x86_64,haswell"}}
     goals = opencl.goals_of(["OpenCL", "CPU", *subjects, "twins on OpenCL"])

@@ -128,7 +128,7 @@ def test_weights_are_interleaved_and_caches_are_not(monkeypatch):
 
 
 @real
-def test_files_are_read_onto_the_nodes_in_turn_and_the_thread_is_as_before(monkeypatch, tmp_path):
+def test_files_are_read_onto_the_nodes_in_turn(monkeypatch, tmp_path):
     during = []
     monkeypatch.setattr(numa, "placement", lambda: numa.Placement(tuple(FIRST_NODE), interleaved=True))
     monkeypatch.setattr(pages, "_advise", lambda view, advice: during.append((advice, numa.policy())))

@@ -34,7 +34,7 @@ def test_windows_of_the_usual_sizes_have_no_row_more(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("window", [90, 97])  # before, 97 + 128 rows of 34 bytes: no multiple of what any driver asks for
-def test_opencl_shares_passes_over_8_bit_blocks_whatever_the_window(opencl, tmp_path: Path, monkeypatch, window):
+def test_opencl_shares_passes_whatever_the_window(opencl, tmp_path: Path, monkeypatch, window):
     monkeypatch.setenv("TUNE", "0")
     monkeypatch.setenv("KERNELS", "gpu")
     path = make_tiny_gguf(tmp_path / "tiny.gguf", type="Q4_0", dim=128, n_heads=4, n_kv_heads=1, hidden_dim=256)
