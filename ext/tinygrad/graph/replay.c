@@ -110,7 +110,7 @@ long entry(long op, Pool *p, void *graph_or_index, const u64 *values) {
 #define SWAP_WORD(p, old, new) __atomic_compare_exchange_n(&(p)->word, &(old), (new), 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)
 
 #define MOST_FETCHED 131072          // bytes at a time: a share of the second-level cache
-#define WINDOW_NS 10000000ull        // how much run time is judged at a time
+#define WINDOW_NS 30000000ull        // how much run time is judged at a time: a server that sends what a pass has computed is a burst, not a rival
 #define FIRST_BACKOFF_NS 20000000ull // how long a dropped helper stays away at first; doubled at each failed return
 #define LAST_BACKOFF_NS 500000000ull
 #define CALM_NS 300000000ull  // after that much undisturbed run time the backoff starts anew
