@@ -126,11 +126,11 @@ INLINE void FORMAT(tokens)(const u8* p, const vf* super_scale, const vf* super_m
   for (int t = 0; t + DOT_TOKENS <= TOKENS; t += DOT_TOKENS)
     UNROLL for (int s = 0; s < SCALE_SETS; s++) {
       vi products[2 * DOT_TOKENS];
-      UNROLL for (int i = 0; i < 2 * DOT_TOKENS; i++) products[i] = act_negated_sum(acts, TOKENS, t + i / 2, s, SCALE_SETS) * ZERO_ADDED;
       dot_tokens(w, s * (8 / SCALE_SETS), 8 / SCALE_SETS, act_quants(acts, TOKENS, t), products, SIGNED_8 ? 8 : BITS);
       UNROLL for (int i = 0; i < 2 * DOT_TOKENS; i++) {
         vf* sum = &acc[2 * t + i];
-        *sum = FORMAT(add)(*sum, products[i], act_negated_sum(acts, TOKENS, t + i / 2, s, SCALE_SETS), scale[i % 2], min[i % 2], s, acts, t + i / 2);
+        const vi negated = act_negated_sum(acts, TOKENS, t + i / 2, s, SCALE_SETS);
+        *sum = FORMAT(add)(*sum, products[i] + negated * ZERO_ADDED, negated, scale[i % 2], min[i % 2], s, acts, t + i / 2);
       }
     }
 }

@@ -233,16 +233,22 @@ INLINE vi dot_chunks(const vb* w, int first, int n, const i8* a, vi acc, int bit
 typedef char c8x32 __attribute__((vector_size(32)));
 typedef short s16x16 __attribute__((vector_size(32)));
 INLINE c8x32 magnitude(c8x32 x) { return BITS_AS(c8x32, __builtin_elementwise_abs(BITS_AS(vsb, x))); }
+// how many products of dot_step 16 bits hold: (2^bits - 1) * 127 * 2 each; 8-bit weights need the sign trick and fit once
+#define PRODUCTS_THAT_FIT(bits) ((bits) <= 4 ? 8 : (bits) == 5 ? 4 : (bits) == 6 ? 2 : 1)
+// of four columns, w times x, the sums of two each
+INLINE vs sums_of_two(c8x32 w, c8x32 x, int bits) {
+  return bits == 8 ? BITS_AS(vs, __builtin_ia32_pmaddubsw256(magnitude(w), __builtin_ia32_psignb256(x, w))) : BITS_AS(vs, __builtin_ia32_pmaddubsw256(w, x));
+}
+INLINE vi sums_of_four(vs sum) {
+  const vs ones = 1;
+  return BITS_AS(vi, __builtin_ia32_pmaddwd256(BITS_AS(s16x16, sum), BITS_AS(s16x16, ones)));
+}
 // acc += four columns, w times x, the k-th of those that come one after another; sum holds them in 16 bits until `last`, or until no more fit
 INLINE void dot_step(vb w, c8x32 x, int k, int last, vs* sum, vi* acc, int bits) {
-  // (2^bits - 1) * 127 * 2 fits 16 bits this often; 8-bit weights need the sign trick and fit once
-  const int fits = bits <= 4 ? 8 : bits == 5 ? 4 : bits == 6 ? 2 : 1;
-  const vs ones = 1;
-  c8x32 y = BITS_AS(c8x32, w);
-  vs products = bits == 8 ? BITS_AS(vs, __builtin_ia32_pmaddubsw256(magnitude(y), __builtin_ia32_psignb256(x, y)))
-                          : BITS_AS(vs, __builtin_ia32_pmaddubsw256(y, x));
+  const int fits = PRODUCTS_THAT_FIT(bits);
+  const vs products = sums_of_two(BITS_AS(c8x32, w), x, bits);
   *sum = k % fits ? *sum + products : products;
-  if (k % fits == fits - 1 || last) *acc += BITS_AS(vi, __builtin_ia32_pmaddwd256(BITS_AS(s16x16, *sum), BITS_AS(s16x16, ones)));
+  if (k % fits == fits - 1 || last) *acc += sums_of_four(*sum);
 }
 #define FOUR_COLUMNS(a, c) BITS_AS(c8x32, SPLATI(LOAD(i32, (a) + 4 * (c))))
 INLINE vi dot_chunks(const vb* w, int first, int n, const i8* a, vi acc, int bits) {
@@ -251,21 +257,37 @@ INLINE vi dot_chunks(const vb* w, int first, int n, const i8* a, vi acc, int bit
   return acc;
 }
 
-// The same for DOT_TOKENS tokens and two vectors of rows, chunk after chunk: a broadcast serves both vectors, and eight independent sums hide each
-// other's latency. w: 8 chunks of the first rows, then 8 of the others; acc[2 t + v].
+// acc[2 t + v] = the same for DOT_TOKENS tokens and two vectors of rows, chunk after chunk. w: 8 chunks of the first rows, then 8 of the others. Eight
+// sums hide each other's latency, and broadcasts that serve both vectors come before them; four products before their four additions, which would
+// otherwise take the multipliers' turns as soon as a product is there. Eight sums, four broadcasts and four products are all the registers.
 #define DOT_TOKENS 4
-// left alone, the compiler adds in an order that needs more registers than there are
+// left alone, the compiler takes an order that needs more registers than there are
 #define IN_ORDER4(s) __asm__ volatile("" : "+x"((s)[0]), "+x"((s)[1]), "+x"((s)[2]), "+x"((s)[3]))
 #define IN_ORDER8(s) __asm__ volatile("" : "+x"((s)[0]), "+x"((s)[1]), "+x"((s)[2]), "+x"((s)[3]), "+x"((s)[4]), "+x"((s)[5]), "+x"((s)[6]), "+x"((s)[7]))
 INLINE void dot_tokens(const vb* w, int first, int n, const i8* a, vi* acc, int bits) {
+  const int fits = PRODUCTS_THAT_FIT(bits);
   vs sums[2 * DOT_TOKENS];
   UNROLL for (int c = first; c < first + n; c++) {
-    UNROLL for (int t = 0; t < DOT_TOKENS; t++) {
-      c8x32 x = FOUR_COLUMNS(a + 32 * t, c);
-      UNROLL for (int v = 0; v < 2; v++) dot_step(w[8 * v + c], x, c - first, c == first + n - 1, &sums[2 * t + v], &acc[2 * t + v], bits);
+    const int k = c - first;
+    c8x32 x[DOT_TOKENS];
+    UNROLL for (int t = 0; t < DOT_TOKENS; t++) x[t] = FOUR_COLUMNS(a + 32 * t, c);
+    IN_ORDER4(x);
+    UNROLL for (int v = 0; v < 2; v++) {
+      vs products[DOT_TOKENS];
+      UNROLL for (int t = 0; t < DOT_TOKENS; t++) products[t] = sums_of_two(BITS_AS(c8x32, w[8 * v + c]), x[t], bits);
+      if (fits > 1) IN_ORDER4(products);
+      UNROLL for (int t = 0; t < DOT_TOKENS; t++) {
+        const int i = 2 * t + v;
+        if (fits > 1) sums[i] = k % fits ? sums[i] + products[t] : products[t];
+        else acc[i] = k ? acc[i] + sums_of_four(products[t]) : sums_of_four(products[t]);
+      }
     }
-    if (bits > 6) IN_ORDER8(acc);
+    if (fits == 1) IN_ORDER8(acc);
     else IN_ORDER8(sums);
+    if (fits > 1 && (k % fits == fits - 1 || k == n - 1)) {
+      UNROLL for (int i = 0; i < 2 * DOT_TOKENS; i++) acc[i] = k < fits ? sums_of_four(sums[i]) : acc[i] + sums_of_four(sums[i]);
+      IN_ORDER8(acc);
+    }
   }
 }
 #else
