@@ -28,8 +28,11 @@ void ENTRY(OUT* restrict out, const f32* restrict q, const CACHE* restrict k, co
   const int from = WINDOW && start_pos + t0 + 1 > WINDOW ? start_pos + t0 + 1 - WINDOW : 0;  // the first position that the first row sees
   for (int first = from / CHUNK * CHUNK; first < n; first += CHUNK) {
     const int count = n - first < CHUNK ? n - first : CHUNK, steps = (count + NP - 1) / NP * NP;
+    const int hidden = WINDOW || first + steps > start_pos + t0 + 1;  // a row may not see all of these positions
     const f32* rows = cache_rows(k, first, count, scratch);
     for (int i = 0; i < RV; i += NV) {
+      vf largest[NV];
+      UNROLL for (int x = 0; x < NV; x++) largest[x] = best[i + x];
       for (int p = 0; p < steps; p += NP) {
         vf acc[NP][NV];
         UNROLL for (int j = 0; j < NP; j++)
@@ -42,14 +45,16 @@ void ENTRY(OUT* restrict out, const f32* restrict q, const CACHE* restrict k, co
         }
         UNROLL for (int j = 0; j < NP; j++)
           UNROLL for (int x = 0; x < NV; x++) {
-            vf score = first + p + j <= last[i + x] ? capped(acc[j][x]) : SPLAT(HIDDEN_SCORE);
+            vf score = capped(acc[j][x]);
+            if (hidden) score = first + p + j <= last[i + x] ? score : SPLAT(HIDDEN_SCORE);
             if (WINDOW) score = first + p + j > last[i + x] - WINDOW ? score : SPLAT(HIDDEN_SCORE);
             weight[p + j][i + x] = score;
+            largest[x] = vmax(largest[x], score);
           }
       }
       UNROLL for (int x = i; x < i + NV; x++) {
-        vf now = best[x], share = SPLAT(0);
-        for (int p = 0; p < steps; p++) now = vmax(now, weight[p][x]);
+        const vf now = largest[x - i];
+        vf share = SPLAT(0);
         for (int p = 0; p < steps; p++) {
           weight[p][x] = vexp2(weight[p][x] - now);
           share += weight[p][x];
