@@ -73,6 +73,7 @@ def main() -> None:
     parser.add_argument("--arch", default="native", help="compile for another CPU, like haswell")
     parser.add_argument("--megabytes", type=int, default=96, help="weights walked in turn")
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--plain-read", action="store_true", help="one token's weights without prefetches (weight_reading.py)")
     parser.add_argument("--only", default="", help="kernels whose label has this")
     options = parser.parse_args()
 
@@ -92,9 +93,11 @@ class Bench:
         from tinygrad.device import Device
 
         from ext.tinygrad.kernels.cpu.cpu_kernels import CPUKernels
+        from ext.tinygrad.kernels.packed.formats import format_of
 
         self.options, self.shape, self.np = options, SHAPES[options.shape], np
         self.kernels = CPUKernels()
+        self.kernels.plain_formats = frozenset({format_of(options.type).name} if options.plain_read else ())
         if reason := self.kernels.available():
             sys.exit(f"kernels: {reason}")
         lib = Device["CPU"].renderer.compiler.compile(DRIVER)

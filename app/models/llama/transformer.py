@@ -229,7 +229,7 @@ class Transformer:
     def one_token_products(self, cache: DType) -> list[OneTokenProduct]:
         """What a decode step multiplies, over a cache of this type: each product of each kind of block with its weights by layer, and the
         head."""
-        products = [OneTokenProduct("linear", True, ((self.output,),))]
+        products = [OneTokenProduct("linear", True, ((self.output,),), eps=self.config.norm_eps)]
         for layout in dict.fromkeys(block.layout for block in self.blocks):
             alike = [block for block in self.blocks if block.layout == layout]
             products += [

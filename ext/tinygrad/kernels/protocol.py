@@ -217,6 +217,7 @@ class OneTokenProduct:
     weights: tuple[tuple[Any, ...], ...]  # by layer: the packed weights that are multiplied with one input
     head_dim: int = 0  # of qkv
     blocks: bool = False  # of qkv: keys and values are kept as 8-bit blocks
+    eps: float = 0.0  # of the norm
 
 
 @runtime_checkable

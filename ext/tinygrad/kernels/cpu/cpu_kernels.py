@@ -11,11 +11,12 @@ from ext.tinygrad.graph.task_ranges import declare
 from ext.tinygrad.kernels.cpu.cpu_low_rank import by_row, change_macros, change_tensors, element, ranks
 from ext.tinygrad.kernels.cpu.cpu_source import experts_source, launch, matmul_source, missing_instructions, plain_source, streams
 from ext.tinygrad.kernels.cpu.cpu_tasks import MAX_TASKS, even, product_reads, product_tasks
+from ext.tinygrad.kernels.cpu.weight_reading import plain_formats
 from ext.tinygrad.kernels.low_rank import AdaptedWeight, packed
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.packed.formats import GROUP, LAYOUT, Format
 from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
-from ext.tinygrad.kernels.protocol import FULL_ATTENTION, Attention, HeadTransform, Position, Routing, RowPositions
+from ext.tinygrad.kernels.protocol import FULL_ATTENTION, Attention, HeadTransform, OneTokenProduct, Position, Routing, RowPositions
 from ext.tinygrad.kernels.quantised_rows import BLOCK, QUANTISED, head_dim_of
 from ext.tinygrad.kernels.reference import ReferenceKernels, store_heads
 
@@ -36,6 +37,7 @@ class CPUKernels:
     layout = LAYOUT
     changes_alike = True
     changes_by_row = True
+    plain_formats = frozenset[str]()  # formats whose weights one token's products read without prefetches, where `tune` found that faster
     _launch = staticmethod(launch)  # OpenCL drivers on the CPU run the same sources, launched otherwise
 
     @staticmethod
@@ -45,6 +47,10 @@ class CPUKernels:
 
     def pack(self, matrix: QuantMatrix, device: str) -> PackedMatrix:
         return PackedMatrix.pack(matrix, device)
+
+    def tune(self, products: Sequence[OneTokenProduct], seconds: float | None = None) -> None:
+        """Choose `plain_formats` by what this processor was measured to do; no sum changes with it."""
+        self.plain_formats = plain_formats(self, products, seconds)
 
     def row_sizes(self, head_dim: int) -> tuple[int, ...]:
         return () if head_dim % GROUP else ROW_SIZES
@@ -137,6 +143,7 @@ class CPUKernels:
         splits = self._attend_splits(kv_heads)
         apart = splits > 1 and T * kv_heads < TASKS_A_THREAD * thread_count()  # to the last bit the same
         macros |= {"SPLITS": splits, "APART": int(apart), "CHUNK": QUANTISED_CHUNK if cache_k.dtype == QUANTISED else DECODE_CHUNK}
+        macros["FETCH_LEVEL"] = 2 if T == 1 and self.plain_formats else 3
         steps = "decode_blocks.h" if cache_k.dtype == QUANTISED else "decode_floats.h"
         source = plain_source("attend_decode", ["cache.h", "attention.h", "place.h", steps, "splits.h", "attend_decode.c"], macros)
         inputs, variable = [q, cache_k, cache_v, *places], _variable(start_pos)
@@ -306,7 +313,9 @@ class CPUKernels:
             if any(f.element for f in formats):
                 inputs.append(self._prepare(x, norms, shared | {"FLOAT_INPUT": 1}) if norms else x)
         macros = shared | macros | changes | {"OUT_ROWS": weights[0].shape[0], "TASKS": tasks}
-        one_stream = T > 1 or any(f.element for f in formats) or bool(macros.get("ONE_STREAM"))
+        plain = T == 1 and self.plain_formats.issuperset(form.name for form in formats)
+        macros["PLAIN_READ"] = int(plain)
+        one_stream = T > 1 or plain or any(f.element for f in formats) or bool(macros.get("ONE_STREAM"))
         pieces, argument = 1 if one_stream else streams(), len(outputs) + len(inputs)
         reads = product_reads(weights, argument, name == "gated", pieces) if T <= ROW_SIZES[-1] else []
         source = declare(reads) + matmul_source(f"{name}.c", name, formats, macros)

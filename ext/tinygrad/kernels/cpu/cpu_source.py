@@ -59,7 +59,7 @@ def compiler_tag() -> str:
 
 @cache
 def streams() -> int:
-    """Stretches of an integer weight that a task of one token reads at once: STREAMS of c/tile.h."""
+    """Stretches of an integer weight that a task of one token reads at once unless PLAIN_READ: STREAMS of c/tile.h."""
     has = {name for name in ("AVX2", "AVXVNNI", "AVX512VNNI", "AVX512BW") if f"#define __{name}__ 1" in _compiler_macros()}
     return 2 if "AVX2" in has and "AVXVNNI" not in has and not {"AVX512VNNI", "AVX512BW"} <= has else 1
 
@@ -132,6 +132,7 @@ def _inputs(entry: str, formats: Sequence[Format]) -> dict[str, object]:
     defines: dict[str, object] = {
         "ENTRY": entry,
         "AHEAD": AHEAD,
+        "PLAIN_READ": 0,
         "INTEGER_INPUT": int(integer),
         "FLOAT_INPUT": int(floating),
         "PREPARED": 0,

@@ -16,6 +16,7 @@ from ext.tinygrad.buffers import upload
 from ext.tinygrad.kernels.cpu.cpu_kernels import CPUKernels
 from ext.tinygrad.kernels.cpu.cpu_source import plain_source
 from ext.tinygrad.kernels.gpu.gpu_source import launch
+from ext.tinygrad.kernels.protocol import OneTokenProduct
 
 # a CPU without these would run the kernels' plain C, where the generic OpenCL kernels are as good
 NEEDS = (
@@ -68,6 +69,9 @@ class CPUDriverKernels(CPUKernels):
     def obstacle(device: str) -> str | None:
         """Why an OpenCL device cannot run these kernels, in words for a user; None where it can."""
         return obstacle(device, wrap)
+
+    def tune(self, products: Sequence[OneTokenProduct], seconds: float | None = None) -> None:
+        """Nothing: only the CPU device was measured to gain by it."""
 
     @staticmethod
     def _attend_splits(kv_heads: int) -> int:

@@ -13,9 +13,13 @@ typedef struct {
 
 INLINE long distance_to_next(following next, int p) { return p < next.left ? next.ahead : next.beyond; }
 
-// n elements, into the first-level cache: what is multiplied meanwhile would have to wait behind what comes for the second one
+// n elements, into the first-level cache: what is multiplied meanwhile would have to wait behind what comes for the second one, but on processors
+// that feed it from there faster by themselves (weight_reading.py)
+#ifndef FETCH_LEVEL
+#define FETCH_LEVEL 3
+#endif
 INLINE void fetch(const CACHE* p, int n) {
-  UNROLL for (int i = 0; i < n; i += CACHE_LINE) __builtin_prefetch(p + i, 0, 3);
+  UNROLL for (int i = 0; i < n; i += CACHE_LINE) __builtin_prefetch(p + i, 0, FETCH_LEVEL);
 }
 
 // the d-th vector of a row

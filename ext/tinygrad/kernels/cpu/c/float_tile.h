@@ -13,7 +13,7 @@ INLINE void FORMAT(tokens)(const ELEMENT* p, const f32* x, int n, vf* acc) {
   UNROLL for (int i = 0; i < CHAINS * TOGETHER * VECTORS; i++) sums[i / (TOGETHER * VECTORS)][i % (TOGETHER * VECTORS)] = SPLAT(0);
   int c = 0;
   for (; c + CHAINS <= COLS; c += CHAINS) {
-    if (TOKENS == 1) UNROLL for (int line = 0; line < CHAINS * GROUP_ROWS * (int)sizeof(ELEMENT); line += 64) PREFETCH((const u8*)(p + c * GROUP_ROWS) + AHEAD + line);
+    if (TOKENS == 1) UNROLL for (int line = 0; line < CHAINS * GROUP_ROWS * (int)sizeof(ELEMENT); line += 64) PREFETCH_WEIGHTS((const u8*)(p + c * GROUP_ROWS), line);
     UNROLL for (int j = 0; j < CHAINS; j++)
       UNROLL for (int v = 0; v < VECTORS; v++) {
         vf w = FORMAT(load)(p + (c + j) * GROUP_ROWS + v * LANES);

@@ -2,6 +2,8 @@
 // or, where INTEGER_OUT, the blocks that the next product reads (activations.h): a task has whole blocks then.
 
 #define UNIT (INTEGER_OUT ? 32 / TILE_ROWS : GROUP_TILES)  // tiles that stay together
+// Tiles of one matrix before as many of the other: a processor that reads ahead by itself begins anew with each change.
+#define IN_TURN (PLAIN_READ ? 8 : 1)
 
 void ENTRY(OUT* restrict out, INPUTS, const u8* restrict gate, const u8* restrict up,
 #if BIAS
@@ -14,10 +16,16 @@ void ENTRY(OUT* restrict out, INPUTS, const u8* restrict gate, const u8* restric
 #if INTEGER_OUT
   f32 block[TOKENS][32];
 #endif
-  for (long tile = FIRST_TILE(core_id, TILES(OUT_ROWS), UNIT); tile < END_TILE(core_id, TILES(OUT_ROWS), UNIT); tile++) {
-    vf gates[TOKENS * VECTORS], ups[TOKENS * VECTORS];
-    TILE_0(gate, tile, OUT_ROWS, INPUT_0, gates);
-    TILE_1(up, tile, OUT_ROWS, INPUT_1, ups);
+  const long end = END_TILE(core_id, TILES(OUT_ROWS), UNIT);
+  vf gates_of[IN_TURN][TOKENS * VECTORS], ups_of[IN_TURN][TOKENS * VECTORS];
+  for (long tile = FIRST_TILE(core_id, TILES(OUT_ROWS), UNIT), first = tile; tile < end; tile++) {
+    const long place = (tile - first) % IN_TURN;
+    if (place == 0) {
+      const long n = end - tile < IN_TURN ? end - tile : IN_TURN;
+      for (long i = 0; i < n; i++) TILE_0(gate, tile + i, OUT_ROWS, INPUT_0, gates_of[i]);
+      for (long i = 0; i < n; i++) TILE_1(up, tile + i, OUT_ROWS, INPUT_1, ups_of[i]);
+    }
+    vf *gates = gates_of[place], *ups = ups_of[place];
     ADAPT_0(gates, tile)
     ADAPT_1(ups, tile)
     for (int t = 0; t < TOKENS; t++)

@@ -21,7 +21,7 @@ INLINE void FORMAT(tile)(const u8* weights, long tile, int rows, const u8* acts,
       vf sums[CHAINS * SIDE * TOGETHER];
       UNROLL for (int i = 0; i < CHAINS * SIDE * TOGETHER; i++) sums[i] = SPLAT(0);
       for (int c = 0; c < COLS; c += CHAINS * LANES) {
-        if (TOKENS == 1) UNROLL for (int line = 0; line < CHAINS * LANES * (KIND ? 2 : 4); line += 64) PREFETCH(p + c * (KIND ? 2 : 4) + AHEAD + line);
+        if (TOKENS == 1) UNROLL for (int line = 0; line < CHAINS * LANES * (KIND ? 2 : 4); line += 64) PREFETCH_WEIGHTS(p + c * (KIND ? 2 : 4), line);
         UNROLL for (int j = 0; j < CHAINS; j++)
           UNROLL for (int r = 0; r < SIDE; r++) {
             const vf w = FORMAT(load)(p + r * ROW_BYTES + (c + j * LANES) * (KIND ? 2 : 4));

@@ -11,7 +11,8 @@
 
 // A tile of one token may be several groups of rows, as far apart as there are tiles: processors that fetch no more than 11 GB/s along one stream of
 // addresses fetch 18 along several (AMD's Zen 3). A group that is not there is the first one again, and its results are not stored.
-#if defined(DOT_TOKENS) && TOKENS == 1 && defined(FLOAT_INPUT) && !FLOAT_INPUT && !PREPARED && !ONE_STREAM
+// PLAIN_READ: one stream, and no prefetches, for processors that read ahead faster by themselves (weight_reading.py).
+#if defined(DOT_TOKENS) && !PLAIN_READ && TOKENS == 1 && defined(FLOAT_INPUT) && !FLOAT_INPUT && !PREPARED && !ONE_STREAM
 #define STREAMS 2
 #else
 #define STREAMS 1
@@ -21,7 +22,9 @@
 #define ROW(tile, v, rows) (((tile) + (v) / TILE_VECTORS * TILES(rows)) * TILE_ROWS + (v) % TILE_VECTORS * LANES)  // the first one of vector v
 
 // what decode reads next: several streams have the hardware's prefetching, and what comes from here only brings it into the first-level cache
-#if STREAMS == 1
+#if PLAIN_READ
+#define PREFETCH_WEIGHTS(p, at)
+#elif STREAMS == 1
 #define PREFETCH_WEIGHTS(p, at) PREFETCH((p) + AHEAD + (at))
 #else
 #define PREFETCH_WEIGHTS(p, at) __builtin_prefetch((p) + 1024 + (at), 0, 3)
