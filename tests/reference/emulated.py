@@ -66,17 +66,17 @@ __attribute__((naked)) void program_start(void) { __asm__("xor %%ebp, %%ebp\\n a
 
 @functools.cache
 def compiler(architecture: str) -> str | None:
-    """A clang that makes code for an architecture; None where there is none (the wheel's knows its own alone)."""
+    """A clang that makes code for an architecture, better one that does for all, so that they are compared; None where there is none (the
+    wheel's knows its own alone)."""
     numbered = sorted((p for f in os.get_exec_path() for p in Path(f).glob("clang-[0-9][0-9]")), reverse=True)
-    for candidate in (os.environ.get("CC"), shutil.which("clang"), *map(str, numbered)):
-        if (
-            candidate
-            and not subprocess.run(
-                [candidate, f"--target={architecture}-none-unknown-elf", *FLAGS, "-", "-o", os.devnull], input=b"", capture_output=True
-            ).returncode
-        ):
-            return candidate
-    return None
+    found = [c for c in (os.environ.get("CC"), shutil.which("clang"), *map(str, numbered)) if c and _makes(c, architecture)]
+    return next((one for one in found if all(_makes(one, other) for other in MACHINE)), found[0] if found else None)
+
+
+@functools.cache
+def _makes(candidate: str, architecture: str) -> bool:
+    command = [candidate, f"--target={architecture}-none-unknown-elf", *FLAGS, "-", "-o", os.devnull]
+    return not subprocess.run(command, input=b"", capture_output=True).returncode
 
 
 @functools.cache
