@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,7 @@ from ext.tinygrad.kernels.protocol import OneTokenProduct
 if TYPE_CHECKING:
     from ext.tinygrad.kernels.cpu.cpu_kernels import CPUKernels
 
-SECONDS = 0.2  # that measuring takes at most, all formats together and without compiling
+SECONDS = 0.1  # that measuring takes at most, all formats together and without compiling
 PAIRS = 4, 20  # of timed runs, at least and at most
 LEAST_BYTES, MOST_BYTES = 8 << 20, 96 << 20  # of the weights that are timed, and at most of what is read between
 GAIN = 1.03  # without prefetches a format's weights are read this much faster, or with them
@@ -44,6 +44,7 @@ def plain_formats(kernels: "CPUKernels", products: Sequence[OneTokenProduct], se
     largest = {p.weights[0][0].format.name: p for p in single}  # of each format the product with most of it
     unknown = {name: p for name, p in largest.items() if name not in gains and sum(w.nbytes for (w,) in p.weights) >= LEAST_BYTES}
     if unknown and os.environ.get("TUNE", "1") != "0" and (seconds is None or seconds > 0):
+        _compile(kernels, list(unknown.values()))
         share = (SECONDS if seconds is None else min(SECONDS, seconds)) / len(unknown)
         for name, product in unknown.items():
             others = [w for p in products if p is not product for layer in p.weights for w in layer]
@@ -58,9 +59,26 @@ def plain_formats(kernels: "CPUKernels", products: Sequence[OneTokenProduct], se
     return frozenset(name for name, gain in gains.items() if gain > GAIN)
 
 
+def _compile(kernels: "CPUKernels", products: Sequence[OneTokenProduct]) -> None:
+    """Both kernels of each product, side by side: one after the other they take longer than all that is timed."""
+    inputs = [_inputs(product) for product in products]
+    places = [sum(map(len, inputs[:i])) for i in range(len(inputs))]
+
+    def run(*given: Tensor) -> Tensor:
+        made = [_product(kernels, product, way, given[at:]) for product, at in zip(products, places, strict=True) for way in _ways(product)]
+        return made[0].realize(*made[1:])
+
+    _captured(run, [tensor for these in inputs for tensor in these])
+
+
+def _ways(product: OneTokenProduct) -> tuple[frozenset[str], frozenset[str]]:
+    """The formats to read plainly: that of the product, or none."""
+    return frozenset({product.weights[0][0].format.name}), frozenset()
+
+
 def _measured(kernels: "CPUKernels", product: OneTokenProduct, others: Sequence[PackedMatrix], seconds: float) -> float | None:
     """How much faster this product is without prefetches; None where its steps are no native graph."""
-    plain, default = (_steps(kernels, product, way) for way in (frozenset({product.weights[0][0].format.name}), frozenset[str]()))
+    plain, default = (_steps(kernels, product, way) for way in _ways(product))
     if plain is None or default is None:
         return None
     return _ratio(default, plain, [buffers.view(w.data) for w in _up_to(others, MOST_BYTES)], seconds)
@@ -74,25 +92,37 @@ def _up_to(weights: Sequence[PackedMatrix], most: int) -> Iterator[PackedMatrix]
         yield weight
 
 
-def _steps(kernels: "CPUKernels", product: OneTokenProduct, plain: frozenset[str]) -> Composite | None:
-    """The product layer after layer, as decode steps make it, over numbers that mean nothing; captured once."""
-    weights = list(_up_to([w for (w,) in product.weights], MOST_BYTES))
-    rows, cols = weights[0].shape
-    x, residual = (Tensor.zeros(1, n, device=weights[0].data.device).contiguous().realize() for n in (cols, rows))
+def _inputs(product: OneTokenProduct) -> list[Tensor]:
+    """Numbers that mean nothing: a row of activations and, where the product adds to it, what it adds to."""
+    (weight,) = product.weights[0]
+    rows, cols = weight.shape
+    sizes = (cols,) if product.norm else (cols, rows)
+    return [Tensor.zeros(1, n, device=weight.data.device).contiguous().realize() for n in sizes]
 
-    def run(*inputs: Tensor) -> Tensor:
-        if product.norm:
-            return kernels.norm_linear(x, x, product.eps, weights[0]).realize()
-        return kernels.linear_residual(x, weights[0], residual).realize()
 
-    before, kernels.plain_formats = kernels.plain_formats, plain
+def _product(kernels: "CPUKernels", product: OneTokenProduct, plain: frozenset[str], inputs: Sequence[Tensor]) -> Tensor:
+    """The first layer's, of those inputs."""
+    (weight,), before, kernels.plain_formats = product.weights[0], kernels.plain_formats, plain
     try:
-        jit = TinyJit(run)
-        jit.cnt = 1  # every buffer is there: capture at once
-        jit(*(inputs := [x, weights[0].data] if product.norm else [x, residual, weights[0].data]))
+        if product.norm:
+            return kernels.norm_linear(inputs[0], inputs[0], product.eps, weight)
+        return kernels.linear_residual(inputs[0], weight, inputs[1])
     finally:
         kernels.plain_formats = before
-    return compose([(jit, [*inputs[:-1], w.data]) for w in weights])
+
+
+def _captured(run: Callable[..., object], inputs: Sequence[Tensor]) -> TinyJit:
+    jit = TinyJit(run)
+    jit.cnt = 1  # every buffer is there: capture at once
+    jit(*inputs)
+    return jit
+
+
+def _steps(kernels: "CPUKernels", product: OneTokenProduct, plain: frozenset[str]) -> Composite | None:
+    """The product layer after layer, as decode steps make it; captured once."""
+    weights, inputs = list(_up_to([w for (w,) in product.weights], MOST_BYTES)), _inputs(product)
+    jit = _captured(lambda *given: _product(kernels, product, plain, given).realize(), [*inputs, weights[0].data])
+    return compose([(jit, [*inputs, w.data]) for w in weights])
 
 
 def _ratio(a: Composite, b: Composite, others: Sequence[np.ndarray], seconds: float) -> float:
