@@ -75,3 +75,10 @@ def test_a_short_list_takes_turns_beside_a_long_one() -> None:
     cases = [frozenset({("long", a), ("short", b)}) for a in range(12) for b in range(3)]
     kept = [cases[index] for index in cover(cases)]
     assert len(kept) == 12 and all(sum(("short", b) in case for case in kept) == 4 for b in range(3))
+
+
+def test_a_costly_case_is_taken_where_no_other_adds_as_much() -> None:
+    cases = [frozenset({("long", a), ("short", b)}) for a in range(12) for b in range(3)]
+    costly = {index for index, case in enumerate(cases) if ("short", 0) in case}
+    kept = cover(cases, costly)
+    assert len(kept) == 12 and len(kept & costly) == 1

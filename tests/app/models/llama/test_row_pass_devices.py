@@ -47,7 +47,7 @@ def ids_of(seed: int, n: int) -> list[int]:
     return [int(i) for i in np.random.default_rng(seed).integers(0, 250, n)]
 
 
-@pytest.mark.parametrize("llama", [*PLACES, "CL gpu q8_0"], indirect=True)
+@pytest.mark.parametrize("llama", [*PLACES, pytest.param("CL gpu q8_0", marks=pytest.mark.exhaustive)], indirect=True)
 def test_rows_of_several_conversations_are_computed_as_alone(llama: Llama) -> None:
     prompts = [ids_of(n, 12 + 9 * n) for n in range(SLOTS)]
     caches, alone = [llama.new_cache() for _ in prompts], [of_its_own(llama) for _ in prompts]

@@ -32,6 +32,7 @@ SETS: dict[str, tuple[str, Callable[[], Kernels]]] = {
     "cuda": ("CUDA", lambda: GPUKernels(Tuning.of("CUDA"))),  # emulated: matrix instruction and shuffles
     "cuda-floats": ("CUDA", lambda: GPUKernels(replace(Tuning.of("CUDA"), ptx=70))),  # without the matrix instruction
 }
+CASES = [pytest.param(name, marks=pytest.mark.costly) if device == "CL" else name for name, (device, _) in SETS.items()]
 TYPES = ["F32", "Q4_1", "Q4_K", "F16"]
 
 
@@ -95,7 +96,7 @@ def close(found: np.ndarray, expected: np.ndarray, type: str, kernels: Kernels) 
 @pytest.mark.parametrize("T", [1, 4, 33])
 @pytest.mark.parametrize("type", TYPES)
 @pytest.mark.parametrize("ranks, gain", [((8,), False), ((3, 10), True)])
-@pytest.mark.parametrize("kernels", SETS, indirect=True)
+@pytest.mark.parametrize("kernels", CASES, indirect=True)
 def test_linear(kernels: Kernels, type: str, T: int, ranks: tuple[int, ...], gain: bool) -> None:
     rng = np.random.default_rng(T)
     changed = Changed(rng, kernels, type, 75, 256, ranks, gain)
@@ -112,7 +113,7 @@ def test_linear(kernels: Kernels, type: str, T: int, ranks: tuple[int, ...], gai
 @pytest.mark.parametrize("T", [1, 4, 33])
 @pytest.mark.parametrize("type", ["F32", "Q4_1"])
 @pytest.mark.parametrize("which", ["both", "gate", "up"])
-@pytest.mark.parametrize("kernels", SETS, indirect=True)
+@pytest.mark.parametrize("kernels", CASES, indirect=True)
 def test_gated(kernels: Kernels, which: str, type: str, T: int) -> None:
     rng = np.random.default_rng(T)
     gate, up = (Changed(rng, kernels, type, 75, 256, ranks, ranks == (4,)) for ranks in ((8,), (4,)))
@@ -129,7 +130,7 @@ def test_gated(kernels: Kernels, which: str, type: str, T: int) -> None:
 @pytest.mark.parametrize("type", ["F32", "Q4_1"])
 @pytest.mark.parametrize("adapted", ["qkv", "qv", "k"])
 @pytest.mark.parametrize("normed", [False, True])
-@pytest.mark.parametrize("kernels", SETS, indirect=True)
+@pytest.mark.parametrize("kernels", CASES, indirect=True)
 def test_queries_keys_and_values(kernels: Kernels, adapted: str, normed: bool, type: str, T: int) -> None:
     rng = np.random.default_rng(T)
     heads = {"q": 6, "k": 2, "v": 2}
@@ -160,7 +161,7 @@ def test_queries_keys_and_values(kernels: Kernels, adapted: str, normed: bool, t
 @pytest.mark.parametrize("T", [1, 9])
 @pytest.mark.parametrize("type", ["F32", "Q4_1"])
 @pytest.mark.parametrize("gain", [False, True])
-@pytest.mark.parametrize("kernels", SETS, indirect=True)
+@pytest.mark.parametrize("kernels", CASES, indirect=True)
 def test_embedding(kernels: Kernels, gain: bool, type: str, T: int) -> None:
     rng = np.random.default_rng(T)
     matrix = oracles.random_matrix(rng, type, 75, 64)
@@ -173,7 +174,7 @@ def test_embedding(kernels: Kernels, gain: bool, type: str, T: int) -> None:
     np.testing.assert_allclose(weight.to_tensor().numpy(), whole, atol=2e-3 * np.abs(whole).max())
 
 
-ALIKE = [name for name in SETS if name != "tinygrad"]
+ALIKE = [case for case in CASES if case != "tinygrad"]
 
 
 @pytest.mark.sweep
