@@ -2,8 +2,8 @@
 
 Every thread reads rows of every weight, whichever it claims. By the system's default memory is on the node of the thread that first writes
 it: all weights on one node, which then serves every core. So where a process may use processors of several nodes, weights are interleaved
-(mbind, set_mempolicy: Linux); KV caches stay where they are first written. Elsewhere nothing is asked of the system, and what it refuses
-is left as it was: a container's seccomp filter may, and `townhall devices` says so.
+(mbind, set_mempolicy: Linux); KV caches stay where they are first written. Elsewhere no system call is made. Where one is refused, as by a
+container's seccomp filter, the system's default placement stays, and `townhall devices` reports the refusal.
 """
 
 import ctypes
@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from ext.tinygrad import system_files
 
 MPOL_DEFAULT, MPOL_INTERLEAVE = 0, 3
 MPOL_F_ADDR = 2
@@ -58,15 +60,19 @@ def placement() -> Placement:
 def find_placement(root: Path = Path("/"), cpus: Iterable[int] | None = None) -> Placement:
     """That of a process on these processors, by default those it may use; `root` is for tests."""
     folder = root / "sys/devices/system/node"
-    nodes = numbers(_read(folder / "has_memory"))
+    nodes = numbers(system_files.read(folder / "has_memory"))
     if len(nodes) < 2:
         return Placement(tuple(nodes))
-    allowed = re.search(r"^Mems_allowed_list:\s*(\S+)", _read(root / "proc/self/status"), re.MULTILINE)
+    allowed = re.search(r"^Mems_allowed_list:\s*(\S+)", system_files.read(root / "proc/self/status"), re.MULTILINE)
     nodes = [node for node in nodes if allowed is None or node in numbers(allowed[1])]
     if len(nodes) < 2:
         return Placement(tuple(nodes), reason="this process may take memory of no other")
     mine = set(os.sched_getaffinity(0) if cpus is None else cpus)
-    used = [node for node in numbers(_read(folder / "online")) if mine.intersection(numbers(_read(folder / f"node{node}/cpulist")))]
+    used = [
+        node
+        for node in numbers(system_files.read(folder / "online"))
+        if mine.intersection(numbers(system_files.read(folder / f"node{node}/cpulist")))
+    ]
     if len(used) < 2:
         return Placement(tuple(nodes), reason=f"this process runs on node {', '.join(map(str, used)) or 'unknown'} alone")
     try:
@@ -100,7 +106,7 @@ def spread(memory: np.ndarray) -> None:
 def spread_reads() -> Iterator[None]:
     """What this thread meanwhile reads of files that no one has read yet is kept on the nodes in turn, where weights are interleaved.
 
-    A file's pages are where the first who read them had them, until the system lets go of them."""
+    Pages of a file stay on the node that the first read put them on until the page cache drops them."""
     here = placement()
     if here.interleaved:
         _set_policy(MPOL_INTERLEAVE, here.nodes)
@@ -151,10 +157,3 @@ def _call(which: int, *arguments: object) -> None:
 @functools.cache
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""

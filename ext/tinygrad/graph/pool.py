@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ext.tinygrad import system_files
 from ext.tinygrad.errors import TownhallError
 from ext.tinygrad.graph import native
 from ext.tinygrad.graph.profile import say
@@ -52,7 +53,7 @@ def physical_cores(cpus: set[int], root: Path = Path("/")) -> int:
     for cpu in cpus:
         topology = root / f"sys/devices/system/cpu/cpu{cpu}/topology"
         # the newer name first; both list the logical CPUs of one core
-        siblings = _read(topology / "core_cpus_list") or _read(topology / "thread_siblings_list")
+        siblings = system_files.read(topology / "core_cpus_list") or system_files.read(topology / "thread_siblings_list")
         cores.add(siblings or str(cpu))
     return len(cores)
 
@@ -60,7 +61,7 @@ def physical_cores(cpus: set[int], root: Path = Path("/")) -> int:
 def cgroup_quota(root: Path = Path("/")) -> float | None:
     """CPUs' worth of time that the control groups above this process grant it, version 1 or 2; None where they set no limit."""
     quotas = []
-    for line in _read(root / "proc/self/cgroup").splitlines():
+    for line in system_files.read(root / "proc/self/cgroup").splitlines():
         _, controllers, group = line.split(":", 2)
         if not controllers:
             folder, read = root / "sys/fs/cgroup", _quota_v2
@@ -79,20 +80,13 @@ def cgroup_quota(root: Path = Path("/")) -> float | None:
 
 
 def _quota_v2(folder: Path) -> float | None:
-    limit, _, period = _read(folder / "cpu.max").partition(" ")
+    limit, _, period = system_files.read(folder / "cpu.max").partition(" ")
     return int(limit) / int(period) if limit.isdecimal() and period.isdecimal() and int(period) else None
 
 
 def _quota_v1(folder: Path) -> float | None:
-    limit, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
+    limit, period = system_files.read(folder / "cpu.cfs_quota_us"), system_files.read(folder / "cpu.cfs_period_us")
     return int(limit) / int(period) if limit.isdecimal() and period.isdecimal() and int(period) else None  # -1: no limit
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
 
 
 SPIN_NS = 500_000  # how long a thread without work looks for some before it sleeps: a decode loop's pause between two tokens is shorter

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ext.tinygrad import numa, pages
+from ext.tinygrad import numa, pages, system_files
 from ext.tinygrad.kernels.packed import memory
 
-FIRST_NODE = numa.numbers(numa._read(Path("/sys/devices/system/node/has_memory")))[:1]
+FIRST_NODE = numa.numbers(system_files.read(Path("/sys/devices/system/node/has_memory")))[:1]
 
 
 def refusal() -> str:
@@ -117,7 +117,7 @@ def test_an_unknown_machine_is_refused_here_already(monkeypatch):
 
 @real
 def test_weights_are_interleaved_and_caches_are_not(monkeypatch):
-    nodes = tuple(numa.numbers(numa._read(Path("/sys/devices/system/node/has_memory"))))
+    nodes = tuple(numa.numbers(system_files.read(Path("/sys/devices/system/node/has_memory"))))
     monkeypatch.setattr(numa, "placement", lambda: numa.Placement(nodes, interleaved=True))
     monkeypatch.setattr(memory, "_current", None)
     for weights in (memory.Arena(3 << 20, spread=True).take(3 << 20), memory.allocate(5 << 20)):

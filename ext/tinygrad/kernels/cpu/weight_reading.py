@@ -62,13 +62,12 @@ def plain_formats(kernels: "CPUKernels", products: Sequence[OneTokenProduct], se
 def _compile(kernels: "CPUKernels", products: Sequence[OneTokenProduct]) -> None:
     """Both kernels of each product, side by side: one after the other they take longer than all that is timed."""
     inputs = [_inputs(product) for product in products]
-    places = [sum(map(len, inputs[:i])) for i in range(len(inputs))]
 
-    def run(*given: Tensor) -> Tensor:
-        made = [_product(kernels, product, way, given[at:]) for product, at in zip(products, places, strict=True) for way in _ways(product)]
+    def run(*_: Tensor) -> Tensor:
+        made = [_product(kernels, product, way, given) for product, given in zip(products, inputs, strict=True) for way in _ways(product)]
         return made[0].realize(*made[1:])
 
-    _captured(run, [tensor for these in inputs for tensor in these])
+    _captured(run, inputs[0])
 
 
 def _ways(product: OneTokenProduct) -> tuple[frozenset[str], frozenset[str]]:
