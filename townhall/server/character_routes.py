@@ -42,6 +42,7 @@ from townhall.server.guard import json_response
 from townhall.server.service import Service
 from townhall.web.avatars import portrait as drawn_portrait
 
+CARD = "image/png, application/json"  # as what a card is exported
 PICTURES = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp", "gif": "image/gif"}
 T = TypeVar("T")
 
@@ -91,7 +92,7 @@ class CharacterRoutes:
             Endpoint("POST", f"{one}/duplicate", self.copy, "Copy it.", "Character", CharacterCopy, errors=(*changes, 409), status=201),
             Endpoint("GET", f"{one}/portrait", self.portrait, "Its picture.", "image/*", errors=changes),
             Endpoint("PUT", f"{one}/portrait", self.set_portrait, "Give it a picture.", "Character", FILE, errors=changes),
-            Endpoint("GET", f"{one}/export", self.export, "Its card as a file.", FILE, query=form, errors=changes),
+            Endpoint("GET", f"{one}/export", self.export, "Its card as a file.", CARD, query=form, errors=changes),
             Endpoint("GET", f"{one}/lorebook", self.lorebook, "Its lorebook as the card has it.", "Lorebook", errors=changes),
             Endpoint("PUT", f"{one}/lorebook", self.set_lorebook, "Write its lorebook.", "Lorebook", LorebookContent, errors=changes),
             Endpoint("POST", f"{one}/lorebook/test", self.test_lorebook, "What fires.", "LorebookScan", LorebookTest, errors=changes),

@@ -41,7 +41,7 @@ INERT = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "defaul
 
 @dataclass(frozen=True)
 class Endpoint:
-    """`reply` is a schema's name, or a media type; `body` a pydantic model, or FILE; `query` the parameters after the question mark."""
+    """`reply` is a schema's name, or media types between ", "; `body` a pydantic model, or FILE; `query` its parameters."""
 
     method: str
     path: str
@@ -65,11 +65,12 @@ class Endpoint:
 
     def operation(self, described: Callable[[int], JSON]) -> JSON:
         """OpenAPI's operation object; `described` gives the response object of an error."""
-        media, schema = (
-            ("application/json", {"$ref": f"#/components/schemas/{self.reply}"}) if "/" not in self.reply else (self.reply, TEXT)
-        )
+        content: JSON = {"application/json": {"schema": {"$ref": f"#/components/schemas/{self.reply}"}}}
+        if "/" in self.reply:
+            content = {media: {} if "json" in media else {"schema": TEXT} for media in self.reply.split(", ")}
+        if self.streams:
+            content[self.streams] = {}  # a schema would be that of one event, not of the text
         errors = {400, 401, 403, 431, 500, 503, *self.errors, *((408, 413) if self.body else ()), *((507,) if self.body == FILE else ())}
-        content: JSON = {media: {"schema": schema}, **({self.streams: {"schema": TEXT}} if self.streams else {})}
         responses = {str(self.status): {"description": self.summary, "content": content}}
         own = {"content": {"application/json": {"schema": reference(self.error)}}} if self.error else {}
         operation: JSON = {

@@ -131,7 +131,7 @@ def document(groups: Sequence[EndpointGroup] = ()) -> JSON:
 def _operation(summary: str, reply: str, errors: tuple[int, ...], asked: str | None = None, streams: bool = False) -> JSON:
     content: JSON = {"application/json": {"schema": {"$ref": f"#/components/schemas/{reply}"}}}
     if streams:
-        content["text/event-stream"] = {"schema": _TEXT}
+        content["text/event-stream"] = {}  # a schema would be that of one event, not of the text
     headers: JSON = {name: {"description": said, "schema": _TEXT} for name, said in HEADERS.items()} if asked else {}
     responses = {
         "200": {"description": summary, "content": content, "headers": headers},
