@@ -10,7 +10,7 @@ from ext.tinygrad.graph.pool import thread_count
 from ext.tinygrad.graph.task_ranges import declare
 from ext.tinygrad.kernels.cpu.cpu_low_rank import by_row, change_macros, change_tensors, element, ranks
 from ext.tinygrad.kernels.cpu.cpu_source import experts_source, launch, matmul_source, missing_instructions, plain_source, streams
-from ext.tinygrad.kernels.cpu.cpu_tasks import MAX_TASKS, even, product_reads, product_tasks
+from ext.tinygrad.kernels.cpu.cpu_tasks import MAX_TASKS, even, prepare_tasks, product_reads, product_tasks
 from ext.tinygrad.kernels.cpu.weight_reading import plain_formats
 from ext.tinygrad.kernels.low_rank import AdaptedWeight, packed
 from ext.tinygrad.kernels.matrix import QuantMatrix
@@ -337,7 +337,7 @@ class CPUKernels:
     def _prepare(self, x: Tensor, norms: Sequence[Tensor], macros: dict[str, object]) -> Tensor:
         """Activations of a prefill: int8 blocks (see c/activations.h), or normed float32 rows."""
         T, cols = x.shape
-        tasks = max(1, T // 8)
+        tasks = prepare_tasks(T)
         size = T * cols * 4 if macros["FLOAT_INPUT"] else activation_bytes(T, cols)
         source = plain_source("prepare", ["activations.h", "prepare.c"], macros | {"TASKS": tasks})
         out = Tensor.empty(size, dtype=dtypes.uint8, device=x.device)

@@ -14,6 +14,7 @@ from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
 TASK_WEIGHTS = 160  # bytes of weights a decode task should read for each column: who claims some norms and quantises the activations again
 TASK_MACS = 2 << 20  # multiplications of a prefill task, about 25 µs
 MAX_TASKS = 64
+TOKENS_A_LINE = 16  # whose scales, of one block of 32 columns, fill a cache line (ACT_BLOCK of c/activations.h)
 
 
 def even(tasks: int) -> int:
@@ -31,6 +32,12 @@ def product_tasks(T: int, weights: Sequence[PackedMatrix]) -> int:
     else:
         n = T * sum(w.shape[0] * w.shape[1] for w in weights) // TASK_MACS
     return even(min(n, MAX_TASKS, sum(-(-w.shape[0] // GROUP) for w in weights)))
+
+
+def prepare_tasks(T: int) -> int:
+    """Tasks that make integers of the activations of T tokens: none writes to a cache line that another writes to. Two cores that fill one
+    line's scales in turn wait for it 700 times a pass of 16 tokens."""
+    return max(1, T // TOKENS_A_LINE)
 
 
 def product_reads(weights: Sequence[PackedMatrix], argument: int, abreast: bool, streams: int) -> list[Stretch]:
