@@ -13,6 +13,9 @@ from ext.tinygrad.kernels.packed.packed_matrix import PackedMatrix
 # product of one token come out the same whatever their number.
 TASK_WEIGHTS = 160  # bytes of weights a decode task should read for each column: who claims some norms and quantises the activations again
 TASK_MACS = 2 << 20  # multiplications of a prefill task, about 25 µs
+FEW_TOKENS = 16  # so many or fewer read the weights faster than they multiply them, or hardly slower: tasks are smaller
+FEW_MACS = 1 << 20  # multiplications of a task of few tokens
+FEW_BYTES = 1 << 16  # of weights that such a task reads at most, as long as there are fewer than eight
 MAX_TASKS = 64
 TOKENS_A_LINE = 16  # whose scales, of one block of 32 columns, fill a cache line (ACT_BLOCK of c/activations.h)
 
@@ -30,7 +33,8 @@ def product_tasks(T: int, weights: Sequence[PackedMatrix]) -> int:
         if any(ranks(weights)):  # every task sums A x again, which comes out the same however many they are
             n = min(n, max(4, thread_count()))
     else:
-        n = T * sum(w.shape[0] * w.shape[1] for w in weights) // TASK_MACS
+        macs = T * sum(w.shape[0] * w.shape[1] for w in weights)
+        n = macs // TASK_MACS if T > FEW_TOKENS else max(macs // FEW_MACS, min(8, sum(w.nbytes for w in weights) // FEW_BYTES))
     return even(min(n, MAX_TASKS, sum(-(-w.shape[0] // GROUP) for w in weights)))
 
 
