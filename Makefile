@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check $$([ -t 2 ] || echo -
 # an NVIDIA driver, or its library under WSL: the card's kernels need NVRTC
 NVIDIA := $(wildcard /dev/nvidiactl /usr/lib/wsl/lib/libcuda.so.1)
 NVRTC  := $(if $(NVIDIA),$(VENV)/.cuda-stamp)
-JOBS   := 2# processes that share the suite
+JOBS   := 2# processes that share the suite, and mypy
 CODE   := $(wildcard ext app townhall bench)
 
 .PHONY: help setup chat test test-all test-web test-swarm check bench clean
@@ -34,8 +34,9 @@ chat: setup $(MODEL)
 test: $(VENV)/.test-stamp $(NVRTC) $(MODEL)
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not emulated and not exhaustive" $(ARGS)
 
+# with PoCL's optimiser, which the other two leave out (tests/conftest.py)
 test-all: $(VENV)/.test-stamp $(NVRTC) $(MODEL)
-	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not emulated" $(ARGS)
+	@POCL_EXTRA_BUILD_FLAGS= $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not emulated" $(ARGS)
 
 test-web: $(VENV)/.web-stamp
 	@CHROMIUM="$$(bash tests/web/chromium.sh)" && export CHROMIUM && $(BIN)/python -m behave $(or $(ARGS),tests/web/features)
@@ -45,7 +46,7 @@ test-swarm: $(VENV)/.swarm-stamp
 
 check: $(VENV)/.test-stamp
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy $(CODE)
+	@$(BIN)/mypy -n $(JOBS) $(CODE)
 	@$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m "not slow and not weights and not emulated and not exhaustive" $(ARGS)
 
 bench: setup $(MODEL)

@@ -8,8 +8,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from ext.tinygrad import kernel_cache, opencl_loader
-from ext.tinygrad.toolchain import BackendError, prepare_environment
+from ext.tinygrad import kernel_cache, opencl_loader, toolchain
+from ext.tinygrad.toolchain import BackendError
 from tests.reference.sweeps import mark_exhaustive
 
 # where the environment forbids bytecode, every process that a test starts would compile all that it imports
@@ -28,7 +28,11 @@ if hasattr(signal, "SIGHUP"):
 slow = [hypothesis.HealthCheck.too_slow]
 hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, suppress_health_check=slow)
 hypothesis.settings.load_profile("suite")
-prepare_environment()
+# PoCL's optimiser takes most of a case on OpenCL. What kernels compute is tested without it; make test-all, where this is empty, has it as
+# people do. Their cache must not be given what is compiled so
+if os.environ.setdefault("POCL_EXTRA_BUILD_FLAGS", "-cl-opt-disable"):
+    os.environ.setdefault("CACHEDB", str(toolchain.kernel_cache().with_suffix(".unoptimised.db")))
+toolchain.prepare_environment()
 opencl_loader.prepare()
 kernel_cache.install()  # before a test has tinygrad open one that no other thread may use
 

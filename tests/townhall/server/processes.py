@@ -30,7 +30,7 @@ class Child:
 
     def chat(self, **fields):
         asked = {"model": "stacy", "stream": True, "messages": [{"role": "user", "content": "Hi"}], **fields}
-        return httpx.stream("POST", f"{self.url}/chat/completions", json=asked, timeout=30)
+        return httpx.stream("POST", f"{self.url}/chat/completions", json=asked, timeout=60)
 
     def ask(self, **fields):
         asked = {"model": "stacy", "messages": [{"role": "user", "content": "Hi"}], **fields}

@@ -12,6 +12,10 @@ from townhall.server.serve_options import ServeOptions
 from townhall.server.server import Server, bind, url
 from townhall.server.service import Service
 
+# for every plain httpx.get(…) of the suite, whose 5 s are not enough on a machine that others keep busy
+for _name in ("connect", "read", "write", "pool"):
+    setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, _name, 60.0)
+
 
 @dataclass
 class Opened:

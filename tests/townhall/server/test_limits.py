@@ -61,7 +61,7 @@ def test_headers_that_are_too_large_are_refused(serve):
 def exchange(server, data, wait=0.0):
     """Send raw bytes and read until the server closes."""
     with socket.create_connection(server.address) as connection:
-        connection.settimeout(20)
+        connection.settimeout(60)
         connection.sendall(data)
         time.sleep(wait)
         received = b""

@@ -55,7 +55,7 @@ class Hall:
 
     def until(self, condition):
         with self.changed:
-            assert self.changed.wait_for(lambda: condition(self.events), 20), self.events
+            assert self.changed.wait_for(lambda: condition(self.events), 60), self.events
 
     def said(self, name):
         return "".join(event.text for who, event in self.events if who == name and isinstance(event, TextEvent))

@@ -30,7 +30,7 @@ def settings(tmp_path):
 
 def info(server, model="ada"):
     body = {"model": model, "messages": [{"role": "user", "content": "Hi"}]}
-    return httpx.post(f"{server.url}/chat/completions", json=body, timeout=30).json()
+    return httpx.post(f"{server.url}/chat/completions", json=body, timeout=60).json()
 
 
 def test_a_file_says_what_is_served_and_how(child, settings):

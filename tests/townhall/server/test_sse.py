@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-import time
+import threading
 
 import httpx
 import pytest
@@ -17,8 +17,8 @@ from townhall.server.responses import ChatResponseBuilder
 pytestmark = pytest.mark.slow
 
 
-def frames(server, path="/chat/completions", lines=None, **fields):
-    """The JSON of each frame; what is no frame goes to `lines`."""
+def frames(server, path="/chat/completions", **fields):
+    """The JSON of each frame."""
     question = {"prompt": "Hi"} if path == "/completions" else {"messages": [{"role": "user", "content": "Hi"}]}
     asked = {"model": "stacy", "stream": True, **question}
     with httpx.stream("POST", f"{server.url}{path}", json=asked | fields, timeout=60) as response:
@@ -29,8 +29,6 @@ def frames(server, path="/chat/completions", lines=None, **fields):
     assert events[-1] == "data: [DONE]"
     for event in events:
         assert "\n" not in event and event.startswith(("data: ", ": "))
-    if lines is not None:
-        lines += [event for event in events if event.startswith(": ")]
     return [json.loads(event.removeprefix("data: ")) for event in events[:-1] if event.startswith("data: ")]
 
 
@@ -103,17 +101,29 @@ def test_a_stream_that_is_behind_lets_others_have_the_loop():
 
 
 class Patient(FakeLlama):
-    """Takes its time before the first word."""
+    """Says its first word once something has been heard."""
+
+    heard: threading.Event
 
     def generate(self, *arguments, **settings):
-        time.sleep(0.5)
+        assert self.heard.wait(60)
         return super().generate(*arguments, **settings)
 
 
 def test_a_stream_that_has_nothing_to_say_yet_is_kept_alive(serve):
-    comments = []
-    chunks = frames(serve(Patient(["Fine."]), limits={"keep_alive": 0.1}), lines=comments)
-    assert said(chunks) == "Fine." and set(comments) == {": keep-alive"} and comments
+    llama, comments = Patient(["Fine."]), []
+    llama.heard = threading.Event()
+    asked = {"model": "stacy", "stream": True, "messages": [{"role": "user", "content": "Hi"}]}
+    server = serve(llama, limits={"keep_alive": 0.1})
+    with httpx.stream("POST", f"{server.url}/chat/completions", json=asked, timeout=60) as response:
+        chunks = []
+        for line in response.iter_lines():
+            if line.startswith(": "):
+                comments.append(line)
+                llama.heard.set()
+            elif line.startswith("data: {"):
+                chunks.append(json.loads(line.removeprefix("data: ")))
+    assert said(chunks) == "Fine." and set(comments) == {": keep-alive"}
 
 
 def test_characters_are_never_split(tiny_server):

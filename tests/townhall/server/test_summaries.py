@@ -31,7 +31,7 @@ class Talk:
     def say(self, text, wait=True):
         self.messages.append({"role": "user", "content": text})
         body = {"model": "double", "messages": self.messages, "context": "summarize", "max_tokens": 20, **self.fields}
-        response = httpx.post(f"{self.server.url}/chat/completions", json=body, timeout=30)
+        response = httpx.post(f"{self.server.url}/chat/completions", json=body, timeout=60)
         assert response.status_code == 200, response.text
         reply = response.json()
         self.messages.append({"role": "assistant", "content": reply["choices"][0]["message"]["content"]})

@@ -21,7 +21,7 @@ SECRET = "sk-sesame-0123456789"
 def via(serve):
     """via(remote, llama=…): a server that asks `remote`; the local model says "Local words."."""
 
-    def start(remote, llama=None, timeout=30.0, **options):
+    def start(remote, llama=None, timeout=60.0, **options):
         endpoint = RemoteEndpoint(remote.url, "big-one", SECRET, timeout=timeout, price=TokenPrice(100.0, 1000.0, "USD"))
         return serve(llama or FakeLlama(["Local words."]), via=endpoint, **options)
 

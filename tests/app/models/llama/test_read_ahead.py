@@ -32,7 +32,7 @@ def checkpoint(tmp_path: Path) -> Watched:
 
 def eventually(condition: Callable[[], bool]) -> bool:
     """Whether it comes true; what comes too much after it has a moment to show itself."""
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while not condition() and time.monotonic() < until:
         time.sleep(0.001)
     time.sleep(0.01)

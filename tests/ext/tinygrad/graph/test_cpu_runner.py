@@ -233,7 +233,7 @@ def test_a_dead_graph_gives_its_memory_back(install, monkeypatch, threads_at_its
     monkeypatch.setattr(Pool, "retire", lambda pool, graph, memory: retired.append(pool) or original(pool, graph, memory))
     del jit
     assert runner() is None and retired == [current_pool()], "the helpers that may look at it are the current pool's"
-    for _ in range(1000):  # until a helper that may still be looking at it has had a turn
+    for _ in range(12_000):  # until a helper that may still be looking at it has had a turn
         if not current_pool().collect():
             return
         time.sleep(0.005)

@@ -37,7 +37,7 @@ def pool():
         assert not any(thread.is_alive() for thread in one.helpers)
 
 
-def run_python(code: str, timeout: float = 60) -> subprocess.CompletedProcess:
+def run_python(code: str, timeout: float = 240) -> subprocess.CompletedProcess:
     """A Python of its own, with `kernels` and Pool at hand."""
     head = f"""
         import importlib.util, os, sys, threading, time
@@ -65,8 +65,7 @@ def test_ten_thousand_replays_beside_a_busy_process_are_all_right(pool, threads,
     try:
         for count in range(10_000):
             assert chain.replay(one) == expected, f"replay {count}"
-            if time.monotonic() > deadline:  # a machine with nothing to spare: what was done by then must do
-                assert count > 100
+            if count > 100 and time.monotonic() > deadline:  # a machine with nothing to spare: what was done by then must do
                 break
     finally:
         busy.kill()
@@ -75,14 +74,14 @@ def test_ten_thousand_replays_beside_a_busy_process_are_all_right(pool, threads,
 
 
 def test_helpers_do_their_part(pool):
-    one, chain, deadline = pool(2, adaptive=False), kernels.Chain(tasks=64, length=200), time.monotonic() + 10
+    one, chain, deadline = pool(2, adaptive=False), kernels.Chain(tasks=64, length=200), time.monotonic() + 60
     while one.state.slots[1].tasks < 100:
         chain.replay(one)
         assert time.monotonic() < deadline, "the helper has done nothing"
 
 
 def wait_until_asleep(pool: Pool) -> None:
-    helpers, deadline = 2**pool.threads - 2, time.monotonic() + 5
+    helpers, deadline = 2**pool.threads - 2, time.monotonic() + 60
     while pool.state.parked != helpers:
         assert time.monotonic() < deadline, f"awake: {helpers & ~pool.state.parked:b}"
         time.sleep(0.001)
@@ -102,7 +101,7 @@ def test_without_work_helpers_sleep_and_short_graphs_let_them(pool):
 
 def test_the_calling_thread_sleeps_while_a_helper_is_long_at_the_last_task(pool):
     one, slow = pool(2, adaptive=False), kernels.slow_last_task()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not one.state.slots[0].parks:
         one.replay(slow.address, 0)
         assert time.monotonic() < deadline, "the helper never took it"
@@ -133,7 +132,7 @@ def test_a_thread_that_is_robbed_of_its_core_is_given_up_and_tried_again():
     result = run_python("""
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         pool, chain = Pool(2), kernels.Chain(tasks=64, length=8000)
-        expected, end = chain.expected(), time.monotonic() + 10
+        expected, end = chain.expected(), time.monotonic() + 50
         while pool.state.returns < 2 and time.monotonic() < end:
             assert chain.replay(pool) == expected
         print(pool.state.drops >= 2, pool.state.returns >= 2, pool.state.solo_runs > 0)

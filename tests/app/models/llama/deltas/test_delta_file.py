@@ -92,18 +92,19 @@ def test_ctrl_c_ends_every_file_and_another_run_takes_them_up(
 ) -> None:
     plains = [noise(tmp_path / "plain" / f"{n}.bin", 6 * CHUNK, n) for n in range(files)]
     made, out = delta_file.make(base, plains, tmp_path / "enc"), tmp_path / "out"
-    reached, interrupted = threading.Event(), threading.Event()
+    reached, jobs = threading.Event(), list[delta_file._Job]()
+    prepare = delta_file._Job.__post_init__
 
-    def hold(n: int) -> None:
+    def hold(n: int) -> None:  # until the job is told to stop
         reached.set()
-        interrupted.wait(20)
+        jobs[0].stopped.wait(60)
 
     def interrupt(self: object) -> None:
-        reached.wait(20)
-        delta_file.threading.Timer(0.05, interrupted.set).start()
+        reached.wait(60)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
+        patch.setattr(delta_file._Job, "__post_init__", lambda job: (prepare(job), jobs.append(job)))
         patch.setattr("concurrent.futures.Future.exception", interrupt)
         with pytest.raises(KeyboardInterrupt):
             delta_file.apply(base, made, out, hold)
