@@ -12,6 +12,7 @@ from app.models.llama.pass_sizes import LONGEST
 from townhall.language_model import LanguageModel, SharesPasses
 from townhall.server.engine_turns import EngineTurns
 from townhall.server.errors import APIError, as_api_error, shutting_down
+from townhall.server.event_delivery import EventDelivery
 from townhall.server.job import Event, JobFailed
 from townhall.server.slots import Lane, Slot, SlotRequest, Slots
 
@@ -87,6 +88,7 @@ class Scheduler:
     def __init__(self, max_queue: int, turns: EngineTurns | None = None, passes: PassCount | None = None):
         """`turns` are shared with the schedulers of other models in this process; `passes` counts on, if it is there."""
         self.max_queue, self.turns, self.passes = max_queue, turns or EngineTurns(), passes or PassCount()
+        self.delivery = EventDelivery()  # makes what jobs emit through
         self._waiting: deque[Work] = deque()
         self._active: list[Active] = []
         self._changed = threading.Condition()
@@ -180,7 +182,7 @@ class Scheduler:
                 if self._closing and not (self._waiting or self._active):
                     return
                 waiting = list(self._waiting)
-            with self.turns:
+            with self.turns, self.delivery.keeping():
                 # making a cache takes its time, and submitters would wait for the lock
                 admitted, stay = self._admit(slots, waiting)
                 with self._changed:  # at no moment is a job neither waiting nor active
@@ -239,13 +241,14 @@ class Scheduler:
             self._share(sharing, slots, turns)
         else:
             for active in turns:
-                self._decode_alone(active)
-                self._step(slots, active)
+                self._step_alone(slots, active)
 
-    def _decode_alone(self, active: Active) -> None:
-        """Count a step with a pass of its own, if it is one for the next token."""
+    def _step_alone(self, slots: Slots, active: Active) -> None:
+        """A step with a pass of its own, counted if it is one for the next token."""
         if active.batchable and not active.batchable.reading:
             self.passes.add(1)
+        self.delivery.deliver()
+        self._step(slots, active)
 
     def _share(self, llama: SharesPasses, slots: Slots, turns: Sequence[Active]) -> None:
         """One pass for the next tokens of all that have come to that, the longest waiting first, and one piece of a prompt."""
@@ -256,13 +259,12 @@ class Scheduler:
         reading = [active for active in own if active.batchable is None or active.batchable.reading]
         for active in own:
             if active not in reading:  # it answers through adapters that no passes are ready for, say
-                self._decode_alone(active)
-                self._step(slots, active)
+                self._step_alone(slots, active)
         if reading:
             llama.patience = PATIENCE if upcoming else LONGEST
             active = min(reading, key=lambda active: (active.job.lane != "chat", active.read))
             held = len(active.slot.cache.tokens)
-            self._step(slots, active)
+            self._step_alone(slots, active)
             active.read += max(1, len(active.slot.cache.tokens) - held)
         rows, together = 0, list[Active]()
         for active in sorted(upcoming, key=lambda active: active.turn):
@@ -275,6 +277,7 @@ class Scheduler:
                 break
             rows += len(wanted.tokens)
             together.append(active)
+        self.delivery.deliver()
         if len(together) > 1 or rows > 1:  # a pass of its own is the quickest for one token
             try:
                 llama.compute_ahead([upcoming[active] for active in together])

@@ -5,7 +5,6 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -283,7 +282,7 @@ class Service:
 
         `over` is called on the engine's thread, or an answering one, when nothing more comes of it, even where it was cancelled.
         """
-        emit, deadline = _emitter(events), arrived + self.options.limits.request
+        emit, deadline = self.scheduler.delivery.emitter(events), arrived + self.options.limits.request
 
         def local(emit: Callable[[Event], None]) -> Job:
             return Job(planned.runs, emit, self.answers.remember, lane, deadline, arrived, over=over)
@@ -296,7 +295,7 @@ class Service:
 
     def embed(self, texts: Sequence[list[int]], events: "asyncio.Queue[Any]", arrived: float) -> EmbeddingWork:
         """Queue texts, as ids, to be read; their `Embedded` comes out of `events`. APIError where the queue is full."""
-        work = EmbeddingWork(texts, _emitter(events), arrived + self.options.limits.request)
+        work = EmbeddingWork(texts, self.scheduler.delivery.emitter(events), arrived + self.options.limits.request)
         self.scheduler.submit(work)
         return work
 
@@ -307,7 +306,9 @@ class Service:
                 llama = self.llama
                 self._enricher = await self.plan(lambda planner: Enricher(llama, self.options.format))
             events: asyncio.Queue[Any] = asyncio.Queue()
-            work = EnrichmentWork(self._enricher, asked, _emitter(events), time.monotonic() + self.options.limits.request)
+            work = EnrichmentWork(
+                self._enricher, asked, self.scheduler.delivery.emitter(events), time.monotonic() + self.options.limits.request
+            )
             self.scheduler.submit(work)
         return await resolved(events, gone, lambda: self.cancel(work))
 
@@ -368,17 +369,6 @@ class Service:
             self.metrics.prompt_tokens.inc(sum(map(len, work.texts)) if work.done else 0)
         elif isinstance(work, SummaryWork) and self._summary_store:
             self._summary_store.finished(work)
-
-
-def _emitter(events: "asyncio.Queue[Any]") -> Callable[[Any], None]:
-    """Puts what the engine's thread has to say into a queue of the running loop."""
-    loop = asyncio.get_running_loop()
-
-    def emit(event: Any) -> None:
-        with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(events.put_nowait, event)
-
-    return emit
 
 
 def _adapted(llama: Any, adapters: Adapters) -> Any:
