@@ -27,6 +27,7 @@ def test_quantising_at_load_is_converting_to_q8_0_first(write: Callable[..., Pat
         np.testing.assert_array_equal(made.matrix(name).data, file.matrix(name).data)
 
 
+@pytest.mark.slow
 def test_a_model_quantised_at_load_answers_as_the_converted_one(tmp_path: Path) -> None:
     folder = write_meta(tmp_path / "model", tiny_weights(), kind="F16")
     file = convert(open_checkpoint(folder), tmp_path / "q8.gguf", "q8_0")

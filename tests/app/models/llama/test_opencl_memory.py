@@ -26,6 +26,7 @@ def chat_state(llama: Llama, cache: KVCache, tokens: int) -> None:
         llama.engine.step(i % 200, cache)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this system does not tell what a process has in memory")
 @pytest.mark.parametrize("device", ["CL"], indirect=True)
 def test_tokens_in_a_row_leave_nothing_behind(device: str, tiny_llama: Callable[..., Llama]) -> None:

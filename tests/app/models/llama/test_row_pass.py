@@ -143,6 +143,7 @@ def test_a_slot_that_was_left_is_taken_again_empty(llama: Llama) -> None:
     caches.clear()
 
 
+@pytest.mark.slow
 def test_a_model_of_floats_is_computed_as_alone(tmp_path: Path) -> None:
     make_tiny_gguf(path := tmp_path / "tiny.gguf", dim=128, n_heads=4, n_kv_heads=4, hidden_dim=256)
     llama = Llama.load(path, max_context=100, device="CPU")

@@ -34,7 +34,7 @@ def guessing(tmp_path_factory: pytest.TempPathFactory) -> Llama:
     return llama
 
 
-@pytest.mark.parametrize("drafter", ["lookup", "same", "other"])
+@pytest.mark.parametrize("drafter", ["lookup", "same", pytest.param("other", marks=pytest.mark.slow)])
 def test_ids_are_those_of_plain_decoding(drafter: str, plain: Llama, guessing: Llama, tmp_path: Path) -> None:
     if drafter == "lookup":
         guessing.speculate(PromptLookup)

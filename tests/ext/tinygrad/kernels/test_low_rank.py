@@ -32,7 +32,7 @@ SETS: dict[str, tuple[str, Callable[[], Kernels]]] = {
     "cuda": ("CUDA", lambda: GPUKernels(Tuning.of("CUDA"))),  # emulated: matrix instruction and shuffles
     "cuda-floats": ("CUDA", lambda: GPUKernels(replace(Tuning.of("CUDA"), ptx=70))),  # without the matrix instruction
 }
-CASES = [pytest.param(name, marks=pytest.mark.costly) if device == "CL" else name for name, (device, _) in SETS.items()]
+CASES = [pytest.param(name, marks=[pytest.mark.costly, pytest.mark.slow]) if device == "CL" else name for name, (device, _) in SETS.items()]
 TYPES = ["F32", "Q4_1", "Q4_K", "F16"]
 
 

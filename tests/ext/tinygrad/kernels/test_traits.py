@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow  # many shapes
 DEVICE = "CPU"
 
 
-@pytest.fixture(params=["plain", "cpu", pytest.param("CL", marks=pytest.mark.costly), "CUDA"])
+@pytest.fixture(params=["plain", "cpu", pytest.param("CL", marks=[pytest.mark.costly, pytest.mark.slow]), "CUDA"])
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kernels:
     if request.param in ("plain", "cpu"):
         return ReferenceKernels() if request.param == "plain" else CPUKernels()

@@ -29,7 +29,7 @@ def same(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
+@pytest.mark.parametrize("dropout", [pytest.param(0.0, marks=pytest.mark.slow), 0.2])
 def test_resumed_is_what_went_on_to_the_bit(tiny: Llama, samples: list[Sample], tmp_path: Path, dropout: float) -> None:
     settings = dataclasses.replace(SETTINGS, dropout=dropout)
     whole, losses = trained(tiny, samples, settings)
@@ -53,6 +53,7 @@ def test_a_seed_decides(tiny: Llama, samples: list[Sample]) -> None:
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 def test_blocks_that_are_run_twice_give_the_same_numbers(tiny: Llama, samples: list[Sample]) -> None:
     settings = dataclasses.replace(SETTINGS, steps=2, dropout=0.1)
     assert same(trained(tiny, samples, settings, recompute=False)[0], trained(tiny, samples, settings, recompute=True)[0])

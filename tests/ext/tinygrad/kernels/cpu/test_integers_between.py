@@ -21,6 +21,7 @@ def floats(rng: np.random.Generator, *shape: int) -> Tensor:
     return put(rng.standard_normal(shape).astype(np.float32) * 3)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("T", TOKENS)
 @pytest.mark.parametrize("type", ["Q4_1", "Q8_0", "Q6_K"])
 def test_a_gated_unit_before_a_product(type: str, T: int) -> None:
@@ -37,6 +38,7 @@ def test_a_gated_unit_before_a_product(type: str, T: int) -> None:
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("head_dim, heads, kv_heads", [(64, 9, 3), (32, 4, 4), (128, 3, 1), (256, 2, 1)])
 @pytest.mark.parametrize("T", TOKENS)
 def test_attention_before_a_product(T: int, head_dim: int, heads: int, kv_heads: int) -> None:

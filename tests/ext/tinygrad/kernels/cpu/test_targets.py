@@ -29,22 +29,24 @@ def has(flag: str) -> bool:
 pytestmark = pytest.mark.timeout(3000)
 
 FILES = [str(HERE / f"test_{name}.py") for name in ("matmul", "attend", "memory", "row_positions", "quantised_cache")]
-SAME_TESTS = ["-m", "pytest", "-q", "-m", "not exhaustive", *FILES]  # a test that runs others runs as much of them as `make test` does
+SAME_TESTS = ["-m", "pytest", "-q", "-m", "not exhaustive"]  # a test that runs others runs as much of them as `make test` does
+PARTS = {"products": [*SAME_TESTS, *FILES[:1]], "the rest": [*SAME_TESTS, *FILES[1:]]}  # for two processes that share the suite
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not has("avx512_vnni"), reason="this CPU runs the AVX2 kernels anyway, or none")
-def test_the_kernels_of_other_cpus_pass_the_same_tests() -> None:
-    result = on_target("x86_64,haswell", *SAME_TESTS)
+@pytest.mark.parametrize("part", PARTS)
+def test_the_kernels_of_other_cpus_pass_the_same_tests(part: str) -> None:
+    result = on_target("x86_64,haswell", *PARTS[part])
     assert result.returncode == 0, result.stdout[-3000:]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not has("avx_vnni"), reason="no AVX-VNNI")
-@pytest.mark.parametrize("files", [FILES[:1], pytest.param(FILES[1:], marks=pytest.mark.exhaustive)], ids=["products", "the rest"])
-def test_the_kernels_of_avx_vnni_pass_the_same_tests(files: list[str]) -> None:
+@pytest.mark.parametrize("part", ["products", pytest.param("the rest", marks=pytest.mark.exhaustive)])
+def test_the_kernels_of_avx_vnni_pass_the_same_tests(part: str) -> None:
     """It is AVX2 but for the dot product of bytes, which every product has."""
-    result = on_target("x86_64,alderlake", *SAME_TESTS[: -len(FILES)], *files)
+    result = on_target("x86_64,alderlake", *PARTS[part])
     assert result.returncode == 0, result.stdout[-3000:]
 
 
@@ -66,7 +68,8 @@ def test_trainings_kernels_of_other_cpus_pass_the_same_tests() -> None:
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the targets are x86")
 # the C of both is the same but for the vectors' width and the instructions that simd.h wraps
 @pytest.mark.parametrize("target", ["native", pytest.param("haswell", marks=pytest.mark.exhaustive)])
-def test_no_kernel_does_what_c_leaves_undefined(target: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", [*PARTS, "training"])
+def test_no_kernel_does_what_c_leaves_undefined(target: str, part: str, tmp_path: Path) -> None:
     """The same tests with clang's sanitizers, array bounds among them; what they object to becomes an illegal instruction."""
     compiler = tmp_path / "clang-sanitizing"
     # "function" would put a word before the entry, which tinygrad takes to be where the code begins
@@ -75,9 +78,10 @@ def test_no_kernel_does_what_c_leaves_undefined(target: str, tmp_path: Path) -> 
     compiler.chmod(0o755)
     # code that tinygrad generates is not held to it
     only_ours = ["-k", "not twin and not turned_and_stored and not attends_as_it_does_alone and not plain_set"]
-    for tests in ([*SAME_TESTS, *only_ours], TRAINING):
-        result = on_target(f"x86_64,{target}", *tests, CC=str(compiler), XDG_CACHE_HOME=str(tmp_path))
-        assert result.returncode == 0, result.stdout[-3000:]
+    # in a cache of their own: tinygrad's key is the target, so that what was compiled without them would be run
+    tests = TRAINING if part == "training" else [*PARTS[part], *only_ours]
+    result = on_target(f"x86_64,{target}", *tests, CC=str(compiler), CACHEDB=str(tmp_path / "kernels.db"))
+    assert result.returncode == 0, result.stdout[-3000:]
 
 
 @pytest.mark.slow

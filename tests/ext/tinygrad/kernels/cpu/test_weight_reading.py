@@ -19,7 +19,10 @@ from tests.reference import oracles
 SIZES = 75, 256  # rows that fill no tile, and no even number of groups
 
 
-@pytest.mark.parametrize("type", TYPES)
+# one of floats, one of integers, one of 256 columns a block: the others are make test's
+@pytest.mark.parametrize(
+    "type", [type if type in ("F16", "Q4_1", "Q6_K") else pytest.param(type, marks=pytest.mark.slow) for type in TYPES]
+)
 def test_a_token_s_products_are_to_the_bit_the_same_without_prefetches(type: str) -> None:
     rng, kernels = np.random.default_rng(0), (CPUKernels(), CPUKernels())
     packed = [kernels[0].pack(oracles.random_matrix(rng, type, *SIZES), "CPU") for _ in range(2)]

@@ -48,7 +48,7 @@ class GPU:
         return not few(T) and self.kernels.tuning.has_matrix and "F32" not in types
 
 
-@pytest.fixture(params=[CARD] if CARD else [pytest.param("CL", marks=pytest.mark.costly), "CUDA"])
+@pytest.fixture(params=[CARD] if CARD else [pytest.param("CL", marks=[pytest.mark.costly, pytest.mark.slow]), "CUDA"])
 def gpu(request: pytest.FixtureRequest) -> GPU:
     if CARD:
         describe_device(CARD)

@@ -105,6 +105,7 @@ def products(kernels: GPUKernels, rng: np.random.Generator) -> list[OneTokenProd
     ]
 
 
+@pytest.mark.slow
 def test_a_tuned_set_computes_what_it_computed_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuner, "REPLAYS", 1)
     monkeypatch.setattr("ext.tinygrad.kernels.gpu.product_tuning.candidates", lambda *rest: candidates(*rest)[-2:])  # far from the default
