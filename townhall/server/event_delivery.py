@@ -37,12 +37,12 @@ class EventDelivery:
         try:
             yield
         finally:
-            self._keeper = None
             self.deliver()
+            self._keeper = None
 
     def deliver(self) -> None:
-        """Hand over what is kept, in its order: before a pass, which takes its time."""
-        if self._kept:
+        """Hand over what this thread keeps, in its order: before a pass, which takes its time, and before other word."""
+        if threading.get_ident() == self._keeper and self._kept:
             kept, self._kept = self._kept, {}
             for loop, events in kept.items():
                 _call(loop, _put, events)

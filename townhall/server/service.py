@@ -284,11 +284,15 @@ class Service:
         """
         emit, deadline = self.scheduler.delivery.emitter(events), arrived + self.options.limits.request
 
+        def at_end() -> None:
+            self.scheduler.delivery.deliver()  # the last event comes before the word that it was the last
+            over()
+
         def local(emit: Callable[[Event], None]) -> Job:
-            return Job(planned.runs, emit, self.answers.remember, lane, deadline, arrived, over=over)
+            return Job(planned.runs, emit, self.answers.remember, lane, deadline, arrived, over=at_end)
 
         if planned.elsewhere and self.remote:
-            job = RemoteJob(planned.runs, planned.elsewhere, emit, local, self.scheduler.submit, deadline, arrived, over)
+            job = RemoteJob(planned.runs, planned.elsewhere, emit, local, self.scheduler.submit, deadline, arrived, at_end)
             return self.remote.submit(job)
         self.scheduler.submit(own := local(emit))
         return own

@@ -87,3 +87,20 @@ def test_a_loop_that_has_ended_is_no_error() -> None:
     emits[0]("too late")
     with delivery.keeping():
         emits[0]("too late as well")
+
+
+def test_only_the_thread_that_keeps_hands_over() -> None:
+    async def test() -> None:
+        delivery, queue = EventDelivery(), asyncio.Queue[Any]()
+        emit, loop = delivery.emitter(queue), asyncio.get_running_loop()
+        with delivery.keeping():
+            emit("kept")
+            await loop.run_in_executor(None, delivery.deliver)
+            await asyncio.sleep(0)
+            assert queue.empty()
+            delivery.deliver()
+            loop.call_soon_threadsafe(queue.put_nowait, "over")
+        await asyncio.sleep(0)
+        assert drained(queue) == ["kept", "over"]
+
+    in_a_loop(test)
