@@ -243,7 +243,7 @@ class Ranges(http.server.BaseHTTPRequestHandler):
 def server() -> Iterator[str]:
     Ranges.asked = []
     httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Ranges)
-    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True).start()
     yield f"http://127.0.0.1:{httpd.server_address[1]}"
     httpd.shutdown()
     httpd.server_close()
