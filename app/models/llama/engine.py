@@ -276,7 +276,9 @@ class Generation(Iterator[int]):
         if self.tokens == 0:
             self._prefill()
         started = time.perf_counter()
-        if self._speculation and (wanted := self.upcoming) and len(wanted.tokens) > 1 and not wanted.computed:
+        wanted = self.upcoming if self._speculation else None
+        guessed = wanted is not None and len(wanted.tokens) > 1 and not wanted.computed
+        if wanted is not None and guessed:
             self._engine.ahead([wanted])
         self._engine.advance(self._history[-1], self._cache)
         token = self._forced.pop(0) if self._forced else self._sample()
@@ -284,7 +286,7 @@ class Generation(Iterator[int]):
             if self._engine.shared_seconds:
                 self._speculation.began(len(guesses))
             self._speculation.outcome(guesses[0].token == token)
-        self.shared_seconds = self._engine.shared_seconds
+        self.shared_seconds = 0.0 if guessed else self._engine.shared_seconds  # that pass is in `started` to now
         seconds = time.perf_counter() - started + self.shared_seconds
         if self.tokens == 0:
             self.prefill_seconds += seconds  # the first id ends the prefill: it comes from the prompt's last token

@@ -1,5 +1,6 @@
 """Guesses change no text: the ids of every seed are those of plain decoding, with lookup and with a draft model."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,16 @@ def test_ids_are_those_of_plain_decoding(drafter: str, plain: Llama, guessing: L
         assert generation._cache.tokens == [*prompt, *expected][:-1]
     if drafter != "other":
         assert guessing.speculated.accepted > before
+
+
+def test_a_pass_with_guesses_counts_once(guessing: Llama) -> None:
+    """The seconds that a generation says it took are parts of those that went by."""
+    guessing.speculate(PromptLookup)
+    before, started = guessing.speculated.passes, time.perf_counter()
+    generation = guessing.generate(REPEATS, 100, SamplingParams(temperature=0), stop_ids=NO_STOPS)
+    assert len(list(generation)) == 100
+    assert generation.prefill_seconds + generation.decode_seconds <= time.perf_counter() - started
+    assert guessing.speculated.passes > before
 
 
 @pytest.mark.slow
