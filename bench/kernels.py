@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--arch", default="native", help="compile for another CPU, like haswell")
     parser.add_argument("--megabytes", type=int, default=96, help="weights walked in turn")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--plain-read", action="store_true", help="one token's weights without prefetches (weight_reading.py)")
+    parser.add_argument("--reading", choices=("default", "plain", "far"), default="default", help="of weights by one token")
     parser.add_argument("--only", default="", help="kernels whose label has this")
     options = parser.parse_args()
 
@@ -97,7 +97,7 @@ class Bench:
 
         self.options, self.shape, self.np = options, SHAPES[options.shape], np
         self.kernels = CPUKernels()
-        self.kernels.plain_formats = frozenset({format_of(options.type).name} if options.plain_read else ())
+        self.kernels.readings = {} if options.reading == "default" else {format_of(options.type).name: options.reading}
         if reason := self.kernels.available():
             sys.exit(f"kernels: {reason}")
         lib = Device["CPU"].renderer.compiler.compile(DRIVER)

@@ -42,7 +42,7 @@ class GraphCache:
         if device == "CPU" and model.nbytes >= WORTH_IT and os.environ.get("GRAPH_CACHE", "1") != "0":
             texts = [Path(__file__).with_name(name).read_bytes() for name in SOURCES]
             layouts = [model.tok_embeddings.layout, *(block.layout for block in model.blocks), model.output.layout]
-            measured = sorted(getattr(model.kernels, "plain_formats", ()))  # of the CPU's kernels: changes their code, not their results
+            measured = sorted(getattr(model.kernels, "readings", {}).items())  # of the CPU's kernels: changes their code, not their results
             name = saved_graph.key(model.config, model.kernels.name, measured, layouts, texts, *facts)
             self._path = cache_files.folder("graphs") / f"{name}.graphs"
 

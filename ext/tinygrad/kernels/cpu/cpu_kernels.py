@@ -1,7 +1,7 @@
 """The CPU's kernel set: each operation of the protocol as one C kernel for decode (T = 1), or two for prefill (activations first)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tinygrad import Tensor, UOp, dtypes
 from tinygrad.dtype import DType
@@ -11,7 +11,7 @@ from ext.tinygrad.graph.task_ranges import declare
 from ext.tinygrad.kernels.cpu.cpu_low_rank import by_row, change_macros, change_tensors, element, ranks
 from ext.tinygrad.kernels.cpu.cpu_source import experts_source, launch, matmul_source, missing_instructions, plain_source, streams
 from ext.tinygrad.kernels.cpu.cpu_tasks import MAX_TASKS, even, prepare_tasks, product_reads, product_tasks
-from ext.tinygrad.kernels.cpu.weight_reading import plain_formats
+from ext.tinygrad.kernels.cpu.weight_reading import FAR, PLAIN, faster_readings
 from ext.tinygrad.kernels.low_rank import AdaptedWeight, packed
 from ext.tinygrad.kernels.matrix import QuantMatrix
 from ext.tinygrad.kernels.packed.formats import GROUP, LAYOUT, Format
@@ -37,7 +37,9 @@ class CPUKernels:
     layout = LAYOUT
     changes_alike = True
     changes_by_row = True
-    plain_formats = frozenset[str]()  # formats whose weights one token's products read without prefetches, where `tune` found that faster
+    readings: Mapping[
+        str, str
+    ] = {}  # how one token's products read the weights of a format, where `tune` found a faster way than the default
     _launch = staticmethod(launch)  # OpenCL drivers on the CPU run the same sources, launched otherwise
 
     @staticmethod
@@ -49,8 +51,8 @@ class CPUKernels:
         return PackedMatrix.pack(matrix, device)
 
     def tune(self, products: Sequence[OneTokenProduct], seconds: float | None = None) -> None:
-        """Choose `plain_formats` by what this processor was measured to do; no sum changes with it."""
-        self.plain_formats = plain_formats(self, products, seconds)
+        """Choose `readings` by what this processor was measured to do; no sum changes with it."""
+        self.readings = faster_readings(self, products, seconds)
 
     def row_sizes(self, head_dim: int) -> tuple[int, ...]:
         return () if head_dim % GROUP else ROW_SIZES
@@ -143,7 +145,7 @@ class CPUKernels:
         splits = self._attend_splits(kv_heads)
         apart = splits > 1 and T * kv_heads < TASKS_A_THREAD * thread_count()  # to the last bit the same
         macros |= {"SPLITS": splits, "APART": int(apart), "CHUNK": QUANTISED_CHUNK if cache_k.dtype == QUANTISED else DECODE_CHUNK}
-        macros["FETCH_LEVEL"] = 2 if T == 1 and self.plain_formats else 3
+        macros["FETCH_LEVEL"] = 2 if T == 1 and PLAIN in self.readings.values() else 3
         steps = "decode_blocks.h" if cache_k.dtype == QUANTISED else "decode_floats.h"
         source = plain_source("attend_decode", ["cache.h", "attention.h", "place.h", steps, "splits.h", "attend_decode.c"], macros)
         inputs, variable = [q, cache_k, cache_v, *places], _variable(start_pos)
@@ -313,9 +315,10 @@ class CPUKernels:
             if any(f.element for f in formats):
                 inputs.append(self._prepare(x, norms, shared | {"FLOAT_INPUT": 1}) if norms else x)
         macros = shared | macros | changes | {"OUT_ROWS": weights[0].shape[0], "TASKS": tasks}
-        plain = T == 1 and self.plain_formats.issuperset(form.name for form in formats)
-        macros["PLAIN_READ"] = int(plain)
-        one_stream = T > 1 or plain or any(f.element for f in formats) or bool(macros.get("ONE_STREAM"))
+        ways = {self.readings.get(form.name, "") for form in formats} if T == 1 else set()
+        way = ways.pop() if len(ways) == 1 else ""
+        macros |= {"PLAIN_READ": int(way == PLAIN), "FAR_READ": int(way == FAR)}
+        one_stream = T > 1 or bool(way) or any(f.element for f in formats) or bool(macros.get("ONE_STREAM"))
         pieces, argument = 1 if one_stream else streams(), len(outputs) + len(inputs)
         reads = product_reads(weights, argument, name == "gated", pieces) if T <= ROW_SIZES[-1] else []
         source = declare(reads) + matmul_source(f"{name}.c", name, formats, macros)

@@ -59,12 +59,13 @@ def compiler_tag() -> str:
 
 @cache
 def streams() -> int:
-    """Stretches of an integer weight that a task of one token reads at once unless PLAIN_READ: STREAMS of c/tile.h."""
+    """Stretches of an integer weight that a task of one token reads at once unless PLAIN_READ or FAR_READ: STREAMS of c/tile.h."""
     has = {name for name in ("AVX2", "AVXVNNI", "AVX512VNNI", "AVX512BW") if f"#define __{name}__ 1" in _compiler_macros()}
     return 2 if "AVX2" in has and "AVXVNNI" not in has and not {"AVX512VNNI", "AVX512BW"} <= has else 1
 
 
 AHEAD = 8192  # bytes that weights are prefetched ahead, into the second-level cache
+FAR_AHEAD = 12288  # and into the first-level one, where that is faster
 
 
 @cache
@@ -132,7 +133,9 @@ def _inputs(entry: str, formats: Sequence[Format]) -> dict[str, object]:
     defines: dict[str, object] = {
         "ENTRY": entry,
         "AHEAD": AHEAD,
+        "FAR_AHEAD": FAR_AHEAD,
         "PLAIN_READ": 0,
+        "FAR_READ": 0,
         "INTEGER_INPUT": int(integer),
         "FLOAT_INPUT": int(floating),
         "PREPARED": 0,

@@ -1,13 +1,14 @@
-"""Formats whose weights one token's products read faster without prefetches: PLAIN_READ of c/tile.h.
+"""How one token's products read weights fastest, by format: PLAIN_READ and FAR_READ of c/tile.h, or as they do by default.
 
-Where a processor reads ahead better by itself, and of which formats, cannot be asked of it (docs/notes.md), so it is measured: at the
-first start on a processor, for each format that a model has enough of, with a product of the model's own, over the weights of its layers,
-and kept. Where it cannot be measured, weights are prefetched. No sum changes with it.
+Whether a processor reads ahead better by itself, or brings lines into its first-level cache from far ahead, cannot be asked of it
+(docs/notes.md), so it is measured: at the first start on a processor, for each format that a model has enough of, with a product of the
+model's own, over the weights of its layers, and kept. Where it cannot be measured, the default stays. No sum changes with it.
 """
 
 import hashlib
 import json
 import os
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -30,14 +31,16 @@ from ext.tinygrad.kernels.protocol import OneTokenProduct
 if TYPE_CHECKING:
     from ext.tinygrad.kernels.cpu.cpu_kernels import CPUKernels
 
-SECONDS = 0.1  # that measuring takes at most, all formats together and without compiling
-PAIRS = 4, 20  # of timed runs, at least and at most
+PLAIN, FAR = WAYS = "plain", "far"  # without prefetches; prefetched far ahead, into the first-level cache
+
+SECONDS = 0.15  # that measuring takes at most, all formats together and without compiling
+ROUNDS = 4, 20  # of timed runs, at least and at most
 LEAST_BYTES, MOST_BYTES = 8 << 20, 96 << 20  # of the weights that are timed, and at most of what is read between
-GAIN = 1.03  # without prefetches a format's weights are read this much faster, or with them
+GAIN = 1.03  # weights are read this much faster than by default, or by default
 
 
-def plain_formats(kernels: "CPUKernels", products: Sequence[OneTokenProduct], seconds: float | None = None) -> frozenset[str]:
-    """The names of these formats: what is known of this processor, and what is measured now, in so many seconds at most."""
+def faster_readings(kernels: "CPUKernels", products: Sequence[OneTokenProduct], seconds: float | None = None) -> dict[str, str]:
+    """The ways by format, where one is faster: what is known of this processor, and what is measured now, in so many seconds at most."""
     path = cache_files.folder("tuning") / f"cpu-{_identity()}.json"
     gains = _load(path)
     single = sorted((p for p in products if p.name == "linear"), key=lambda p: sum(w.nbytes for (w,) in p.weights))
@@ -48,39 +51,43 @@ def plain_formats(kernels: "CPUKernels", products: Sequence[OneTokenProduct], se
         share = (SECONDS if seconds is None else min(SECONDS, seconds)) / len(unknown)
         for name, product in unknown.items():
             others = [w for p in products if p is not product for layer in p.weights for w in layer]
-            if (gain := _measured(kernels, product, others, share)) is not None:
-                say(f"one token's products read {name} at {gain:.2f} times the rate without prefetches")
-                gains[name] = round(gain, 3)
+            if (found := _measured(kernels, product, others, share)) is not None:
+                rates = ", ".join(f"{way} at {gain:.2f} times the rate" for way, gain in found.items())
+                say(f"one token's products read {name} {rates}")
+                gains[name] = {way: round(gain, 3) for way, gain in found.items()}
         try:
             with cache_files.written(path) as part:
                 part.write_text(json.dumps(gains))
         except OSError as error:
             say(f"how weights are read is not kept: {error}")
-    return frozenset(name for name, gain in gains.items() if gain > GAIN)
+    best = {name: max(WAYS, key=lambda way: found[way]) for name, found in gains.items()}
+    return {name: way for name, way in best.items() if gains[name][way] > GAIN}
 
 
 def _compile(kernels: "CPUKernels", products: Sequence[OneTokenProduct]) -> None:
-    """Both kernels of each product, side by side: one after the other they take longer than all that is timed."""
+    """All kernels of each product, side by side: one after the other they take longer than all that is timed."""
     inputs = [_inputs(product) for product in products]
 
     def run(*_: Tensor) -> Tensor:
-        made = [_product(kernels, product, way, given) for product, given in zip(products, inputs, strict=True) for way in _ways(product)]
+        made = [
+            _product(kernels, product, way, given) for product, given in zip(products, inputs, strict=True) for way in _readings(product)
+        ]
         return made[0].realize(*made[1:])
 
     _captured(run, inputs[0])
 
 
-def _ways(product: OneTokenProduct) -> tuple[frozenset[str], frozenset[str]]:
-    """The formats to read plainly: that of the product, or none."""
-    return frozenset({product.weights[0][0].format.name}), frozenset()
+def _readings(product: OneTokenProduct) -> list[dict[str, str]]:
+    """What `readings` are for the default, and for each way with the format of the product."""
+    return [{}, *({product.weights[0][0].format.name: way} for way in WAYS)]
 
 
-def _measured(kernels: "CPUKernels", product: OneTokenProduct, others: Sequence[PackedMatrix], seconds: float) -> float | None:
-    """How much faster this product is without prefetches; None where its steps are no native graph."""
-    plain, default = (_steps(kernels, product, way) for way in _ways(product))
-    if plain is None or default is None:
+def _measured(kernels: "CPUKernels", product: OneTokenProduct, others: Sequence[PackedMatrix], seconds: float) -> dict[str, float] | None:
+    """How much faster each way is than the default; None where its steps are no native graph."""
+    steps = [found for reading in _readings(product) if (found := _steps(kernels, product, reading)) is not None]
+    if len(steps) <= len(WAYS):
         return None
-    return _ratio(default, plain, [buffers.view(w.data) for w in _up_to(others, MOST_BYTES)], seconds)
+    return dict(zip(WAYS, _gains(steps, [buffers.view(w.data) for w in _up_to(others, MOST_BYTES)], seconds), strict=True))
 
 
 def _up_to(weights: Sequence[PackedMatrix], most: int) -> Iterator[PackedMatrix]:
@@ -99,15 +106,15 @@ def _inputs(product: OneTokenProduct) -> list[Tensor]:
     return [Tensor.zeros(1, n, device=weight.data.device).contiguous().realize() for n in sizes]
 
 
-def _product(kernels: "CPUKernels", product: OneTokenProduct, plain: frozenset[str], inputs: Sequence[Tensor]) -> Tensor:
+def _product(kernels: "CPUKernels", product: OneTokenProduct, readings: dict[str, str], inputs: Sequence[Tensor]) -> Tensor:
     """The first layer's, of those inputs."""
-    (weight,), before, kernels.plain_formats = product.weights[0], kernels.plain_formats, plain
+    (weight,), before, kernels.readings = product.weights[0], kernels.readings, readings
     try:
         if product.norm:
             return kernels.norm_linear(inputs[0], inputs[0], product.eps, weight)
         return kernels.linear_residual(inputs[0], weight, inputs[1])
     finally:
-        kernels.plain_formats = before
+        kernels.readings = before
 
 
 def _captured(run: Callable[..., object], inputs: Sequence[Tensor]) -> TinyJit:
@@ -117,16 +124,16 @@ def _captured(run: Callable[..., object], inputs: Sequence[Tensor]) -> TinyJit:
     return jit
 
 
-def _steps(kernels: "CPUKernels", product: OneTokenProduct, plain: frozenset[str]) -> Composite | None:
+def _steps(kernels: "CPUKernels", product: OneTokenProduct, readings: dict[str, str]) -> Composite | None:
     """The product layer after layer, as decode steps make it; captured once."""
     weights, inputs = list(_up_to([w for (w,) in product.weights], MOST_BYTES)), _inputs(product)
-    jit = _captured(lambda *given: _product(kernels, product, plain, given).realize(), [*inputs, weights[0].data])
+    jit = _captured(lambda *given: _product(kernels, product, readings, given).realize(), [*inputs, weights[0].data])
     return compose([(jit, [*inputs, w.data]) for w in weights])
 
 
-def _ratio(a: Composite, b: Composite, others: Sequence[np.ndarray], seconds: float) -> float:
-    """What `a` takes by what `b` takes, of one thread's processor time: the median over pairs of runs in turn, before each of
-    which `others` are read, so that no cache has the weights."""
+def _gains(steps: Sequence[Composite], others: Sequence[np.ndarray], seconds: float) -> list[float]:
+    """What the first one takes by what each of the rest takes, of one thread's processor time: medians over rounds of runs in turn,
+    before each of which `others` are read, so that no cache has the weights."""
     alone = Pool(1)
 
     def taken(steps: Composite) -> float:
@@ -137,14 +144,12 @@ def _ratio(a: Composite, b: Composite, others: Sequence[np.ndarray], seconds: fl
         alone.replay(steps.graph.plan.address, 0)
         return time.thread_time() - started
 
-    until, ratios = time.perf_counter() + seconds, list[float]()
-    while len(ratios) < PAIRS[0] or (len(ratios) < PAIRS[1] and time.perf_counter() < until):
-        if len(ratios) % 2:
-            second, first = taken(b), taken(a)
-        else:
-            first, second = taken(a), taken(b)
-        ratios.append(first / second)
-    return sorted(ratios)[len(ratios) // 2]
+    until, rounds = time.perf_counter() + seconds, list[list[float]]()
+    while len(rounds) < ROUNDS[0] or (len(rounds) < ROUNDS[1] and time.perf_counter() < until):
+        order = range(len(steps)) if len(rounds) % 2 else reversed(range(len(steps)))
+        times = {i: taken(steps[i]) for i in order}
+        rounds.append([times[0] / times[i] for i in range(1, len(steps))])
+    return [statistics.median_high(ratios) for ratios in zip(*rounds, strict=True)]
 
 
 def _identity() -> str:
@@ -155,9 +160,10 @@ def _identity() -> str:
     return hashlib.sha256(b"\0".join([facts, *sources])).hexdigest()[:16]
 
 
-def _load(path: Path) -> dict[str, float]:
-    """The gains by format that a file holds; none where it is missing or was written by something else."""
+def _load(path: Path) -> dict[str, dict[str, float]]:
+    """The gains by format and way that a file holds; none where it is missing or was written by something else."""
     try:
-        return {str(name): float(gain) for name, gain in json.loads(path.read_text()).items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+        found = json.loads(path.read_text())
+        return {str(name): {way: float(gains[way]) for way in WAYS} for name, gains in found.items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}

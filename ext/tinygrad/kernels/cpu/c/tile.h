@@ -11,8 +11,9 @@
 
 // A tile of one token may be several groups of rows, as far apart as there are tiles: processors that fetch no more than 11 GB/s along one stream of
 // addresses fetch 18 along several (AMD's Zen 3). A group that is not there is the first one again, and its results are not stored.
-// PLAIN_READ: one stream, and no prefetches, for processors that read ahead faster by themselves (weight_reading.py).
-#if defined(DOT_TOKENS) && !PLAIN_READ && TOKENS == 1 && defined(FLOAT_INPUT) && !FLOAT_INPUT && !PREPARED && !ONE_STREAM
+// PLAIN_READ: one stream, and no prefetches, for processors that read ahead faster by themselves. FAR_READ: one stream, prefetched far ahead into the
+// first-level cache, for those that bring many lines there at a time, as AMD's Zen 5 does (weight_reading.py).
+#if defined(DOT_TOKENS) && !PLAIN_READ && !FAR_READ && TOKENS == 1 && defined(FLOAT_INPUT) && !FLOAT_INPUT && !PREPARED && !ONE_STREAM
 #define STREAMS 2
 #else
 #define STREAMS 1
@@ -24,6 +25,8 @@
 // what decode reads next: several streams have the hardware's prefetching, and what comes from here only brings it into the first-level cache
 #if PLAIN_READ
 #define PREFETCH_WEIGHTS(p, at)
+#elif FAR_READ
+#define PREFETCH_WEIGHTS(p, at) __builtin_prefetch((p) + FAR_AHEAD + (at), 0, 3)
 #elif STREAMS == 1
 #define PREFETCH_WEIGHTS(p, at) PREFETCH((p) + AHEAD + (at))
 #else
