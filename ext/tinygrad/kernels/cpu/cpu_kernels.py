@@ -25,6 +25,7 @@ QUANTISED_CHUNK = 64  # and of one over 8-bit blocks, whose scales and weights a
 PREFILL_CHUNK = 32
 PREFILL_ROWS = 48  # query rows (tokens x heads of a group) of an attention task: three AVX-512 vectors or six AVX2 ones
 ROW_SIZES = (2, 4, 6, 8, 12, 16)  # rows of a pass over several conversations; no more than MOST_ROWS of c/tile.h
+MOST_SPANS = 8  # of a prefill pass; the bytes of 14 spans are those of some number of tokens that are no multiple of one (_tokens)
 GROUP_SIZES = (16, 4, 1)  # pairs of an expert multiplied at once: no more than MOST_ROWS of c/tile.h, so that each is summed as one alone
 ATTEND_TASKS = 12  # tasks of decode attention at least; a long cache is split between the tasks of a kv head
 TASKS_A_THREAD = 4  # kv heads of all tokens for each thread that are tasks enough: each puts its splits together itself
@@ -40,6 +41,7 @@ class CPUKernels:
     readings: Mapping[
         str, str
     ] = {}  # how one token's products read the weights of a format, where `tune` found a faster way than the default
+    span_tokens = 128  # of a prefill pass that are multiplied at once: the sums of more would leave the L1 cache
     _launch = staticmethod(launch)  # OpenCL drivers on the CPU run the same sources, launched otherwise
 
     @staticmethod
@@ -107,8 +109,7 @@ class CPUKernels:
             out = self._launch(source, "heads", tasks, [q, cache_k, cache_v], inputs, _variable(start_pos))
         else:
             macros["PROJECT(part, tile, rows, acc)"] = _project([packed(w).format for w in weights])
-            tasks = product_tasks(T, weights)
-            out = self._matmul("qkv", x, norm, eps, weights, tasks, macros, [q, cache_k, cache_v], [rope, *bias], start_pos)
+            out = self._matmul("qkv", x, norm, eps, weights, macros, [q, cache_k, cache_v], [rope, *bias], start_pos)
         return out[0], out[1], out[2]
 
     def attend(
@@ -136,9 +137,9 @@ class CPUKernels:
             **_capped(attention.softcap),
         }
         if T > 1 and not places:
-            out, integers = _for_product(T, heads * head_dim, then if head_dim % 32 == 0 else None, q.device)
+            out, integers = self._for_product(T, heads * head_dim, then if head_dim % 32 == 0 else None, q.device)
             block = min(T, max(1, PREFILL_ROWS // (heads // kv_heads)))
-            macros |= {"BLOCK": block, "CHUNK": PREFILL_CHUNK, "INTEGER_OUT": int(integers)}
+            macros |= {"BLOCK": block, "CHUNK": PREFILL_CHUNK, "INTEGER_OUT": int(integers), "SPAN_TOKENS": T // self._spans(T)}
             source = plain_source("attend_prefill", ["cache.h", "activations.h", "attention.h", "attend_prefill.c"], macros)
             return self._launch(source, "attend_prefill", kv_heads * -(-T // block), [out], [q, cache_k, cache_v], start_pos)[0]
         out = Tensor.empty(T, heads * head_dim, dtype=dtypes.float32, device=q.device)
@@ -176,7 +177,7 @@ class CPUKernels:
             out = Tensor.empty(T, weight.shape[0], dtype=dtypes.float32, device=x.device)
         macros = {"RESIDUAL": 1, "BIAS": int(bias is not None), **_scaled(scale), **_capped(0.0)}
         more = [residual] if bias is None else [residual, bias]
-        return self._matmul("linear", x, None, 0.0, [weight], product_tasks(T, [weight]), macros, [out], more)[0]
+        return self._matmul("linear", x, None, 0.0, [weight], macros, [out], more)[0]
 
     def norm_gated(
         self,
@@ -190,18 +191,18 @@ class CPUKernels:
         then: PackedMatrix | None = None,
     ) -> Tensor:
         T = x.shape[0]
-        out, integers = _for_product(T, w_gate.shape[0], then, x.device)
+        out, integers = self._for_product(T, w_gate.shape[0], then, x.device)
         weights, more = [w_gate, w_up], [] if bias is None else [bias]
         macros: dict[str, object] = {"ACTIVATION": activation, "BIAS": len(more), "INTEGER_OUT": int(integers)}
-        return self._matmul("gated", x, norm, eps, weights, product_tasks(T, weights), macros, [out], more)[0]
+        return self._matmul("gated", x, norm, eps, weights, macros, [out], more)[0]
 
     def norm_linear(
         self, x: Tensor, norm: Tensor | None, eps: float, weight: PackedMatrix, scale: float = 1.0, softcap: float = 0.0
     ) -> Tensor:
-        T = _tokens(x, weight)
+        T = self._tokens(x, weight)
         out = Tensor.empty(T, weight.shape[0], dtype=dtypes.float32, device=x.device)
         macros = {"RESIDUAL": 0, "BIAS": 0, **_scaled(scale), **_capped(softcap)}
-        return self._matmul("linear", x, norm, eps, [weight], product_tasks(T, [weight]), macros, [out])[0]
+        return self._matmul("linear", x, norm, eps, [weight], macros, [out])[0]
 
     def experts_residual(
         self,
@@ -293,18 +294,19 @@ class CPUKernels:
         norm: Tensor | None,
         eps: float,
         weights: Sequence[PackedMatrix],
-        tasks: int,
         macros: dict[str, object],
         outputs: Sequence[Tensor],
         more: Sequence[Tensor] = (),
         start_pos: Position | None = None,
     ) -> list[Tensor]:
         """Kernel <name>.c over x (T, cols), or its blocks of integers, and weights with as many columns."""
-        T, cols = _tokens(x, weights[0]), weights[0].shape[1]
-        shared: dict[str, object] = {"TOKENS": T, "COLS": cols, "NORM": int(norm is not None), "EPS": float(eps)}
+        T, cols = self._tokens(x, weights[0]), weights[0].shape[1]
+        adapted = any(ranks(weights))
+        spans = 1 if adapted or _places(start_pos) else self._spans(T)
+        shared: dict[str, object] = {"TOKENS": T // spans, "SPANS": spans, "COLS": cols, "NORM": int(norm is not None), "EPS": float(eps)}
         formats = [packed(w).format for w in weights]
         norms = [] if norm is None else [norm]
-        narrowed = self._narrow(x, norms, weights, shared) if T > 1 and any(ranks(weights)) else None
+        narrowed = self._narrow(x, norms, weights, shared) if T > 1 and adapted else None
         changes = change_macros(weights, T)
         if T == 1:
             inputs = [x, *norms]
@@ -314,6 +316,7 @@ class CPUKernels:
                 inputs.append(x if x.dtype == dtypes.uint8 else self._prepare(x, norms, shared | {"FLOAT_INPUT": 0}))
             if any(f.element for f in formats):
                 inputs.append(self._prepare(x, norms, shared | {"FLOAT_INPUT": 1}) if norms else x)
+        tasks = product_tasks(T // spans, weights)
         macros = shared | macros | changes | {"OUT_ROWS": weights[0].shape[0], "TASKS": tasks}
         ways = {self.readings.get(form.name, "") for form in formats} if T == 1 else set()
         way = ways.pop() if len(ways) == 1 else ""
@@ -321,9 +324,11 @@ class CPUKernels:
         one_stream = T > 1 or bool(way) or any(f.element for f in formats) or bool(macros.get("ONE_STREAM"))
         pieces, argument = 1 if one_stream else streams(), len(outputs) + len(inputs)
         reads = product_reads(weights, argument, name == "gated", pieces) if T <= ROW_SIZES[-1] else []
-        source = declare(reads) + matmul_source(f"{name}.c", name, formats, macros)
+        source = matmul_source(f"{name}.c", name, formats, macros)
+        if spans == 1:  # tasks in a row may be of two spans
+            source = declare(reads) + source
         inputs += [*(packed(w).data for w in weights), *more, *change_tensors(weights, narrowed), *_places(start_pos)]
-        return self._launch(source, name, tasks, outputs, inputs, _variable(start_pos))
+        return self._launch(source, name, spans * tasks, outputs, inputs, _variable(start_pos))
 
     def _narrow(self, x: Tensor, norms: Sequence[Tensor], weights: Sequence[PackedMatrix], macros: dict[str, object]) -> Tensor:
         """A x of the changes of these weights, float32 (T, ranks together)."""
@@ -341,10 +346,31 @@ class CPUKernels:
         """Activations of a prefill: int8 blocks (see c/activations.h), or normed float32 rows."""
         T, cols = x.shape
         tasks = prepare_tasks(T)
-        size = T * cols * 4 if macros["FLOAT_INPUT"] else activation_bytes(T, cols)
+        spans = self._spans(T) if macros["SPANS"] != 1 else 1
+        size = T * cols * 4 if macros["FLOAT_INPUT"] else spans * activation_bytes(T // spans, cols)
         source = plain_source("prepare", ["activations.h", "prepare.c"], macros | {"TASKS": tasks})
         out = Tensor.empty(size, dtype=dtypes.uint8, device=x.device)
         return self._launch(source, "prepare", tasks, [out], [x, *norms])[0]
+
+    def _spans(self, T: int) -> int:
+        """Spans of tokens that a prefill pass is cut into, each with tasks and blocks of activations of its own."""
+        return T // self.span_tokens if T % self.span_tokens == 0 and T <= MOST_SPANS * self.span_tokens else 1
+
+    def _for_product(self, T: int, cols: int, then: PackedMatrix | None, device: str) -> tuple[Tensor, bool]:
+        """Where to leave what a product with `then` reads, and whether as blocks of integers (c/activations.h): of several tokens, since
+        of one each task quantises the row itself; not for a weight that adapters change, which reads floats as well."""
+        integers = T > 1 and cols % 32 == 0 and isinstance(then, PackedMatrix) and bool(then.format.bits)
+        spans = self._spans(T)
+        shape, dtype = ((spans * activation_bytes(T // spans, cols),), dtypes.uint8) if integers else ((T, cols), dtypes.float32)
+        return Tensor.empty(*shape, dtype=dtype, device=device), integers
+
+    def _tokens(self, x: Tensor, weight: PackedMatrix) -> int:
+        """How many tokens x has: rows, or blocks of integers that _for_product gave room for."""
+        n = int(x.shape[0])
+        if x.dtype != dtypes.uint8:
+            return n
+        spans, rest = divmod(n, activation_bytes(self.span_tokens, weight.shape[1]))
+        return spans * self.span_tokens if rest == 0 and spans <= MOST_SPANS else (n // (weight.shape[1] // 32) - LINE_BYTES) // TOKEN_BYTES
 
 
 TOKEN_BYTES, LINE_BYTES = 52, 64  # of a block of activations as integers: each token's, and, of several tokens, one cache line more
@@ -353,20 +379,6 @@ TOKEN_BYTES, LINE_BYTES = 52, 64  # of a block of activations as integers: each 
 def activation_bytes(T: int, cols: int) -> int:
     """Of T tokens as integers: ACT_BLOCK of c/activations.h."""
     return cols // 32 * (TOKEN_BYTES * T + LINE_BYTES * (T > 1))
-
-
-def _for_product(T: int, cols: int, then: PackedMatrix | None, device: str) -> tuple[Tensor, bool]:
-    """Where to leave what a product with `then` reads, and whether as blocks of integers (c/activations.h): of several tokens, since of one
-    each task quantises the row itself; not for a weight that adapters change, which reads floats as well."""
-    integers = T > 1 and cols % 32 == 0 and isinstance(then, PackedMatrix) and bool(then.format.bits)
-    shape, dtype = ((activation_bytes(T, cols),), dtypes.uint8) if integers else ((T, cols), dtypes.float32)
-    return Tensor.empty(*shape, dtype=dtype, device=device), integers
-
-
-def _tokens(x: Tensor, weight: PackedMatrix) -> int:
-    """How many tokens x has: rows, or blocks of integers that _for_product gave room for."""
-    n = int(x.shape[0])
-    return n if x.dtype != dtypes.uint8 else (n // (weight.shape[1] // 32) - LINE_BYTES) // TOKEN_BYTES
 
 
 def _place_bytes(cols: int, floating: bool) -> int:

@@ -61,7 +61,8 @@ class CPUDriverKernels(CPUKernels):
     """Tasks become work-groups of one item each."""
 
     name = "opencl-cpu"
-    chunks = (256, 128, 32)  # tokens that a prefill pass takes: between two kernels PoCL's threads stand still for 2 to 7 µs
+    chunks = (512, 256, 128, 32)  # tokens that a prefill pass takes: at the start of a kernel PoCL's threads are woken, 10 µs apart
+    span_tokens = 256  # a task of half as many is too short for PoCL
     pass_tokens = 5.0  # what a pass costs beside its tokens, in tokens: 8, 32 and 128 take 4.7, 13.2 and 51.6 ms of processor time
     changes_by_row = False  # OpenCL does not hand out addresses of buffers
 

@@ -103,7 +103,7 @@ def test_however_a_prompt_is_cut_its_entries_are_the_same_to_the_last_bit(device
 LARGE_PASSES = {
     # whole; 40 and then 559; from 330 on too few rows are left for a padded pass of 512; shorter ones only
     "gpu": ([(), (40,), (330,), (128, 256, 384, 512)], [512, 128] + [32, 32, 512, 32, 32] + [512, 128, 128, 32] + [128] * 5),
-    "fused": ([(), (40,), (128, 256, 384, 512)], [256, 256, 32, 32, 32] + [32, 32, 256, 256, 32, 32] + [128] * 4 + [32] * 3),
+    "fused": ([(), (40,), (128, 256, 384, 512)], [512, 32, 32, 32] + [32, 32, 512, 32, 32] + [128] * 4 + [32] * 3),
 }
 
 
@@ -198,10 +198,11 @@ def test_a_kernel_set_has_the_chunks_that_it_names_as_far_as_a_cache_holds_them(
 
 def test_an_opencl_driver_for_the_cpu_has_large_passes_and_says_what_one_costs() -> None:
     kernels = CPUDriverKernels()
-    assert (chunks := chunks_of(kernels, 1000)) == (256, *CHUNKS)
-    assert pieces_of(kernels, chunks, []) == (256, *CHUNKS, PIECE)
+    assert (chunks := chunks_of(kernels, 1000)) == (512, 256, *CHUNKS)
+    assert pieces_of(kernels, chunks, []) == (512, 256, *CHUNKS, PIECE)
     assert chunk_for(130, 0.0, chunks, 1000, overhead=pass_tokens_of(kernels)) == 128  # and 32 more: not half a pass of 256
     assert chunk_for(255, 0.0, chunks, 1000, overhead=pass_tokens_of(kernels)) == 256
+    assert chunk_for(400, 0.0, chunks, 1000, overhead=pass_tokens_of(kernels)) == 256  # and 128 and 32 more
 
 
 def test_a_slow_model_reads_in_shorter_passes_until_it_is_fast_again(tiny_llama: Load, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,10 +88,11 @@ void ENTRY(OUT* restrict out, const f32* restrict q, const CACHE* restrict k, co
       const int at = first + j < n_blocks ? first + j : n_blocks - 1, r = at / (HEAD_DIM / 32), d = at % (HEAD_DIM / 32) * 32;
       const f32 share = 1.0f / ((const f32*)total)[r];
       for (int i = 0; i < 32; i++) heads[j][i] = ((const f32*)sum[d + i])[r] * share;
-      values[j] = heads[j], t[j] = t0 + r / HEADS;
-      to[j] = out + ((kv * HEADS + r % HEADS) * HEAD_DIM + d) / 32 * ACT_BLOCK(TOKENS);
+      const long token = t0 + r / HEADS, columns = KV_HEADS * HEADS * HEAD_DIM;
+      values[j] = heads[j], t[j] = token % SPAN_TOKENS;
+      to[j] = out + (token / SPAN_TOKENS * columns + (kv * HEADS + r % HEADS) * HEAD_DIM + d) / 32 * ACT_BLOCK(SPAN_TOKENS);
     }
-    quantize_blocks(values, to, TOKENS, t);
+    quantize_blocks(values, to, SPAN_TOKENS, t);
   }
 #else
   for (int r = 0; r < tokens * HEADS; r++) {

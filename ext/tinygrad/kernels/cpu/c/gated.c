@@ -13,6 +13,7 @@ void ENTRY(OUT* restrict out, INPUTS, const u8* restrict gate, const u8* restric
   PREPARE
   NARROW_0
   NARROW_1
+  out += INTEGER_OUT ? SPAN_START / TOKENS * (OUT_ROWS / 32 * ACT_BLOCK(TOKENS)) : SPAN_START * OUT_ROWS;
 #if INTEGER_OUT
   f32 block[TOKENS][32];
 #endif

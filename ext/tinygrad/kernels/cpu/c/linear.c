@@ -11,6 +11,10 @@ void ENTRY(f32* restrict out, INPUTS, const u8* restrict w,
            CHANGES long core_id) {
   PREPARE
   NARROW_0
+  out += SPAN_START * OUT_ROWS;
+#if RESIDUAL
+  residual += SPAN_START * OUT_ROWS;
+#endif
   for (long tile = FIRST_TILE(core_id, TILES(OUT_ROWS), GROUP_TILES); tile < END_TILE(core_id, TILES(OUT_ROWS), GROUP_TILES); tile++) {
     vf acc[TOKENS * VECTORS];
     TILE_0(w, tile, OUT_ROWS, INPUT_0, acc);

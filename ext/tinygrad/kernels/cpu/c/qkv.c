@@ -11,6 +11,9 @@ void ENTRY(f32* restrict q, CACHE* restrict cache_k, CACHE* restrict cache_v, IN
            CHANGES PLACE, long core_id) {
   PREPARE
   NARROW_PARTS
+#if SPANS > 1
+  q += SPAN_START * Q_HEADS * HEAD_DIM, start_pos += SPAN_START;
+#endif
   const long q_tiles = TILES(Q_HEADS * HEAD_DIM), kv_tiles = TILES(KV_HEADS * HEAD_DIM), tiles = q_tiles + 2 * kv_tiles;
 #if QUANTISED
   f32 blocks[TOKENS][STREAMS][CACHE_BLOCK];
