@@ -9,15 +9,13 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from townhall.language_model import Cache, LanguageModel, TokenStream
 
-CHUNK = 128  # tokens: the engine's largest pass
-
 
 def read(llama: LanguageModel, ids: Sequence[int], cache: Any) -> Generator[None, None, None]:
     """Prefill all of `ids` but the last, which the first step of decoding takes; yields after each pass."""
     done = cached_prefix(cache, ids)
     while done < len(ids) - 1:
         left = len(ids) - 1 - done
-        done += min(CHUNK, llama.pass_tokens(left, cache))
+        done += llama.pass_tokens(left, cache)
         llama.prefill(list(ids[:done]), cache)
         yield
 

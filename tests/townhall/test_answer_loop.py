@@ -26,8 +26,9 @@ class Words:
         return 0
 
 
-def loop_over(sink, prompt=tuple(range(300))):
+def loop_over(sink, prompt=tuple(range(300)), sizes=(128, 32)):
     llama = FakeLlama([[" a", " b", " c", " d", " e"]], max_context=1024)
+    llama.prefill_sizes = sizes
     cache = llama.new_cache()
     return AnswerLoop(llama, prompt, cache, lambda: llama.generate(list(prompt), 10, cache=cache), sink), cache
 
@@ -37,6 +38,11 @@ def test_a_prompt_is_read_in_steps_and_then_each_token_is_one():
     steps = list(loop)
     assert steps[:3] == [None] * 3 and steps[3:] == [1, 2, 3, 4, 5, 0]  # 299 tokens in passes of 128
     assert (loop.finish, loop.tokens, sink.flushed, loop.cached) == ("stop", 5, True, 0)
+
+
+def test_a_step_reads_as_much_as_the_models_largest_pass():
+    loop, _ = loop_over(Words(), tuple(range(1001)), sizes=(512, 128, 32))
+    assert list(loop)[:3] == [None, None, 1]  # 1,000 tokens in two passes, as a GPU has them
 
 
 def test_it_ends_where_the_sink_has_stopped():
