@@ -13,15 +13,15 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
-
-from bench.served import Served, at, chunks, named_server, townhall
+from app.models.llama.checkpoint import open_checkpoint
+from bench.recorded_stream import Recording, record
+from bench.served import Served, at, named_server, townhall
 from ext.tinygrad.graph.pool import thread_count
 from townhall.cli.chat_options import ChatOptions
 
@@ -38,45 +38,52 @@ class StreamTimes:
 
     asked: float
     pieces: list[float] = field(default_factory=list)
-    held: list[int] = field(default_factory=list)  # tokens of each piece, where they were asked for: white space waits for what follows it
+    held: list[int] = field(default_factory=list)  # tokens of each piece
     tokens: int = 0
 
     @property
     def gaps(self) -> list[float]:
-        return [later - earlier for earlier, later in zip(self.pieces, self.pieces[1:], strict=False)]
+        """Seconds from each token to the next; of a piece of several tokens each has its share."""
+        waits = zip(self.pieces, self.pieces[1:], self.held[1:], strict=False)
+        return [(later - earlier) / held for earlier, later, held in waits for _ in range(held)]
 
 
-async def stream(client: httpx.AsyncClient, served: Served, prompt: str, tokens: int, seed: int, each: bool = False) -> StreamTimes:
-    """One reply; its tokens are counted by the server where it tells, else by pieces; with `each`, those of each piece are, too."""
-    times = StreamTimes(time.perf_counter())
-    body = {"messages": [{"role": "user", "content": prompt}], "max_tokens": tokens, "seed": seed, "temperature": 0.8, "logprobs": each}
-    async for chunk in chunks(client, served, body):
-        if chunk["choices"] and chunk["choices"][0]["delta"].get("content"):
-            times.pieces.append(time.perf_counter())
-            times.held.append(len((chunk["choices"][0].get("logprobs") or {}).get("content") or ()) or 1)
+def times_of(recording: Recording, count: Callable[[str], int]) -> StreamTimes:
+    """`count` says how many tokens a text has: a piece may be several, for white space waits for what follows it. Those of the reply are
+    counted by the server where it tells, else by pieces."""
+    times = StreamTimes(recording.asked)
+    for arrived, chunk in recording.chunks():
+        if text := chunk["choices"] and chunk["choices"][0]["delta"].get("content"):
+            times.pieces.append(arrived)
+            times.held.append(max(1, count(text)))
         times.tokens = (chunk.get("usage") or {}).get("completion_tokens", times.tokens)
     times.tokens = times.tokens or len(times.pieces)
     return times
 
 
-async def side_by_side(served: Served, clients: int, seed: int) -> tuple[float, list[float]]:
+def reply(served: Served, prompt: str, tokens: int, seed: int) -> Coroutine[Any, Any, Recording]:
+    """One reply as it comes."""
+    return record(served, {"messages": [{"role": "user", "content": prompt}], "max_tokens": tokens, "seed": seed, "temperature": 0.8})
+
+
+async def side_by_side(served: Served, clients: int, seed: int, count: Callable[[str], int]) -> tuple[float, list[float]]:
     """(tokens per second of all together, seconds between tokens)."""
-    async with httpx.AsyncClient(timeout=600, limits=httpx.Limits(max_connections=clients)) as client:
-        started = time.perf_counter()
-        prompts = [f"{seed} {n}. {PROMPT}" for n in range(clients)]
-        replies = await asyncio.gather(*(stream(client, served, prompt, REPLY, n) for n, prompt in enumerate(prompts)))
-        return sum(one.tokens for one in replies) / (time.perf_counter() - started), [gap for one in replies for gap in one.gaps]
+    started = time.perf_counter()
+    prompts = [f"{seed} {n}. {PROMPT}" for n in range(clients)]
+    recordings = await asyncio.gather(*(reply(served, prompt, REPLY, n) for n, prompt in enumerate(prompts)))
+    seconds, replies = time.perf_counter() - started, [times_of(one, count) for one in recordings]
+    return sum(one.tokens for one in replies) / seconds, [gap for one in replies for gap in one.gaps]
 
 
-async def beside_a_long_prompt(served: Served, seed: int) -> float:
+async def beside_a_long_prompt(served: Served, seed: int, count: Callable[[str], int]) -> float:
     """The longest time that a token of three replies took, from the long prompt's arrival to its first token."""
-    async with httpx.AsyncClient(timeout=600) as client:
-        prompts = [f"{seed} {n}. {PROMPT}" for n in range(3)]
-        others = [asyncio.create_task(stream(client, served, prompt, LONG_REPLY, n, True)) for n, prompt in enumerate(prompts)]
-        await asyncio.sleep(1)
-        long = await stream(client, served, f"{seed} " + "storm and ship " * (LONG_PROMPT // 3), 2, 0)
-        replies = await asyncio.gather(*others)
-    first = long.pieces[0] if long.pieces else time.perf_counter()
+    prompts = [f"{seed} {n}. {PROMPT}" for n in range(3)]
+    others = [asyncio.create_task(reply(served, prompt, LONG_REPLY, n)) for n, prompt in enumerate(prompts)]
+    await asyncio.sleep(1)
+    recorded = await reply(served, f"{seed} " + "storm and ship " * (LONG_PROMPT // 3), 2, 0)
+    ended = time.perf_counter()
+    long, replies = times_of(recorded, count), [times_of(one, count) for one in await asyncio.gather(*others)]
+    first = long.pieces[0] if long.pieces else ended
     spans = [span for one in replies for span in zip(one.pieces, one.pieces[1:], one.held[1:], strict=False)]
     return max(((b - a) / held for a, b, held in spans if b > long.asked and a < first), default=0.0)
 
@@ -148,6 +155,11 @@ def main() -> None:
     options = parser.parse_args()
     model, most = ChatOptions(model=options.model).model_path().absolute(), max(options.clients)
     threads: int = options.threads or thread_count()
+    tokenizer = open_checkpoint(model).tokenizer()
+
+    def count(text: str) -> int:
+        return len(tokenizer.encode(text, bos=False, special=False))
+
     against = options.against.absolute() if options.against else None
     ends, done = time.monotonic() + 60 * options.minutes, 0
     with ExitStack() as stack:
@@ -161,7 +173,7 @@ def main() -> None:
         bare: dict[int, list[float]] = {n: [] for n in options.clients} if bench and bench.exists() and not options.only_long else {}
         measure: Callable[..., Any] = asyncio.run
         for served in subjects.values():
-            measure(side_by_side(served, 1, -1))
+            measure(side_by_side(served, 1, -1, count))
         for seed in range(options.rounds):
             if done and time.monotonic() > ends:
                 break
@@ -169,9 +181,9 @@ def main() -> None:
             for name, served in subjects.items():
                 if not options.only_long:
                     for clients in options.clients:
-                        found[name].rounds[clients].append(measure(side_by_side(served, clients, seed)))
+                        found[name].rounds[clients].append(measure(side_by_side(served, clients, seed, count)))
                 if not options.no_long:
-                    found[name].long.append(measure(beside_a_long_prompt(served, seed)))
+                    found[name].long.append(measure(beside_a_long_prompt(served, seed, count)))
             if bare and bench:
                 for clients, rate in batched(bench, model, options.clients, threads).items():
                     bare[clients].append(rate)
