@@ -38,9 +38,8 @@ class CPUKernels:
     layout = LAYOUT
     changes_alike = True
     changes_by_row = True
-    readings: Mapping[
-        str, str
-    ] = {}  # how one token's products read the weights of a format, where `tune` found a faster way than the default
+    # how one token's products read the weights of a format, where `tune` found a faster way than the default
+    readings: Mapping[str, str] = {}
     span_tokens = 128  # of a prefill pass that are multiplied at once: the sums of more would leave the L1 cache
     _launch = staticmethod(launch)  # OpenCL drivers on the CPU run the same sources, launched otherwise
 
