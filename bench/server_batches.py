@@ -172,7 +172,7 @@ def main() -> None:
         found = {name: ServerFigures({n: [] for n in options.clients}) for name in subjects}
         bare: dict[int, list[float]] = {n: [] for n in options.clients} if bench and bench.exists() and not options.only_long else {}
         measure: Callable[..., Any] = asyncio.run
-        for served in subjects.values():  # a slot's memory comes from the system once: 60 ms and more that nobody waits for again
+        for served in subjects.values():  # a slot's memory comes from the system once, at its first use: 60 ms and more
             measure(side_by_side(served, most, -1, count))
         for seed in range(options.rounds):
             if done and time.monotonic() > ends:

@@ -1,7 +1,7 @@
 """What guesses gain: python -m bench.speculation [--model PATH] [--draft PATH] [--tokens 160] [--rounds 5] [--json]
 
 Each task is answered by plain decoding and with guesses (prompt lookup, or --draft), in turn and in one process: texts must be the same,
-and rates are of decoding alone. Tasks that repeat their prompt (a text to be edited, JSON to be copied) are told apart from ordinary
+and rates are of decoding alone. Tasks that repeat their prompt (a text to be edited, JSON to be copied) are listed apart from ordinary
 chat. A small model wanders off at times, so how much of a prompt a reply really repeats is printed with it.
 """
 

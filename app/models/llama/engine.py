@@ -276,10 +276,11 @@ class Generation(Iterator[int]):
         if self.tokens == 0:
             self._prefill()
         started = time.perf_counter()
-        wanted = self.upcoming if self._speculation else None
-        guessed = wanted is not None and len(wanted.tokens) > 1 and not wanted.computed
-        if wanted is not None and guessed:
-            self._engine.ahead([wanted])
+        guessed = self.upcoming if self._speculation else None
+        if guessed and (len(guessed.tokens) == 1 or guessed.computed):
+            guessed = None
+        if guessed:
+            self._engine.ahead([guessed])
         self._engine.advance(self._history[-1], self._cache)
         token = self._forced.pop(0) if self._forced else self._sample()
         if self._speculation and (guesses := self._cache.ahead):
