@@ -42,6 +42,12 @@ LATE = """{
   };
 }"""
 
+# `-D frames=1000`: what a component does after the next frame (useEffect) comes so many milliseconds later still
+LATE_EFFECTS = """{
+  const plain = setTimeout;
+  window.setTimeout = (task, pause = 0, ...given) => plain(task, pause < 50 ? pause + FRAMES : pause, ...given);
+}"""
+
 
 def before_all(context: Any) -> None:
     executable = os.environ.get("CHROMIUM") or shutil.which("chromium")
@@ -117,9 +123,11 @@ def before_scenario(context: Any, scenario: Any) -> None:
 
 def hinder(context: Any, browser: Any) -> None:
     """Make that browser's pages as slow as the command line says."""
-    delay, late, slow = (int(context.config.userdata.get(name, 0)) for name in ("delay", "late", "slow"))
+    delay, late, slow, frames = (int(context.config.userdata.get(name, 0)) for name in ("delay", "late", "slow", "frames"))
     if delay or late:
         browser.add_init_script(LATE.replace("DELAY", str(delay)).replace("LATE", str(late)))
+    if frames:
+        browser.add_init_script(LATE_EFFECTS.replace("FRAMES", str(frames)))
     if slow:
         browser.on("page", lambda page: browser.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": slow}))
 

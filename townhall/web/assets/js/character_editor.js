@@ -1,5 +1,5 @@
 // One character: all fields of its card, portrait, greetings, lorebook. A shipped persona is shown and can be duplicated.
-import { html, useEffect, useRef, useState } from "./html.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./html.js";
 import { get, patch, replace } from "./api.js";
 import { changed, duplicate, exportAs, failed, pathOf, remove, talkTo } from "./character_actions.js";
 import { Button, confirmed, Face, Fold, IconButton, Menu, Spinner, TextField, ViewHead } from "./components.js";
@@ -27,7 +27,7 @@ export function CharacterEditor({ id }) {
   }, [id]);
   const now = fields && { ...fields, tags: tagsOf(tags) };
   const dirty = Boolean(now) && Object.keys(now).some((name) => !same(now[name], character.fields[name]));
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (!dirty) return;
     const warn = (event) => event.preventDefault();
     addEventListener("beforeunload", warn);

@@ -7,7 +7,7 @@ import { carryOn, choose, lastMessage, need, open, placeOf, problem, remove, row
 import { modelOf, servedModel } from "./connection.js";
 import { EnrichPanel } from "./enrich_panel.js";
 import { Icon } from "./icons.js";
-import { onShortcut } from "./keys.js";
+import { useShortcut } from "./keys.js";
 import { Message } from "./message.js";
 import { NewChat } from "./new_chat.js";
 import { SettingsPanel } from "./settings_panel.js";
@@ -72,14 +72,12 @@ function Conversation({ chat, wanted }) {
     const all = [...row.closest(".talk").querySelectorAll(".message")], next = all[all.indexOf(row) + (event.key === "ArrowUp" ? -1 : 1)];
     if (next) { setCurrent(Number(next.dataset.id)); next.focus(); event.preventDefault(); }
   };
-  useEffect(() => {
-    const swipe = (step) => () => {
-      const message = chat.messages.at(-1), to = message?.swipe_ids[message.swipe + step];
-      if (to && !busy) choose(to);
-    };
-    const ends = [onShortcut("swipe-left", swipe(-1)), onShortcut("swipe-right", swipe(1))];
-    return () => ends.forEach((end) => end());
-  }, [chat, busy]);
+  const swipe = (step) => {
+    const message = chat.messages.at(-1), to = message?.swipe_ids[message.swipe + step];
+    if (to && !busy) choose(to);
+  };
+  useShortcut("swipe-left", () => swipe(-1), [chat, busy]);
+  useShortcut("swipe-right", () => swipe(1), [chat, busy]);
   const focused = useCallback((event) => { const id = event.target.closest?.(".message")?.dataset.id; if (id) setCurrent(Number(id)); }, []);
   const tabbable = rows.some((row) => row?.id === current) ? current : rows[last]?.id;
 
@@ -98,9 +96,9 @@ export function ChatView({ route }) {
   // before the next key comes, which belongs to the chat that was gone to
   useLayoutEffect(() => { open(route.id); }, [route.id]);
   useEffect(() => { document.title = `${chat?.head.title || chat?.head.first || name || t("chat.new")} · Townhall`; }, [chat?.head, name]);
-  useEffect(() => onShortcut("settings", () => store.set((state) => ({ panel: state.panel ? "" : "settings" }))), []);
-  useEffect(() => onShortcut("continue", () => { const { chat } = store.get(); if (!chat?.generation && lastMessage(chat)?.role === "assistant") carryOn(); }), []);
-  useEffect(() => onShortcut("stop", () => { if (!store.get().chat?.generation) return false; stop(); document.getElementById("message")?.focus(); return true; }), []);
+  useShortcut("settings", () => store.set((state) => ({ panel: state.panel ? "" : "settings" })));
+  useShortcut("continue", () => { const { chat } = store.get(); if (!chat?.generation && lastMessage(chat)?.role === "assistant") carryOn(); });
+  useShortcut("stop", () => { if (!store.get().chat?.generation) return false; stop(); document.getElementById("message")?.focus(); return true; });
   const generation = chat?.generation;
   return html`<div class="chat"><div class="chat-column"><${ChatHead} /><${Connection} />
       ${chat ? html`<${Conversation} chat=${chat} wanted=${route.query.message} />` : route.id ? html`<div class="talk-frame"><${Spinner} label=${t("loading")} /></div>` : html`<${NewChat} pending=${pending} />`}

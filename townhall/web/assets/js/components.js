@@ -109,7 +109,7 @@ export function Menu({ label, icon = "more", items, class: more = "", button, ta
   };
   const close = (back = true) => { setPlace(null); if (back) opener.current?.focus(); };
   useLayoutEffect(() => { if (place) list.current.querySelector("[role=menuitem]:not(:disabled)")?.focus(); }, [place]);
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (!place) return;
     const outside = (event) => { if (!list.current?.contains(event.target) && !opener.current?.contains(event.target)) close(false); };
     const away = () => close(false);

@@ -3,7 +3,7 @@ import { html, useEffect, useLayoutEffect, useRef, useState } from "./html.js";
 import { countTokens, draftOf, edit, impersonate, keepDraft, onWords, problem, retry, send, speaker, stop, undo } from "./chat_state.js";
 import { Button, IconButton, Menu } from "./components.js";
 import { Icon } from "./icons.js";
-import { onShortcut } from "./keys.js";
+import { useShortcut } from "./keys.js";
 import { editMessage } from "./message.js";
 import { preference } from "./preferences.js";
 import { NEW_DRAFT } from "./sending.js";
@@ -69,7 +69,7 @@ function useDraft(id) {
       }
     }
   }, [id]);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const leave = () => { if (timer.current) keep(true); };
     addEventListener("pagehide", leave);
     return () => { removeEventListener("pagehide", leave); leave(); };
@@ -107,12 +107,12 @@ export function Composer() {
     element.style.height = "auto";
     element.style.height = `${Math.min(LONGEST, element.scrollHeight)}px`;
   }, [text]);
-  useEffect(() => {
+  useLayoutEffect(() => {
     // who moves with the keyboard stays where they are; on a phone the keyboard would cover the talk
     const keyboard = document.activeElement !== document.body && document.activeElement?.matches(":focus-visible") && !document.activeElement.matches("textarea, .new");
     if (!keyboard && matchMedia("(min-width: 821px)").matches) area.current.focus();
   }, [chatId]);
-  useEffect(() => onWords(
+  useLayoutEffect(() => onWords(
     (elsewhere) => { if (!box.value || box.value === synced) { synced = box.value = elsewhere; setText(elsewhere); } },
     (theirs) => addWords(theirs, true),
     (refused) => addWords(refused),
@@ -133,7 +133,7 @@ export function Composer() {
     if (words && !box.value.trim()) addWords(words, true);
     box.focus();
   };
-  useEffect(() => onShortcut("retry", () => { again(); }), [last, busy, prefill]);
+  useShortcut("retry", () => { again(); }, [last, busy, prefill]);
 
   const keys = (event) => {
     if (event.isComposing) return;

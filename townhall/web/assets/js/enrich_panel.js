@@ -1,7 +1,7 @@
 // Above the composer: one's own question beside the rewritten one, to be taken, edited or refused. In the settings: whether that is asked for.
-import { html, useEffect, useLayoutEffect, useRef, useState } from "./html.js";
+import { html, useLayoutEffect, useRef, useState } from "./html.js";
 import { Button, Select, Spinner, TextField } from "./components.js";
-import { onShortcut } from "./keys.js";
+import { useShortcut } from "./keys.js";
 import { MESSAGE_NOTES } from "./message.js";
 import { SETTINGS_SECTIONS } from "./settings_panel.js";
 import { useStore } from "./store.js";
@@ -19,7 +19,7 @@ export function EnrichPanel() {
 function Comparison({ own, offered, choose }) {
   const [text, setText] = useState(offered.text), view = useRef();
   useLayoutEffect(() => { view.current.querySelector("textarea").focus(); }, []);
-  useEffect(() => onShortcut("close", () => { choose(null); document.getElementById("message")?.focus(); }), []);
+  useShortcut("close", () => { choose(null); document.getElementById("message")?.focus(); });
   const done = (words) => { choose(words); document.getElementById("message")?.focus(); };
   const take = () => { if (text.trim()) done(text); };
   const keys = (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); take(); } };

@@ -1,5 +1,5 @@
 // Keyboard shortcuts of the whole page, and the dialog that lists them.
-import { html } from "./html.js";
+import { html, useLayoutEffect } from "./html.js";
 import { Dialog, openDialog } from "./components.js";
 import { go } from "./router.js";
 import { store } from "./store.js";
@@ -10,12 +10,15 @@ export const SHORTCUTS = [
   ["Esc", "keys.stop"], ["↑", "keys.edit"], ["Alt + ←  Alt + →", "keys.swipe"], ["Alt + R", "keys.retry"], ["Alt + C", "keys.continue"],
 ];
 
-/** Parts of the page hear of a shortcut through this: name → function; the newest one that is there. */
-const handlers = new Map();
-export function onShortcut(name, handler) {
-  const stack = handlers.get(name) ?? [];
-  handlers.set(name, [...stack, handler]);
-  return () => handlers.set(name, handlers.get(name).filter((one) => one !== handler));
+const handlers = new Map(); // name → functions, the newest last
+
+/** Call `handler` for the shortcut of that name while the component is there; as it was when one of `inputs` last changed. */
+export function useShortcut(name, handler, inputs = []) {
+  // in the same task as the page's change: a key pressed before the next frame belongs to what is already seen
+  useLayoutEffect(() => {
+    handlers.set(name, [...(handlers.get(name) ?? []), handler]);
+    return () => handlers.set(name, handlers.get(name).filter((one) => one !== handler));
+  }, inputs);
 }
 /** The newest handler that has something to do does it; one that returns false had nothing to do. */
 const run = (name) => [...(handlers.get(name) ?? [])].reverse().some((handler) => handler() !== false);

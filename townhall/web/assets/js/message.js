@@ -1,8 +1,8 @@
 // One message of either side: its words, its versions, and what can be done with it.
-import { html, useEffect, useLayoutEffect, useRef, useState } from "./html.js";
+import { html, useLayoutEffect, useRef, useState } from "./html.js";
 import { branch, carryOn, choose, edit, remove, retry, setRating } from "./chat_state.js";
 import { Button, confirmed, CopyButton, Face, IconButton, Menu } from "./components.js";
-import { onShortcut } from "./keys.js";
+import { useShortcut } from "./keys.js";
 import { Markdown, Plain } from "./markdown.js";
 import { memo } from "./memo.js";
 import { retryDialog } from "./retry_dialog.js";
@@ -46,7 +46,7 @@ function Editor({ message, close }) {
     area.current.setSelectionRange(text.length, text.length);
   }, []);
   useLayoutEffect(() => { area.current.style.height = "auto"; area.current.style.height = `${Math.min(420, area.current.scrollHeight + 2)}px`; }, [text]);
-  useEffect(() => onShortcut("close", close), []);
+  useShortcut("close", close);
   const save = async (again) => { if (text.trim() && await edit(message.id, text, { again })) close(); };
   const keys = (event) => {
     if (event.key === "Escape") { close(); event.stopPropagation(); event.preventDefault(); }
@@ -61,7 +61,7 @@ export const Message = memo(({ message, place, of, last, beforeLast, current, bu
   const [editing, setEditing] = useState(false), [tokens, setTokens] = useState(false);
   const mine = message.role === "user", live = message.live, name = mine ? t("talk.you") : message.name;
   const tab = current ? 0 : -1, row = useRef();
-  useEffect(() => { editors.set(message.id, () => setEditing(true)); return () => editors.delete(message.id); }, [message.id]);
+  useLayoutEffect(() => { editors.set(message.id, () => setEditing(true)); return () => editors.delete(message.id); }, [message.id]);
   const close = () => { setEditing(false); row.current?.focus({ preventScroll: true }); };
   const removeBelow = async () => { if (await confirmed(t("message.deleteTitle"), t("message.deleteText"), t("delete"))) remove(message.id, true); };
   const notes = mine ? [] : notesOf(message, forgotten);

@@ -1,5 +1,5 @@
 // Search in the messages of all chats; a hit leads to its message, on whatever branch it stands.
-import { html, useEffect, useRef, useState } from "./html.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./html.js";
 import { get } from "./api.js";
 import { Button, Spinner, ViewHead } from "./components.js";
 import { problem } from "./chat_state.js";
@@ -23,7 +23,7 @@ export default function SearchView({ route }) {
       if (mine === newest.current) setFound((before) => ({ ...answer, hits: offset ? [...before.hits, ...answer.hits] : answer.hits }));
     } catch (error) { if (mine === newest.current) { setFound({ hits: [], total: 0, next: null, fault: error.message }); problem(error); } }
   };
-  useEffect(() => { field.current.focus(); }, []);
+  useLayoutEffect(() => { field.current.focus(); }, []);
   useEffect(() => {
     go("search", "", { query: query ? { q: query } : {}, replace: true });
     if (!query.trim()) { newest.current++; setFound(null); return; }

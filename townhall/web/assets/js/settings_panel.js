@@ -3,7 +3,7 @@ import { html, useEffect, useLayoutEffect, useRef, useState } from "./html.js";
 import { configure } from "./chat_settings.js";
 import { asked, Button, Fold, IconButton, Select, TextField, useWriting } from "./components.js";
 import { idOf, modelOf, nameOf, otherModels, partsOf, refreshModels, servedModel, speakers } from "./connection.js";
-import { onShortcut } from "./keys.js";
+import { useShortcut } from "./keys.js";
 import { deletePreset, presetName, presetOf, presets, savePreset, toPreset } from "./presets.js";
 import { SamplerControls } from "./sampler_controls.js";
 import { store, useStore } from "./store.js";
@@ -37,7 +37,7 @@ export function SettingsPanel() {
   const model = chat ? chat.head.model : modelOf(store.get(), fresh.model)?.id, key = presetOf(settings.sampler);
   const change = (some) => configure({ settings: some });
   const close = () => { store.set({ panel: "" }); };
-  useEffect(() => onShortcut("close", () => { close(); }), []);
+  useShortcut("close", () => { close(); });
   useLayoutEffect(() => { panel.current.querySelector("select, input")?.focus(); }, []); // before the next key comes
   const noteChange = (some) => {
     const next = { text: "", depth: 4, role: "system", ...note, ...some };

@@ -18,13 +18,13 @@ store.set({ sideFolded: preference("sideFolded") === true }); // on a wide scree
 function Side() {
   const open = useStore((state) => state.sideOpen), folded = useStore((state) => state.sideFolded), view = useStore((state) => state.route.view);
   const side = useRef(), before = useRef(folded);
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (before.current === folded) return;
     before.current = folded;
     prefer("sideFolded", folded);
     document.querySelector(folded ? ".side-toggle" : ".side-close")?.focus(); // where the other button was
   }, [folded]);
-  useEffect(() => { if (open) side.current.querySelector("a, button")?.focus(); }, [open]);
+  useLayoutEffect(() => { if (open) side.current.querySelector("a, button")?.focus(); }, [open]);
   return html`<aside class=${`side ${open ? "open" : ""}`} aria-label=${t("side.label")} ref=${side}>
       <div class="side-head"><a class="brand" href=${href("chat")}><img src=${mark} alt="" width="26" height="26" />Townhall</a>
         <${IconButton} class="side-close" icon="close" label=${t("side.close")} onClick=${() => store.set(isWide() ? { sideFolded: true } : { sideOpen: false })} /></div>
