@@ -69,7 +69,7 @@ def reply(served: Served, prompt: str, tokens: int, seed: int) -> Coroutine[Any,
 async def side_by_side(served: Served, clients: int, seed: int, count: Callable[[str], int]) -> tuple[float, list[float]]:
     """(tokens per second of all together, seconds between tokens)."""
     started = time.perf_counter()
-    prompts = [f"{seed} {n}. {PROMPT}" for n in range(clients)]
+    prompts = [f"{seed} {clients} {n}. {PROMPT}" for n in range(clients)]  # no cache has any of them
     recordings = await asyncio.gather(*(reply(served, prompt, REPLY, n) for n, prompt in enumerate(prompts)))
     seconds, replies = time.perf_counter() - started, [times_of(one, count) for one in recordings]
     return sum(one.tokens for one in replies) / seconds, [gap for one in replies for gap in one.gaps]

@@ -125,3 +125,4 @@ class SharesPasses(Protocol):
     def make_ready(self, cache: Any, tokens: int, seconds: float, /) -> bool: ...  # a part of what reading waits for; True: all is done
     def compute_ahead(self, wanted: Sequence[Any]) -> None: ...
     def together(self, one: Any, other: Any) -> bool: ...  # may it take both at once?
+    def offer_cores(self, offered: bool, /) -> None: ...  # while offered, until the next pass ends, its threads let others run

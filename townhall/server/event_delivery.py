@@ -1,7 +1,8 @@
 """From the engine's thread to event loops: what is said between two passes is handed over in one call.
 
 A call for every event wakes the loop's thread in the midst of a round, and the two then take the interpreter from each other: of sixteen
-answers each next token came a millisecond later.
+answers each next token came a millisecond later. Nor may the loop's thread wait for a core until the next pass has ended: the model is
+asked to let it run.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ class EventDelivery:
 
     def __init__(self) -> None:
         self._kept: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Queue[Any], Any]]] = {}
+        self.offer_cores: Callable[[bool], None] = lambda offered: None  # the model's, see SharesPasses
         self._keeper: int | None = None  # the thread that is within `keeping`; only it touches what is kept
 
     def emitter(self, events: "asyncio.Queue[Any]") -> Callable[[Any], None]:
@@ -45,12 +47,13 @@ class EventDelivery:
         if threading.get_ident() == self._keeper and self._kept:
             kept, self._kept = self._kept, {}
             for loop, events in kept.items():
-                _call(loop, _put, events)
+                self.offer_cores(True)
+                _call(loop, self._put, events)
 
-
-def _put(events: Sequence[tuple["asyncio.Queue[Any]", Any]]) -> None:
-    for queue, event in events:
-        queue.put_nowait(event)
+    def _put(self, events: "Sequence[tuple[asyncio.Queue[Any], Any]]") -> None:
+        for queue, event in events:
+            queue.put_nowait(event)
+        asyncio.get_running_loop().call_soon(self.offer_cores, False)  # behind those whom the events have woken, who send them
 
 
 def _call(loop: asyncio.AbstractEventLoop, function: Callable[[Any], None], argument: Any) -> None:

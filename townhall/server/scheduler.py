@@ -173,6 +173,8 @@ class Scheduler:
 
     def _serve(self, llama: LanguageModel, slots: Slots) -> None:
         sharing = self._sharing = llama if isinstance(llama, SharesPasses) and llama.most_rows else None
+        if isinstance(llama, SharesPasses):
+            self.delivery.offer_cores = llama.offer_cores
         while True:
             with self._changed:
                 if not (self._waiting or self._active):

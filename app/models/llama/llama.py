@@ -42,6 +42,7 @@ from app.models.llama.weight_cache import WeightCache
 from ext.tinygrad.backend import Backend, describe_device
 from ext.tinygrad.buffers import upload
 from ext.tinygrad.deferred_imports import paused_collector
+from ext.tinygrad.graph import pool
 from ext.tinygrad.kernels import kernels_for
 from ext.tinygrad.kernels.protocol import Kernels, Tunable
 
@@ -252,6 +253,10 @@ class Llama:
     def together(self, one: NextTokens, other: NextTokens) -> bool:
         """May `compute_ahead` take both at once? Adapters that change nothing but matrices share passes with each other and the base."""
         return self.engine.sharing.together(one, other)
+
+    def offer_cores(self, offered: bool) -> None:
+        """While offered, and until the next pass on the CPU ends, its helper threads let waiting threads run between two tasks."""
+        pool.offer_cores(offered)
 
     def make_ready(self, cache: KVCache, tokens: int, seconds: float) -> bool:
         """Before so many tokens are read into a cache, do a part of what their passes would wait for: take memory for about so many

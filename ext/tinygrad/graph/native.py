@@ -39,7 +39,7 @@ class Op(IntEnum):
 
 
 class ArgumentSlot(ctypes.Structure):
-    _fields_ = [("futex", u64), ("stolen_ns", u64), ("reading", u64), ("tasks", u64), ("parks", u64), ("_pad", u64 * 11)]
+    _fields_ = [("futex", u64), ("stolen_ns", u64), ("reading", u64), ("tasks", u64), ("parks", u64), ("yields", u64), ("_pad", u64 * 10)]
 
 
 class PoolState(ctypes.Structure):
@@ -49,7 +49,8 @@ class PoolState(ctypes.Structure):
         ("word", u64), ("_pad0", u64 * 15),
         ("parked", u64), ("_pad1", u64 * 15),
         ("graph", u64), ("active", u64), ("stop", u64), ("float_mode", u64), ("syscall", u64), ("clock", u64),
-        ("monotonic_clock", u64), ("cpu_clock", u64), ("futex_number", u64), ("spin_ns", u64), ("adaptive", u64), ("_pad2", u64 * 5),
+        ("monotonic_clock", u64), ("cpu_clock", u64), ("futex_number", u64), ("spin_ns", u64), ("adaptive", u64), ("yield_", u64),
+        ("offered", u64), ("_pad2", u64 * 3),
         ("busy", u64), ("helpers", u64), ("wall_ns", u64), ("stolen_ns", u64), ("backoff_ns", u64), ("resume_at", u64), ("calm_ns", u64),
         ("mark", u64), ("runs", u64), ("solo_runs", u64), ("drops", u64), ("returns", u64), ("_pad3", u64 * 4),
         ("slots", ArgumentSlot * 64),

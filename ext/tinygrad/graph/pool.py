@@ -125,6 +125,7 @@ class Pool:
         if native.can_help():
             self.state.syscall = native.function_address("syscall")
             self.state.futex_number = native.futex_number()
+            self.state.yield_ = native.function_address("sched_yield")
         self.state.spin_ns = SPIN_NS
         self.state.adaptive = self.adaptive
         self.state.backoff_ns = FIRST_BACKOFF_NS
@@ -154,6 +155,10 @@ class Pool:
         if self._to_start:
             self.start()
         self._call(native.Op.REPLAY, self.address, graph, values)
+
+    def offer_cores(self, offered: bool) -> None:
+        """While offered, and until the next replay ends, helpers let threads run between two tasks that wait for a core."""
+        self.state.offered = offered
 
     def retire(self, graph: int, memory: object) -> None:
         """Let go of a graph's memory as soon as no helper can be looking at it: at once, or when another one is retired."""
@@ -195,6 +200,12 @@ def current_pool() -> Pool:
     """The process's pool; use_threads() makes it."""
     assert _pool is not None, "install() comes first"
     return _pool
+
+
+def offer_cores(offered: bool) -> None:
+    """Pool.offer_cores of the process's pool, if there is one."""
+    if _pool is not None:
+        _pool.offer_cores(offered)
 
 
 def retire(graph: int, memory: object) -> None:

@@ -12,6 +12,7 @@ typedef unsigned long long u64;
 typedef unsigned int u32;
 typedef long (*Syscall)(long, long, long, long, long, long, long);
 typedef int (*Clock)(int, u64 *);
+typedef int (*Yield)(void);
 
 // ---- what native.py, launch_plan.py and task_ranges.py mirror; every field is 8 bytes
 
@@ -55,7 +56,7 @@ typedef struct {
   _Alignas(128) u32 futex;
   u64 stolen_ns;  // time in which this thread wanted to run and did not, since the caller last looked
   Graph *reading; // the graph whose descriptors this helper may be looking at: not to be freed
-  u64 tasks, parks;
+  u64 tasks, parks, yields;
 } Slot;
 
 typedef struct {
@@ -69,6 +70,8 @@ typedef struct {
   Clock clock;
   u64 monotonic_clock, cpu_clock;  // their numbers; the second is the calling thread's CPU time
   u64 futex_number, spin_ns, adaptive;
+  Yield yield;
+  u64 offered;  // other threads of ours are about to send what the last run has computed: helpers let them run
   _Alignas(128) u64 busy;  // a replay is using the helpers
   u64 helpers;             // how many exist
   u64 wall_ns, stolen_ns;  // of the current observation window
@@ -400,6 +403,10 @@ static u64 work(Pool *p, Graph *g, u64 me, u64 run, u64 w, u64 holding, Stretch 
     const Step *s = g->steps + STEP(w);
     run_claim(p, g, s, CLAIMED(w) - holding, holding);
     self->tasks += holding;
+    if (me && LOAD_RELAXED(p->offered)) {  // where all cores compute, a thread that wakes would wait for a slice of 3 ms to end: longer than a pass
+      p->yield();
+      self->yields++;
+    }
 
     w = LOAD_ACQUIRE(p->word);  // with what the others computed in this step, should this be its end
     for (;;) {
@@ -452,6 +459,7 @@ static void replay_together(Pool *p, Graph *g) {
     while (STEP(now) != FINISHED) now = await(p, 0, now, watched);
   }
   p->runs++;
+  STORE_RELAXED(p->offered, 0);  // whoever was to take it back may be gone
   u64 ended = NOW(p);
   STORE_RELAXED(g->last_ns, ended - started);
   if (watched) {

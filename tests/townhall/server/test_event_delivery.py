@@ -104,3 +104,25 @@ def test_only_the_thread_that_keeps_hands_over() -> None:
         assert drained(queue) == ["kept", "over"]
 
     in_a_loop(test)
+
+
+def test_cores_are_offered_until_those_who_were_woken_have_had_their_turn() -> None:
+    async def test() -> None:
+        delivery, queue, order = EventDelivery(), asyncio.Queue[Any](), list[Any]()
+        delivery.offer_cores = order.append
+
+        async def send() -> None:
+            while True:
+                order.append(await queue.get())
+
+        sender = asyncio.create_task(send())
+        emit = delivery.emitter(queue)
+        await asyncio.sleep(0)
+        with delivery.keeping():
+            emit("a word"), emit("another")
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert order == [True, "a word", "another", False]
+        sender.cancel()
+
+    in_a_loop(test)

@@ -10,6 +10,7 @@ int clock_gettime(int, void *);
 void *memset(void *, int, unsigned long);
 int atoi(const char *);
 int usleep(unsigned);
+int sched_yield(void);
 
 enum { TASKS = 6, KERNELS = 24 };
 static Pool pool;
@@ -40,6 +41,7 @@ static int replay_and_check(Graph *g, int round) {
     for (int i = 0; i < TASKS; i++) expected[i] = next[i];
   }
   STORE_RELAXED(g->last_ns, 1000000);  // worth waking helpers and looking at CPU time
+  STORE_RELAXED(pool.offered, round % 2);
   entry(REPLAY, &pool, g, 0);
   for (int i = 0; i < TASKS; i++)
     if (buffers[0][i] != expected[i]) return 0;
@@ -55,6 +57,7 @@ int main(int argc, char **argv) {
   pool.monotonic_clock = 1;
   pool.cpu_clock = 3;
   pool.futex_number = FUTEX_NUMBER;
+  pool.yield = sched_yield;
   pool.spin_ns = atoi(argv[3]);
   pool.adaptive = atoi(argv[4]);
   pool.backoff_ns = 1000;

@@ -80,6 +80,20 @@ def test_helpers_do_their_part(pool):
         assert time.monotonic() < deadline, "the helper has done nothing"
 
 
+def test_helpers_let_others_run_while_cores_are_offered(pool):
+    one, chain, deadline = pool(2, adaptive=False), kernels.Chain(tasks=64, length=200), time.monotonic() + 60
+    while not one.state.slots[1].yields:
+        one.offer_cores(True)
+        assert chain.replay(one) == chain.expected()
+        assert not one.state.offered
+        assert time.monotonic() < deadline, "the helper has done nothing, or kept its core"
+    before, tasks = one.state.slots[1].yields, one.state.slots[1].tasks
+    while one.state.slots[1].tasks < tasks + 100:  # the calling thread is the one that is waited for, and an offer ends with a replay
+        chain.replay(one)
+        assert time.monotonic() < deadline, "the helper has done nothing"
+    assert (one.state.slots[0].yields, one.state.slots[1].yields) == (0, before)
+
+
 def wait_until_asleep(pool: Pool) -> None:
     helpers, deadline = 2**pool.threads - 2, time.monotonic() + 60
     while pool.state.parked != helpers:
