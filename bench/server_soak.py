@@ -42,9 +42,10 @@ WRONG: tuple[Any, ...] = (
 )
 INTENDED = {"400", "413", "429"}
 STOLEN = "failed: said another's secret"
-GROWTH = 0.05  # of the most memory that was seen: a model may just be on its way out whenever it is looked at
+GROWTH = 0.05  # of memory, between the halves
+WEIGHING = 1.0  # seconds between two looks at the memory
 NAP = 0.2  # seconds between two looks at /health
-PARTS = 12  # of a soak, after each of which the memory is looked at
+PARTS = 12  # of a soak, of each of which the median is printed
 WORDS = ["moon", "sun", "why", "colour", "🎉", "tell"]
 LONGEST = 1100  # words of a message: more than a window of 1,024 tokens holds
 HASTE = 0.5  # seconds within which a client leaves that does not wait for the first text
@@ -158,15 +159,15 @@ def watch(url: str, seconds: float) -> list[SoakRequest]:
 
 async def soak(served: Served, minutes: float, clients: int, models: Sequence[str]) -> bool:
     """True where every promise was kept."""
-    memory, until = [served.rss()], time.monotonic() + 60 * minutes
+    memory, until = list[int](), time.monotonic() + 60 * minutes
     soaked = Soak(served, clients, lambda soak: time.monotonic() > until, models)
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         watching = pool.submit(watch, served.health, 60 * minutes)
 
         async def weigh() -> None:
-            for _ in range(PARTS):
-                await asyncio.sleep(60 * minutes / PARTS)
+            while not soaked.over(soaked):
                 memory.append(served.rss())
+                await asyncio.sleep(WEIGHING)
 
         await asyncio.gather(weigh(), soaked.run())
         asked = watching.result()
@@ -185,15 +186,18 @@ def report(seen: Counter[str], asked: Sequence[SoakRequest], first: Sequence[flo
     print(f"/health: {len(asked)} answers, {quantiles}, slowest {1000 * max(seconds):.0f} ms")
     print(f"         later than {1000 * HEALTH_WITHIN:.0f} ms: {', '.join(late) or 'none'}")
     print(f"         whoever asked overslept by {1000 * max(one.overslept for one in asked):.0f} ms at most: so busy was the machine")
-    print("memory, MB: " + ", ".join(f"{nbytes / 1e6:.0f}" for nbytes in memory))
+    parts = [memory[len(memory) * part // PARTS : len(memory) * (part + 1) // PARTS] for part in range(PARTS)]
+    print("memory, MB, medians: " + ", ".join(f"{at(part, 50) / 1e6:.0f}" for part in parts if part))
     stolen = seen[STOLEN]
     bad = sorted(what for what in seen if ": " in what and what.rpartition(": ")[2] not in INTENDED)
-    half = (len(memory) + 1) // 2
-    early, later = max(memory[:half]), max(memory[half:])
+    # not the most: while models take turns that is the moment at which one was still leaving
+    half = len(memory) // 2
+    early, later = ([at(part, percent) for percent in (50, 95)] for part in (memory[:half] or memory, memory[half:]))
+    weighed = ", in the second ".join(f"{typical / 1e6:.0f} MB (p95 {most / 1e6:.0f})" for typical, most in (early, later))
     verdicts = {
         f"no error but the intended ones{': ' + ', '.join(bad) if bad else ''}": not bad,
         f"no secret in another's reply{f': {stolen} times' if stolen else ''}": not stolen,
-        f"memory flat: at most {early / 1e6:.0f} MB in the first half, {later / 1e6:.0f} in the second": later <= early * (1 + GROWTH),
+        f"memory flat: median in the first half {weighed}": all(b <= a * (1 + GROWTH) for a, b in zip(early, later, strict=True)),
         f"/health within {1000 * HEALTH_WITHIN:.0f} ms": not late,
     }
     for what, held in verdicts.items():

@@ -15,7 +15,7 @@ HEALTHY = [SoakRequest(1.0, 0.01, 0.0)]
 
 
 def test_a_soak_without_faults_holds_every_promise():
-    assert report(Counter({"answered": 5, "nonsense: 400": 2}), HEALTHY, [0.1], [100, 110, 110, 110])
+    assert report(Counter({"answered": 5, "nonsense: 400": 2}), HEALTHY, [0.1], [100, 110, 130, 110] * 5)
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,8 @@ def test_a_soak_without_faults_holds_every_promise():
         ({"chat: 500": 1}, HEALTHY, [100] * 5),
         ({"broke off: internal_error": 1}, HEALTHY, [100] * 5),
         ({STOLEN: 1}, HEALTHY, [100] * 5),
-        ({"answered": 1}, HEALTHY, [100, 100, 100, 110, 120]),
+        ({"answered": 1}, HEALTHY, [100, 100, 100, 110, 120, 120]),
+        ({"answered": 1}, HEALTHY, [100] * 20 + [100] * 17 + [110] * 3),
         ({"answered": 1}, [SoakRequest(1.0, 0.2, 0.0)], [100] * 5),
     ],
 )
