@@ -63,7 +63,6 @@ class Planner:
         )
         self._sampling, self._capacity = sampling, capacity
         self._grammars = Grammars(llama.tokenizer)
-        self._grammars.prepare()
 
     def chat(self, request: ChatRequest) -> PlannedRequest:
         """APIError or ContextError for what cannot be done."""
