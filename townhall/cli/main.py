@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import re
 import sys
 from collections.abc import Sequence
 
@@ -97,7 +98,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         hint = f" (see {context.command_path} --help)" if context else ""
-        return _complain(f"{error.format_message().rstrip('.')}{hint}")
+        return _complain(f"{in_plain_words(error.format_message().rstrip('.'))}{hint}")
     except OSError as error:
         if error.filename is None and error.errno != errno.ENOSPC:
             raise
@@ -106,6 +107,21 @@ def main(args: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo(err=True)
         return 130
+
+
+CLICKS_WORDS = (
+    (r"is not a valid integer( range)?$", "is no whole number"),
+    (r"is not a valid float( range)?$", "is no number"),
+    (r"is not in the range x>=(\S+)$", r"is too small; pass \1 or more"),
+    (r"is not in the range (\S+)<=x<=(\S+)$", r"is out of range; pass a number from \1 to \2"),
+)
+
+
+def in_plain_words(message: str) -> str:
+    """click's message with its words for kinds of numbers replaced by ours."""
+    for theirs, ours in CLICKS_WORDS:
+        message = re.sub(theirs, ours, message)
+    return message
 
 
 def _complain(message: str) -> int:

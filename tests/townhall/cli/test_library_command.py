@@ -76,7 +76,7 @@ def test_documents_without_text_are_named(library, notes):
         (["search", "mine", "x"], "no library is called 'mine' (there is none yet); `townhall library add mine PATH` makes it"),
         (["remove", "mine"], "no library is called 'mine'"),
         (["search", "mine"], "Missing argument"),
-        (["search", "mine", "x", "--limit", "0"], "0 is not in the range"),
+        (["search", "mine", "x", "--limit", "0"], "0 is out of range; pass a number from 1 to 50"),
     ],
 )
 def test_wrong_input_gets_one_sentence_and_exit_code_2(library, notes, args, fault):
