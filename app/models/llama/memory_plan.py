@@ -20,7 +20,7 @@ from app.models.llama.placement import place
 from ext.tinygrad.kernels.quantised_rows import BLOCK
 
 PROCESS = 114_000_000  # bytes: Python, tinygrad, NumPy and the server's packages, captured graphs
-PER_TOKEN = 950  # bytes of the vocabulary's tokens in memory
+PER_TOKEN = 1100  # bytes of the vocabulary's tokens in memory, 700 of them once a reply was held to a grammar
 BESIDE = 2  # caches of a server beside its slots': the background lane's, and the one that its passes were captured with
 SHARING = 1  # and one more where several slots share passes
 PER_ROW = 2_000_000  # bytes of such a pass for each conversation that it has room for

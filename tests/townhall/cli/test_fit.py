@@ -121,12 +121,15 @@ def resident(child: Child) -> int:
 
 
 def filled(child: Child, context: int, slots: int) -> int:
-    """Resident memory once every slot, and the background lane's, has held a full window."""
+    """Resident memory once every slot, and the background lane's, has held a full window, and a reply was held to a grammar."""
     for number in range(slots + 2):
         ids = [20 + (number * 37 + n) % 200 for n in range(context - 8)]
         lane = {"townhall": {"lane": "background" if number > slots else "chat"}}
         response = httpx.post(f"{child.url}/completions", json={"prompt": ids, "max_tokens": 4, **lane}, timeout=800)
         assert response.status_code == 200, response.text
+    shaped = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4, "response_format": {"type": "json_object"}}
+    response = httpx.post(f"{child.url}/chat/completions", json=shaped, timeout=800)
+    assert response.status_code == 200, response.text
     return resident(child)
 
 
