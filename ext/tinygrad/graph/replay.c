@@ -386,6 +386,11 @@ static u64 work(Pool *p, Graph *g, u64 me, u64 run, u64 w, u64 holding, Stretch 
   Slot *self = &p->slots[me];
   for (;;) {
     if (!holding) {
+      if (me && LOAD_RELAXED(p->offered)) {
+        p->yield();
+        self->yields++;
+        w = LOAD_ACQUIRE(p->word);
+      }
       if (RUN(w) != run || STEP(w) == FINISHED || me > LOAD_RELAXED(p->active)) return 0;
       const Step *s = g->steps + STEP(w);
       if (CLAIMED(w) == s->claims) {
@@ -403,14 +408,11 @@ static u64 work(Pool *p, Graph *g, u64 me, u64 run, u64 w, u64 holding, Stretch 
     const Step *s = g->steps + STEP(w);
     run_claim(p, g, s, CLAIMED(w) - holding, holding);
     self->tasks += holding;
-    if (me && LOAD_RELAXED(p->offered)) {  // where all cores compute, a thread that wakes would wait for a slice of 3 ms to end: longer than a pass
-      p->yield();
-      self->yields++;
-    }
-
     w = LOAD_ACQUIRE(p->word);  // with what the others computed in this step, should this be its end
     for (;;) {
-      int staying = me <= LOAD_RELAXED(p->active);
+      // Where all cores compute, a thread that wakes would wait for a slice of 3 ms to end, longer than a pass. A helper lets it run between two claims,
+      // when nobody waits for what the helper holds.
+      int staying = me <= LOAD_RELAXED(p->active) && !(me && LOAD_RELAXED(p->offered));
       if (DONE(w) + holding < s->claims) {
         u64 more = staying && CLAIMED(w) < s->claims ? share(p, s, CLAIMED(w)) : 0;
         u64 next = w + holding + more * ONE_CLAIMED;
