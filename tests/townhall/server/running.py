@@ -3,7 +3,8 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +79,17 @@ class Running:
         while not condition():
             assert time.monotonic() < ends, "that did not come about"
             time.sleep(0.005)
+
+    def at_once(self, requests: Sequence[Callable[[], Any]]) -> list[Any]:
+        """What these requests return, of which none is computed before all wait in this order: who shares a pass is not decided by time."""
+        scheduler, answers = self.service.scheduler, list[Future[Any]]()
+        with ThreadPoolExecutor(len(requests)) as pool:
+            with scheduler.turns:
+                for request in requests:
+                    before = scheduler.waiting
+                    answers.append(pool.submit(request))
+                    self.wait(lambda before=before: scheduler.waiting > before)
+            return [answer.result() for answer in answers]
 
     @property
     def alive(self) -> bool:

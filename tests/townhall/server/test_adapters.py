@@ -1,9 +1,8 @@
 """Adapters as models, and by name in a request, over a tiny model."""
 
-import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,15 +96,7 @@ def test_texts_through_several_adapters_at_once_are_those_of_each_alone(adapted_
 
     sharing.run = counted
     try:
-        with ThreadPoolExecutor(len(requests)) as pool:
-            scheduler, answers, deadline = adapted_server.service.scheduler, list[Future[str]](), time.monotonic() + 120
-            with scheduler.turns:  # nothing is computed until all have come, one after another
-                for name, fields in requests:
-                    answers.append(pool.submit(ask, adapted_server, name, **fields))
-                    while scheduler.waiting < len(answers):
-                        assert time.monotonic() < deadline, "the requests did not come"
-                        time.sleep(0.001)
-            together = [answer.result() for answer in answers]
+        together = adapted_server.at_once([partial(ask, adapted_server, name, **fields) for name, fields in requests])
     finally:
         sharing.run = run
     assert together == expected
