@@ -410,8 +410,8 @@ static u64 work(Pool *p, Graph *g, u64 me, u64 run, u64 w, u64 holding, Stretch 
     self->tasks += holding;
     w = LOAD_ACQUIRE(p->word);  // with what the others computed in this step, should this be its end
     for (;;) {
-      // Where all cores compute, a thread that wakes would wait for a slice of 3 ms to end, longer than a pass. A helper lets it run between two claims,
-      // when nobody waits for what the helper holds.
+      // Where all cores compute, a thread that wakes may wait until a running one's slice ends, which is longer than a pass. A helper lets it run
+      // between two claims, when nobody waits for what the helper holds.
       int staying = me <= LOAD_RELAXED(p->active) && !(me && LOAD_RELAXED(p->offered));
       if (DONE(w) + holding < s->claims) {
         u64 more = staying && CLAIMED(w) < s->claims ? share(p, s, CLAIMED(w)) : 0;
