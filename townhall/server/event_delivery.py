@@ -53,7 +53,7 @@ class EventDelivery:
     def _put(self, events: "Sequence[tuple[asyncio.Queue[Any], Any]]") -> None:
         for queue, event in events:
             queue.put_nowait(event)
-        asyncio.get_running_loop().call_soon(self.offer_cores, False)  # behind those whom the events have woken, who send them
+        asyncio.get_running_loop().call_soon(self.offer_cores, False)  # after the tasks that these events wake, which send them
 
 
 def _call(loop: asyncio.AbstractEventLoop, function: Callable[[Any], None], argument: Any) -> None:

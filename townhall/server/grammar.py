@@ -198,8 +198,8 @@ class Grammars:
                     raise APIError(400, "this model has no vocabulary to hold to a schema", "response_format")
                 from llguidance import LLTokenizer
 
-                # Each of these holds the interpreter's lock, with 49,152 tokens for 37 and 60 ms, where both in one hold it for 85; whoever
-                # waits for it, such as /health, has it between them.
+                # Both calls hold the interpreter's lock: with 49,152 tokens for 37 and 60 ms, a single call with slices for 85 ms. Between
+                # them other threads get it, for example the event loop's, which answers /health.
                 plain = LLTokenizer(_Vocabulary(self._tokenizer), slices=[])  # type: ignore[arg-type]  # a TokenizerWrapper in all that is used
                 time.sleep(0.001)
                 self._llg = plain.with_slices(LLTokenizer.general_slices())
