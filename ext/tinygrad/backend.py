@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from ext.tinygrad import kernel_cache, thread_state
+from ext.tinygrad.deferred_imports import light_imports
 from ext.tinygrad.kernel_cache import compiler_identity, queue_programs
 from ext.tinygrad.toolchain import ACCELERATORS, BackendError, Request, device_of, missing_drivers, prepare_environment
 
@@ -136,11 +137,13 @@ def _open(target: str, device: str) -> Backend:
         cuda.prepare_device(int(device.split(":")[1]) if ":" in device else 0)
     elif kind_of_device == "CPU":
         _check_compiler()
-    from tinygrad import Device
-    from tinygrad.helpers import Context
+    with light_imports():
+        from tinygrad import Device
+        from tinygrad.helpers import Context
 
     try:
-        with Context(DEV=target), queue_programs() if kind_of_device == "CPU" else nullcontext():  # it may name an interface or a renderer
+        # the target may name an interface or a renderer
+        with light_imports(), Context(DEV=target), queue_programs() if kind_of_device == "CPU" else nullcontext():
             opened = Device[device]
             _run_check_kernel(device)
     except BackendError:

@@ -3,7 +3,6 @@
 It comes as a wheel (the extra `cuda`), with a CUDA toolkit, or with other packages; drivers do not have it. Nothing is loaded here.
 """
 
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -73,6 +72,8 @@ def builtins_of(library: Path) -> Path | None:
 
 def install_command(requirement: str = REQUIREMENT) -> str:
     """The command that installs NVRTC, or another part of the extra `cuda`, into the Python that runs."""
+    import importlib.metadata  # here alone: it takes 0.01 s, which no other start need wait for
+
     try:
         extras = importlib.metadata.metadata("townhall").get_all("Provides-Extra") or []
     except importlib.metadata.PackageNotFoundError:

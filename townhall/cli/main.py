@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import click
 
+from ext.tinygrad.deferred_imports import kept_imports
 from ext.tinygrad.errors import TownhallError
 from townhall import __version__
 
@@ -62,7 +63,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(COMMANDS[cmd_name][0])
+        with kept_imports():
+            module = importlib.import_module(COMMANDS[cmd_name][0])
         command: click.Command = getattr(module, cmd_name)
         return command
 

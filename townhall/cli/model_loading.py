@@ -1,6 +1,7 @@
 """From flags to a model on a device: the order in which things are checked, opened and reported."""
 
 import re
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ext.tinygrad.deferred_imports import light_imports
 from townhall.adapter_spec import NONE, parse_all, scaled
 from townhall.cli import terminal
 from townhall.cli.chat_options import ChatOptions
@@ -17,6 +19,7 @@ from townhall.language_model import Progress
 from townhall.model_cache import ModelCache
 
 TOLERANCE = 1.35  # a "7B" has 6.7 billion parameters, a "30B" 32.5, a "1B" 1.24
+BAR_AFTER = 0.3  # seconds of loading
 
 
 def check_size(size: str, path: Path) -> None:
@@ -88,7 +91,7 @@ def load(
         return _load_fake(options)
     path, adapters = options.model_path(), scaled(parse_all(options.lora))
     watch = Stopwatch()
-    with watch.lap("import"):
+    with watch.lap("import"), light_imports():
         from ext.tinygrad.device_selection import select
         from ext.tinygrad.toolchain import prepare_environment
 
@@ -198,13 +201,21 @@ def show_compiling() -> None:
 
 @contextmanager
 def _progress_bar(name: str) -> Iterator[Any]:
-    """A callback (bytes done, bytes in all) that moves a bar on stderr; no bar where stderr is no terminal."""
-    from tqdm import tqdm
+    """A callback (bytes done, bytes in all) that moves a bar on stderr; none is drawn where stderr is no terminal, or all is soon done."""
+    bar: Any = None
+    started = time.monotonic()
 
-    with tqdm(desc=name, unit="B", unit_scale=True, unit_divisor=1024, leave=False, disable=None) as bar:
+    def move(done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None and sys.stderr.isatty() and time.monotonic() - started > BAR_AFTER:
+            from tqdm import tqdm  # its import takes longer than a small model does
 
-        def move(done: int, total: int) -> None:
-            bar.total = total
+            bar = tqdm(desc=name, total=total, unit="B", unit_scale=True, unit_divisor=1024, leave=False)
+        if bar is not None:
             bar.update(done - bar.n)
 
+    try:
         yield move
+    finally:
+        if bar is not None:
+            bar.close()

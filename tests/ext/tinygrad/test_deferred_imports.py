@@ -4,10 +4,12 @@ import gc
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from ext.tinygrad.deferred_imports import paused_collector
+from ext.tinygrad.deferred_imports import kept_imports, paused_collector
+from tests.reference.tiny import make_tiny_gguf
 
 pytestmark = pytest.mark.slow
 
@@ -28,6 +30,21 @@ def run(then: str, **environment: str) -> subprocess.CompletedProcess[str]:
 def test_the_usual_start_imports_no_renderer_that_it_does_not_use() -> None:
     done = run("print((Tensor([1.0, 2.0]) + 1).tolist()); assert 'tinygrad.renderer.nir' not in sys.modules")
     assert done.stdout.strip() == "[2.0, 3.0]", done.stderr
+
+
+def test_a_command_imports_no_more_and_the_collector_walks_none_of_its_modules(tmp_path: Path) -> None:
+    model = make_tiny_gguf(tmp_path / "tiny.gguf", dim=128, context_length=512)
+    code = f"""
+import gc, sys
+from townhall.__main__ import main
+sys.argv = ["townhall", "chat", "--model", {str(model)!r}, "--prompt", "One", "--count", "1"]
+assert main() == 0
+never = {{"tinygrad.renderer.nir", "tinygrad.renderer.isa.x86", "importlib.metadata", "tqdm"}}
+print(never & sys.modules.keys(), not any(o is sys.modules['tinygrad'].__dict__ for o in gc.get_objects()), gc.isenabled())
+"""
+    environment = {**os.environ, "DEV": "CPU", "XDG_CACHE_HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout.endswith("set() True True\n"), done.stdout + done.stderr
 
 
 def test_a_renderer_that_is_asked_for_is_imported_and_works() -> None:
@@ -51,3 +68,17 @@ def test_the_collector_is_afterwards_as_it_was(enabled: bool) -> None:
         assert gc.isenabled() is enabled
     finally:
         (gc.enable if before else gc.disable)()
+
+
+def test_what_imports_made_is_frozen_and_nothing_else() -> None:
+    before = gc.get_freeze_count()
+    with kept_imports():
+        pass
+    assert gc.get_freeze_count() == before
+    try:
+        with kept_imports():
+            sys.modules["a_module_of_this_test"] = sys
+        assert gc.get_freeze_count() > before
+    finally:
+        del sys.modules["a_module_of_this_test"]
+        gc.unfreeze()
