@@ -1,6 +1,7 @@
 """`townhall bench`: flags in, one run, a table out."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,7 @@ def bench(
     from bench import plot as picture
     from bench.measure import BenchPlan, run
 
+    _check_places(out, plot)  # before minutes are measured
     beside = peer.available() and not adapters if against == "auto" else against == "llama.cpp"
     plan = BenchPlan(path, beside, threads, alternations=alternations, adapters=tuple(adapters), kv=kv)
     results = run(plan.quick() if quick else plan, lambda text: click.echo(text, err=True))
@@ -80,6 +82,21 @@ def bench(
         out, plot = out or ROOT / "bench" / "results", plot or ROOT / "docs" / "bench.png"
     _keep(results, out, plot if picture.available() else None)
     return 0
+
+
+def _check_places(out: Path | None, plot: Path | None) -> None:
+    """ModelError or OSError where the files that were asked for cannot be written; makes the folder of the results."""
+    from bench import plot as picture
+
+    if plot is not None and not picture.available():
+        raise ModelError("--plot needs matplotlib, which is not installed; install it with `pip install matplotlib` or leave out --plot")
+    if plot is not None and not plot.parent.is_dir():
+        raise ModelError(f"--plot {plot}: there is no folder {plot.parent}; make it or name another")
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    for flag, folder in (("--out", out), ("--plot", plot and plot.parent)):
+        if folder is not None and not os.access(folder, os.W_OK):
+            raise ModelError(f"{flag}: {folder} is not to be written to; name another folder or change its permissions")
 
 
 def _keep(results: dict[str, Any], out: Path | None, plot: Path | None) -> None:

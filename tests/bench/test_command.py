@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bench import measure
+from bench import measure, plot
 from townhall.cli.main import main
 
 
@@ -33,3 +33,21 @@ def test_flags_become_a_plan_and_json_goes_to_stdout(capsys, tmp_path, monkeypat
     assert json.loads(captured.out)["machine"] == {"cpu": "A CPU"}
     assert plans[0].threads == (2, 1) and not plans[0].against and plans[0].seconds <= 120
     assert [file.name for file in out.iterdir()] == ["2026-01-02-a-cpu.json"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "place", "told"),
+    [
+        ("--out", "a_file/results", "Not a directory"),
+        ("--plot", "nowhere/plot.png", "there is no folder"),
+        ("--plot", "plot.png", "matplotlib"),
+    ],
+)
+def test_places_that_cannot_be_written_are_refused_before_anything_is_measured(flag, place, told, capsys, tmp_path, monkeypatch):
+    (tmp_path / "model.gguf").write_bytes(b"x")
+    (tmp_path / "a_file").write_bytes(b"")
+    monkeypatch.setattr(measure, "run", lambda plan, say: pytest.fail("measured"))
+    monkeypatch.setattr(plot, "available", lambda: told != "matplotlib")
+    assert main(["bench", "--model", str(tmp_path / "model.gguf"), flag, str(tmp_path / place)]) == 2
+    error = capsys.readouterr().err
+    assert told in error and error.count("\n") == 1
