@@ -15,7 +15,7 @@ from tinygrad.device import Compiled, Device
 from tinygrad.engine.jit import GraphRunner
 from tinygrad.engine.realize import get_call_arg_uops, get_graph_runtime, resolve_params
 from tinygrad.helpers import ansistrip
-from tinygrad.uop.ops import Ops
+from tinygrad.uop.ops import Ops, buffers
 
 from ext.tinygrad.graph.profile import KernelTime, say
 
@@ -220,6 +220,7 @@ def why_not(jit: Any, inputs: Sequence[Tensor | UOp]) -> str | None:
 
 def base(tensor: Tensor | UOp) -> UOp:
     """The buffer behind a realized tensor, as TinyJit passes it on."""
-    uop = tensor.uop if isinstance(tensor, Tensor) else tensor
-    assert uop.base.realized is not None, "an input of a captured graph must be realized"
-    return uop.base
+    found = (tensor.uop if isinstance(tensor, Tensor) else tensor).base
+    # UOp.realized takes 5 µs to find the same, for 400 tensors of a pass
+    assert buffers.get(found) is not None or found.realized is not None, "an input of a captured graph must be realized"
+    return found

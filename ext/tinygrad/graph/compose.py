@@ -22,7 +22,10 @@ class Composite:
         self._kept = tuple(parts)  # runners own the intermediate buffers, the rest are the bound ones
         self.variables = sorted({name for graph, _ in parts for name in graph.vars})
         self.lock = threading.Lock()
-        launches = [self._settled(launch, graph, inputs) for graph, inputs in parts for launch in graph.launches]
+        launches = list[Any]()
+        for graph, inputs in parts:
+            places = [graph.place(inputs[slot].buffer) for slot in graph.slots]
+            launches += [self._settled(launch, graph.vars, places) for launch in graph.launches]
         self.graph = parts[0][0].assemble(launches)
         self._values = array("q", [0]) * max(1, len(self.variables))
         self._where = self._values.buffer_info()[0]
@@ -48,14 +51,14 @@ class Composite:
         for index, name in enumerate(self.variables):
             self._values[index] = variables[name]
 
-    def _settled(self, launch: Any, graph: Captured, inputs: Sequence[Any]) -> Any:
-        """A launch with its inputs in place; what else changes counts in the composite's variables."""
-        n, arguments, changes = len(graph.vars), list(launch.arguments), []
+    def _settled(self, launch: Any, variables: Sequence[str], places: Sequence[int]) -> Any:
+        """A graph's launch with its inputs in place; what else changes counts in the composite's variables."""
+        n, arguments, changes = len(variables), list(launch.arguments), []
         for change in launch.changes:
             if change.value < n:
-                changes.append(replace(change, value=self.variables.index(graph.vars[change.value])))
+                changes.append(replace(change, value=self.variables.index(variables[change.value])))
             else:
-                arguments[change.argument] = graph.place(inputs[graph.slots[change.value - n]].buffer) + change.addend
+                arguments[change.argument] = places[change.value - n] + change.addend
         return replace(launch, arguments=arguments, changes=changes)
 
 

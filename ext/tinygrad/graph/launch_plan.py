@@ -44,14 +44,15 @@ class LaunchPlan:
         for launch in self.launches:
             starts.append(len(arguments))
             width = next(width for width in native.WIDTHS if len(launch.arguments) <= width)
-            arguments.extend(argument & NO_CORE for argument in launch.arguments)
-            arguments.extend([0] * (width - len(launch.arguments)))
+            arguments.extend([argument & NO_CORE for argument in launch.arguments] + [0] * (width - len(launch.arguments)))
         base = self._keep(arguments)
         for start, end, launch in zip(starts, [*starts[1:], len(arguments)], self.launches):
             slot = NO_CORE if launch.core_slot is None else launch.core_slot % len(launch.arguments)
             reads = launch.reads or ()
             kernels.extend((launch.entry, base + 8 * start, end - start, slot, launch.cores, launch.reads is not None, len(reads)))
-            kernels.extend(number for stretch in [*reads, *[NO_STRETCH] * (MOST_READS - len(reads))] for number in stretch)
+            for stretch in reads:
+                kernels.extend(stretch)
+            kernels.extend(NO_STRETCH * (MOST_READS - len(reads)))
             for change in launch.changes:
                 patches.extend((base + 8 * (start + change.argument), change.value, change.addend & NO_CORE))
         for first, count, cores in group(self.launches):
