@@ -20,7 +20,6 @@ from townhall.persona_sources import open_sources
 from townhall.prefix_cache import PrefixCache
 from townhall.via.cost_total import CostTotal
 from townhall.via.endpoint import RemoteEndpoint
-from townhall.via.remote_model import RemoteModel
 
 if TYPE_CHECKING:
     from app.models.llama import SamplingParams
@@ -55,6 +54,8 @@ def open_chat_setup(options: ChatOptions, models: Models, recall: Recall = nothi
     recorded = RecordedModel(loaded.llama)
     conversation = open_conversation(recorded, loaded.sampling, options, persona)
     if options.via is not None:
+        from townhall.via.remote_model import RemoteModel  # it brings asyncio, which no other chat needs
+
         conversation.elsewhere, conversation.away = RemoteModel(endpoint_of(options), costs), _note_away
     recall(conversation)
     with loaded.watch.lap("read the persona"):

@@ -32,18 +32,21 @@ def test_the_usual_start_imports_no_renderer_that_it_does_not_use() -> None:
     assert done.stdout.strip() == "[2.0, 3.0]", done.stderr
 
 
-def test_a_command_imports_no_more_and_the_collector_walks_none_of_its_modules(tmp_path: Path) -> None:
-    model = make_tiny_gguf(tmp_path / "tiny.gguf", dim=128, context_length=512)
+@pytest.mark.parametrize("flags", [["--prompt", "One", "--count", "1"], ["--personality", "ada.yaml"]], ids=["completion", "chat"])
+def test_a_command_imports_no_more_and_the_collector_walks_none_of_its_modules(flags: list[str], tmp_path: Path) -> None:
+    make_tiny_gguf(tmp_path / "tiny.gguf", dim=128, context_length=512)
+    (tmp_path / "ada.yaml").write_text("name: Ada\ndescription: Ada counts.\n")
     code = f"""
 import gc, sys
 from townhall.__main__ import main
-sys.argv = ["townhall", "chat", "--model", {str(model)!r}, "--prompt", "One", "--count", "1"]
+sys.argv = ["townhall", "chat", "--model", "tiny.gguf", *{flags!r}]
 assert main() == 0
-never = {{"tinygrad.renderer.nir", "tinygrad.renderer.isa.x86", "importlib.metadata", "tqdm"}}
+never = {{"tinygrad.renderer.nir", "tinygrad.renderer.isa.x86", "importlib.metadata", "tqdm", "asyncio"}}
 print(never & sys.modules.keys(), not any(o is sys.modules['tinygrad'].__dict__ for o in gc.get_objects()), gc.isenabled())
 """
     environment = {**os.environ, "DEV": "CPU", "XDG_CACHE_HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.stdout.endswith("set() True True\n"), done.stdout + done.stderr
 
 
