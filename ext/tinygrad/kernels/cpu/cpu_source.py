@@ -20,6 +20,16 @@ from ext.tinygrad.kernels.cpu.cpu_low_rank import NO_CHANGES
 from ext.tinygrad.kernels.packed.formats import Format
 
 X86_NEEDS = ("AVX2", "FMA", "F16C")
+# which inner loops c/simd.h has for what the compiler defines, in its order
+AVX2_ALONE = "AVX2"
+INSTRUCTIONS = (
+    ("AVX-512 VNNI", {"__AVX512VNNI__", "__AVX512BW__"}),
+    ("AVX-VNNI", {"__AVXVNNI__"}),
+    ("NEON i8mm", {"__ARM_FEATURE_DOTPROD", "__ARM_FEATURE_MATMUL_INT8"}),
+    ("NEON dotprod", {"__ARM_FEATURE_DOTPROD"}),
+    ("NEON", {"__ARM_NEON"}),
+    (AVX2_ALONE, {"__AVX2__"}),
+)
 
 
 @cache
@@ -58,10 +68,15 @@ def compiler_tag() -> str:
 
 
 @cache
+def instruction_set() -> str:
+    """What products of integers are computed with here, in words."""
+    defined = {line.split()[1] for line in _compiler_macros()}
+    return next((name for name, needed in INSTRUCTIONS if needed <= defined), "plain C")
+
+
 def streams() -> int:
     """Stretches of an integer weight that a task of one token reads at once unless PLAIN_READ or FAR_READ: STREAMS of c/tile.h."""
-    has = {name for name in ("AVX2", "AVXVNNI", "AVX512VNNI", "AVX512BW") if f"#define __{name}__ 1" in _compiler_macros()}
-    return 2 if "AVX2" in has and "AVXVNNI" not in has and not {"AVX512VNNI", "AVX512BW"} <= has else 1
+    return 2 if instruction_set() == AVX2_ALONE else 1
 
 
 AHEAD = 8192  # bytes that weights are prefetched ahead, into the second-level cache

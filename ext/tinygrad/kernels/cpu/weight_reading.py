@@ -10,7 +10,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ext.tinygrad.kernels.cpu.cpu_kernels import CPUKernels
 
 PLAIN, FAR = WAYS = "plain", "far"  # without prefetches; prefetched far ahead, into the first-level cache
+DEFAULT = "default"
 
 SECONDS = 0.15  # that measuring takes at most, all formats together and without compiling
 ROUNDS = 4, 20  # of timed runs, at least and at most
@@ -41,7 +42,7 @@ GAIN = 1.03  # weights are read this much faster than by default, or by default
 
 def faster_readings(kernels: "CPUKernels", products: Sequence[OneTokenProduct], seconds: float | None = None) -> dict[str, str]:
     """The ways by format, where one is faster: what is known of this processor, and what is measured now, in so many seconds at most."""
-    path = cache_files.folder("tuning") / f"cpu-{_identity()}.json"
+    path = _path()
     gains = _load(path)
     single = sorted((p for p in products if p.name == "linear"), key=lambda p: sum(w.nbytes for (w,) in p.weights))
     largest = {p.weights[0][0].format.name: p for p in single}  # of each format the product with most of it
@@ -60,8 +61,17 @@ def faster_readings(kernels: "CPUKernels", products: Sequence[OneTokenProduct], 
                 part.write_text(json.dumps(gains))
         except OSError as error:
             say(f"how weights are read is not kept: {error}")
+    return {name: way for name, way in _best(gains).items() if way != DEFAULT}
+
+
+def known_readings() -> dict[str, str]:
+    """The ways by format, the default among them, that were measured on this processor so far."""
+    return _best(_load(_path()))
+
+
+def _best(gains: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
     best = {name: max(WAYS, key=lambda way: found[way]) for name, found in gains.items()}
-    return {name: way for name, way in best.items() if gains[name][way] > GAIN}
+    return {name: way if gains[name][way] > GAIN else DEFAULT for name, way in best.items()}
 
 
 def _compile(kernels: "CPUKernels", products: Sequence[OneTokenProduct]) -> None:
@@ -150,6 +160,10 @@ def _gains(steps: Sequence[Composite], others: Sequence[np.ndarray], seconds: fl
         times = {i: taken(steps[i]) for i in order}
         rounds.append([times[0] / times[i] for i in range(1, len(steps))])
     return [statistics.median_high(ratios) for ratios in zip(*rounds, strict=True)]
+
+
+def _path() -> Path:
+    return cache_files.folder("tuning") / f"cpu-{_identity()}.json"
 
 
 def _identity() -> str:

@@ -100,6 +100,16 @@ def test_a_cpu_without_avx2_is_told_so() -> None:
     assert on_target("x86_64,x86-64-v2", "-c", code).stdout.strip() == "this CPU has no AVX2, FMA, F16C"
 
 
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the targets are x86")
+@pytest.mark.parametrize(
+    "target, name",
+    [("haswell", "AVX2"), ("alderlake", "AVX-VNNI"), ("cascadelake", "AVX-512 VNNI"), ("skylake-avx512", "AVX2"), ("x86-64-v2", "plain C")],
+)
+def test_the_instructions_in_use_are_named_as_the_compiler_takes_them(target: str, name: str) -> None:
+    code = "from ext.tinygrad.kernels.cpu.cpu_source import instruction_set, streams; print(instruction_set(), streams(), sep=', ')"
+    assert on_target(f"x86_64,{target}", "-c", code).stdout.strip() == f"{name}, {2 if name == 'AVX2' else 1}"
+
+
 def test_a_compiler_that_cannot_be_asked_is_named() -> None:
     from ext.tinygrad.kernels.cpu import cpu_source
 

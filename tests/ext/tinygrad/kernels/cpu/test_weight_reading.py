@@ -78,8 +78,10 @@ class TestTheChoice:
         kernels = CPUKernels()
         assert isinstance(kernels, Tunable)
         timed += [[0.9, 1.2], [1.01, 0.8]]
+        assert not weight_reading.known_readings()
         kernels.tune(self.products(kernels))
         assert list(kernels.readings.values()) == ["far"] and not timed
+        assert sorted(weight_reading.known_readings().values()) == ["default", "far"]
         again = CPUKernels()
         again.tune(self.products(again))  # measures nothing: there are no gains left
         assert again.readings == kernels.readings
