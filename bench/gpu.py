@@ -54,7 +54,8 @@ def measure(model: Path, device: str, samples: int, conversations: tuple[int, ..
     """Medians of tokens a second on one way to the card; of so many `conversations` side by side, in all."""
     worker = Worker("townhall", model, CAPACITY, {"DEV": device, "CPU": "", "GPU": "", "WEIGHT_CACHE": "0"})
     try:
-        worker("prefill", PROMPT)  # what is compiled and captured at a first use is no part of it
+        for _ in range(2):  # what is compiled and captured at a first use is no part of it; large passes are taken once speed is known
+            worker("prefill", PROMPT)
         for context in CONTEXTS:
             worker("decode", context, 4)
         rates = {f"decode {context}": [TOKENS / worker("decode", context, TOKENS) for _ in range(samples)] for context in CONTEXTS}

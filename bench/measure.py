@@ -18,7 +18,6 @@ OURS, PEER = "townhall", "llama.cpp"
 CAPACITY = 1024  # of both caches
 DECODE_TOKENS = 24  # of a sample; a position of 1000 leaves no more
 WARM_UP = 4  # tokens decoded before the first sample of a case
-PREFILL_WARM_UP = 512 + 128 + 32  # tokens: a pass of every size
 PROFILED_CONTEXT = 512
 
 Say = Callable[[str], None]
@@ -170,9 +169,10 @@ def measure(case: Case, workers: dict[str, Worker], alternations: int, seconds: 
     for worker in workers.values():
         worker("threads", case.threads)
     with _busy_core() if case.busy else contextlib.nullcontext():
-        # what a first call sets up is no part of the speed; the second tells how long a sample may be
+        # what first calls set up is no part of the speed; a second prefill has passes of sizes that a first one, of unknown speed, has not
         for worker in workers.values():
-            case.sample(worker, min(PREFILL_WARM_UP, case.tokens) if case.kind == "prefill" else WARM_UP)
+            for _ in range(2 if case.kind == "prefill" else 1):
+                case.sample(worker, None if case.kind == "prefill" else WARM_UP)
         tokens = case.tokens
         if case.kind == "decode":
             per_token = sum(1 / case.sample(worker, WARM_UP) for worker in workers.values())

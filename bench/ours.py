@@ -1,5 +1,6 @@
 """Townhall as a subject."""
 
+import os
 import statistics
 import time
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from typing import Any
 
 from app.models.llama import Llama, SamplingParams
 from app.models.llama.checkpoint import open_checkpoint
+from app.models.llama.pass_sizes import chunks_of
 from app.models.llama.sampler import Sampler
 from app.models.llama.shared_passes import NextTokens
 from bench import breakdown
@@ -53,6 +55,8 @@ class Townhall:
             from ext.tinygrad.graph import install
 
             install(n)
+            os.environ["THREADS"] = str(n)  # and passes as large as who sets it gets
+            self.llama.engine.chunks = chunks_of(self.llama.model.kernels, self.llama.engine.rows)
 
     def prefill(self, tokens: int) -> float:
         # to the logits after the last id, as a generation does it: the last id goes the way of decoding

@@ -25,10 +25,7 @@ def warm(
     llama = load_llama(model, max_context, note, progress=progress, tune=None, kv=kv)
     for one in dict.fromkeys([llama, llama.adapted(adapters)]):
         cache = one.new_cache()
-        for tokens in one.prefill_sizes:
-            cache.truncate(0)
-            one.prefill([1] * min(tokens, one.max_context), cache)
-        cache.truncate(0)
+        one.warm(cache)
         next(one.generate([1], 1, SamplingParams(temperature=0), cache), None)
     settle()
     return backend.describe()

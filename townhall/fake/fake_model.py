@@ -274,6 +274,9 @@ class FakeModel:
             on_progress(len(ids) - cached, len(ids) - cached)
         return FakeStats(len(ids), cached)
 
+    def warm(self, cache: FakeCache) -> None:
+        """There is nothing to prepare."""
+
     def pass_tokens(self, tokens: int, cache: FakeCache) -> int:
         return min(tokens, self.prefill_sizes[0])
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 MOST_SLOTS = 16
 ROWS_TO_GUESS = 8  # of a pass, at least, where tokens are guessed
+TIMED = 128  # tokens that are read at the start, so that it is known how long a pass takes
 SHARE = 4  # a quarter of the free memory is for caches
 
 
@@ -196,9 +197,8 @@ class Service:
             self._speculated.append(speculated)
         self.turns.pass_on()
         slots = Slots(lambda adapters: _adapted(llama, adapters).new_cache(), most)
-        # a prefill pass of every size is made once, so that no first answer waits for it to be set up
-        warm = min(sum(llama.prefill_sizes), cache.capacity)
-        llama.prefill([stop := min(llama.tokenizer.stop_ids)] * warm, cache)
+        llama.warm(cache)  # so that no first answer waits for it
+        llama.prefill([stop := min(llama.tokenizer.stop_ids)] * min(TIMED, cache.capacity), cache)
         if isinstance(llama, SharesPasses):  # and the pieces of prompts that are read between others' tokens
             llama.patience = 0.0
             opened.llama.prefill([stop + 1 if stop == 0 else stop - 1], cache)

@@ -55,6 +55,8 @@ class Engine:
         self.chunks = chunks_of(model.kernels, self.rows)
         self._decode = Pass(model, 1, capacity, device, with_logits=True)
         self.pieces = pieces_of(model.kernels, self.chunks, [w for block in model.blocks for w in block.matrices])
+        # adapters are float matrices, and what they change is multiplied in one span
+        self._adapted_chunks = tuple(T for T in self.chunks if T <= getattr(model.kernels, "span_tokens", T))
         self._pass_tokens = pass_tokens_of(model.kernels)
         self._prefill = {T: Pass(model, T, capacity, device, with_logits=False) for T in self.pieces}
         self._score = Pass(model, min(self.chunks), capacity, device, with_logits=True)
@@ -89,9 +91,20 @@ class Engine:
                 on_progress(total - len(rest), total)
         return PrefillStats(len(ids), cached, time.perf_counter() - started)
 
+    def _sizes(self, cache: KVCache) -> tuple[int, ...]:
+        if cache.model is None:
+            return self.chunks if self.patience is None else self.pieces
+        return self._adapted_chunks
+
     def _chunk(self, tokens: int, cache: KVCache) -> int:
-        sizes = self.chunks if self.patience is None or cache.model is not None else self.pieces  # adapters are float matrices
-        return chunk_for(tokens, self._seconds, sizes, self.rows - len(cache.tokens), self.patience, self._pass_tokens)
+        return chunk_for(tokens, self._seconds, self._sizes(cache), self.rows - len(cache.tokens), self.patience, self._pass_tokens)
+
+    def warm(self, cache: KVCache) -> None:
+        """Have every pass prepared that reads a prompt into this cache, and the step; what it holds may be lost."""
+        cache.truncate(0)
+        for T in self._sizes(cache):
+            self._prefill[T].bind(cache, 0)
+        self._decode.bind(cache, 0)
 
     def pass_tokens(self, tokens: int, cache: KVCache) -> int:
         """Of so many that are to be read, how many the next prefill pass takes."""

@@ -199,11 +199,6 @@ class Llama:
         """The device that holds the weights, as its driver describes it."""
         return describe_device(self.device)
 
-    @property
-    def prefill_sizes(self) -> tuple[int, ...]:
-        """Tokens that one prefill pass may take, the largest first."""
-        return self.engine.chunks
-
     def new_cache(self) -> KVCache:
         """An empty cache for one conversation."""
         rows, identity = self.model.rows, self._identity
@@ -262,6 +257,10 @@ class Llama:
         """Before so many tokens are read into a cache, do a part of what their passes would wait for: take memory for about so many
         seconds, or settle a pass. True once nothing is left to do."""
         return cache.take_memory(tokens + REPLY, seconds) and self.engine.bind(tokens, cache)
+
+    def warm(self, cache: KVCache) -> None:
+        """Compile and prepare every pass that reads a prompt into this cache, and the step of decoding; what it holds may be lost."""
+        self.engine.warm(cache)
 
     def pass_tokens(self, tokens: int, cache: KVCache) -> int:
         """Of so many that are to be read into a cache, how many the next pass takes."""

@@ -15,7 +15,6 @@ from app.models.llama.cache_type import F16, Q8_0, cache_rows, cache_type
 from app.models.llama.checkpoint import open_checkpoint
 from app.models.llama.checkpoint.checkpoint import Checkpoint
 from app.models.llama.footprint import Footprint, packed_nbytes
-from app.models.llama.pass_sizes import CHUNKS
 from app.models.llama.placement import place
 from ext.tinygrad.kernels.quantised_rows import BLOCK
 
@@ -28,7 +27,7 @@ CONTEXT, SLOTS = 1024, 4
 LEAST_CONTEXT = 256  # a shorter window is no remedy
 SMALLER = ("Q8_0", "Q6_K", "Q5_K", "Q4_K")  # types that a model could be converted to, largest first
 RESERVE, MOST_RESERVE = 0.1, 4 << 30  # of a device: a tenth, at most 4 GB
-GPU_CHUNKS = (512, 128, 32)
+CPU_CHUNKS, GPU_CHUNKS = (512, 256, 128, 32), (512, 128, 32)
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class ModelDemand:
 
     @cached_property
     def _footprints(self) -> dict[bool, Footprint]:
-        return {host: self._footprint(CHUNKS if host else GPU_CHUNKS, "CPU" if host else "") for host in (True, False)}
+        return {host: self._footprint(CPU_CHUNKS if host else GPU_CHUNKS, "CPU" if host else "") for host in (True, False)}
 
     def _footprint(self, chunks: tuple[int, ...], device: str) -> Footprint:
         cache = cache_type(self.checkpoint, self.kv)

@@ -8,7 +8,8 @@ if TYPE_CHECKING:
 
 CHUNKS = (128, 32)  # tokens a prefill pass takes, where a kernel set has no `chunks`; every prompt is cut into these, the last piece padded
 PIECE = 8  # tokens of the smallest pass of a prompt: only where passes must be short, since one more has to be captured
-PASS_TOKENS = 3.0  # what a pass costs beside its tokens on the CPU, in tokens: 8, 32 and 128 take 4.4, 14.8 and 60.7 ms in one run
+PASS_TOKENS = 3.0  # what a pass costs beside its tokens, in tokens, where a kernel set has no `chunks`
+UNTIMED = 128  # tokens of a pass at most, as long as it is not known how long a token takes: a large model needs seconds for them
 LONGEST = 1.0  # seconds of a pass, as far as the chunks allow: nothing can interrupt one, and Ctrl-C, or a server's other client, waits
 
 
@@ -36,13 +37,14 @@ def chunk_for(
     tokens: int, seconds: float, chunks: tuple[int, ...], room: int, longest: float | None = None, overhead: float | None = None
 ) -> int:
     """Which of `chunks` comes next where so many tokens are to be read, one of them takes so many seconds, and `room` rows are left.
-    A pass may take `longest` seconds, by default LONGEST; as long as it is not known what a token takes, `longest` means the smallest.
+    A pass may take `longest` seconds, by default LONGEST; as long as it is not known what a token takes (0), `longest` means the smallest,
+    and none takes more than UNTIMED tokens.
 
     The smallest of them always fits: a cache has that many rows beyond its capacity. A remainder is one padded pass where that costs less
     than several that it fills; without `overhead` (`pass_tokens_of`), where it fills most of it."""
     most = LONGEST if longest is None else longest
-    known = longest is None or seconds > 0
-    bearable = [T for T in chunks if known and T * seconds <= most and T <= room] or [min(chunks)]
+    untimed = UNTIMED if longest is None else 0
+    bearable = [T for T in chunks if (T * seconds <= most if seconds > 0 else T <= untimed) and T <= room] or [min(chunks)]
     T = next((T for T in bearable if T <= tokens), min(bearable))
     padded = next((T for T in reversed(bearable) if tokens <= T), None)
     if padded is None:

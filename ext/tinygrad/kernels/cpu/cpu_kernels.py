@@ -25,6 +25,7 @@ QUANTISED_CHUNK = 64  # and of one over 8-bit blocks, whose scales and weights a
 PREFILL_CHUNK = 32
 PREFILL_ROWS = 48  # query rows (tokens x heads of a group) of an attention task: three AVX-512 vectors or six AVX2 ones
 ROW_SIZES = (2, 4, 6, 8, 12, 16)  # rows of a pass over several conversations; no more than MOST_ROWS of c/tile.h
+CHUNKS = (512, 256, 128, 32)
 MOST_SPANS = 8  # of a prefill pass; the bytes of 14 spans are those of some number of tokens that are no multiple of one (_tokens)
 GROUP_SIZES = (16, 4, 1)  # pairs of an expert multiplied at once: no more than MOST_ROWS of c/tile.h, so that each is summed as one alone
 ATTEND_TASKS = 12  # tasks of decode attention at least; a long cache is split between the tasks of a kv head
@@ -40,8 +41,14 @@ class CPUKernels:
     changes_by_row = True
     # how one token's products read the weights of a format, where `tune` found a faster way than the default
     readings: Mapping[str, str] = {}
+    pass_tokens = 3.0  # what a pass costs beside its tokens, in tokens: 8, 32 and 128 take 4.4, 14.8 and 60.7 ms in one run
     span_tokens = 128  # of a prefill pass that are multiplied at once: the sums of more would leave the L1 cache
     _launch = staticmethod(launch)  # OpenCL drivers on the CPU run the same sources, launched otherwise
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Tokens that a prefill pass takes: threads that wait for each other wait less where a pass has more tasks."""
+        return CHUNKS if thread_count() > 1 else CHUNKS[CHUNKS.index(self.span_tokens) :]
 
     @staticmethod
     def available() -> str | None:

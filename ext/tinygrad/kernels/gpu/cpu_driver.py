@@ -13,7 +13,7 @@ from tinygrad import Tensor, UOp
 from tinygrad.device import CompileError
 
 from ext.tinygrad.buffers import upload
-from ext.tinygrad.kernels.cpu.cpu_kernels import CPUKernels
+from ext.tinygrad.kernels.cpu.cpu_kernels import CHUNKS, CPUKernels
 from ext.tinygrad.kernels.cpu.cpu_source import plain_source
 from ext.tinygrad.kernels.gpu.gpu_source import launch
 from ext.tinygrad.kernels.protocol import OneTokenProduct
@@ -61,7 +61,7 @@ class CPUDriverKernels(CPUKernels):
     """Tasks become work-groups of one item each."""
 
     name = "opencl-cpu"
-    chunks = (512, 256, 128, 32)  # tokens that a prefill pass takes: at the start of a kernel PoCL's threads are woken, 10 µs apart
+    chunks = CHUNKS  # whatever THREADS says: at the start of a kernel PoCL's threads are woken, 10 µs apart
     span_tokens = 256  # a task of half as many is too short for PoCL
     pass_tokens = 5.0  # what a pass costs beside its tokens, in tokens: 8, 32 and 128 take 4.7, 13.2 and 51.6 ms of processor time
     changes_by_row = False  # OpenCL does not hand out addresses of buffers

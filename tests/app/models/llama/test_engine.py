@@ -12,6 +12,7 @@ from app.models.llama import Llama, SamplingParams, engine
 from app.models.llama.engine import ContextOverflow
 from app.models.llama.forward import Pass
 from app.models.llama.pass_sizes import CHUNKS, LONGEST, PIECE, chunk_for, chunks_of, pass_tokens_of, pieces_of
+from ext.tinygrad.kernels.cpu.cpu_kernels import CPUKernels
 from ext.tinygrad.kernels.gpu.cpu_driver import CPUDriverKernels
 from ext.tinygrad.kernels.reference import ReferenceKernels
 from tests.reference import llama_numpy
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.slow
 
 Load = Callable[..., Llama]
 IDS = [int(i) for i in np.random.default_rng(5).integers(0, 250, 200)]
+SOON = 1e-6  # seconds of a token: as good as nothing, but known
 NO_STOPS: frozenset[int] = frozenset()
 
 
@@ -134,7 +136,7 @@ def test_no_prompt_length_compiles_a_new_graph(tiny_llama: Load) -> None:
     graphs = {id(graph) for graph in [*tiny_llama().engine._prefill.values()]}
     for n in (3, 40, 77, 150, 199):
         tiny_llama().prefill(IDS[:n], tiny_llama().new_cache())
-    assert {id(graph) for graph in tiny_llama().engine._prefill.values()} == graphs and len(graphs) == len(CHUNKS)
+    assert {id(graph) for graph in tiny_llama().engine._prefill.values()} == graphs and len(graphs) == len(tiny_llama().engine.chunks)
 
 
 @pytest.mark.parametrize(
@@ -173,17 +175,35 @@ def test_a_prompt_in_small_pieces_leaves_what_large_ones_do(type: str, tmp_path:
         np.testing.assert_array_equal(found.tensors[name], entries, err_msg=name)
 
 
+@pytest.mark.parametrize("type", ["F32", "Q4_1"])
+def test_a_prompt_in_large_passes_leaves_what_small_ones_do(type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THREADS", "2")
+    path = make_tiny_gguf(tmp_path / "tiny.gguf", type=type, dim=256, hidden_dim=256, context_length=1024)
+    llama, ids = Llama.load(path, 1024, device="CPU"), IDS * 5
+    small, large = llama.new_cache(), llama.new_cache()
+    assert llama.pass_tokens(1000, small) == 128  # nothing is known of this model's speed
+    with monkeypatch.context() as changed:
+        changed.setattr(llama.engine, "chunks", (128, 32))
+        llama.prefill(ids, small)
+    assert llama.pass_tokens(1000, large) == 512
+    llama.prefill(ids, large)
+    expected, found = small.entries(1000), large.entries(1000)
+    for name, entries in expected.tensors.items():
+        np.testing.assert_array_equal(found.tensors[name], entries, err_msg=name)
+
+
 def test_float_matrices_are_read_in_the_usual_pieces(tiny_llama: Load) -> None:
-    assert tiny_llama().engine.pieces == CHUNKS
+    assert tiny_llama().engine.pieces == tiny_llama().engine.chunks
 
 
 @pytest.mark.parametrize(
     "tokens, seconds, room, chunk",
-    [(600, 0.0, 600, 512), (512, 0.0, 512, 512), (257, 0.0, 512, 512), (256, 0.0, 512, 128), (1, 0.0, 512, 32)]
-    + [(600, 0.0, 511, 128), (257, 0.0, 511, 128), (128, 0.0, 128, 128), (65, 0.0, 128, 128)]
+    [(600, SOON, 600, 512), (512, SOON, 512, 512), (257, SOON, 512, 512), (256, SOON, 512, 128), (1, SOON, 512, 32)]
+    + [(600, SOON, 511, 128), (257, SOON, 511, 128), (128, SOON, 128, 128), (65, SOON, 128, 128)]
+    + [(600, 0.0, 600, 128), (257, 0.0, 512, 128), (20, 0.0, 512, 32)]
     + [(600, LONGEST / 512, 600, 512), (600, LONGEST / 511, 600, 128), (600, LONGEST / 127, 600, 32)],
 )
-def test_a_large_pass_is_taken_where_the_cache_has_rows_for_it(tokens: int, seconds: float, room: int, chunk: int) -> None:
+def test_a_large_pass_is_taken_where_its_time_is_known_and_the_cache_has_rows(tokens: int, seconds: float, room: int, chunk: int) -> None:
     assert chunk_for(tokens, seconds, (512, 128, 32), room) == chunk
 
 
@@ -192,17 +212,24 @@ def test_a_kernel_set_has_the_chunks_that_it_names_as_far_as_a_cache_holds_them(
         chunks = (512, 128, 32)
 
     assert chunks_of(Large(), 512) == (512, 128, 32) and chunks_of(Large(), 511) == (128, 32)
-    assert chunks_of(ReferenceKernels(), 1000) == CHUNKS == tiny_llama().engine.chunks
+    assert chunks_of(ReferenceKernels(), 1000) == CHUNKS
     assert pieces_of(Large(), (512, 128, 32), []) == (512, 128, 32) and pass_tokens_of(Large()) is None
+
+
+@pytest.mark.parametrize("threads, chunks", [("1", (128, 32)), ("2", (512, 256, 128, 32)), ("16", (512, 256, 128, 32))])
+def test_threads_share_larger_passes(threads: str, chunks: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THREADS", threads)
+    kernels = CPUKernels()
+    assert chunks_of(kernels, 1000) == chunks and pieces_of(kernels, chunks, []) == (*chunks, PIECE)
 
 
 def test_an_opencl_driver_for_the_cpu_has_large_passes_and_says_what_one_costs() -> None:
     kernels = CPUDriverKernels()
     assert (chunks := chunks_of(kernels, 1000)) == (512, 256, *CHUNKS)
     assert pieces_of(kernels, chunks, []) == (512, 256, *CHUNKS, PIECE)
-    assert chunk_for(130, 0.0, chunks, 1000, overhead=pass_tokens_of(kernels)) == 128  # and 32 more: not half a pass of 256
-    assert chunk_for(255, 0.0, chunks, 1000, overhead=pass_tokens_of(kernels)) == 256
-    assert chunk_for(400, 0.0, chunks, 1000, overhead=pass_tokens_of(kernels)) == 256  # and 128 and 32 more
+    assert chunk_for(130, SOON, chunks, 1000, overhead=pass_tokens_of(kernels)) == 128  # and 32 more: not half a pass of 256
+    assert chunk_for(255, SOON, chunks, 1000, overhead=pass_tokens_of(kernels)) == 256
+    assert chunk_for(400, SOON, chunks, 1000, overhead=pass_tokens_of(kernels)) == 256  # and 128 and 32 more
 
 
 def test_a_slow_model_reads_in_shorter_passes_until_it_is_fast_again(tiny_llama: Load, monkeypatch: pytest.MonkeyPatch) -> None:

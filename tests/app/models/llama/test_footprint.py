@@ -13,7 +13,8 @@ from app.models.llama.cache_type import cache_rows, cache_type
 from app.models.llama.checkpoint import open_checkpoint
 from app.models.llama.checkpoint.quantization import Int8Checkpoint
 from app.models.llama.footprint import DoesNotFit, Footprint
-from app.models.llama.pass_sizes import CHUNKS
+from app.models.llama.pass_sizes import chunks_of
+from ext.tinygrad.kernels.cpu.cpu_kernels import CPUKernels
 from ext.tinygrad.kernels.gpu.gpu_kernels import GPUKernels
 from ext.tinygrad.kernels.gpu.tuning import Tuning
 from ext.tinygrad.kernels.matrix import QuantMatrix
@@ -36,7 +37,8 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def footprint_of(path: Path, quantize: bool = False, kv: str = "f16") -> Footprint:
     checkpoint = Int8Checkpoint(open_checkpoint(path)) if quantize else open_checkpoint(path)
     cache = cache_type(checkpoint, kv)
-    return Footprint.of(checkpoint, CONTEXT, cache_rows(CONTEXT, checkpoint.config, cache), CHUNKS, cache)
+    rows = cache_rows(CONTEXT, checkpoint.config, cache)
+    return Footprint.of(checkpoint, CONTEXT, rows, chunks_of(CPUKernels(), rows), cache)
 
 
 def test_a_cache_of_8_bit_blocks_is_foretold_to_the_byte(tmp_path):
