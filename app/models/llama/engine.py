@@ -17,7 +17,7 @@ from tinygrad import Device
 
 from app.models.llama.forward import Pass, RowPass
 from app.models.llama.kv_cache import AheadRow, KVCache
-from app.models.llama.pass_sizes import chunk_for, chunks_of, pass_tokens_of, pieces_of
+from app.models.llama.pass_sizes import LONGEST, chunk_for, chunks_of, pass_tokens_of, pieces_of
 from app.models.llama.shared_passes import NextTokens, SharedPasses
 from app.models.llama.speculation import Speculation
 from app.models.llama.transformer import Transformer
@@ -55,8 +55,9 @@ class Engine:
         self.chunks = chunks_of(model.kernels, self.rows)
         self._decode = Pass(model, 1, capacity, device, with_logits=True)
         self.pieces = pieces_of(model.kernels, self.chunks, [w for block in model.blocks for w in block.matrices])
-        # adapters are float matrices, and what they change is multiplied in one span
-        self._adapted_chunks = tuple(T for T in self.chunks if T <= getattr(model.kernels, "span_tokens", T))
+        span = getattr(model.kernels, "span_tokens", max(self.chunks))
+        self._adapted_chunks = tuple(T for T in self.chunks if T <= span)  # what adapters change is multiplied in one span
+        self._short_pieces = tuple(T for T in self.pieces if T <= span)  # the shorter a pass, the better the last one foretells its time
         self._pass_tokens = pass_tokens_of(model.kernels)
         self._prefill = {T: Pass(model, T, capacity, device, with_logits=False) for T in self.pieces}
         self._score = Pass(model, min(self.chunks), capacity, device, with_logits=True)
@@ -92,9 +93,11 @@ class Engine:
         return PrefillStats(len(ids), cached, time.perf_counter() - started)
 
     def _sizes(self, cache: KVCache) -> tuple[int, ...]:
-        if cache.model is None:
-            return self.chunks if self.patience is None else self.pieces
-        return self._adapted_chunks
+        if cache.model is not None:  # adapters are float matrices, which have no smaller pieces
+            return self._adapted_chunks
+        if self.patience is None:
+            return self.chunks
+        return self.pieces if self.patience >= LONGEST else self._short_pieces
 
     def _chunk(self, tokens: int, cache: KVCache) -> int:
         return chunk_for(tokens, self._seconds, self._sizes(cache), self.rows - len(cache.tokens), self.patience, self._pass_tokens)

@@ -185,7 +185,10 @@ def test_a_prompt_in_large_passes_leaves_what_small_ones_do(type: str, tmp_path:
     with monkeypatch.context() as changed:
         changed.setattr(llama.engine, "chunks", (128, 32))
         llama.prefill(ids, small)
-    assert llama.pass_tokens(1000, large) == 512
+    for patience, tokens in ((None, 512), (LONGEST, 512), (0.9 * LONGEST, 128)):  # with others waiting, a pass is one span
+        llama.patience = patience
+        assert llama.pass_tokens(1000, large) == tokens
+    llama.patience = None
     llama.prefill(ids, large)
     expected, found = small.entries(1000), large.entries(1000)
     for name, entries in expected.tensors.items():
